@@ -1,0 +1,25 @@
+//! tailkeep: an OTLP collector with tail-based sampling.
+//!
+//! The modules stand in the order in which a span travels:
+//! bytes come in ([`receive`]), are walked once ([`scan`]), counted ([`measure`]),
+//! copied into bounded memory ([`ring`], owned by a [`shard`]), judged ([`policy`])
+//! and, if kept, handed on ([`deliver`]). [`trace`] holds the words that all of them share.
+
+pub mod trace;
+
+pub mod deliver;
+pub mod measure;
+pub mod policy;
+pub mod receive;
+pub mod ring;
+pub mod scan;
+pub mod shard;
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod diagnostic;
+pub mod identity;
+pub mod telemetry;
