@@ -23,3 +23,4 @@ pub mod demo;
 pub mod diagnostic;
 pub mod identity;
 pub mod telemetry;
+pub mod yaml;

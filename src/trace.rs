@@ -202,3 +202,20 @@ impl SpanView {
         self.end.saturating_sub(self.start)
     }
 }
+
+/// The three signals of OTLP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Signal {
+    Traces = 0,
+    Metrics = 1,
+    Logs = 2,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
+
+    pub fn word(self) -> &'static str {
+        ["traces", "metrics", "logs"][self as usize]
+    }
+}

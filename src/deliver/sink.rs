@@ -1,1 +1,55 @@
-//! To be filled in.
+//! A sink: where kept traces, metrics or logs go. One seam for all kinds of sinks.
+
+pub mod arms;
+pub mod file;
+pub mod otlp;
+pub mod sls;
+pub mod store;
+
+use crate::trace::Signal;
+use bytes::Bytes;
+use std::{future::Future, pin::Pin, time::Duration};
+
+/// One unit of delivery. `body` is the protobuf of one `Export{Trace,Metrics,Logs}ServiceRequest`.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub signal: Signal,
+    pub body: Bytes,
+    /// Spans, data points or log records in it.
+    pub items: u64,
+}
+
+/// What a sink did with a batch that it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Items that it refused for good (`partial_success`, or a single bad record): counted, not sent again.
+    pub rejected: u64,
+}
+
+/// Why a sink did not take a batch, as far as the delivery loop acts on it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SendError {
+    /// Try again, not before `after` if the sink said so. `reason` is for logs and never holds a secret.
+    Retry { after: Option<Duration>, reason: String },
+    /// Too large for the sink: halve it by spans and send both; a single span is refused.
+    Split { reason: String },
+    /// Will never be taken: discard and count.
+    Refused { reason: String },
+}
+
+/// The outcome of one attempt.
+pub type SendResult = Result<Sent, SendError>;
+
+/// A destination. `send` is called by one delivery loop at a time, with batches in order.
+pub trait Sink: Send + 'static {
+    /// Signals that this sink takes.
+    fn takes(&self, signal: Signal) -> bool;
+
+    /// One attempt; the loop retries. Dropping the future aborts the attempt.
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>>;
+
+    /// Called once after the last batch, to flush files.
+    fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async {})
+    }
+}
