@@ -160,7 +160,13 @@ impl Scan {
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
         let hash = self.keyed.hash(header.of(&self.arena));
         let index = self.resources.len() as u32;
-        self.resources.push(ResourceView { header, hash, service: self.resource.service, service_hash: self.resource.service_hash, service_id: 0 });
+        self.resources.push(ResourceView {
+            header,
+            hash,
+            service: self.resource.service,
+            service_hash: self.resource.service_hash,
+            service_id: 0,
+        });
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number == 2 {
@@ -326,11 +332,13 @@ fn walk_span(
     while let Some(field) = fields.next()? {
         walked.take(body, field, questions, resource, keyed)?;
     }
-    let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, flags, mut tests, absent, dimensions } = walked;
+    let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, flags, mut tests, absent, dimensions } =
+        walked;
     span.raw = message;
     span.trace_id = TraceId(trace_id.of(body).try_into().map_err(|_| Refusal::BadId)?);
     span.span_id = read_id(span_id.of(body))?;
-    span.parent_id = if parent_id.len == 0 { 0 } else { read_id(parent_id.of(body)).or(zero_id(parent_id.of(body)))? };
+    span.parent_id =
+        if parent_id.len == 0 { 0 } else { read_id(parent_id.of(body)).or(zero_id(parent_id.of(body)))? };
     if span.trace_id == TraceId::default() {
         return Err(Refusal::BadId);
     }

@@ -4,8 +4,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status as SpanStatus, span};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 const SPAN_MAX: u32 = 1 << 20;
 
@@ -103,7 +103,8 @@ fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
 #[test]
 fn entries_are_remote_children_and_orphans() {
     let child = |flags: u32, kind: i32| Span { parent_span_id: vec![9; 8], flags, kind, ..plain_span() };
-    let standing = |spans: Vec<Span>| scan(&request("s", spans).encode_to_vec(), &no_questions()).unwrap().spans[0].standing;
+    let standing =
+        |spans: Vec<Span>| scan(&request("s", spans).encode_to_vec(), &no_questions()).unwrap().spans[0].standing;
     assert_eq!(standing(vec![child(0x300, 1)]), Standing::Entry);
     assert_eq!(standing(vec![child(0x100, 2)]), Standing::Inner);
     assert_eq!(standing(vec![child(0, 2)]), Standing::Entry);
@@ -116,7 +117,8 @@ fn entries_are_remote_children_and_orphans() {
 
 #[test]
 fn a_split_resource_and_a_late_schema_url_are_one_header() {
-    let resource = |key: &str, value: &str| Resource { attributes: vec![attribute(key, text(value))], ..Default::default() };
+    let resource =
+        |key: &str, value: &str| Resource { attributes: vec![attribute(key, text(value))], ..Default::default() };
     let mut message = Vec::new();
     wire::put_bytes(&mut message, 1, &resource("a", "b").encode_to_vec());
     let spans = ScopeSpans { spans: vec![plain_span()], ..Default::default() };
@@ -182,7 +184,11 @@ fn a_stored_span_answers_a_new_question() {
 
 fn any_span() -> impl Strategy<Value = Span> {
     let attributes = prop::collection::vec(("[a-c]", "[a-z]{0,9}"), 0..4);
-    let ids = (prop::collection::vec(1u8.., 16), prop::collection::vec(1u8.., 8), prop::option::of(prop::collection::vec(1u8.., 8)));
+    let ids = (
+        prop::collection::vec(1u8.., 16),
+        prop::collection::vec(1u8.., 8),
+        prop::option::of(prop::collection::vec(1u8.., 8)),
+    );
     (ids, "\\PC{0,12}", 0..7i32, any::<u64>(), any::<u64>(), attributes, 0..4i32, any::<u32>()).prop_map(
         |((trace_id, span_id, parent), name, kind, start, end, attributes, code, flags)| Span {
             trace_id,
