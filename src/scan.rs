@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod check;
+pub mod items;
 pub mod splice;
 pub mod tracestate;
 pub mod wire;
@@ -469,6 +470,54 @@ fn series_hash(
     let class = (span.kind as u64) << 8 | span.status as u64;
     let start = keyed.mix(resource.service_hash ^ class, span.name_hash);
     dimensions[..questions.dimensions.len()].iter().fold(start, |hash, &value| keyed.mix(hash, value))
+}
+
+/// The values of the extra metric dimensions of a span, as text; a span's own attribute goes before
+/// its resource's. Slow: meant for series that are new.
+pub fn dimensions(scan: &Scan, body: &[u8], span: &SpanView, questions: &Questions) -> Vec<Option<String>> {
+    let mut values = vec![None; questions.dimensions.len()];
+    let resource = scan.resources[scan.scopes[span.scope as usize].resource as usize];
+    let header = resource.header.of(&scan.arena);
+    // The fields cannot be malformed: scan has walked them.
+    let _ = read_dimensions(header, Slice { start: 0, len: header.len() as u32 }, &[1, 1], questions, &mut values);
+    let _ = read_dimensions(body, span.raw, &[9], questions, &mut values);
+    values
+}
+
+fn read_dimensions(
+    body: &[u8],
+    message: Slice,
+    path: &[u32],
+    questions: &Questions,
+    values: &mut [Option<String>],
+) -> Result<(), Malformed> {
+    let mut fields = Reader::new(body, message);
+    while let Some(field) = fields.next()? {
+        match path {
+            [last] if field.number == *last => {
+                let (key, value) = read_key_value(body, field.value.bytes()?)?;
+                let wanted = questions.dimensions.iter().position(|name| name.as_bytes() == key.of(body));
+                if let Some((index, value)) = wanted.zip(value) {
+                    values[index] = any_text(body, Any::read(body, value)?);
+                }
+            }
+            [first, deeper @ ..] if field.number == *first => {
+                read_dimensions(body, field.value.bytes()?, deeper, questions, values)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn any_text(body: &[u8], value: Any) -> Option<String> {
+    match value {
+        Any::Text(text) => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
+        Any::Bool(value) => Some(value.to_string()),
+        Any::Int(number) => Some(number.to_string()),
+        Any::Double(number) => Some(number.to_string()),
+        Any::Array(_) | Any::Other => None,
+    }
 }
 
 /// The facts of one stored span under another question set. `header` is its resource's header, both

@@ -16,6 +16,7 @@ pub mod count;
 pub mod remember;
 pub mod walk;
 
+use crate::policy::Case;
 use crate::ring::index::{Entry, Index, State};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
@@ -42,15 +43,6 @@ pub struct Wait {
     pub idle: Tick,
     pub longest: Tick,
     pub settle: Tick,
-}
-
-/// A trace that is to be judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Case<'a> {
-    pub id: TraceId,
-    pub summary: &'a Summary,
-    /// The rule whose limit this trace was charged to before: it is not charged again.
-    pub charged: Option<RuleId>,
 }
 
 /// Whoever decides: the policy in force, a test, or a decider elsewhere.
@@ -446,7 +438,7 @@ impl Shard {
     fn judge<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
         let entry = self.index.entry(slot);
         let charged = entry.verdict.and_then(|verdict| verdict.charged);
-        let case = Case { id: entry.id, summary: &entry.summary, charged };
+        let case = Case { id: entry.id, summary: &entry.summary, charged, stored_bytes: u64::from(entry.stored_bytes) };
         let verdict = turn.judge.judge(&case, trigger, turn.now);
         self.apply(turn, slot, Verdict { charged: verdict.charged.or(charged), ..verdict });
     }

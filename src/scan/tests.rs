@@ -182,6 +182,24 @@ fn a_stored_span_answers_a_new_question() {
     assert!(facts.has(0));
 }
 
+#[test]
+fn dimensions_come_from_the_span_then_from_the_resource() {
+    let dimensions = ["service.name".to_owned(), "k".to_owned(), "n".to_owned()];
+    let questions = Questions::compile(&[], &dimensions, 1).unwrap();
+    let own = Span { attributes: vec![attribute("n", any_value::Value::IntValue(7))], ..plain_span() };
+    let body = request("shop", vec![plain_span(), own.clone(), own]).encode_to_vec();
+    let walked = scan(&body, &questions).unwrap();
+    let read = |index: usize| dimensions_of(&walked, &body, index, &questions);
+    assert_eq!(read(0), [Some("shop".into()), None, None]);
+    assert_eq!(read(1), [Some("shop".into()), None, Some("7".into())]);
+    assert_ne!(walked.spans[0].series, walked.spans[1].series);
+    assert_eq!(walked.spans[1].series, walked.spans[2].series);
+}
+
+fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
+    dimensions(walked, body, &walked.spans[index], questions)
+}
+
 fn any_span() -> impl Strategy<Value = Span> {
     let attributes = prop::collection::vec(("[a-c]", "[a-z]{0,9}"), 0..4);
     let ids = (

@@ -75,6 +75,19 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &Counts) {
+        for (index, spans) in other.services.iter().enumerate() {
+            at(&mut self.services, index).add(spans);
+        }
+        other.verdicts.iter().for_each(|(key, count)| *self.verdicts.entry(*key).or_default() += count);
+        other.changes.iter().for_each(|(key, count)| *self.changes.entry(*key).or_default() += count);
+        other.traces.iter().for_each(|(key, count)| *self.traces.entry(*key).or_default() += count);
+        other.dropped.iter().enumerate().for_each(|(index, count)| *at(&mut self.dropped, index) += count);
+        other.kept.iter().enumerate().for_each(|(index, count)| *at(&mut self.kept, index) += count);
+        self.swept += other.swept;
+    }
+
     fn service(&mut self, service: u32) -> &mut Spans {
         at(&mut self.services, service as usize)
     }
