@@ -144,9 +144,9 @@ impl Policy {
                     .help("join alternatives into lists: a list is one question");
             }
         }
-        if reader.has_errors() {
+        let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
-        }
+        };
         let rules = document.rules.into_iter().zip(matchers);
         let rules = rules.map(|(text, matcher)| Rule { id: names.id(&text.name), text, matcher }).collect();
         let policy = Policy {
@@ -154,11 +154,11 @@ impl Policy {
             file: file.to_owned(),
             text: text.to_owned(),
             hash: short_hash(text),
-            wait: document.wait,
+            wait,
             masks: Masks::of(&table.conditions),
             conditions: table.conditions,
             rules,
-            otherwise: document.otherwise,
+            otherwise,
         };
         (Some(policy), reader.finish())
     }

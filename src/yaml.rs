@@ -28,6 +28,8 @@ pub enum Value {
     List(Vec<Node>),
     /// In the order of the file; keys are unique.
     Map(Vec<Entry>),
+    /// An alias, which was reported already.
+    Refused,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -198,8 +200,7 @@ impl Builder<'_> {
             Event::Alias(_) => {
                 let title = "aliases are not supported".to_owned();
                 self.flaw("Y02", span, title, "an alias", "write the value out; quote a text that begins with `*`");
-                let value = Value::Scalar(Scalar { text: String::new(), plain: false });
-                self.place(Node { span, value });
+                self.place(Node { span, value: Value::Refused });
             }
             Event::DocumentStart(_) if self.root.is_some() => {
                 let title = "the file has a second document".to_owned();
@@ -216,7 +217,13 @@ impl Builder<'_> {
             self.flaw("Y02", span, "anchors are not supported".to_owned(), "has an anchor", "write the value out");
         }
         if tagged {
-            self.flaw("Y02", span, "tags are not supported".to_owned(), "has a tag", "quote a text that begins with `!`");
+            self.flaw(
+                "Y02",
+                span,
+                "tags are not supported".to_owned(),
+                "has a tag",
+                "quote a text that begins with `!`",
+            );
         }
     }
 
@@ -279,6 +286,7 @@ mod tests {
     /// Every scalar of the tree with the text that its span covers.
     fn scalars(node: &Node, text: &str, out: &mut Vec<(String, String)>) {
         match &node.value {
+            Value::Refused => {}
             Value::Scalar(scalar) => out.push((scalar.text.clone(), text[node.span.start..node.span.end].to_owned())),
             Value::List(items) => items.iter().for_each(|item| scalars(item, text, out)),
             Value::Map(entries) => {

@@ -39,10 +39,21 @@ impl fmt::Display for Rate {
         match self.unit {
             Unit::Traces => write!(f, "{}", self.amount)?,
             Unit::Spans => write!(f, "{} spans", self.amount)?,
-            Unit::Bytes => write!(f, "{}B", self.amount)?,
+            Unit::Bytes => write_size(f, self.amount)?,
         }
         f.write_str(if self.period_ms == 1000 { "/s" } else { "/min" })
     }
+}
+
+/// In the largest unit that is exact.
+fn write_size(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
+    for (unit, size) in [("GiB", 1 << 30), ("GB", 1_000_000_000), ("MiB", 1 << 20), ("MB", 1_000_000), ("KiB", 1 << 10)]
+    {
+        if bytes >= size && bytes.is_multiple_of(size) {
+            return write!(f, "{}{unit}", bytes / size);
+        }
+    }
+    write!(f, "{bytes}B")
 }
 
 /// `limit`, `for_each` and `limit_total` of a rule.
@@ -134,9 +145,7 @@ impl Limits {
     /// Forgets the buckets that no rule of `rules` uses. A rule with the same name and the same limit
     /// keeps its buckets over a reload.
     pub fn retain(&mut self, rules: &[Rule]) {
-        let is_used = |state: &RuleState| {
-            rules.iter().any(|r| r.id == state.rule && r.limit() == Some(&state.limit))
-        };
+        let is_used = |state: &RuleState| rules.iter().any(|r| r.id == state.rule && r.limit() == Some(&state.limit));
         self.rules.retain(is_used);
     }
 
@@ -319,8 +328,10 @@ mod tests {
     #[test]
     fn once_a_minute_is_not_twice_at_the_start() {
         let (mut limits, limit) = (Limits::default(), plain(rate(1, Unit::Traces, 60_000)));
-        let kept: Vec<u64> =
-            (0..180_000).step_by(100).filter(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now)).collect();
+        let kept: Vec<u64> = (0..180_000)
+            .step_by(100)
+            .filter(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now))
+            .collect();
         assert_eq!(kept, [0, 60_000, 120_000]);
     }
 
@@ -345,10 +356,7 @@ mod tests {
 
     fn for_each(per_key: u64, total: u64) -> Limit {
         let total = rate(total, Unit::Traces, 1000);
-        Limit {
-            rate: rate(per_key, Unit::Traces, 60_000),
-            each: Some(Each { service: true, name: true, total }),
-        }
+        Limit { rate: rate(per_key, Unit::Traces, 60_000), each: Some(Each { service: true, name: true, total }) }
     }
 
     #[test]

@@ -18,9 +18,12 @@ use std::time::Duration;
 /// A policy file that was read.
 #[derive(Debug)]
 pub(super) struct Document {
-    pub wait: Wait,
+    /// `None` if it has an error.
+    pub wait: Option<Wait>,
+    /// Those that have no error.
     pub rules: Vec<RuleText>,
-    pub otherwise: Keep,
+    /// `None` if it has an error or is not there.
+    pub otherwise: Option<Keep>,
 }
 
 /// A rule as it was written.
@@ -44,7 +47,7 @@ const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "fo
 const RESERVED: &[&str] = &["otherwise", "api", "other"];
 const NAME_MAX: usize = 100;
 
-/// Reads a policy; `None` if it has an error that leaves nothing to compile.
+/// Reads a policy; `None` if nothing of it can be read.
 pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let root = reader.parse(text)?;
     let map = reader.map(&root, "a policy", FILE_KEYS)?;
@@ -52,7 +55,7 @@ pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
     let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node));
     let otherwise = reader.require(&map, "otherwise", "a policy").and_then(|node| otherwise(reader, node));
-    Some(Document { wait: wait?, rules, otherwise: otherwise? })
+    Some(Document { wait, rules, otherwise })
 }
 
 fn version(reader: &mut Reader, map: &Map<'_>) {
@@ -171,7 +174,7 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
     let (Some((name, span)), Some(when), Some(keep), Some(limited)) = (name, when, keep, limited) else { return None };
     if let (Keep::None, Some(node)) = (keep, map.get("limit")) {
         reader
-            .error("P09", node.span, "a rule with `keep: none` has no use for a limit", "limits what is kept")
+            .error("P09", node.span, "a rule with `keep: none` has no use for a limit", "a limit bounds what is kept")
             .help("remove `limit`, or write what is to be kept");
     }
     Some(RuleText { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
@@ -242,7 +245,9 @@ fn each(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Each>> {
     let Some(entry) = map.entry("for_each") else {
         if let Some(entry) = map.entry("limit_total") {
             let title = "`limit_total` says nothing without `for_each`";
-            reader.error("P09", entry.key_span, title, "`limit` is the total here").help("remove it, or add `for_each`");
+            reader
+                .error("P09", entry.key_span, title, "`limit` is the total here")
+                .help("remove it, or add `for_each`");
             return None;
         }
         return Some(None);

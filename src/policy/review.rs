@@ -117,7 +117,8 @@ fn is_within<T: PartialOrd + Copy>(narrow: &Range<T>, wide: &Range<T>) -> bool {
 }
 
 fn is_apart<T: PartialOrd + Copy>(a: &Range<T>, b: &Range<T>) -> bool {
-    let ends_before = |a: &Range<T>, b: &Range<T>| matches!((a.below, b.at_least), (Some(end), Some(start)) if end <= start);
+    let ends_before =
+        |a: &Range<T>, b: &Range<T>| matches!((a.below, b.at_least), (Some(end), Some(start)) if end <= start);
     ends_before(a, b) || ends_before(b, a)
 }
 

@@ -180,8 +180,9 @@ fn the_builtin_policy_has_no_problem() {
 
 #[test]
 fn more_questions_than_bits_are_refused() {
-    let rules: String =
-        (0..300).map(|n| format!("  - {{ name: r{n}, when: {{ any_span: {{ name: n{n} }} }}, keep: all }}\n")).collect();
+    let rules: String = (0..300)
+        .map(|n| format!("  - {{ name: r{n}, when: {{ any_span: {{ name: n{n} }} }}, keep: all }}\n"))
+        .collect();
     let text = format!("version: 1\nrules:\n{rules}otherwise: {{ keep: 1% }}\n");
     let (policy, diagnostics) = Policy::compile("p", &text, 1, &mut RuleNames::default());
     assert!(policy.is_none());

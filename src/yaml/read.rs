@@ -268,6 +268,7 @@ impl Reader {
             Value::List(items) if items.is_empty() => "an empty list",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
+            Value::Refused => return None,
         };
         self.error("Y05", node.span, format!("{what} must be {wanted}"), format!("this is {found}"));
         None

@@ -4,8 +4,8 @@
 use super::observe::{DecodedSpan, DecodedTrace};
 use crate::policy::condition::{Atom, When};
 use crate::policy::pattern;
-use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
 use crate::trace::Standing;
+use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 
 /// Whether a condition holds, and what was seen that says so.
@@ -61,13 +61,15 @@ fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
             Answer::new(failed.is_some() == *wanted, seen)
         }
         Atom::Failed(wanted) => {
-            let who = match summary.entry.standing {
-                Standing::Root => "the root",
-                Standing::Entry => "the entry",
-                Standing::Inner => "no entry span is here that",
-            };
             let failed = summary.failed();
-            Answer::new(failed == *wanted, format!("{who} {}", if failed { "failed" } else { "did not fail" }))
+            let seen = match (summary.entry.standing, failed) {
+                (Standing::Root, true) => "the root failed",
+                (Standing::Root, false) => "the root did not fail",
+                (Standing::Entry, true) => "an entry span failed",
+                (Standing::Entry, false) => "no entry span failed",
+                (Standing::Inner, _) => "no entry span is here",
+            };
+            Answer::new(failed == *wanted, seen)
         }
         Atom::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
         Atom::Envelope(range) => {
@@ -75,7 +77,7 @@ fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
             of_range(range, summary.envelope(), &shown, |d| duration(*d))
         }
         Atom::SpanCount(range) => {
-            let shown = format!("{} spans", summary.spans);
+            let shown = format!("span count {}", summary.spans);
             of_range(range, u64::from(summary.spans), &shown, u64::to_string)
         }
         Atom::Incomplete(set) => {
@@ -205,7 +207,9 @@ fn of_attribute(keys: &[String], test: &ValueTest, attributes: &[KeyValue], pref
             let is_wanted = |kv: &&&KeyValue| value_of(kv).is_some_and(|v| wanted.iter().any(|w| equals(w, &v)));
             match found.iter().find(is_wanted) {
                 Some(hit) => Answer::new(true, format!("{} is {}", name(hit), shown(value_of(hit).as_ref()))),
-                None => Answer::new(false, format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref()))),
+                None => {
+                    Answer::new(false, format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref())))
+                }
             }
         }
     }

@@ -138,6 +138,7 @@ fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
         Value::Map(entries) if entries.iter().any(|entry| ["at_least", "below"].contains(&entry.key.as_str())) => {
             range(reader, node, &format!("`{key}`"), numeric_bound).map(ValuePattern::Range)
         }
+        Value::Refused => None,
         _ => {
             reader
                 .error("P16", node.span, format!("`{key}` cannot be compared with this"), "not a value")

@@ -45,12 +45,13 @@ fn conditions(reader: &mut Reader, node: &Node, what: &str, inside: Inside) -> O
     }
     let mut when = When::default();
     let mut complete = true;
-    for entry in map.entries.iter().filter(|entry| TRACE_KEYS.contains(&entry.key.as_str())) {
+    for entry in map.entries {
         let read = match entry.key.as_str() {
             "not" => not(reader, entry, inside).map(|not| when.not = Some(Box::new(not))),
             "any_of" => any_of(reader, entry, inside).map(|branches| when.any_of = branches),
             "trace_state" => trace_state(reader, &entry.value).map(|atoms| when.all.extend(atoms)),
-            _ => atom(reader, entry).map(|atom| when.all.push(atom)),
+            key if TRACE_KEYS.contains(&key) => atom(reader, entry).map(|atom| when.all.push(atom)),
+            _ => None,
         };
         complete &= read.is_some();
     }
@@ -121,14 +122,13 @@ fn incomplete(reader: &mut Reader, node: &Node) -> Option<IncompleteSet> {
     let is_words = match &node.value {
         Value::List(_) => true,
         Value::Scalar(scalar) => IncompleteSet::WORDS.iter().any(|(word, _)| *word == scalar.text),
-        Value::Map(_) => false,
+        Value::Map(_) | Value::Refused => false,
     };
     if !is_words {
         return reader.bool(node, "`incomplete`").map(IncompleteSet::from_bool);
     }
     let items = reader.one_or_more(node, "`incomplete`")?;
-    let states: Vec<_> =
-        items.iter().map(|item| reader.word(item, "`incomplete`", &IncompleteSet::WORDS)).collect();
+    let states: Vec<_> = items.iter().map(|item| reader.word(item, "`incomplete`", &IncompleteSet::WORDS)).collect();
     states.into_iter().collect::<Option<Vec<_>>>().map(IncompleteSet::of)
 }
 
@@ -141,7 +141,10 @@ fn trace_state(reader: &mut Reader, node: &Node) -> Option<Vec<Atom>> {
     let mut atoms = Vec::new();
     for Entry { key, value: node, .. } in map.entries {
         let values = value::patterns(reader, node, &format!("`{key}`"))?;
-        atoms.push(Atom::Span(Condition { scope: Scope::Any, tests: vec![Test::TraceState { key: key.clone(), values }] }));
+        atoms.push(Atom::Span(Condition {
+            scope: Scope::Any,
+            tests: vec![Test::TraceState { key: key.clone(), values }],
+        }));
     }
     Some(atoms)
 }
@@ -155,7 +158,7 @@ fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Co
         return None;
     }
     let mut tests = Vec::new();
-    let mut complete = true;
+    let mut complete = map.entries.iter().all(|entry| SPAN_KEYS.contains(&entry.key.as_str()));
     // In the order of the fields, not of the file: equal conditions then are equal.
     for key in SPAN_KEYS {
         let Some(entry) = map.entry(key) else { continue };
@@ -164,7 +167,7 @@ fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Co
             None => complete = false,
         }
     }
-    (complete && !tests.is_empty()).then_some(Condition { scope, tests })
+    complete.then_some(Condition { scope, tests })
 }
 
 fn unknown_span_key(reader: &mut Reader, entry: &Entry, what: &str) {
