@@ -1,0 +1,117 @@
+//! The fields of a protobuf message as runs of bytes.
+//! Source: protobuf.dev, "Encoding".
+
+/// One field: `raw` is the tag and the value, untouched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) number: u32,
+    pub(crate) raw: &'a [u8],
+    /// The value of a length-delimited field.
+    pub(crate) payload: Option<&'a [u8]>,
+}
+
+impl<'a> Field<'a> {
+    /// The value, if this is the length-delimited field `number`.
+    pub(crate) fn message(&self, number: u32) -> Option<&'a [u8]> {
+        self.payload.filter(|_| self.number == number)
+    }
+}
+
+/// Yields None once, as the last item, where the bytes are no protobuf.
+pub(crate) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(message: &'a [u8]) -> Fields<'a> {
+        Fields { rest: message }
+    }
+
+    fn next_field(&mut self) -> Option<Field<'a>> {
+        let whole = self.rest;
+        let mut at = whole;
+        let tag = take_varint(&mut at)?;
+        let number = u32::try_from(tag >> 3).ok().filter(|&n| n != 0)?;
+        let payload = match tag & 7 {
+            0 => take_varint(&mut at).map(|_| None)?,
+            1 => take(&mut at, 8).map(|_| None)?,
+            2 => {
+                let len = usize::try_from(take_varint(&mut at)?).ok()?;
+                Some(take(&mut at, len)?)
+            }
+            3 => skip_group(&mut at).map(|()| None)?,
+            5 => take(&mut at, 4).map(|_| None)?,
+            _ => return None,
+        };
+        self.rest = at;
+        Some(Field { number, raw: &whole[..whole.len() - at.len()], payload })
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<Field<'a>>;
+
+    fn next(&mut self) -> Option<Option<Field<'a>>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let field = self.next_field();
+        if field.is_none() {
+            self.rest = &[];
+        }
+        Some(field)
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..70).step_by(7) {
+        let byte = take(rest, 1)?[0];
+        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Groups are long deprecated and none is known to OTLP; counting suffices to find the end.
+fn skip_group(rest: &mut &[u8]) -> Option<()> {
+    let mut depth = 1;
+    while depth > 0 {
+        match take_varint(rest)? & 7 {
+            0 => take_varint(rest).map(|_| ())?,
+            1 => take(rest, 8).map(|_| ())?,
+            2 => {
+                let len = usize::try_from(take_varint(rest)?).ok()?;
+                take(rest, len)?;
+            }
+            3 => depth += 1,
+            4 => depth -= 1,
+            5 => take(rest, 4).map(|_| ())?,
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// Appends a length-delimited field.
+pub(crate) fn put_message(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
