@@ -127,7 +127,10 @@ def by_trace(all_spans):
 
 
 def without_additions(span):
-    """The span as it was sent, and what tailkeep wrote on it: `tailkeep.*` and the `th` of `ot`."""
+    """The span as it was sent, and what tailkeep wrote on it: `tailkeep.*` and the `th` of `ot`.
+
+    The member `ot` comes first in the result: who changes a member moves it there (W3C Trace Context).
+    """
     span = dict(span)
     added = {key: val[1] for key, val in span["attributes"].items() if key.startswith("tailkeep.")}
     span["attributes"] = {key: val for key, val in span["attributes"].items() if key not in added}
@@ -139,8 +142,10 @@ def without_additions(span):
             if "th" in fields:
                 added["th"] = fields.pop("th")
             content = ";".join(f"{name}:{text}" for name, text in fields.items())
-        if content:
-            members.append(f"{key}={content}")
+            if content:
+                members.insert(0, f"ot={content}")
+        else:
+            members.append(member)
     span["trace_state"] = ",".join(members)
     return span, added
 
