@@ -2,6 +2,8 @@
 
 #[path = "reports/outcome.rs"]
 mod outcome;
+#[path = "reports/replay.rs"]
+mod replay;
 #[path = "reports/traffic.rs"]
 mod traffic;
 
@@ -23,6 +25,31 @@ fn read<T: DeserializeOwned>(case: &Path, file: &str) -> T {
     let path = case.join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_reported_case_ends_as_it_should() {
+    let mut problems = Vec::new();
+    for case in cases() {
+        let (traffic, expected): (Traffic, Expected) = (read(&case, "traffic.json"), read(&case, "expected.json"));
+        let replayed = replay::replay(&case, &traffic);
+        let counters = replayed.counters();
+        let mut wrong: Vec<String> = expected
+            .counters
+            .iter()
+            .filter(|(name, wanted)| counters[name.as_str()] != **wanted)
+            .map(|(name, wanted)| format!("{name}: {}, expected {wanted}", counters[name.as_str()]))
+            .collect();
+        if let Some([least, most]) = expected.ring_seconds
+            && !(least..=most).contains(&replayed.ring_seconds)
+        {
+            wrong.push(format!("ring_seconds: {}, expected {least} to {most}", replayed.ring_seconds));
+        }
+        wrong.extend(Outcome::new(&traffic, replayed.departures).problems(&expected));
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        problems.extend(wrong.iter().take(6).map(|problem| format!("{name}: {problem}")));
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
 #[test]

@@ -264,9 +264,10 @@ fn without_additions(mut span: Span) -> (Span, BTreeMap<String, String>, Option<
     });
     let marks = marks.collect();
     span.attributes.retain(|attribute| !attribute.key.starts_with("tailkeep."));
-    // The traffic of a case has no trace state of its own.
-    let threshold = span.trace_state.strip_prefix("ot=th:").and_then(|digits| Threshold::parse(digits.as_bytes()));
-    if threshold.is_some() {
+    // The traffic of a case has no trace state of its own; `rv` is written for the few ids that look like EagleEye's.
+    let member = span.trace_state.strip_prefix("ot=th:").unwrap_or_default();
+    let threshold = Threshold::parse(member.split(';').next().unwrap_or_default().as_bytes());
+    if threshold.is_some() || span.trace_state.starts_with("ot=rv:") {
         span.trace_state.clear();
     }
     (span, marks, threshold)

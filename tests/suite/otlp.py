@@ -127,7 +127,7 @@ def by_trace(all_spans):
 
 
 def without_additions(span):
-    """The span as it was sent, and what tailkeep wrote on it: `tailkeep.*` and the `th` of `ot`.
+    """The span as it was sent, and what tailkeep wrote on it: `tailkeep.*` and in `ot` a `th`, seldom an `rv`.
 
     The member `ot` comes first in the result: who changes a member moves it there (W3C Trace Context).
     """
@@ -141,6 +141,8 @@ def without_additions(span):
             fields = dict(field.split(":", 1) for field in content.split(";"))
             if "th" in fields:
                 added["th"] = fields.pop("th")
+            if looks_like_eagleeye(span["trace_id"]):
+                added["rv"] = fields.pop("rv", None)
             content = ";".join(f"{name}:{text}" for name, text in fields.items())
             if content:
                 members.insert(0, f"ot={content}")
@@ -148,6 +150,12 @@ def without_additions(span):
             members.append(member)
     span["trace_state"] = ",".join(members)
     return span, added
+
+
+def looks_like_eagleeye(trace_id):
+    """An id without random bits where they should be: tailkeep writes its own for the few that have this shape."""
+    millis = trace_id[8:21]
+    return millis.isdecimal() and 1_420_070_400_000 <= int(millis) < 2_208_988_800_000
 
 
 def differences(got, want, limit=12):
