@@ -2,8 +2,9 @@
 //! traffic, whatever is kept of it later.
 //!
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
-//! (v0.161), so dashboards made for it work. Two differences are deliberate: only accepted spans are
-//! counted, and spans without a service name are counted too.
+//! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
+//! those without a service name too; a series is the sum over all instances of a service; its first
+//! export is its true count, not a zero, because its start time says when it began.
 //!
 //! It counts spans received. Where a sampler upstream dropped spans, these numbers are smaller than
 //! the truth; such spans are counted apart and warned about once. It does not read a clock: `now_ms`

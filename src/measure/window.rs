@@ -424,5 +424,9 @@ mod tests {
         record(&mut window, 0, [u64::MAX; 100], &pool);
         let p50 = minute(&window, 0).latency().unwrap().p50;
         assert!(p50.abs_diff(LONGEST_NANOS) <= LONGEST_NANOS / 100, "{p50}");
+        // The histogram's own range ends a little above an hour.
+        let (pool, mut window) = (Pool::new(1), Window::new(0));
+        record(&mut window, 0, [LONGEST_NANOS + LONGEST_NANOS / 10; 100], &pool);
+        assert_eq!(minute(&window, 0).latency().unwrap().p50, LONGEST_NANOS);
     }
 }
