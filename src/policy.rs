@@ -43,6 +43,28 @@ pub struct Policy {
     pub masks: Masks,
     pub rules: Vec<Rule>,
     pub otherwise: Keep,
+    reads: Reads,
+}
+
+/// What changes with nearly every span, and whether any rule cares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reads {
+    span_count: bool,
+    envelope: bool,
+}
+
+impl Reads {
+    fn of(rules: &[RuleText]) -> Reads {
+        let mut reads = Reads::default();
+        for rule in rules {
+            rule.when.for_each(&mut |atom| match atom {
+                Atom::SpanCount(_) => reads.span_count = true,
+                Atom::Envelope(_) => reads.envelope = true,
+                _ => {}
+            });
+        }
+        reads
+    }
 }
 
 /// How long a trace waits to be judged, and how long a share's keep can still change.
@@ -147,6 +169,7 @@ impl Policy {
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
         };
+        let reads = Reads::of(&document.rules);
         let rules = document.rules.into_iter().zip(matchers);
         let rules = rules.map(|(text, matcher)| Rule { id: names.id(&text.name), text, matcher }).collect();
         let policy = Policy {
@@ -159,6 +182,7 @@ impl Policy {
             conditions: table.conditions,
             rules,
             otherwise,
+            reads,
         };
         (Some(policy), reader.finish())
     }
@@ -182,6 +206,16 @@ impl Policy {
             }
         }
         bench.verdict(RuleId::OTHERWISE, self.otherwise)
+    }
+
+    /// Whether a rule reads something in which two summaries of a trace differ, the older first.
+    pub fn notices(&self, before: &Summary, after: &Summary) -> bool {
+        let read = |summary: &Summary| {
+            let entry = (summary.entry.service_hash, summary.entry.name_hash);
+            let counts = (self.reads.span_count.then_some(summary.spans), self.reads.envelope.then(|| summary.envelope()));
+            (summary.error(), summary.failed(), summary.duration(), summary.incomplete(), entry, counts)
+        };
+        before.facts != after.facts || read(before) != read(after)
     }
 
     /// The class of reasons that a keep by `rule` belongs to.
