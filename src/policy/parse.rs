@@ -21,14 +21,14 @@ pub(super) struct Document {
     /// `None` if it has an error.
     pub wait: Option<Wait>,
     /// Those that have no error.
-    pub rules: Vec<RuleText>,
+    pub rules: Vec<WrittenRule>,
     /// `None` if it has an error or is not there.
     pub otherwise: Option<Keep>,
 }
 
 /// A rule as it was written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RuleText {
+pub struct WrittenRule {
     pub name: String,
     /// Where the name stands.
     pub span: Span,
@@ -117,9 +117,9 @@ fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
     keep(reader, node)
 }
 
-fn rules(reader: &mut Reader, node: &Node) -> Vec<RuleText> {
+fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
     let Some(items) = reader.list(node, "`rules`") else { return Vec::new() };
-    let mut rules: Vec<RuleText> = Vec::new();
+    let mut rules: Vec<WrittenRule> = Vec::new();
     let mut names: Vec<(&str, Span)> = Vec::new();
     for item in items {
         let Some(map) = reader.map_or(item, "a rule", RULE_KEYS, unknown_rule_key) else { continue };
@@ -166,7 +166,7 @@ fn name<'n>(reader: &mut Reader, map: &Map<'n>) -> Option<(&'n str, Span)> {
 }
 
 /// The rule, if every part of it could be read.
-fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<RuleText> {
+fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<WrittenRule> {
     let why = map.get("why").and_then(|node| reader.text(node, "`why`"));
     let when = map.get("when").map_or(Some(When::default()), |node| when::when(reader, node));
     let keep = reader.require(map, "keep", "a rule").and_then(|node| keep(reader, node));
@@ -177,7 +177,7 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
             .error("P09", node.span, "a rule with `keep: none` has no use for a limit", "a limit bounds what is kept")
             .help("remove `limit`, or write what is to be kept");
     }
-    Some(RuleText { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
+    Some(WrittenRule { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
 }
 
 fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
