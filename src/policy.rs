@@ -1,6 +1,6 @@
 //! The policy: an ordered list of rules, the first that matches decides.
 //!
-//! A YAML text becomes diagnostics or a [`Policy`]: [`parse`](parse) reads what was written, compiling turns
+//! A YAML text becomes diagnostics or a [`Policy`]: [`parse`] reads what was written, compiling turns
 //! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
 //! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
 

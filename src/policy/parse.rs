@@ -2,7 +2,7 @@
 //!
 //! Codes: P01 version, P02 rule name, P03 field in the wrong place, P04 `keep`, P05 range, P07 regular
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value;
-//! [`super::review`] adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
+//! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
 
 mod value;
 mod when;
@@ -49,7 +49,13 @@ const NAME_MAX: usize = 100;
 
 /// Reads a policy; `None` if nothing of it can be read.
 pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
-    let root = reader.parse(text)?;
+    let Some(root) = reader.parse(text) else {
+        if !reader.has_errors() {
+            let start = Span { start: 0, end: 0, line: 1, column: 1 };
+            reader.error("Y07", start, "the file is empty", "").help("write at least `version` and `otherwise`");
+        }
+        return None;
+    };
     let map = reader.map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
