@@ -7,13 +7,13 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
-use tailkeep::policy::{Case, Limits, Policy};
+use tailkeep::app::force::{Bench, InForce};
+use tailkeep::policy::{Limits, Policy};
 use tailkeep::ring::wheel::{TICK_MS, Tick};
-use tailkeep::scan::{Keyed, Questions, Scan};
+use tailkeep::scan::{Keyed, Scan};
 use tailkeep::shard::count::Spans;
-use tailkeep::shard::{Judge, Outbox, Progress, Shard, Turn, Wait};
-use tailkeep::trace::{Reason, RuleId, RuleNames, Summary, Trigger, Verdict};
+use tailkeep::shard::{Outbox, Progress, Shard, Turn};
+use tailkeep::trace::RuleNames;
 
 /// What a case left behind.
 pub struct Replayed {
@@ -45,44 +45,11 @@ pub fn replay(case: &Path, traffic: &Traffic) -> Replayed {
     player.finish()
 }
 
-/// The policy in force, as the shard asks for it.
-struct InForce {
-    policy: Policy,
-    limits: Mutex<Limits>,
-}
-
-impl Judge for InForce {
-    fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict {
-        let mut limits = self.limits.lock().expect("nobody panicked with it");
-        self.policy.judge(case, trigger, &mut *limits, u64::from(now) * TICK_MS)
-    }
-
-    fn notices(&self, before: &Summary, after: &Summary) -> bool {
-        self.policy.rules.iter().any(|rule| rule.matches(before) != rule.matches(after))
-    }
-
-    fn reason(&self, rule: RuleId) -> Reason {
-        self.policy.reason(rule)
-    }
-
-    fn wait(&self) -> Wait {
-        let ticks = |duration: Duration| (duration.as_millis() as u64).div_ceil(TICK_MS) as Tick;
-        let wait = self.policy.wait;
-        Wait {
-            after_root: ticks(wait.after_root),
-            idle: ticks(wait.idle),
-            longest: ticks(wait.longest),
-            settle: ticks(wait.settle),
-        }
-    }
-}
-
 struct Player {
     shard: Shard,
     scan: Scan,
-    judge: InForce,
-    questions: Questions,
-    names: RuleNames,
+    in_force: InForce,
+    limits: Mutex<Limits>,
     departures: Vec<Departure>,
     now: Tick,
 }
@@ -90,26 +57,23 @@ struct Player {
 impl Player {
     fn new(case: &Path, traffic: &Traffic) -> Player {
         let keyed = Keyed::new(7);
-        let mut names = RuleNames::default();
-        let (judge, questions) = compile(&case.join("policy.yaml"), 1, &mut names);
         Player {
             shard: Shard::new(traffic.ring_bytes(), keyed.clone()),
             scan: Scan::new(keyed),
-            judge,
-            questions,
-            names,
+            in_force: compile(&case.join("policy.yaml"), 1, RuleNames::default()),
+            limits: Mutex::new(Limits::new(1000)),
             departures: Vec::new(),
             now: 1,
         }
     }
 
     fn load(&mut self, file: &Path) {
-        (self.judge, self.questions) = compile(file, self.judge.policy.number + 1, &mut self.names);
+        self.in_force = compile(file, self.in_force.policy.number + 1, self.in_force.rules.clone());
     }
 
     fn send(&mut self, at: u64, request: &ExportTraceServiceRequest) {
         let body = request.encode_to_vec();
-        self.scan.read(&body, &self.questions, self.shard.span_bytes_max()).expect("a well-formed request");
+        self.scan.read(&body, &self.in_force.questions, self.shard.span_bytes_max()).expect("a well-formed request");
         assert_eq!(self.scan.rejected.total(), 0);
         let all: Vec<u32> = (0..self.scan.spans.len() as u32).collect();
         let mut rest = all.as_slice();
@@ -130,8 +94,10 @@ impl Player {
     }
 
     /// One call on the shard. What leaves is noted, and the books must balance.
-    fn with<R>(&mut self, at: u64, act: impl FnOnce(&mut Shard, &Turn<'_, InForce>, &Scan, &mut Outbox) -> R) -> R {
-        let turn = Turn { now: self.now, judge: &self.judge, questions: &self.questions, rules: &self.names };
+    fn with<R>(&mut self, at: u64, act: impl FnOnce(&mut Shard, &Turn<'_, Bench<'_>>, &Scan, &mut Outbox) -> R) -> R {
+        let InForce { questions, rules, .. } = &self.in_force;
+        let judge = Bench { in_force: &self.in_force, limits: &self.limits };
+        let turn = Turn { now: self.now, judge: &judge, questions, rules };
         let mut out = Outbox::default();
         let result = act(&mut self.shard, &turn, &self.scan, &mut out);
         assert!(self.shard.counts.services.iter().all(Spans::is_balanced));
@@ -155,12 +121,11 @@ fn tick(milliseconds: u64) -> Tick {
     (milliseconds / TICK_MS + 1) as Tick
 }
 
-fn compile(file: &Path, number: u32, names: &mut RuleNames) -> (InForce, Questions) {
+fn compile(file: &Path, number: u32, mut names: RuleNames) -> InForce {
     let text = std::fs::read_to_string(file).expect("the policy is there");
-    let (policy, problems) = Policy::compile(&file.display().to_string(), &text, number, names);
+    let (policy, problems) = Policy::compile(&file.display().to_string(), &text, number, &mut names);
     let policy = policy.unwrap_or_else(|| panic!("{}: {problems:?}", file.display()));
-    let questions = Questions::compile(&policy.conditions, &[], number).expect("as many as a policy may ask");
-    (InForce { policy, limits: Mutex::new(Limits::new(1000)) }, questions)
+    InForce::new(policy, &[], names).expect("as many questions as a policy may ask")
 }
 
 impl Replayed {

@@ -72,7 +72,10 @@ def identity(scrape):
         parts = {name: sums.get(service, 0) for name, sums in outcomes.items()}
         if count != sum(parts.values()):
             lines.append(f"service {service}: accepted {count:g} ≠ {parts}")
+    kept = scrape.sum(OUTCOMES[0])
     for labels, count in scrape.named(SINK_IN):
+        if labels["signal"] == "traces" and count != kept:
+            lines.append(f"sink {labels['sink']}: kept {kept:g} ≠ handed over {count:g}")
         key = {"sink": labels["sink"], "signal": labels["signal"]}
         parts = {name: scrape.sum(name, **key) for name in SINK_OUT}
         if count != sum(parts.values()):

@@ -26,12 +26,12 @@ def fresh_folder(name):
 
 
 class Tailkeep(Program):
-    """`tailkeep run` on ports of its own, with a file sink `out.jsonl` beside what `sinks` adds."""
+    """`tailkeep run` on ports of its own, with a file sink beside what `sinks` adds."""
 
     def __init__(self, folder, policy, sinks="", name="tailkeep", config=""):
         self.folder = Path(folder)
         self.grpc, self.http, self.health, self.admin = free_ports(4)
-        self.out = self.folder / f"{name}.out.jsonl"
+        self.out = self.folder / f"{name}.out"  # traces.jsonl, metrics.jsonl and logs.jsonl
         policy_file = self.folder / f"{name}.policy.yaml"
         config_file = self.folder / f"{name}.yaml"
         policy_file.write_text(policy)
@@ -64,7 +64,7 @@ class Tailkeep(Program):
 
     def requests(self):
         """What the file sink holds so far."""
-        return otlp.read_lines(self.out) if self.out.exists() else []
+        return [request for file in sorted(self.out.glob("*.jsonl")) for request in otlp.read_lines(file)]
 
     def spans(self):
         return [span for request in self.requests() for span in otlp.spans(request)]
