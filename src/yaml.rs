@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{Map, Reader, closest, parse_size};
+pub use read::{Map, Reader, closest, parse_duration, parse_size};
 
 use crate::diagnostic::Span;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput};

@@ -92,6 +92,12 @@ impl Pipeline {
         (self.now_ms() / TICK_MS) as Tick
     }
 
+    /// Swaps the policy; limits of rules that stay go on.
+    pub fn put_in_force(&self, fresh: InForce) {
+        self.limits.lock().expect("no code panics under this lock").retain(&fresh.policy.rules);
+        self.in_force.store(Arc::new(fresh));
+    }
+
     /// What `read` reads while nothing moves from one account to another.
     pub fn balance<R>(&self, read: impl FnOnce(Door, ShardTotals) -> R) -> R {
         let _books = self.books.write().expect("no code panics under this lock");

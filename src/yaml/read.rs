@@ -286,7 +286,7 @@ fn split_unit(text: &str) -> Option<(f64, &str)> {
 /// Longer durations are typing errors.
 const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (value, unit) = split_unit(text)?;
     let nanos = match unit {
         "ns" => 1.0,
