@@ -196,6 +196,22 @@ async fn a_body_of_unknown_length_is_bounded_as_it_comes() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_without_listening_still_hears_why_it_was_refused() {
+    let server = Server::start(small()).await;
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let head =
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 4_000_000]).await.expect("the whole body is read");
+    let request = b"POST /v1/traces HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 413 ") && answers.contains("HTTP/1.0 200 OK"), "{answers}");
+    assert_eq!(server.stats().in_flight_bytes, 0);
+}
+
+#[tokio::test]
 async fn a_client_that_asks_first_is_refused_before_it_sends() {
     let server = Server::start(small()).await;
     let answer = raw(

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 async fn end_of(stream: &mut TcpStream) -> (String, Duration) {
     let start = Instant::now();
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let end = tokio::time::timeout(Duration::from_secs(600), stream.read_to_end(&mut answer));
+    let _ = end.await.expect("the connection ends");
     (String::from_utf8_lossy(&answer).into_owned(), start.elapsed())
 }
 
@@ -68,7 +69,8 @@ async fn a_body_that_drips_is_sent_away_in_time_and_told_to_come_back() {
     let response = tokio::spawn(connection.send_request(grpc_request(TRACES, body)));
     server.until("it is charged", |stats| stats.in_flight_bytes > 0).await;
     tokio::time::pause();
-    let reply = Reply::read(response.await.unwrap().unwrap()).await;
+    let response = tokio::time::timeout(Duration::from_secs(600), response).await.expect("an answer comes");
+    let reply = Reply::read(response.unwrap().unwrap()).await;
     tokio::time::resume();
     assert_eq!(reply.grpc().code(), tonic::Code::DeadlineExceeded);
     let stats = server.stats();
