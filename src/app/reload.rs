@@ -83,10 +83,10 @@ impl Reloader {
         let fresh = policy.map(|policy| InForce::new(policy, dimensions, rules));
         match fresh {
             Some(Ok(fresh)) => {
-                let (number, hash) = (fresh.policy.number, fresh.policy.hash.clone());
+                let (number, hash, rules) = (fresh.policy.number, fresh.policy.hash.clone(), fresh.policy.rules.len());
                 self.pipeline.put_in_force(fresh);
                 self.refused = None;
-                tracing::info!(file, number, hash, rules = old.policy.rules.len(), "new policy in force");
+                tracing::info!(file, number, hash, rules, "new policy in force");
             }
             Some(Err(_)) => {
                 tracing::warn!(file, "policy reload refused, the old policy stays in force: too many conditions");
@@ -115,7 +115,10 @@ fn count_errors(diagnostics: &[Diagnostic]) -> usize {
 /// Tells of changes in the file's folder; without a watcher the look every ten seconds remains.
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let tell = move |_| drop(events.try_send(()));
+    let tell = move |_| {
+        // One wish to look is as good as two.
+        let _ = events.try_send(());
+    };
     let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)

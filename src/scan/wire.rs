@@ -237,7 +237,28 @@ impl Any {
 }
 
 /// A `KeyValue`: the key, and the value if it has one.
+#[inline]
 pub fn read_key_value(body: &[u8], message: Slice) -> Result<(Slice, Option<Slice>), Malformed> {
+    match short_key_value(body, message) {
+        Some((key, value)) => Ok((key, Some(value))),
+        None => read_any_key_value(body, message),
+    }
+}
+
+/// As every exporter writes it: the key, then the value, each shorter than 128 bytes.
+#[inline]
+fn short_key_value(body: &[u8], message: Slice) -> Option<(Slice, Slice)> {
+    let bytes = message.of(body);
+    let &[0x0a, key_len @ ..0x80, ref rest @ ..] = bytes else { return None };
+    let &[0x12, value_len @ ..0x80, ref value @ ..] = rest.get(usize::from(key_len)..)? else { return None };
+    if value.len() != usize::from(value_len) {
+        return None;
+    }
+    let key = Slice { start: message.start + 2, len: u32::from(key_len) };
+    Some((key, Slice { start: key.start + key.len + 2, len: u32::from(value_len) }))
+}
+
+fn read_any_key_value(body: &[u8], message: Slice) -> Result<(Slice, Option<Slice>), Malformed> {
     let mut fields = Reader::new(body, message);
     let (mut key, mut value) = (Slice::default(), None);
     while let Some(field) = fields.next()? {
@@ -274,6 +295,17 @@ mod tests {
             assert_eq!(out.len(), varint_len(number));
             assert_eq!(Reader::whole(&out).varint(), Ok(number));
         }
+    }
+
+    #[test]
+    fn the_short_way_reads_a_key_value_as_the_long_way_does() {
+        for body in [&b"\x0a\x01k\x12\x03\x0a\x01v"[..], b"\x12\x02\x10\x01\x0a\x01k", b"\x0a\x01k", b"", b"\x0a\x01k\x12\x00"] {
+            let message = Slice { start: 0, len: body.len() as u32 };
+            assert_eq!(read_key_value(body, message), read_any_key_value(body, message), "{body:?}");
+        }
+        let repeated = b"\x0a\x01k\x12\x00\x0a\x01j";
+        let message = Slice { start: 0, len: repeated.len() as u32 };
+        assert_eq!(read_key_value(repeated, message).unwrap().0.of(repeated), b"j");
     }
 
     #[test]
