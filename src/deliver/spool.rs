@@ -141,7 +141,6 @@ impl Spool {
 
     fn recover_segment(&mut self, signal: Signal, first: u64, records: &mut Vec<Found>) {
         let name = segment_name(signal, first);
-        let after = self.segments[signal as usize].last().map_or(0, |segment| segment.last + 1);
         let scanned = scan_segment(self.files.as_ref(), signal, first);
         let (found, whole, len) = match scanned {
             Ok(scanned) => scanned,
@@ -153,31 +152,31 @@ impl Spool {
         if whole < len {
             self.put_aside(&name, whole, len);
         }
-        let Some(last) = found.last().map(|record| record.number) else {
+        let (Some(oldest), Some(newest)) = (found.first(), found.last()) else {
             let _ = self.files.remove(&name);
             return;
         };
-        // A record whose sync failed was written again to a later segment.
-        records.extend(found.into_iter().filter(|record| record.number >= after));
-        self.segments[signal as usize].push(Segment { first, last: last.max(after.saturating_sub(1)), len: whole });
+        // Records whose sync failed were written again here: the earlier copies are doubtful.
+        let (oldest, last) = (oldest.number, newest.number);
+        records.retain(|record| record.signal != signal || record.number < oldest);
+        records.extend(found);
+        self.segments[signal as usize].push(Segment { first, last, len: whole });
     }
 
-    /// Keeps the whole records under the segment's name and the file as it was under another.
+    /// Moves what follows the whole records to a file beside the segment.
     fn put_aside(&self, name: &str, whole: u64, len: u64) {
         let bytes = len - whole;
         let aside = format!("{name}.damaged");
-        let kept = (|| {
-            let prefix = self.files.read(name, 0, whole as usize)?;
-            self.files.rename(name, &aside)?;
-            self.files.append(name, &prefix)?;
-            self.files.sync(name)?;
-            self.files.sync_folder()
+        let moved = (|| {
+            self.files.append(&aside, &self.files.read(name, whole, bytes as usize)?)?;
+            self.files.sync(&aside)?;
+            self.files.truncate(name, whole)
         })();
-        match kept {
+        match moved {
             Ok(()) => warn!(file = name, aside, bytes, "the end of a spool segment is damaged and was put aside"),
             Err(reason) => {
                 let reason = reason.to_string();
-                error!(file = name, bytes, reason, "the end of a spool segment is damaged and cannot be put aside");
+                warn!(file = name, bytes, reason, "the end of a spool segment is damaged and cannot be put aside");
             }
         }
     }
@@ -198,31 +197,37 @@ impl Spool {
         })
     }
 
-    /// Appends and syncs. On success every record is safe; on an error none counts as written, and
-    /// the same entries may be appended again.
-    pub(crate) fn append(&mut self, signal: Signal, entries: &[(u64, u64, Bytes)]) -> io::Result<Vec<Location>> {
+    /// Appends and syncs. The records whose locations are returned are safe, also if there is an
+    /// error; the others do not count as written, and may be appended again.
+    pub(crate) fn append(&mut self, signal: Signal, entries: &[(u64, u64, Bytes)]) -> (Vec<Location>, io::Result<()>) {
         let mut locations = Vec::with_capacity(entries.len());
-        let mut rest = entries;
-        while let Some((number, ..)) = rest.first() {
-            let segment = self.segment_for(signal, *number)?;
-            let (mut bytes, mut taken) = (Vec::new(), 0);
-            let at = self.segments[signal as usize][segment].len;
-            for (number, items, body) in rest {
-                if taken > 0 && at + bytes.len() as u64 >= self.segment_max(signal) {
-                    break;
-                }
-                let len = u32::try_from(body.len()).map_err(io::Error::other)?;
-                let offset = at + bytes.len() as u64;
-                let header = Header { len, number: *number, items: *items, body_crc: crc32fast::hash(body) };
-                bytes.extend_from_slice(&header.write());
-                bytes.extend_from_slice(body);
-                locations.push(Location { segment: self.segments[signal as usize][segment].first, offset, len });
-                taken += 1;
+        while locations.len() < entries.len() {
+            match self.append_some(signal, &entries[locations.len()..]) {
+                Ok(written) => locations.extend(written),
+                Err(error) => return (locations, Err(error)),
             }
-            let last = rest[taken - 1].0;
-            self.append_bytes(signal, segment, &bytes, last)?;
-            rest = &rest[taken..];
         }
+        (locations, Ok(()))
+    }
+
+    /// As many as go into one segment, at least one.
+    fn append_some(&mut self, signal: Signal, entries: &[(u64, u64, Bytes)]) -> io::Result<Vec<Location>> {
+        let index = self.segment_for(signal, entries[0].0)?;
+        let segment = &self.segments[signal as usize][index];
+        let (first, at, limit) = (segment.first, segment.len, self.segment_max(signal));
+        let (mut bytes, mut locations) = (Vec::new(), Vec::new());
+        for (number, items, body) in entries {
+            let offset = at + bytes.len() as u64;
+            if !locations.is_empty() && offset >= limit {
+                break;
+            }
+            let len = u32::try_from(body.len()).map_err(io::Error::other)?;
+            let header = Header { len, number: *number, items: *items, body_crc: crc32fast::hash(body) };
+            bytes.extend_from_slice(&header.write());
+            bytes.extend_from_slice(body);
+            locations.push(Location { segment: first, offset, len });
+        }
+        self.append_bytes(signal, index, &bytes, entries[locations.len() - 1].0)?;
         Ok(locations)
     }
 
@@ -251,16 +256,12 @@ impl Spool {
         if !self.sealed[signal as usize] && segments.last().is_some_and(|segment| segment.len < limit) {
             return Ok(segments.len() - 1);
         }
-        // A segment that an error left without a record has this name already.
-        if let Some(empty) = segments.pop_if(|segment| segment.first == number) {
-            self.files.remove(&segment_name(signal, empty.first))?;
-        }
+        // An error may have left a segment of this name, with nothing in it that counts.
+        segments.pop_if(|segment| segment.first == number);
         let name = segment_name(signal, number);
-        let begun = self.files.append(&name, MAGIC).and_then(|()| self.files.sync_folder());
-        if begun.is_err() {
-            let _ = self.files.remove(&name);
-            return begun.map(|()| 0);
-        }
+        ignore_missing(self.files.remove(&name))?;
+        self.files.append(&name, MAGIC)?;
+        self.files.sync_folder()?;
         segments.push(Segment { first: number, last: number, len: MAGIC.len() as u64 });
         self.sealed[signal as usize] = false;
         Ok(segments.len() - 1)
@@ -295,10 +296,7 @@ impl Spool {
 
     fn remove_oldest(&mut self, signal: Signal) -> io::Result<u64> {
         let segments = &mut self.segments[signal as usize];
-        let removed = self.files.remove(&segment_name(signal, segments[0].first));
-        if removed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
-            return removed.map(|()| 0);
-        }
+        ignore_missing(self.files.remove(&segment_name(signal, segments[0].first)))?;
         let oldest = segments.remove(0);
         if segments.is_empty() {
             self.sealed[signal as usize] = true;
@@ -309,10 +307,7 @@ impl Spool {
     /// Replaces the cursors, so that a crash leaves the old or the new ones.
     pub(crate) fn write_cursors(&self, cursors: &Cursors) -> io::Result<()> {
         let bytes = serde_json::to_vec(cursors).map_err(io::Error::other)?;
-        match self.files.remove(CURSORS_NEW) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        ignore_missing(self.files.remove(CURSORS_NEW))?;
         self.files.append(CURSORS_NEW, &bytes)?;
         self.files.sync(CURSORS_NEW)?;
         self.files.rename(CURSORS_NEW, CURSORS)?;
@@ -360,6 +355,13 @@ fn scan_segment(files: &dyn Files, signal: Signal, first: u64) -> io::Result<(Ve
         at = end;
     }
     Ok((found, at, len))
+}
+
+fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn segment_name(signal: Signal, first: u64) -> String {

@@ -17,6 +17,8 @@ struct State {
     /// Bytes that may still be written.
     room: Option<usize>,
     read_only: bool,
+    /// Syncs and repairs fail, while appends reach the cache: a disk that is going.
+    no_sync: bool,
 }
 
 #[derive(Clone, Default)]
@@ -37,6 +39,10 @@ impl State {
 
     fn check(&self) -> io::Result<()> {
         if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    fn check_sync(&self) -> io::Result<()> {
+        if self.no_sync { Err(io::Error::other("input/output error")) } else { self.check() }
     }
 }
 
@@ -99,7 +105,7 @@ impl Files for Simulated {
 
     fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        state.check()?;
+        state.check_sync()?;
         let inode = state.inode(name)?;
         inode.bytes.truncate(len as usize);
         inode.safe = inode.safe.min(len as usize);
@@ -108,7 +114,7 @@ impl Files for Simulated {
 
     fn sync(&self, name: &str) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        state.check()?;
+        state.check_sync()?;
         let inode = state.inode(name)?;
         inode.safe = inode.bytes.len();
         Ok(())
@@ -116,7 +122,7 @@ impl Files for Simulated {
 
     fn sync_folder(&self) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        state.check()?;
+        state.check_sync()?;
         state.safe_names = state.names.clone();
         state.changes.clear();
         Ok(())
@@ -153,8 +159,10 @@ struct Model {
     next: u64,
     /// Numbers that `append` said are safe, minus those dropped or forgotten.
     safe: [BTreeMap<u64, u64>; 3],
-    /// Appended without success: may or may not be there.
+    /// Appended without success, forgotten or dropped: may or may not be there.
     doubtful: [BTreeMap<u64, u64>; 3],
+    /// Appended without success: the queue offers them again.
+    pending: [Vec<u64>; 3],
     cursors: Cursors,
     /// Also good, if the last `write_cursors` failed half-way.
     newer_cursors: Option<Cursors>,
@@ -169,6 +177,7 @@ enum Step {
     Full { room: u16 },
     Space,
     ReadOnly(bool),
+    NoSync(bool),
     Crash(u64),
     Restart,
 }
@@ -182,6 +191,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..900u16).prop_map(|room| Step::Full { room }),
         2 => Just(Step::Space),
         1 => any::<bool>().prop_map(Step::ReadOnly),
+        2 => any::<bool>().prop_map(Step::NoSync),
         3 => any::<u64>().prop_map(Step::Crash),
         1 => Just(Step::Restart),
     ];
@@ -192,8 +202,8 @@ impl Model {
     fn new() -> Model {
         let files = Arc::new(Simulated::default());
         let (spool, _) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
-        let (safe, doubtful) = (Default::default(), Default::default());
-        Model { files, spool, next: 0, safe, doubtful, cursors: Cursors::new(), newer_cursors: None }
+        let (safe, doubtful, pending) = Default::default();
+        Model { files, spool, next: 0, safe, doubtful, pending, cursors: Cursors::new(), newer_cursors: None }
     }
 
     fn play(&mut self, step: Step) {
@@ -230,24 +240,45 @@ impl Model {
             Step::Full { room } => self.files.set_room(Some(room.into())),
             Step::Space => self.files.set_room(None),
             Step::ReadOnly(read_only) => self.files.0.lock().unwrap().read_only = read_only,
+            Step::NoSync(no_sync) => self.files.0.lock().unwrap().no_sync = no_sync,
             Step::Crash(random) => {
-                self.files.0.lock().unwrap().read_only = false;
+                self.mend();
+                // Its memory is gone, too: only what is on disk is offered again.
+                self.pending = Default::default();
                 self.files.crash(random);
                 self.reopen();
             }
-            Step::Restart => self.reopen(),
+            Step::Restart => {
+                self.pending = Default::default();
+                self.reopen();
+            }
         }
     }
 
+    fn mend(&self) {
+        let mut state = self.files.0.lock().unwrap();
+        (state.read_only, state.no_sync) = (false, false);
+    }
+
     fn append(&mut self, signal: Signal, count: u8) {
-        let numbers = self.next..self.next + u64::from(count);
-        self.next = numbers.end;
-        let entries: Vec<_> = numbers.map(|number| (number, number % 7, body(number))).collect();
-        let appended = self.spool.append(signal, &entries);
-        let target = if appended.is_ok() { &mut self.safe } else { &mut self.doubtful };
-        target[signal as usize].extend(entries.iter().map(|(number, items, _)| (*number, *items)));
-        for ((number, ..), location) in entries.iter().zip(appended.unwrap_or_default()) {
-            assert_eq!(read_body(self.files.as_ref(), signal, location).unwrap(), body(*number));
+        let mut numbers = std::mem::take(&mut self.pending[signal as usize]);
+        numbers.extend(self.next..self.next + u64::from(count));
+        self.next += u64::from(count);
+        let entries: Vec<_> = numbers.iter().map(|&number| (number, number % 7, body(number))).collect();
+        let (locations, outcome) = self.spool.append(signal, &entries);
+        assert_eq!(locations.len() == entries.len(), outcome.is_ok());
+        for (at, (number, items, _)) in entries.iter().enumerate() {
+            match locations.get(at) {
+                Some(location) => {
+                    let read = read_body(self.files.as_ref(), signal, *location);
+                    assert_eq!(read.unwrap(), body(*number));
+                    self.safe[signal as usize].insert(*number, *items);
+                }
+                None => {
+                    self.doubtful[signal as usize].insert(*number, *items);
+                    self.pending[signal as usize].push(*number);
+                }
+            }
         }
     }
 
@@ -297,7 +328,7 @@ proptest! {
         for step in steps {
             model.play(step);
         }
-        model.files.0.lock().unwrap().read_only = false;
+        model.mend();
         model.reopen();
     }
 }
@@ -306,7 +337,8 @@ fn filled(count: u64) -> (Arc<Simulated>, Vec<Location>) {
     let files = Arc::new(Simulated::default());
     let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
     let entries: Vec<_> = (0..count).map(|number| (number, 3, body(number))).collect();
-    let locations = spool.append(Signal::Traces, &entries).unwrap();
+    let (locations, outcome) = spool.append(Signal::Traces, &entries);
+    outcome.unwrap();
     (files, locations)
 }
 
@@ -322,7 +354,7 @@ fn truncation_at_every_byte_loses_only_the_cut_record() {
         let expected = locations.iter().filter(|l| l.offset as usize + HEADER + l.bytes() <= cut).count();
         assert_eq!(recovered.records.len(), expected, "{cut}");
         // And it goes on.
-        spool.append(Signal::Traces, &[(9, 1, body(9))]).unwrap();
+        spool.append(Signal::Traces, &[(9, 1, body(9))]).1.unwrap();
         let (_, recovered) = Spool::open(files, [1 << 20; 3]).unwrap();
         assert_eq!(recovered.records.len(), expected + 1, "{cut}");
     }

@@ -82,11 +82,13 @@ impl Writer {
             if entries.is_empty() {
                 return Ok(());
             }
-            let locations = self.spool.append(signal, &entries)?;
+            let (locations, outcome) = self.spool.append(signal, &entries);
             let mut queue = self.shared.queue();
             for ((number, ..), location) in entries.iter().zip(locations) {
                 queue.written(signal, *number, location);
             }
+            drop(queue);
+            outcome?;
         }
     }
 
