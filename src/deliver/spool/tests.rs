@@ -146,7 +146,7 @@ impl Files for Simulated {
     }
 }
 
-const QUOTA: u64 = 4000;
+const QUOTA: u64 = 12_000;
 
 fn body(number: u64) -> Bytes {
     Bytes::from(number.to_le_bytes().repeat(1 + number as usize % 30))
@@ -184,14 +184,14 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..3u8, 1..12u8).prop_map(|(signal, count)| Step::Append { signal, count }),
+        10 => (0..2u8, 1..8u8).prop_map(|(signal, count)| Step::Append { signal, count }),
         2 => (0..3u8).prop_map(|signal| Step::EnforceQuota { signal }),
         2 => (0..3u8, 0..20u8).prop_map(|(signal, keep)| Step::Forget { signal, keep }),
         2 => (0..50u64).prop_map(|number| Step::Cursors { number }),
         1 => (0..900u16).prop_map(|room| Step::Full { room }),
         2 => Just(Step::Space),
         1 => any::<bool>().prop_map(Step::ReadOnly),
-        2 => any::<bool>().prop_map(Step::NoSync),
+        4 => any::<bool>().prop_map(Step::NoSync),
         3 => any::<u64>().prop_map(Step::Crash),
         1 => Just(Step::Restart),
     ];
