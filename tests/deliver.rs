@@ -378,8 +378,11 @@ mod servers {
         address
     }
 
+    /// Status, headers, body.
+    type Answer = (u16, Vec<(&'static str, &'static str)>, Vec<u8>);
+
     /// An OTLP/HTTP server that answers in turn, the last answer for ever.
-    async fn http_server(answers: Vec<(u16, Vec<(&'static str, &'static str)>, Vec<u8>)>) -> (String, Log) {
+    async fn http_server(answers: Vec<Answer>) -> (String, Log) {
         let log = Log::default();
         let (seen, answers) = (log.clone(), Arc::new(Mutex::new(VecDeque::from(answers))));
         let address = serve(None, move |request: Request<Incoming>| {
