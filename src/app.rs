@@ -1,1 +1,269 @@
-//! To be filled in.
+//! Builds the stages from a configuration and runs them: the only module that knows them all.
+//!
+//! Everything is parsed and checked before a port is bound. The end comes in the order of the story:
+//! stop saying ready, keep accepting for a while, close the door, judge what waits, deliver, exit.
+
+pub mod exposition;
+pub mod force;
+pub mod office;
+pub mod pipeline;
+pub mod reload;
+pub mod service;
+
+use crate::admin::{self, Scope};
+use crate::config::{Config, Drain, PolicySource, SinkConfig, SinkKind};
+use crate::deliver::sink::{file::FileSink, otlp::OtlpSink, store::StoreSink};
+use crate::deliver::{Delivery, NamedSink, Sink};
+use crate::diagnostic;
+use crate::measure::{Flavour, Meter};
+use crate::policy::Policy;
+use crate::receive::{LocalAddrs, Phase, Receiver};
+use crate::ring::wheel::TICK_MS;
+use crate::scan::items;
+use crate::trace::{RuleNames, Signal};
+use force::InForce;
+use office::Office;
+use pipeline::Pipeline;
+use prost::Message;
+use reload::Reloader;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Wrong files: the text is a rendered report.
+    #[error("{0}")]
+    Files(String),
+    /// The world is not as the files say: a port is taken, a certificate is missing.
+    #[error("{0}")]
+    World(String),
+}
+
+/// How somebody asked the process to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// SIGTERM: others in the pod stop at the same moment, so their last spans are waited for.
+    Terminate,
+    /// Ctrl-C: a person waits.
+    Interrupt,
+}
+
+/// Bound to its ports, serving nothing yet.
+pub struct App {
+    drain: Drain,
+    receiver: Receiver,
+    health: Option<TcpListener>,
+    admin: Option<(TcpListener, Option<Arc<str>>)>,
+    reloader: Option<Reloader>,
+    office: Arc<Office>,
+}
+
+impl App {
+    /// Builds every stage, then binds every port. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`], with a text for whoever wrote the files.
+    pub async fn start(config: Config) -> Result<App, StartError> {
+        let dimensions: Vec<String> = config.measure.iter().flat_map(|measure| measure.dimensions.names()).map(|name| name.attribute.clone()).collect();
+        let in_force = load_policy(&config.policy, &dimensions)?;
+        let store = config.sinks.iter().find_map(|sink| match &sink.kind {
+            SinkKind::Store(store) => Some(store.path.clone()),
+            _ => None,
+        });
+        let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
+        let health = bind(config.health, "health.listen").await?;
+        let admin = bind(config.admin, "admin.listen").await?;
+        let sinks = config.sinks.into_iter().map(build_sink).collect::<Result<Vec<_>, _>>()?;
+        let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
+        let delivery = Arc::new(Delivery::start(config.delivery, sinks));
+        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery));
+        let reloader = match config.policy {
+            PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
+            PolicySource::Builtin => None,
+        };
+        let office = Arc::new(Office {
+            receiver: receiver.stats(),
+            store,
+            ready: AtomicBool::new(false),
+            policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
+            pipeline,
+        });
+        let admin = admin.map(|listener| (listener, config.admin_token));
+        Ok(App { drain: config.drain, receiver, health, admin, reloader, office })
+    }
+
+    /// Where OTLP is taken.
+    pub fn addresses(&self) -> LocalAddrs {
+        self.receiver.local_addrs()
+    }
+
+    /// Where questions are answered: health, then admin.
+    pub fn listeners(&self) -> [Option<SocketAddr>; 2] {
+        let address = |listener: &TcpListener| listener.local_addr().ok();
+        [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|(listener, _)| address(listener))]
+    }
+
+    pub fn office(&self) -> Arc<Office> {
+        self.office.clone()
+    }
+
+    /// Serves until `stop` resolves, then drains. Returns within the drain's deadline.
+    pub async fn run(self, stop: impl Future<Output = Stop>) {
+        let App { drain, receiver, health, admin, reloader, office } = self;
+        let pipeline = office.pipeline.clone();
+        let (phase, _) = watch::channel(Phase::Serving);
+        let (closed, _) = watch::channel(false);
+        let mut background = JoinSet::new();
+        background.spawn(judge_in_time(pipeline.clone()));
+        background.spawn(export_metrics(pipeline.clone()));
+        background.spawn(watch_memory(pipeline.clone()));
+        background.extend_with(reloader.map(Reloader::run));
+        background.extend_with(health.map(|l| admin::serve(l, Scope::Health, office.clone(), closed.subscribe())));
+        background.extend_with(admin.map(|(listener, token)| {
+            admin::serve(listener, Scope::Admin { token }, office.clone(), closed.subscribe())
+        }));
+        let mut door = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
+        office.ready.store(true, Relaxed);
+        let asked = stop.await;
+        let deadline = Instant::now() + drain.deadline;
+        office.ready.store(false, Relaxed);
+        tracing::info!(?asked, "draining");
+        phase.send_replace(Phase::Draining);
+        if asked == Stop::Terminate {
+            tokio::time::sleep(drain.accept).await;
+        }
+        phase.send_replace(Phase::Closed);
+        // What is in flight gets half of the time that is left.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        if tokio::time::timeout(half, &mut door).await.is_err() {
+            door.abort();
+            tracing::warn!("some requests did not end in time, their clients will send them again");
+        }
+        pipeline.drain().await;
+        push_metrics(&pipeline);
+        pipeline.delivery.drain(deadline).await;
+        closed.send_replace(true);
+        background.shutdown().await;
+    }
+}
+
+/// Spawning what may not be there.
+trait ExtendWith<F> {
+    fn extend_with(&mut self, future: Option<F>);
+}
+
+impl<F: Future<Output = ()> + Send + 'static> ExtendWith<F> for JoinSet<()> {
+    fn extend_with(&mut self, future: Option<F>) {
+        future.into_iter().for_each(|future| drop(self.spawn(future)));
+    }
+}
+
+fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, StartError> {
+    let (file, text) = match source {
+        PolicySource::Builtin => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
+        PolicySource::File(path) => {
+            let file = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                StartError::Files(format!("cannot read the policy {file}: {error}; see `policy:` of the configuration"))
+            })?;
+            (file, text)
+        }
+    };
+    let mut rules = RuleNames::default();
+    let (policy, diagnostics) = Policy::compile(&file, &text, 1, &mut rules);
+    let Some(policy) = policy else {
+        let count = diagnostic::count_line(&diagnostics, &file).unwrap_or_default();
+        return Err(StartError::Files(format!("{}{count}", diagnostic::render(&diagnostics, &text, false))));
+    };
+    InForce::new(policy, dimensions, rules)
+        .map_err(|_| StartError::Files(format!("{file}: the rules ask more different questions than there are bits")))
+}
+
+async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => Err(StartError::World(format!("cannot listen on {address}: {error}; write another `{key}`"))),
+    }
+}
+
+fn build_sink(SinkConfig { name, kind }: SinkConfig) -> Result<NamedSink, StartError> {
+    let built = match kind {
+        SinkKind::Store(settings) => StoreSink::new(settings).map(|sink| Box::new(sink) as Box<dyn Sink>),
+        SinkKind::Otlp(settings) => OtlpSink::new(settings).map(|sink| Box::new(sink) as Box<dyn Sink>),
+        SinkKind::File(settings) => Ok(Box::new(FileSink::new(settings)) as Box<dyn Sink>),
+    };
+    match built {
+        Ok(sink) => Ok(NamedSink { name, sink }),
+        Err(error) => Err(StartError::Files(format!("sink {name}: {error}"))),
+    }
+}
+
+/// Different in every process, so that nobody can aim at one bucket.
+pub fn random_seed() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    u64::from_ne_bytes(bytes)
+}
+
+fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+async fn judge_in_time(pipeline: Arc<Pipeline>) {
+    let mut ticks = interval(Duration::from_millis(TICK_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        pipeline.tick().await;
+    }
+}
+
+async fn export_metrics(pipeline: Arc<Pipeline>) {
+    let Some(meter) = &pipeline.meter else { return };
+    let mut ticks = interval(meter.settings().every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        meter.tick(pipeline.now_ms());
+        push_metrics(&pipeline);
+    }
+}
+
+fn push_metrics(pipeline: &Pipeline) {
+    let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
+    for request in meter.export(Flavour::Explicit, unix_nanos()) {
+        let body = request.encode_to_vec();
+        let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
+        pipeline.delivery.push_own(Signal::Metrics, body, items);
+    }
+}
+
+/// Says how much memory this rate of spans needs, when the ring is too young to wait for roots.
+async fn watch_memory(pipeline: Arc<Pipeline>) {
+    let mut ticks = interval(Duration::from_secs(10));
+    let mut said = false;
+    loop {
+        ticks.tick().await;
+        let wanted = pipeline.in_force.load().policy.wait.after_root + Duration::from_secs(5);
+        let (reach_ms, ring, evicting) =
+            pipeline.balance(|_, shards| (shards.reach_ms, shards.ring_bytes, shards.counts.swept > 0));
+        let short = evicting && reach_ms < wanted.as_millis() as u64;
+        if short && !said {
+            let needed = ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1)) >> 20;
+            let seconds = reach_ms as f64 / 1e3;
+            tracing::warn!(
+                ring_seconds = seconds,
+                "the ring is too small to wait for roots: at this rate it needs ring.size: {needed}MiB"
+            );
+        }
+        said = short;
+    }
+}

@@ -1,1 +1,135 @@
-//! To be filled in.
+//! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files.
+
+mod ask;
+mod serve;
+mod view;
+
+use crate::telemetry::LogFormat;
+use crate::trace::TraceId;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Keep the traces that matter, count all of them.
+#[derive(Debug, Parser)]
+#[command(name = "tailkeep", version, about, subcommand_required = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Log level, or directives like `info,tailkeep::deliver=debug`.
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive, judge, measure and deliver.    tailkeep run --config config/tailkeep.yaml
+    Run(Files),
+    /// The same with built-in traffic, a local store and a live view; no files needed.
+    Demo,
+    /// Report every problem of the files, start nothing.    tailkeep check --policy policy.yaml
+    Check(Files),
+    /// Judge one trace (OTLP/JSON), rule by rule.    tailkeep explain --policy policy.yaml trace.json
+    Explain {
+        /// The policy; without it the built-in one.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// OTLP/JSON as the file sink and `/traces/{id}` write it.
+        trace: PathBuf,
+    },
+    /// Why a running tailkeep kept or dropped a trace.    tailkeep why 4bf92f3577b34da6a3ce929d0e0e4736
+    Why {
+        /// 32 hexadecimal digits.
+        #[arg(value_parser = parse_trace_id)]
+        trace_id: TraceId,
+        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
+        admin: String,
+    },
+    /// What the local store holds, the newest first.    tailkeep traces --errors --slower 1s
+    Traces(Traces),
+}
+
+#[derive(Debug, Args, Default)]
+struct Files {
+    /// The configuration; without it tailkeep binds loopback and stores in your data folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The policy; goes before the `policy:` of the configuration.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Traces {
+    /// Traces with a span of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Traces with a failed span.
+    #[arg(long)]
+    errors: bool,
+    /// Traces that took at least this long, like 500ms or 1s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    slower: Option<Duration>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// The store's file; without it the one in the configuration.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+    /// The configuration; without it the store in your data folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command ended other than well.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong arguments or files.
+    Usage(String),
+    Running(String),
+}
+
+fn parse_trace_id(text: &str) -> Result<TraceId, String> {
+    TraceId::parse(text).ok_or_else(|| "a trace id is 32 hexadecimal digits".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::yaml::parse_duration(text).ok_or_else(|| "write a number and a unit: 500ms, 1.5s, 2m, 1h".to_owned())
+}
+
+/// Parses the arguments, runs the command and maps its outcome to an exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; they go to standard output and exit 0.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let command = cli.command.unwrap_or(Command::Run(Files::default()));
+    let outcome = match command {
+        Command::Run(files) => serve::run(&files, &cli.log, cli.log_format),
+        Command::Demo => serve::demo(&cli.log, cli.log_format),
+        Command::Check(files) => serve::check(&files),
+        Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
+        Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
+        Command::Traces(traces) => ask::traces(&traces),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::from(2)
+        }
+        Err(Failure::Running(text)) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}

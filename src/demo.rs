@@ -1,1 +1,13 @@
-//! To be filled in.
+//! The demo: the traffic of a small shop, and a live view of what tailkeep makes of it.
+//!
+//! The traffic goes over OTLP/gRPC to the process's own port, as any application's would. The view
+//! is filled by whoever knows the stages; nothing here does.
+
+pub mod screen;
+pub mod shop;
+pub mod traffic;
+pub mod view;
+
+pub use screen::watch;
+pub use traffic::traffic;
+pub use view::{Kept, Listener, Operation, Ring, Rule, Sink, View};

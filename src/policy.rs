@@ -1,1 +1,347 @@
-//! To be filled in.
+//! The policy: an ordered list of rules, the first that matches decides.
+//!
+//! A YAML text becomes diagnostics or a [`Policy`]: [`parse`] reads what was written, compiling turns
+//! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
+//! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
+
+pub mod condition;
+pub mod explain;
+pub mod limit;
+pub mod parse;
+mod pattern;
+mod renamed;
+mod review;
+
+pub use explain::explain;
+pub use limit::{Charge, Limits};
+pub use renamed::names_of;
+
+use crate::diagnostic::{self, Diagnostic};
+use crate::trace::question::{Condition, FACTS_MAX, Test};
+use crate::trace::{Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
+use crate::trace::{Threshold, TraceId, Trigger, Verdict};
+use crate::yaml::Reader;
+use condition::{Atom, Matcher};
+use limit::{Claim, Cost, Limit};
+use parse::WrittenRule;
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct Policy {
+    /// Counts up with every policy that the process puts in force.
+    pub number: u32,
+    /// The file's name as it was given, and what was in it.
+    pub file: String,
+    pub text: String,
+    /// First 16 hexadecimal digits of the text's SHA-256.
+    pub hash: String,
+    pub wait: Wait,
+    /// What scan has to answer: condition k is fact bit k.
+    pub conditions: Vec<Condition>,
+    pub masks: Masks,
+    pub rules: Vec<Rule>,
+    pub otherwise: Keep,
+}
+
+/// How long a trace waits to be judged, and how long a share's keep can still change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// After its entry span arrived.
+    pub after_root: Duration,
+    /// After its last span.
+    pub idle: Duration,
+    /// After its first span.
+    pub longest: Duration,
+    /// Between a keep by share and its delivery.
+    pub settle: Duration,
+}
+
+impl Default for Wait {
+    fn default() -> Wait {
+        // SDKs flush every 5 s: one second more, and a second flush for those without a root.
+        let seconds = Duration::from_secs;
+        Wait { after_root: seconds(6), idle: seconds(12), longest: seconds(30), settle: seconds(30) }
+    }
+}
+
+/// A rule in force.
+#[derive(Debug)]
+pub struct Rule {
+    pub id: RuleId,
+    pub written: WrittenRule,
+    matcher: Matcher,
+}
+
+impl Rule {
+    /// Its limit, if it has one.
+    pub fn limit(&self) -> Option<&Limit> {
+        self.written.limited.as_ref().map(|limited| &limited.limit)
+    }
+
+    pub fn matches(&self, summary: &Summary) -> bool {
+        self.matcher.matches(summary)
+    }
+}
+
+/// What happens to a trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    All,
+    None,
+    /// Neither nothing nor everything.
+    Share(Threshold),
+}
+
+/// A limit, and what happens beyond it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limited {
+    pub limit: Limit,
+    pub then: Then,
+}
+
+/// What happens to a trace beyond its rule's limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// What the policy's last line says.
+    Otherwise,
+    /// Later rules see it.
+    Next,
+    /// It is dropped.
+    None,
+    Share(Threshold),
+}
+
+/// What is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    pub id: TraceId,
+    pub summary: &'a Summary,
+    /// The rule whose limit this trace was charged to by an earlier judgement: there it is inside without
+    /// being charged again.
+    pub charged: Option<RuleId>,
+    /// What a keep would deliver, bytes.
+    pub stored_bytes: u64,
+}
+
+impl Policy {
+    /// The policy in `text`, unless it has an error, and all problems found. `names` learns the names of
+    /// its rules only if it has none.
+    pub fn compile(file: &str, text: &str, number: u32, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
+        let mut reader = Reader::new(file);
+        let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
+        review::review(&mut reader, &document.rules);
+        let mut table = FactTable::default();
+        let mut matchers = Vec::with_capacity(document.rules.len());
+        for rule in &document.rules {
+            let was_full = table.is_full();
+            matchers.push(Matcher::compile(&rule.when, &mut table));
+            if table.is_full() && !was_full {
+                let title = format!("the policy asks more than {FACTS_MAX} different questions of spans");
+                reader
+                    .error("P14", rule.span, title, "this rule goes beyond")
+                    .help("join alternatives into lists: a list is one question");
+            }
+        }
+        let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
+            return (None, reader.finish());
+        };
+        let rules = document.rules.into_iter().zip(matchers);
+        let rules = rules.map(|(written, matcher)| Rule { id: names.id(&written.name), written, matcher }).collect();
+        let policy = Policy {
+            number,
+            file: file.to_owned(),
+            text: text.to_owned(),
+            hash: short_hash(text),
+            wait,
+            masks: Masks::of(&table.conditions),
+            conditions: table.conditions,
+            rules,
+            otherwise,
+        };
+        (Some(policy), reader.finish())
+    }
+
+    /// The policy that is in force without a file.
+    pub fn builtin() -> &'static str {
+        include_str!("../config/default-policy.yaml")
+    }
+
+    /// Judges a trace: the first rule that matches decides. Limits are asked only by traces that a limited
+    /// rule matches. `now_ms` is monotonic.
+    pub fn judge(&self, case: &Case<'_>, trigger: Trigger, limits: &mut impl Charge, now_ms: u64) -> Verdict {
+        let bench = Bench { policy: self, case, trigger, now_ms };
+        for rule in self.rules.iter().filter(|rule| rule.matcher.matches(case.summary)) {
+            let verdict = match &rule.written.limited {
+                None => Some(bench.verdict(rule.id, rule.written.keep)),
+                Some(limited) => bench.judge_limited(rule, limited, limits),
+            };
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+        }
+        bench.verdict(RuleId::OTHERWISE, self.otherwise)
+    }
+
+    /// True if a trace that was like `before` and is like `after` now may get another verdict: some rule
+    /// answers otherwise, or its randomness is another. (Only then is a late span worth a new judgement.)
+    pub fn may_change(&self, before: &Summary, after: &Summary) -> bool {
+        let drawn_from = |summary: &Summary| (summary.randomness, summary.random_flag, summary.forgotten);
+        drawn_from(before) != drawn_from(after)
+            || self.rules.iter().any(|rule| rule.matches(before) != rule.matches(after))
+    }
+
+    /// The class of reasons that a keep by `rule` belongs to.
+    pub fn reason(&self, rule: RuleId) -> Reason {
+        if rule == RuleId::OTHERWISE {
+            return reason_of_keep(self.otherwise);
+        }
+        self.rules.iter().find(|r| r.id == rule).map_or(Reason::Rule, |rule| reason_of(&rule.written))
+    }
+}
+
+/// What one judgement needs to know.
+struct Bench<'a> {
+    policy: &'a Policy,
+    case: &'a Case<'a>,
+    trigger: Trigger,
+    now_ms: u64,
+}
+
+impl Bench<'_> {
+    fn verdict(&self, rule: RuleId, keep: Keep) -> Verdict {
+        let (decision, threshold) = match keep {
+            Keep::All => (Decision::KeepAll, Some(Threshold::ALL)),
+            Keep::None => (Decision::DropNone, None),
+            Keep::Share(share) if self.randomness().passes(share) => (Decision::KeepShare, Some(share)),
+            Keep::Share(share) => (Decision::DropShare, Some(share)),
+        };
+        let (policy, trigger, charged) = (self.policy.number, self.trigger, self.case.charged);
+        Verdict { decision, rule, policy, threshold, trigger, charged }
+    }
+
+    fn randomness(&self) -> Randomness {
+        self.case.summary.randomness(self.case.id).0
+    }
+
+    /// `None` when later rules decide.
+    ///
+    /// Whether there is room is asked before the trace's own randomness counts, so what is inside the limit
+    /// is one stratum and what is beyond it another, and the weights of both sum to the truth. Only a trace
+    /// that is kept takes from the limit.
+    fn judge_limited(&self, rule: &Rule, limited: &Limited, limits: &mut impl Charge) -> Option<Verdict> {
+        // A forgotten trace may have been charged before: counting it twice would break the limit's promise.
+        if self.case.summary.forgotten {
+            return None;
+        }
+        let inside = self.verdict(rule.id, rule.written.keep);
+        let keeps = inside.decision.keeps();
+        if self.case.charged == Some(rule.id) || limits.admit(&self.claim(rule, &limited.limit, keeps)) {
+            let threshold = inside.threshold.filter(|_| limited.then != Then::None);
+            let charged = if keeps { Some(rule.id) } else { self.case.charged };
+            return Some(Verdict { threshold, charged, ..inside });
+        }
+        match limited.then {
+            Then::Next => None,
+            Then::Otherwise => Some(self.verdict(RuleId::OTHERWISE, self.policy.otherwise)),
+            Then::None => Some(self.verdict(rule.id, Keep::None)),
+            Then::Share(share) => Some(self.verdict(rule.id, Keep::Share(share))),
+        }
+    }
+
+    fn claim<'b>(&'b self, rule: &Rule, limit: &'b Limit, take: bool) -> Claim<'b> {
+        let cost = Cost { spans: u64::from(self.case.summary.spans), bytes: self.case.stored_bytes };
+        Claim { rule: rule.id, limit, summary: self.case.summary, cost, take, now_ms: self.now_ms }
+    }
+}
+
+/// Numbers the distinct conditions of a policy.
+#[derive(Default)]
+struct FactTable {
+    conditions: Vec<Condition>,
+    tests: Vec<Test>,
+}
+
+impl FactTable {
+    /// The condition's bit. Beyond the maximum the bit means nothing: the policy is refused.
+    fn bit_of(&mut self, condition: &Condition) -> usize {
+        if let Some(known) = self.conditions.iter().position(|c| c == condition) {
+            return known;
+        }
+        if self.is_full() {
+            return 0;
+        }
+        for test in &condition.tests {
+            if !self.tests.contains(test) {
+                self.tests.push(test.clone());
+            }
+        }
+        self.conditions.push(condition.clone());
+        (self.conditions.len() - 1).min(FACTS_MAX - 1)
+    }
+
+    fn is_full(&self) -> bool {
+        self.conditions.len() > FACTS_MAX || self.tests.len() > FACTS_MAX
+    }
+}
+
+fn short_hash(text: &str) -> String {
+    Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Failure speaks before slowness, and both before the share that was kept of them.
+fn reason_of(rule: &WrittenRule) -> Reason {
+    let tests = |condition: &Condition, wanted: &dyn Fn(&Test) -> bool| condition.tests.iter().any(wanted);
+    let reads_failure = |atom: &Atom| match atom {
+        Atom::Error(wanted) | Atom::Failed(wanted) => *wanted,
+        Atom::Span(condition) => {
+            tests(condition, &|test| matches!(test, Test::Status(words) if words.contains(&Status::Error)))
+        }
+        _ => false,
+    };
+    let reads_duration = |atom: &Atom| match atom {
+        Atom::Duration(range) | Atom::Envelope(range) => range.at_least.is_some(),
+        Atom::Span(condition) => {
+            tests(condition, &|test| matches!(test, Test::Duration(range) if range.at_least.is_some()))
+        }
+        _ => false,
+    };
+    if rule.when.positive().any(reads_failure) {
+        Reason::Failed
+    } else if rule.when.positive().any(reads_duration) {
+        Reason::Slow
+    } else {
+        reason_of_keep(rule.keep)
+    }
+}
+
+fn reason_of_keep(keep: Keep) -> Reason {
+    if matches!(keep, Keep::Share(_)) { Reason::Share } else { Reason::Rule }
+}
+
+/// What `tailkeep check` says of a policy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub text: String,
+    /// 0: the policy can be used; 2: it cannot.
+    pub exit_code: u8,
+}
+
+/// Checks a policy file without using it.
+pub fn check_policy(file: &str, text: &str, color: bool) -> Report {
+    let (policy, diagnostics) = Policy::compile(file, text, 0, &mut RuleNames::default());
+    let mut report = diagnostic::render(&diagnostics, text, color);
+    let exit_code = if diagnostic::has_errors(&diagnostics) { 2 } else { 0 };
+    if let Some(counts) = diagnostic::count_line(&diagnostics, file) {
+        let outcome = if exit_code == 0 { "the policy can be used" } else { "nothing was started" };
+        report.push_str(&format!("{counts}; {outcome}\n"));
+    } else if let Some(policy) = policy {
+        let plural = if policy.rules.len() == 1 { "" } else { "s" };
+        report.push_str(&format!("{file}: {} rule{plural}, no problem\n", policy.rules.len()));
+    }
+    Report { text: report, exit_code }
+}
+
+#[cfg(test)]
+mod tests;

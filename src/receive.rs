@@ -1,1 +1,270 @@
-//! To be filled in.
+//! Takes OTLP over gRPC and HTTP, whole requests at a time, as raw protobuf bytes.
+//!
+//! A request is admitted or refused once, at the door, by bytes; what is admitted is handed to an
+//! [`Intake`] when its last byte is here. It does not look into requests: a span, a data point and a log
+//! record are all just bytes, except that OTLP/JSON becomes protobuf.
+
+mod admission;
+mod connection;
+mod door;
+mod grpc;
+mod http;
+mod inflate;
+mod json;
+mod refusal;
+mod stats;
+mod tls;
+
+pub use stats::{Outcome, Stats, StatsReader};
+pub use tls::{TlsError, TlsFiles};
+
+use crate::trace::Signal;
+use ::http::{HeaderMap, HeaderName, HeaderValue};
+use admission::Admission;
+use connection::{Listener, Protocol};
+use door::Door;
+use stats::Counters;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tls::Tls;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The stage behind the door.
+pub trait Intake: Send + Sync + 'static {
+    /// Takes one complete `Export{Trace,Metrics,Logs}ServiceRequest` (protobuf).
+    ///
+    /// Runs on a runtime worker and does not block. The body's bytes count as in flight until it
+    /// returns; the client's acknowledgement follows.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the body is no such request: nothing of it was taken.
+    fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed>;
+}
+
+/// What became of a request that was taken. The default is: all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Spans, data points or log records that were refused for good.
+    pub rejected: u64,
+    /// Why, for the client's log; may also warn where nothing was rejected.
+    pub message: String,
+}
+
+impl Accepted {
+    /// Whether the client hears of it, as OTLP's `partial_success`.
+    fn is_partial(&self) -> bool {
+        self.rejected > 0 || !self.message.is_empty()
+    }
+}
+
+/// A request that cannot be read, and why. The client gives up on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+/// The header by which a collector says where a request has been: a comma-separated list of
+/// `collector.instance.id`. Sinks send it; the receiver refuses a request that has been here.
+pub const HOP_HEADER: HeaderName = HeaderName::from_static("tailkeep-hop");
+
+/// The collectors that a request has been through.
+#[derive(Clone, Copy, Debug)]
+pub struct Hops<'a>(&'a HeaderMap);
+
+impl<'a> Hops<'a> {
+    /// As the headers of a request, or the metadata of a call, list them.
+    pub fn of(headers: &'a HeaderMap) -> Hops<'a> {
+        Hops(headers)
+    }
+
+    /// Their ids. What is not visible ASCII is passed over.
+    pub fn ids(self) -> impl Iterator<Item = &'a str> {
+        let values = self.0.get_all(HOP_HEADER).into_iter();
+        let lists = values.filter_map(|value: &HeaderValue| value.to_str().ok());
+        lists.flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty())
+    }
+}
+
+/// How far the end has come. The app moves it on; each step only forward.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// The usual state.
+    #[default]
+    Serving,
+    /// Connections opened before are told to finish (GOAWAY, `Connection: close`); new ones, and their
+    /// requests, are still taken: applications that stop at the same moment flush their last spans.
+    Draining,
+    /// No connection is accepted; all are told to finish, and what is in flight is answered.
+    Closed,
+}
+
+/// Every bound of the receiver.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where OTLP/gRPC listens; none: nowhere. Default 127.0.0.1:4317.
+    pub grpc: Option<SocketAddr>,
+    /// Where OTLP/HTTP listens; none: nowhere. Default 127.0.0.1:4318.
+    pub http: Option<SocketAddr>,
+    /// Makes both listeners speak TLS. Default: they do not.
+    pub tls: Option<TlsFiles>,
+    /// How often a new connection may look whether the TLS files changed. Default 10 s.
+    pub tls_check_every: Duration,
+    /// This process's `collector.instance.id`: requests whose hops list it are refused for good with
+    /// FAILED_PRECONDITION / 508. Default: empty, which no request lists.
+    pub instance: String,
+    /// Most bytes of one request, as sent and decompressed. Beyond: INVALID_ARGUMENT / 413, which
+    /// clients do not send again. Default 20 MiB, as the OTLP specification recommends.
+    pub max_request: usize,
+    /// Most bytes of request bodies held at once. Beyond: UNAVAILABLE with RetryInfo / 503 with
+    /// Retry-After. At least 2 × `max_request`, because a body is held twice while it is inflated or
+    /// rewritten; so no request is refused for ever. Default 64 MiB.
+    pub in_flight: usize,
+    /// Most bytes of idle buffers, kept so that a steady load faults no fresh pages; held beside
+    /// `in_flight`. Beyond: buffers are freed. Default 8 MiB.
+    pub pooled: usize,
+    /// Most connections of each listener; connections × `window` is the most that peers can make the
+    /// HTTP/2 layer hold. Beyond: closed at once and counted. Default 1024.
+    pub connections: usize,
+    /// Most concurrent HTTP/2 streams of a connection. Beyond: the client waits. Default 64.
+    pub streams: u32,
+    /// HTTP/2 flow-control window of a stream, and of a connection, in bytes. Default 1 MiB.
+    pub window: u32,
+    /// Most bytes of a request's header, at least 8 KiB. Beyond: the request is refused with 431.
+    /// Default 64 KiB.
+    pub header_bytes: u32,
+    /// Most time for a TLS handshake, for a connection's first bytes, and for a header of HTTP/1.1,
+    /// counted from the request before: so also the longest that such a connection idles. Beyond:
+    /// closed. Default 75 s: an SDK's metrics come every 60 s.
+    pub header_timeout: Duration,
+    /// Most time for a request's body. Beyond: DEADLINE_EXCEEDED / 503, which clients send again.
+    /// Default 60 s.
+    pub body_timeout: Duration,
+    /// How long an HTTP/2 connection is silent before it is pinged. Default 30 s.
+    pub keepalive_interval: Duration,
+    /// How long the answer to a ping may take. Beyond: closed. Default 10 s.
+    pub keepalive_timeout: Duration,
+    /// When a refused client is asked to come back, in whole seconds over HTTP. Default 1 s.
+    pub retry_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            grpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4317))),
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4318))),
+            tls: None,
+            tls_check_every: Duration::from_secs(10),
+            instance: String::new(),
+            max_request: 20 << 20,
+            in_flight: 64 << 20,
+            pooled: 8 << 20,
+            connections: 1024,
+            streams: 64,
+            window: 1 << 20,
+            header_bytes: 64 << 10,
+            header_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why the receiver cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen on {address} for OTLP/{protocol}: {error}; {advice}")]
+    Listen { address: SocketAddr, protocol: &'static str, error: io::Error, advice: &'static str },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(
+        "{in_flight} bytes in flight are too few for requests of {max_request} bytes: allow at least {} in flight",
+        .max_request * 2
+    )]
+    InFlight { in_flight: usize, max_request: usize },
+}
+
+/// The addresses that were bound, with the ports that the system chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddrs {
+    pub grpc: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// Both listeners, bound but not yet served: peers can connect and wait.
+pub struct Receiver {
+    settings: Settings,
+    listeners: Vec<Listener>,
+    admission: Arc<Admission>,
+    counters: Arc<Counters>,
+}
+
+impl Receiver {
+    /// Binds the listeners and reads the TLS files.
+    ///
+    /// # Errors
+    /// [`BindError`] says which address, file or bound, and what to write instead.
+    pub async fn bind(settings: Settings) -> Result<Receiver, BindError> {
+        let Settings { in_flight, max_request, .. } = settings;
+        if in_flight / 2 < max_request {
+            return Err(BindError::InFlight { in_flight, max_request });
+        }
+        let mut listeners = Vec::new();
+        for (protocol, address) in [(Protocol::Grpc, settings.grpc), (Protocol::Http, settings.http)] {
+            if let Some(address) = address {
+                listeners.push(listen(protocol, address, &settings).await?);
+            }
+        }
+        let admission = Admission::new(max_request, in_flight, settings.pooled);
+        Ok(Receiver { settings, listeners, admission, counters: Arc::default() })
+    }
+
+    /// Where it listens.
+    pub fn local_addrs(&self) -> LocalAddrs {
+        let address = |protocol| {
+            let listener = self.listeners.iter().find(|listener| listener.protocol == protocol)?;
+            listener.socket.local_addr().ok()
+        };
+        LocalAddrs { grpc: address(Protocol::Grpc), http: address(Protocol::Http) }
+    }
+
+    /// Its counters, to be read at any time.
+    pub fn stats(&self) -> StatsReader {
+        StatsReader { counters: self.counters.clone(), admission: self.admission.clone() }
+    }
+
+    /// Serves until `phase` is [`Phase::Closed`] and what was in flight then has been answered.
+    /// The deadline is the caller's: dropping the future aborts all connections.
+    pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
+        let Receiver { settings, listeners, admission, counters } = self;
+        let door = Arc::new(Door { settings, admission, counters, intake });
+        let mut tasks = tokio::task::JoinSet::new();
+        for listener in listeners {
+            tasks.spawn(listener.serve(door.clone(), phase.clone()));
+        }
+        tasks.join_all().await;
+    }
+}
+
+async fn listen(protocol: Protocol, address: SocketAddr, settings: &Settings) -> Result<Listener, BindError> {
+    let tls = match &settings.tls {
+        Some(files) => Some(Arc::new(Tls::load(files.clone(), protocol.alpn(), settings.tls_check_every)?)),
+        None => None,
+    };
+    match TcpListener::bind(address).await {
+        Ok(socket) => Ok(Listener { socket, protocol, tls }),
+        Err(error) => {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "another process has this port: stop it, or write another port",
+                io::ErrorKind::AddrNotAvailable => {
+                    "this host has no such address: write 0.0.0.0 for all of its addresses, or 127.0.0.1"
+                }
+                io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: write a higher port",
+                _ => "write another address",
+            };
+            Err(BindError::Listen { address, protocol: protocol.word(), error, advice })
+        }
+    }
+}

@@ -1,1 +1,553 @@
-//! To be filled in.
+//! One shard: a ring, its index, and the judge's clockwork. A plain struct that one mutex owns.
+//!
+//! A trace is in one of four states:
+//!
+//! - waiting → judged when it is due, or when its oldest segment is needed;
+//! - kept → its spans are copied out at once, later ones follow;
+//! - settling → kept by a share: delivered `settle` after its first verdict, judged again until then;
+//! - dropped → judged again when a late span changes something that a rule reads.
+//!
+//! With its oldest segment a trace leaves: delivered or counted, then remembered by [`remember`].
+//!
+//! It is pure: `now` is an argument, nothing here waits, and no call works on more than
+//! [`WORK_MAX`] records, so that the lock around it is always short.
+
+pub mod count;
+pub mod remember;
+pub mod walk;
+
+use crate::policy::Case;
+use crate::ring::index::{Entry, Index, State};
+use crate::ring::wheel::{Tick, Wheel};
+use crate::ring::{Loc, Ring, Swept};
+use crate::scan::{Keyed, Questions, Scan};
+use crate::trace::{Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
+use count::Counts;
+use remember::{Remembered, Verdicts};
+use std::collections::VecDeque;
+use walk::{Purpose, Walk};
+
+/// Records that one call looks at, at most.
+pub const WORK_MAX: usize = 256;
+/// Bytes that one call copies out, about.
+const COPY_MAX: usize = 1 << 20;
+/// Late spans of one trace are collected for this long.
+const LATE_TICKS: Tick = 10;
+/// A trace may hold this part of its shard's ring.
+const TRACE_PART: usize = 16;
+
+/// How long a trace waits, in ticks. See the policy's `wait`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wait {
+    pub after_root: Tick,
+    pub idle: Tick,
+    pub longest: Tick,
+    pub settle: Tick,
+}
+
+/// Whoever decides: the policy in force, a test, or a decider elsewhere.
+pub trait Judge {
+    fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict;
+    /// Whether a trace that was like `before` and is like `after` now may get another verdict.
+    fn may_change(&self, before: &Summary, after: &Summary) -> bool;
+    /// Why traces of this rule are kept, as a class.
+    fn reason(&self, rule: RuleId) -> Reason;
+    fn wait(&self) -> Wait;
+}
+
+/// What a call on a shard may use: the time, the policy in force and its questions.
+pub struct Turn<'a, J> {
+    pub now: Tick,
+    pub judge: &'a J,
+    pub questions: &'a Questions,
+    pub rules: &'a RuleNames,
+}
+
+/// Kept spans that left a shard: fields of an `ExportTraceServiceRequest`, whole traces or parts of one.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub body: Vec<u8>,
+    pub spans: u64,
+}
+
+/// How much one call may still do.
+struct Budget {
+    records: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Budget {
+        Budget { records: WORK_MAX, bytes: COPY_MAX }
+    }
+
+    /// Pays for one record; false when nothing is left.
+    fn pay(&mut self) -> bool {
+        let left = !self.is_spent();
+        self.records = self.records.saturating_sub(1);
+        left
+    }
+
+    fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
+
+/// Whether there is more to do now, in a further call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    Done,
+    More,
+}
+
+/// How a shard divides its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub ring_bytes: usize,
+    pub traces: usize,
+    pub kept_remembered: usize,
+    pub dropped_remembered: usize,
+}
+
+/// A trace is taken to hold this many bytes: a smaller mean fills the index before the ring.
+const TRACE_BYTES_ASSUMED: usize = 1536;
+
+impl Layout {
+    /// Divides `bytes`: one index entry for every 1.5 KiB, 1/64 for remembered verdicts, the rest for segments.
+    pub fn of(bytes: usize) -> Layout {
+        let traces = (bytes / TRACE_BYTES_ASSUMED).max(64);
+        let remembered = bytes / 64;
+        Layout {
+            ring_bytes: bytes.saturating_sub(traces * Index::TRACE_BYTES + remembered),
+            traces,
+            kept_remembered: remembered / 4 / Verdicts::KEPT_BYTES,
+            dropped_remembered: remembered * 3 / 4 / Verdicts::DROPPED_BYTES,
+        }
+    }
+}
+
+/// One shard's memory and state.
+pub struct Shard {
+    ring: Ring,
+    index: Index,
+    wheel: Wheel,
+    /// Work on one trace that did not fit into a call.
+    walk: Option<Walk>,
+    /// Kept traces whose spans are to be copied out, in order.
+    outgoing: VecDeque<(u32, TraceId)>,
+    verdicts: Verdicts,
+    pub counts: Counts,
+    keyed: Keyed,
+    trace_bytes_max: usize,
+    /// Next slot of the shutdown's walk over all traces.
+    drained: u32,
+}
+
+impl Shard {
+    /// A shard in `bytes` of memory. `keyed` must be the one that scanned its requests.
+    pub fn new(bytes: usize, keyed: Keyed) -> Shard {
+        let layout = Layout::of(bytes);
+        let ring = Ring::new(layout.ring_bytes);
+        Shard {
+            trace_bytes_max: ring.capacity() / TRACE_PART,
+            index: Index::new(layout.traces),
+            wheel: Wheel::new(),
+            walk: None,
+            outgoing: VecDeque::new(),
+            verdicts: Verdicts::new(layout.kept_remembered, layout.dropped_remembered),
+            counts: Counts::default(),
+            drained: 0,
+            keyed,
+            ring,
+        }
+    }
+
+    /// The largest span that a shard of these bytes stores.
+    pub fn span_bytes_max(&self) -> u32 {
+        (self.ring.segment_bytes() / 8).min(1 << 20) as u32
+    }
+
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Takes spans of one walked request, all of this shard, in order; returns how many it took.
+    /// If not all, the caller lets others have the lock and calls again with the rest.
+    pub fn append<J: Judge>(
+        &mut self,
+        turn: &Turn<'_, J>,
+        scan: &Scan,
+        body: &[u8],
+        spans: &[u32],
+        out: &mut Outbox,
+    ) -> usize {
+        let mut budget = Budget::new();
+        let mut neighbour: Option<(TraceId, u32)> = None;
+        for (taken, &index) in spans.iter().enumerate() {
+            let span = &scan.spans[index as usize];
+            let swept = self.counts.swept;
+            if !self.make_room(turn, scan, span, &mut budget, out) || !budget.pay() {
+                return taken;
+            }
+            // A sweep may have taken the neighbour's entry.
+            let known = neighbour.filter(|(id, _)| *id == span.trace_id && swept == self.counts.swept);
+            let slot = known.map_or_else(|| self.find_or_insert(turn, scan, span), |(_, slot)| slot);
+            neighbour = Some((span.trace_id, slot));
+            self.store(turn, scan, body, span, slot);
+        }
+        spans.len()
+    }
+
+    /// Sweeps what is due and what is needed; false when the budget is spent before there is room.
+    fn make_room<J: Judge>(
+        &mut self,
+        turn: &Turn<'_, J>,
+        scan: &Scan,
+        span: &SpanView,
+        budget: &mut Budget,
+        out: &mut Outbox,
+    ) -> bool {
+        let scope = &scan.scopes[span.scope as usize];
+        let (scope, resource) = (scope.header.len, scan.resources[scope.resource as usize].header.len);
+        loop {
+            let fits = self.ring.fits(span.raw.len as usize, scope as usize, resource as usize);
+            if !fits && self.ring.rotate(turn.now) {
+                continue;
+            }
+            if fits && !self.index.is_full() && !self.ring.sweep_due() {
+                return true;
+            }
+            if budget.is_spent() {
+                return false;
+            }
+            if self.sweep(turn, budget, out) == Swept::Nothing {
+                self.ring.rotate(turn.now);
+            }
+        }
+    }
+
+    /// One step of the sweep: works off a trace that dies, or steps over a record.
+    fn sweep<J: Judge>(&mut self, turn: &Turn<'_, J>, budget: &mut Budget, out: &mut Outbox) -> Swept {
+        if self.walk.is_some() {
+            self.continue_walk(turn, budget, out);
+            return Swept::Freed;
+        }
+        let swept = self.ring.sweep();
+        if let Swept::Record(loc) = swept {
+            let slot = self.ring.read(loc).slot;
+            let dies = self.index.is_live(slot) && self.ring.sweeping() == Some(self.index.entry(slot).oldest_segment);
+            budget.pay();
+            if dies {
+                self.retire(turn, slot, Trigger::Memory);
+            } else {
+                self.counts.swept += 1;
+                self.ring.sweep_past(loc);
+            }
+        }
+        swept
+    }
+
+    /// Works a trace out of the ring: judged if that is due, then delivered or counted, then buried.
+    fn retire<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
+        let entry = self.index.entry(slot);
+        if entry.state == State::Waiting || entry.again != 0 && entry.state != State::Kept {
+            if self.is_stale(turn, slot) {
+                self.walk = Some(Walk::new(slot, Purpose::Refresh));
+            } else {
+                self.judge(turn, slot, trigger);
+            }
+            return;
+        }
+        let purpose = if entry.state == State::Dropped { Purpose::Count } else { Purpose::Deliver };
+        if entry.undelivered == 0 {
+            self.bury(turn, slot);
+        } else {
+            self.walk = Some(Walk::last(slot, purpose));
+        }
+    }
+
+    fn is_stale<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
+        self.index.entry(slot).questions != turn.questions.number
+    }
+
+    /// The trace leaves the index; its verdict stays.
+    fn bury<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
+        self.wheel.clear(self.index.timers(), slot);
+        self.counts.swept += 1;
+        let entry = self.index.entry(slot);
+        let hash = self.hash(entry.id);
+        if let Some(verdict) = entry.verdict {
+            self.verdicts.remember(entry.id, hash, &verdict, turn.now);
+            self.counts.traces_left(&verdict);
+        }
+        self.index.remove(hash, slot);
+    }
+
+    fn hash(&self, id: TraceId) -> u64 {
+        self.keyed.hash(&id.0)
+    }
+
+    fn find_or_insert<J: Judge>(&mut self, turn: &Turn<'_, J>, scan: &Scan, span: &SpanView) -> u32 {
+        let hash = self.hash(span.trace_id);
+        if let Some(slot) = self.index.find(hash, span.trace_id) {
+            return slot;
+        }
+        let slot = self.index.insert(hash, span.trace_id, turn.now);
+        let entry = self.index.entry_mut(slot);
+        entry.questions = scan.questions;
+        match self.verdicts.recall(span.trace_id, hash) {
+            Some(Remembered::Kept(verdict)) => {
+                entry.state = State::Kept;
+                entry.verdict = Some(verdict);
+                entry.delivered = true;
+                entry.recalled = true;
+            }
+            Some(Remembered::Dropped { .. }) => entry.summary.forgotten = true,
+            None => {}
+        }
+        slot
+    }
+
+    /// Copies the span into the ring and takes it into its trace's summary.
+    fn store<J: Judge>(&mut self, turn: &Turn<'_, J>, scan: &Scan, body: &[u8], span: &SpanView, slot: u32) {
+        let scope = &scan.scopes[span.scope as usize];
+        let resource = &scan.resources[scope.resource as usize];
+        let bytes = Ring::block_bytes(span.raw.len as usize);
+        let entry = self.index.entry_mut(slot);
+        let is_first = entry.newest == Loc::NONE;
+        let over_limit = !is_first && entry.stored_bytes as usize + bytes > self.trace_bytes_max;
+        let before = entry.summary;
+        if entry.summary.is_better_entry(span) {
+            entry.entered = turn.now;
+        }
+        entry.summary.observe(span, resource.service_hash, &turn.questions.masks);
+        entry.last = turn.now;
+        if entry.questions != scan.questions {
+            entry.questions = 0;
+        }
+        if over_limit {
+            entry.summary.limited = true;
+        } else {
+            let at = self.ring.scope(scan, span.scope);
+            let loc = self.ring.record(slot, at, entry.newest, span.raw.of(body));
+            if is_first {
+                entry.oldest_segment = self.ring.segment_of(loc);
+            }
+            entry.newest = loc;
+            entry.undelivered += 1;
+            entry.stored_bytes += bytes as u32;
+        }
+        self.counts.accept(resource.service_id, over_limit);
+        self.mark_late(turn, slot, &before);
+        self.schedule(turn, slot);
+    }
+
+    /// A span that came after the verdict: it follows, or may change it.
+    fn mark_late<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, before: &Summary) {
+        let entry = self.index.entry_mut(slot);
+        let matters = match entry.state {
+            State::Waiting => false,
+            State::Kept => true,
+            // Facts that do not answer the questions in force say nothing: judged again, after a refresh.
+            State::Settling | State::Dropped => {
+                entry.questions != turn.questions.number || turn.judge.may_change(before, &entry.summary)
+            }
+        };
+        if matters && entry.again == 0 {
+            entry.again = turn.now + LATE_TICKS;
+        }
+    }
+
+    /// Sets the trace's timer to the next moment at which something is due.
+    fn schedule<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
+        let wait = turn.judge.wait();
+        let entry = self.index.entry(slot);
+        let due = match entry.state {
+            State::Waiting => Some(due_to_judge(entry, &wait).0),
+            State::Settling if entry.again == 0 => Some(entry.settles),
+            State::Settling => Some(entry.settles.min(entry.again)),
+            State::Kept | State::Dropped => (entry.again != 0).then_some(entry.again),
+        };
+        let Some(due) = due else { return };
+        // A timer that fires too early is asked and put back; moving it with every span would cost more.
+        if Wheel::at(self.index.timers(), slot).is_none_or(|at| due < at) {
+            self.wheel.set(self.index.timers(), slot, due);
+        }
+    }
+
+    /// Judges and delivers what is due. Call again while there is more.
+    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
+        let mut budget = Budget::new();
+        loop {
+            if budget.is_spent() {
+                return Progress::More;
+            }
+            if self.walk.is_some() {
+                self.continue_walk(turn, &mut budget, out);
+            } else if let Some((slot, id)) = self.outgoing.pop_front() {
+                self.start_delivery(slot, id);
+            } else {
+                let Some(slot) = self.wheel.fire(self.index.timers(), turn.now, &mut budget.records) else {
+                    return if budget.is_spent() { Progress::More } else { Progress::Done };
+                };
+                self.fired(turn, slot);
+            }
+        }
+    }
+
+    fn start_delivery(&mut self, slot: u32, id: TraceId) {
+        // The sweep may have delivered and buried it meanwhile.
+        let entry = self.index.entry(slot);
+        if self.index.is_live(slot) && entry.id == id && entry.state == State::Kept && entry.undelivered > 0 {
+            self.walk = Some(Walk::new(slot, Purpose::Deliver));
+        }
+    }
+
+    /// The trace's timer fired: asks what is due, if anything.
+    fn fired<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
+        let entry = self.index.entry(slot);
+        let again = entry.again != 0 && entry.again <= turn.now;
+        let trigger = match entry.state {
+            State::Waiting => {
+                let (due, trigger) = due_to_judge(entry, &turn.judge.wait());
+                (due <= turn.now).then_some(trigger)
+            }
+            State::Settling | State::Dropped if again => Some(Trigger::Late),
+            State::Settling if entry.settles <= turn.now => {
+                self.keep(slot);
+                None
+            }
+            State::Kept if again => {
+                self.keep(slot);
+                None
+            }
+            _ => None,
+        };
+        match trigger {
+            Some(_) if self.is_stale(turn, slot) => {
+                // Judged by the next tick, with fresh facts: the timer is due again at once.
+                self.walk = Some(Walk::new(slot, Purpose::Refresh));
+                self.wheel.set(self.index.timers(), slot, turn.now);
+            }
+            Some(trigger) => self.judge(turn, slot, trigger),
+            None => self.schedule(turn, slot),
+        }
+    }
+
+    fn judge<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
+        let entry = self.index.entry(slot);
+        let charged = entry.verdict.and_then(|verdict| verdict.charged);
+        let case = Case { id: entry.id, summary: &entry.summary, charged, stored_bytes: u64::from(entry.stored_bytes) };
+        let verdict = turn.judge.judge(&case, trigger, turn.now);
+        self.apply(turn, slot, Verdict { charged: verdict.charged.or(charged), ..verdict });
+    }
+
+    fn apply<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, mut verdict: Verdict) {
+        let entry = self.index.entry_mut(slot);
+        let earlier = entry.verdict;
+        if earlier.is_none() {
+            entry.settles = turn.now + turn.judge.wait().settle;
+        }
+        let settled = turn.now >= entry.settles;
+        let share_dropped_it = earlier.is_some_and(|earlier| earlier.decision == Decision::DropShare);
+        // Neither a rescue after the share was settled nor a part of a forgotten trace has a known probability.
+        if entry.summary.forgotten || settled && share_dropped_it {
+            verdict.threshold = None;
+        }
+        entry.verdict = Some(verdict);
+        entry.again = 0;
+        self.counts.judged(earlier.as_ref(), &verdict);
+        match verdict.decision {
+            Decision::KeepShare if !settled => entry.state = State::Settling,
+            Decision::KeepAll | Decision::KeepShare => self.keep(slot),
+            Decision::DropShare | Decision::DropNone => entry.state = State::Dropped,
+        }
+        self.schedule(turn, slot);
+    }
+
+    /// From now on the trace's spans leave.
+    fn keep(&mut self, slot: u32) {
+        let entry = self.index.entry_mut(slot);
+        entry.state = State::Kept;
+        entry.again = 0;
+        if entry.undelivered > 0 {
+            self.outgoing.push_back((slot, entry.id));
+        }
+    }
+
+    /// Keeps a trace by its id, with no known probability; false if it is not in the ring.
+    pub fn keep_by_id<J: Judge>(&mut self, turn: &Turn<'_, J>, id: TraceId) -> bool {
+        let Some(slot) = self.index.find(self.hash(id), id) else { return false };
+        if self.index.entry(slot).state != State::Kept {
+            let earlier = self.index.entry(slot).verdict;
+            let verdict = Verdict {
+                decision: Decision::KeepAll,
+                rule: RuleId::API,
+                policy: earlier.map_or(0, |verdict| verdict.policy),
+                threshold: None,
+                trigger: Trigger::Api,
+                charged: earlier.and_then(|verdict| verdict.charged),
+            };
+            self.apply(turn, slot, verdict);
+        }
+        true
+    }
+
+    /// Judges, delivers and counts everything, for the end of the process. Call again while there is more.
+    pub fn drain<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
+        let mut budget = Budget::new();
+        loop {
+            if budget.is_spent() {
+                return Progress::More;
+            }
+            if self.walk.is_some() {
+                self.continue_walk(turn, &mut budget, out);
+            } else if self.drained == self.index.slots() {
+                self.drained = 0;
+                return Progress::Done;
+            } else if self.index.is_live(self.drained) {
+                self.retire(turn, self.drained, Trigger::Drain);
+                budget.pay();
+            } else {
+                self.drained += 1;
+            }
+        }
+    }
+
+    /// What is known of a trace, in the ring or remembered.
+    pub fn why(&self, id: TraceId) -> Why<'_> {
+        let hash = self.hash(id);
+        match self.index.find(hash, id) {
+            Some(slot) => Why::InRing(self.index.entry(slot)),
+            None => self.verdicts.recall(id, hash).map_or(Why::Unknown, Why::Remembered),
+        }
+    }
+
+    /// Age of the oldest record, in ticks: what the memory buys.
+    pub fn age(&self, now: Tick) -> Tick {
+        now.saturating_sub(self.ring.oldest_opened())
+    }
+}
+
+/// What a shard knows of a trace.
+#[derive(Debug)]
+pub enum Why<'a> {
+    InRing(&'a Entry),
+    Remembered(Remembered),
+    Unknown,
+}
+
+/// When a waiting trace is due, and what makes it so.
+fn due_to_judge(entry: &Entry, wait: &Wait) -> (Tick, Trigger) {
+    let idle = (entry.last + wait.idle, Trigger::Idle);
+    let longest = (entry.first + wait.longest, Trigger::Longest);
+    let root = entry.summary.has_entry().then_some((entry.entered + wait.after_root, Trigger::Root));
+    [Some(idle), Some(longest), root].into_iter().flatten().min().expect("two are there")
+}
+
+#[cfg(test)]
+mod tests;

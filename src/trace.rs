@@ -148,8 +148,10 @@ pub struct ResourceView {
     pub header: Slice,
     /// Hash of `header`.
     pub hash: u64,
-    /// `service.name`, in the scan's arena; empty if absent.
+    /// `service.name` in the body; empty if absent.
     pub service: Slice,
+    /// Keyed hash of the service.
+    pub service_hash: u64,
     /// Index of the service in the process-wide table.
     pub service_id: u32,
 }
@@ -170,6 +172,8 @@ pub struct ScopeView {
 pub struct SpanView {
     pub trace_id: TraceId,
     pub span_id: SpanId,
+    /// Zero if the span has no parent.
+    pub parent_id: SpanId,
     /// Unix nanoseconds.
     pub start: u64,
     /// Unix nanoseconds; before `start` on a broken clock.

@@ -1,1 +1,395 @@
-//! To be filled in.
+//! Limits: how much of what a rule matches it may keep.
+//!
+//! A limit is a token bucket that holds one period's worth. A trace is inside the limit while at least one
+//! unit is left; what it takes beyond that is a debt which the next refills repay, so a trace larger than
+//! the whole limit can be kept, and the long-run rate is still exact.
+//!
+//! One [`Limits`] serves the whole process. Time is an argument, in milliseconds.
+
+use super::Rule;
+use crate::trace::{RuleId, Summary};
+use hashbrown::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// What a rate counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Unit {
+    Traces,
+    Spans,
+    Bytes,
+}
+
+/// So many units a period.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Rate {
+    pub amount: u64,
+    pub unit: Unit,
+    pub period_ms: u64,
+}
+
+impl Rate {
+    /// A rate above this is a typing error.
+    pub const AMOUNT_MAX: u64 = 1 << 40;
+}
+
+impl fmt::Display for Rate {
+    /// As a policy writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit {
+            Unit::Traces => write!(f, "{}", self.amount)?,
+            Unit::Spans => write!(f, "{} spans", self.amount)?,
+            Unit::Bytes => write_size(f, self.amount)?,
+        }
+        f.write_str(if self.period_ms == 1000 { "/s" } else { "/min" })
+    }
+}
+
+/// In the largest unit that is exact.
+fn write_size(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
+    for (unit, size) in [("GiB", 1 << 30), ("GB", 1_000_000_000), ("MiB", 1 << 20), ("MB", 1_000_000), ("KiB", 1 << 10)]
+    {
+        if bytes >= size && bytes.is_multiple_of(size) {
+            return write!(f, "{}{unit}", bytes / size);
+        }
+    }
+    write!(f, "{bytes}B")
+}
+
+/// `limit`, `for_each` and `limit_total` of a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Limit {
+    pub rate: Rate,
+    pub each: Option<Each>,
+}
+
+/// A limit for every key, and one for all keys together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Each {
+    pub service: bool,
+    pub name: bool,
+    pub total: Rate,
+}
+
+impl Each {
+    /// The key of a trace. The summary's hashes are keyed already, so mixing them is enough.
+    fn key(&self, summary: &Summary) -> u64 {
+        let service = if self.service { summary.entry.service_hash } else { 0 };
+        let name = if self.name { summary.entry.name_hash } else { 0 };
+        service.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name
+    }
+}
+
+/// What one trace takes from a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cost {
+    pub spans: u64,
+    pub bytes: u64,
+}
+
+impl Cost {
+    fn of(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Traces => 1,
+            Unit::Spans => self.spans,
+            Unit::Bytes => self.bytes,
+        }
+    }
+}
+
+/// A trace at the door of a rule's limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    pub rule: RuleId,
+    pub limit: &'a Limit,
+    pub summary: &'a Summary,
+    pub cost: Cost,
+    /// Take the cost if there is room; else only ask.
+    pub take: bool,
+    pub now_ms: u64,
+}
+
+/// Where rules ask whether a trace is inside their limit.
+pub trait Charge {
+    fn admit(&mut self, claim: &Claim<'_>) -> bool;
+}
+
+/// All buckets of the process.
+#[derive(Debug)]
+pub struct Limits {
+    rules: Vec<RuleState>,
+    keys_max: usize,
+}
+
+#[derive(Debug)]
+struct RuleState {
+    rule: RuleId,
+    limit: Limit,
+    /// The only bucket, or with `for_each` that of `limit_total`.
+    total: Bucket,
+    keys: HashMap<u64, Bucket, foldhash::fast::RandomState>,
+    /// Shared by all keys beyond the cap.
+    overflow: Bucket,
+    swept_ms: u64,
+    overflowed: u64,
+}
+
+impl Limits {
+    /// Default of the cap on keys per rule: 10,000 keys are about 400 KiB.
+    pub const KEYS_MAX: usize = 10_000;
+
+    pub fn new(keys_max: usize) -> Limits {
+        Limits { rules: Vec::new(), keys_max }
+    }
+
+    /// Forgets the buckets that no rule of `rules` uses. A rule with the same name and the same limit
+    /// keeps its buckets over a reload.
+    pub fn retain(&mut self, rules: &[Rule]) {
+        let is_used = |state: &RuleState| rules.iter().any(|r| r.id == state.rule && r.limit() == Some(&state.limit));
+        self.rules.retain(is_used);
+    }
+
+    /// How often a rule's key shared the bucket beyond the cap, for each rule with a limit.
+    pub fn overflowed(&self) -> impl Iterator<Item = (RuleId, u64)> {
+        self.rules.iter().map(|state| (state.rule, state.overflowed))
+    }
+
+    /// Keys held, over all rules.
+    pub fn keys(&self) -> usize {
+        self.rules.iter().map(|state| state.keys.len()).sum()
+    }
+
+    fn state(&mut self, claim: &Claim<'_>) -> &mut RuleState {
+        let known = self.rules.iter().position(|s| s.rule == claim.rule && s.limit == *claim.limit);
+        let at = known.unwrap_or_else(|| {
+            self.rules.push(RuleState::new(claim));
+            self.rules.len() - 1
+        });
+        &mut self.rules[at]
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::new(Limits::KEYS_MAX)
+    }
+}
+
+impl Charge for Limits {
+    fn admit(&mut self, claim: &Claim<'_>) -> bool {
+        let keys_max = self.keys_max;
+        self.state(claim).admit(claim, keys_max)
+    }
+}
+
+/// The process-wide limits, which all shards share. The lock is held for a few comparisons.
+impl Charge for &Mutex<Limits> {
+    fn admit(&mut self, claim: &Claim<'_>) -> bool {
+        self.lock().unwrap_or_else(PoisonError::into_inner).admit(claim)
+    }
+}
+
+impl RuleState {
+    fn new(claim: &Claim<'_>) -> RuleState {
+        let Limit { rate, each } = *claim.limit;
+        let now = claim.now_ms;
+        RuleState {
+            rule: claim.rule,
+            limit: *claim.limit,
+            total: Bucket::full(each.map_or(rate, |each| each.total), now),
+            keys: HashMap::default(),
+            overflow: Bucket::full(rate, now),
+            swept_ms: now,
+            overflowed: 0,
+        }
+    }
+
+    fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> bool {
+        let Limit { rate, each } = *claim.limit;
+        let total_rate = each.map_or(rate, |each| each.total);
+        if !self.total.has_room(total_rate, claim.now_ms) {
+            return false;
+        }
+        if let Some(each) = each {
+            let bucket = self.bucket_of(each.key(claim.summary), claim.now_ms, keys_max);
+            if !bucket.has_room(rate, claim.now_ms) {
+                return false;
+            }
+            if claim.take {
+                bucket.take(rate, claim.cost.of(rate.unit));
+            }
+        }
+        if claim.take {
+            self.total.take(total_rate, claim.cost.of(total_rate.unit));
+        }
+        true
+    }
+
+    fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize) -> &mut Bucket {
+        let rate = self.limit.rate;
+        if self.keys.len() >= keys_max && !self.keys.contains_key(&key) && !self.make_room(now_ms, keys_max) {
+            self.overflowed += 1;
+            return &mut self.overflow;
+        }
+        self.keys.entry(key).or_insert_with(|| Bucket::full(rate, now_ms))
+    }
+
+    /// Forgets the keys whose bucket is full again: a new bucket would be the same. Looks at all keys,
+    /// so at most once a period.
+    fn make_room(&mut self, now_ms: u64, keys_max: usize) -> bool {
+        let rate = self.limit.rate;
+        if now_ms.saturating_sub(self.swept_ms) < rate.period_ms {
+            return false;
+        }
+        self.swept_ms = now_ms;
+        self.keys.retain(|_, bucket| !bucket.is_full(rate, now_ms));
+        self.keys.len() < keys_max
+    }
+}
+
+/// Tokens in units of 1 / `period_ms`, so that a millisecond's refill is a whole number.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    level: i64,
+    at_ms: u64,
+}
+
+impl Bucket {
+    fn depth(rate: Rate) -> i64 {
+        (rate.amount * rate.period_ms) as i64
+    }
+
+    fn full(rate: Rate, now_ms: u64) -> Bucket {
+        Bucket { level: Bucket::depth(rate), at_ms: now_ms }
+    }
+
+    /// Clocks of several callers may differ by a little: time never goes back here.
+    fn refill(&mut self, rate: Rate, now_ms: u64) {
+        let elapsed = now_ms.saturating_sub(self.at_ms) as i64;
+        self.at_ms = self.at_ms.max(now_ms);
+        let gained = elapsed.saturating_mul(rate.amount as i64);
+        self.level = self.level.saturating_add(gained).min(Bucket::depth(rate));
+    }
+
+    fn has_room(&mut self, rate: Rate, now_ms: u64) -> bool {
+        self.refill(rate, now_ms);
+        self.level >= rate.period_ms as i64
+    }
+
+    fn is_full(&mut self, rate: Rate, now_ms: u64) -> bool {
+        self.refill(rate, now_ms);
+        self.level == Bucket::depth(rate)
+    }
+
+    fn take(&mut self, rate: Rate, units: u64) {
+        let cost = i64::try_from(units).unwrap_or(i64::MAX).saturating_mul(rate.period_ms as i64);
+        self.level = self.level.saturating_sub(cost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: RuleId = RuleId(9);
+
+    fn rate(amount: u64, unit: Unit, period_ms: u64) -> Rate {
+        Rate { amount, unit, period_ms }
+    }
+
+    fn plain(rate: Rate) -> Limit {
+        Limit { rate, each: None }
+    }
+
+    fn summary_of(service: u64, name: u64) -> Summary {
+        let mut summary = Summary::default();
+        (summary.entry.service_hash, summary.entry.name_hash) = (service, name);
+        summary
+    }
+
+    fn admit(limits: &mut Limits, limit: &Limit, summary: &Summary, cost: Cost, now_ms: u64) -> bool {
+        limits.admit(&Claim { rule: RULE, limit, summary, cost, take: true, now_ms })
+    }
+
+    const ONE: Cost = Cost { spans: 1, bytes: 1 };
+
+    #[test]
+    fn a_bucket_holds_one_period_and_refills_evenly() {
+        let (mut limits, limit) = (Limits::default(), plain(rate(10, Unit::Traces, 1000)));
+        let mut at = |now| admit(&mut limits, &limit, &Summary::default(), ONE, now);
+        assert_eq!((0..20).filter(|_| at(5000)).count(), 10);
+        assert!(!at(5099));
+        assert!(at(5100));
+        assert!(!at(5100));
+        assert_eq!((0..20).filter(|_| at(60_000)).count(), 10);
+        assert!(!at(5000), "time that goes back refills nothing");
+    }
+
+    #[test]
+    fn once_a_minute_is_not_twice_at_the_start() {
+        let (mut limits, limit) = (Limits::default(), plain(rate(1, Unit::Traces, 60_000)));
+        let kept: Vec<u64> = (0..180_000)
+            .step_by(100)
+            .filter(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now))
+            .collect();
+        assert_eq!(kept, [0, 60_000, 120_000]);
+    }
+
+    #[test]
+    fn a_trace_larger_than_the_limit_is_kept_and_its_debt_repaid() {
+        let (mut limits, limit) = (Limits::default(), plain(rate(100, Unit::Spans, 1000)));
+        let huge = Cost { spans: 1000, bytes: 0 };
+        assert!(admit(&mut limits, &limit, &Summary::default(), huge, 0));
+        let next = (0..20_000).find(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now));
+        assert_eq!(next, Some(9010), "900 spans of debt and the one that is asked for, at 100/s");
+    }
+
+    #[test]
+    fn asking_takes_nothing() {
+        let (mut limits, limit) = (Limits::default(), plain(rate(1, Unit::Bytes, 1000)));
+        let summary = Summary::default();
+        let claim = Claim { rule: RULE, limit: &limit, summary: &summary, cost: ONE, take: false, now_ms: 0 };
+        assert!(limits.admit(&claim) && limits.admit(&claim));
+        assert!(limits.admit(&Claim { take: true, ..claim }));
+        assert!(!limits.admit(&claim));
+    }
+
+    fn for_each(per_key: u64, total: u64) -> Limit {
+        let total = rate(total, Unit::Traces, 1000);
+        Limit { rate: rate(per_key, Unit::Traces, 60_000), each: Some(Each { service: true, name: true, total }) }
+    }
+
+    #[test]
+    fn each_key_has_a_limit_and_all_have_one() {
+        let (mut limits, limit) = (Limits::default(), for_each(1, 5));
+        let mut at = |service, name, now| admit(&mut limits, &limit, &summary_of(service, name), ONE, now);
+        assert!(at(1, 1, 0) && at(1, 2, 0) && at(2, 1, 0));
+        assert!(!at(1, 1, 0));
+        assert!(at(3, 1, 0) && at(4, 1, 0));
+        assert!(!at(5, 1, 0), "five a second in all");
+        assert!(at(5, 1, 1000), "what the total refused did not charge the key");
+        assert!(!at(1, 1, 59_999));
+        assert!(at(1, 1, 60_000));
+    }
+
+    #[test]
+    fn keys_beyond_the_cap_share_a_bucket_until_there_is_room() {
+        let (mut limits, limit) = (Limits::new(3), for_each(1, 1000));
+        let mut kept = |now| (0..10).filter(|&key| admit(&mut limits, &limit, &summary_of(key, 0), ONE, now)).count();
+        assert_eq!(kept(0), 4, "three keys and the shared bucket");
+        assert_eq!(kept(30_000), 0);
+        assert_eq!(kept(60_000), 4);
+        assert!(limits.keys() <= 3);
+        assert_eq!(limits.overflowed().map(|(_, n)| n).sum::<u64>(), 21);
+    }
+
+    #[test]
+    fn extreme_numbers_do_not_overflow() {
+        let rate = rate(Rate::AMOUNT_MAX, Unit::Bytes, 60_000);
+        let (mut limits, limit) = (Limits::default(), plain(rate));
+        let cost = Cost { spans: u64::MAX, bytes: u64::MAX };
+        assert!(admit(&mut limits, &limit, &Summary::default(), cost, 0));
+        assert!(!admit(&mut limits, &limit, &Summary::default(), cost, 1));
+        assert!(!admit(&mut limits, &limit, &Summary::default(), ONE, 2));
+    }
+}

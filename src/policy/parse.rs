@@ -1,1 +1,338 @@
-//! To be filled in.
+//! The policy file as it was written: YAML to rules, with a diagnostic for everything that is not right.
+//!
+//! Codes: P01 version, P02 rule name, P03 field in the wrong place, P04 `keep`, P05 range, P07 regular
+//! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value;
+//! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
+
+mod value;
+mod when;
+
+use super::condition::When;
+use super::limit::{Each, Limit, Rate, Unit};
+use super::{Keep, Limited, Then, Wait};
+use crate::diagnostic::Span;
+use crate::trace::Threshold;
+use crate::yaml::{Map, Node, Reader, Value};
+use std::time::Duration;
+
+/// A policy file that was read.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// `None` if it has an error.
+    pub wait: Option<Wait>,
+    /// Those that have no error.
+    pub rules: Vec<WrittenRule>,
+    /// `None` if it has an error or is not there.
+    pub otherwise: Option<Keep>,
+}
+
+/// A rule as it was written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WrittenRule {
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// Free text of the author.
+    pub why: Option<String>,
+    pub when: When,
+    pub keep: Keep,
+    pub limited: Option<Limited>,
+}
+
+const FILE_KEYS: &[&str] = &["version", "wait", "rules", "otherwise"];
+const WAIT_KEYS: &[&str] = &["after_root", "idle", "longest", "settle"];
+const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "for_each", "limit_total"];
+
+/// Names that verdicts use for what no rule decides.
+const RESERVED: &[&str] = &["otherwise", "api", "other"];
+const NAME_MAX: usize = 100;
+
+/// Reads a policy; `None` if nothing of it can be read.
+pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
+    let Some(root) = reader.parse(text) else {
+        if !reader.has_errors() {
+            let start = Span { start: 0, end: 0, line: 1, column: 1 };
+            reader.error("Y07", start, "the file is empty", "").help("write at least `version` and `otherwise`");
+        }
+        return None;
+    };
+    let map = reader.map(&root, "a policy", FILE_KEYS)?;
+    version(reader, &map);
+    let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
+    let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node));
+    let otherwise = reader.require(&map, "otherwise", "a policy").and_then(|node| otherwise(reader, node));
+    Some(Document { wait, rules, otherwise })
+}
+
+fn version(reader: &mut Reader, map: &Map<'_>) {
+    let Some(node) = reader.require(map, "version", "a policy") else { return };
+    let is_one = matches!(&node.value, Value::Scalar(scalar) if scalar.plain && scalar.text == "1");
+    if !is_one {
+        reader
+            .error("P01", node.span, "this version of the policy language is not known", "not a known version")
+            .help("write `version: 1`");
+    }
+}
+
+/// A longer wait is a typing error: nothing stays in memory that long.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
+    let map = reader.map(node, "`wait`", WAIT_KEYS)?;
+    let defaults = Wait::default();
+    let mut get = |key: &str, default: Duration| match map.get(key) {
+        None => Some(default),
+        Some(node) => {
+            let duration = reader.duration(node, &format!("`{key}`"))?;
+            if duration > WAIT_MAX {
+                reader.error("P15", node.span, format!("`{key}` is longer than an hour"), "at most `1h`");
+            }
+            if duration < Duration::from_millis(1) && key != "settle" {
+                reader.error("P15", node.span, format!("`{key}` is shorter than a millisecond"), "at least `1ms`");
+            }
+            Some(duration)
+        }
+    };
+    let wait = Wait {
+        after_root: get("after_root", defaults.after_root)?,
+        idle: get("idle", defaults.idle)?,
+        longest: get("longest", defaults.longest)?,
+        settle: get("settle", defaults.settle)?,
+    };
+    for (key, value) in [("after_root", wait.after_root), ("idle", wait.idle)] {
+        if value > wait.longest {
+            // Whichever of the two was written is at fault.
+            let span = map.get(key).or(map.get("longest")).map_or(node.span, |node| node.span);
+            let title = format!("`{key}` ({value:?}) is longer than `longest` ({:?})", wait.longest);
+            reader
+                .error("P15", span, title, "it would never be reached")
+                .help("`longest` is counted from the first span and ends every wait: make it the longest");
+        }
+    }
+    Some(wait)
+}
+
+fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
+    if let Value::Scalar(scalar) = &node.value {
+        let help = format!("write `otherwise: {{ keep: {} }}`", scalar.text);
+        reader.error("Y05", node.span, "`otherwise` must be a mapping", "this is a single value").help(help);
+        return None;
+    }
+    let map = reader.map(node, "`otherwise`", &["keep"])?;
+    let node = reader.require(&map, "keep", "`otherwise`")?;
+    keep(reader, node)
+}
+
+fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
+    let Some(items) = reader.list(node, "`rules`") else { return Vec::new() };
+    let mut rules: Vec<WrittenRule> = Vec::new();
+    let mut names: Vec<(&str, Span)> = Vec::new();
+    for item in items {
+        let Some(map) = reader.map_or(item, "a rule", RULE_KEYS, unknown_rule_key) else { continue };
+        let name = name(reader, &map);
+        if let Some((name, span)) = name {
+            match names.iter().find(|(known, _)| *known == name) {
+                Some((_, first)) => {
+                    let title = format!("two rules are named `{name}`");
+                    reader.error("P02", span, title, "rename this one").other(*first, "the first is here");
+                }
+                None => names.push((name, span)),
+            }
+        }
+        rules.extend(rule(reader, &map, name));
+    }
+    rules
+}
+
+fn unknown_rule_key(reader: &mut Reader, entry: &crate::yaml::Entry) {
+    if when::TRACE_KEYS.contains(&entry.key.as_str()) {
+        let title = format!("`{}` is not a key of a rule", entry.key);
+        reader
+            .error("P03", entry.key_span, title, "conditions go under `when:`")
+            .help(format!("write `when: {{ {}: … }}`", entry.key));
+    } else {
+        reader.unknown_key(entry, "a rule", RULE_KEYS);
+    }
+}
+
+fn name<'n>(reader: &mut Reader, map: &Map<'n>) -> Option<(&'n str, Span)> {
+    let node = reader.require(map, "name", "a rule")?;
+    let name = reader.text(node, "`name`")?;
+    if RESERVED.contains(&name) {
+        let title = format!("`{name}` is not free as the name of a rule");
+        reader.error("P02", node.span, title, "verdicts use it already").help("choose another name");
+    }
+    if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        let title = "the name of a rule is one short line".to_owned();
+        reader
+            .error("P02", node.span, title, "too long, or has a control character")
+            .help(format!("at most {NAME_MAX} bytes; say the rest under `why:`"));
+    }
+    Some((name, node.span))
+}
+
+/// The rule, if every part of it could be read.
+fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<WrittenRule> {
+    let why = map.get("why").and_then(|node| reader.text(node, "`why`"));
+    let when = map.get("when").map_or(Some(When::default()), |node| when::when(reader, node));
+    let keep = reader.require(map, "keep", "a rule").and_then(|node| keep(reader, node));
+    let limited = limited(reader, map);
+    let (Some((name, span)), Some(when), Some(keep), Some(limited)) = (name, when, keep, limited) else { return None };
+    if let (Keep::None, Some(node)) = (keep, map.get("limit")) {
+        reader
+            .error("P09", node.span, "a rule with `keep: none` has no use for a limit", "a limit bounds what is kept")
+            .help("remove `limit`, or write what is to be kept");
+    }
+    Some(WrittenRule { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
+}
+
+fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
+    match reader.scalar(node, "`keep`")?.text.as_str() {
+        "all" => Some(Keep::All),
+        "none" => Some(Keep::None),
+        _ => share(reader, node, "`keep`", &["all", "none"]).map(Keep::Share),
+    }
+}
+
+/// A share that is neither nothing nor everything. `words` may be written instead.
+fn share(reader: &mut Reader, node: &Node, what: &str, words: &[&str]) -> Option<Threshold> {
+    let text = &reader.scalar(node, what)?.text;
+    if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.' || c == '-') {
+        let near = crate::yaml::closest(text, words);
+        let label = near.map_or("unknown word".to_owned(), |near| format!("did you mean `{near}`?"));
+        reader
+            .error("P04", node.span, format!("`{text}` is not a word for {what}"), label)
+            .help(format!("write a share like `5%`, or one of {}", words.join(", ")));
+        return None;
+    }
+    let share = reader.share(node, what)?;
+    let threshold = Threshold::from_share(share);
+    let word = match threshold {
+        Threshold::ALL => "all",
+        Threshold::NONE => "none",
+        _ => return Some(threshold),
+    };
+    // `then` has no `all`: a limit without effect is better not written.
+    let help = match words.contains(&word) {
+        true => format!("write `{word}`"),
+        false => "leave out `limit` and `then`: everything would be kept".to_owned(),
+    };
+    reader.error("P04", node.span, format!("`{text}` is no share"), format!("this is {word} of them")).help(help);
+    None
+}
+
+/// `limit` with `then`, `for_each` and `limit_total`. `None` if something is wrong, `Some(None)` without a limit.
+fn limited(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Limited>> {
+    let Some(node) = map.get("limit") else {
+        let orphans: Vec<_> = ["then", "for_each", "limit_total"].into_iter().filter_map(|k| map.entry(k)).collect();
+        for entry in &orphans {
+            let title = format!("`{}` says nothing without `limit`", entry.key);
+            reader.error("P09", entry.key_span, title, "there is no `limit` here").help("write `limit: 200/s`");
+        }
+        return orphans.is_empty().then_some(None);
+    };
+    let rate = rate(reader, node, "`limit`");
+    let then = map.get("then").map_or(Some(Then::Otherwise), |node| then(reader, node));
+    let each = each(reader, map);
+    Some(Some(Limited { limit: Limit { rate: rate?, each: each? }, then: then? }))
+}
+
+fn then(reader: &mut Reader, node: &Node) -> Option<Then> {
+    match reader.scalar(node, "`then`")?.text.as_str() {
+        "otherwise" => Some(Then::Otherwise),
+        "next" => Some(Then::Next),
+        "none" => Some(Then::None),
+        _ => share(reader, node, "`then`", &["otherwise", "next", "none"]).map(Then::Share),
+    }
+}
+
+fn each(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Each>> {
+    let total = map.get("limit_total").map(|node| rate(reader, node, "`limit_total`"));
+    let Some(entry) = map.entry("for_each") else {
+        if let Some(entry) = map.entry("limit_total") {
+            let title = "`limit_total` says nothing without `for_each`";
+            reader
+                .error("P09", entry.key_span, title, "`limit` is the total here")
+                .help("remove it, or add `for_each`");
+            return None;
+        }
+        return Some(None);
+    };
+    if total.is_none() {
+        reader
+            .error("P09", entry.key_span, "`for_each` needs `limit_total`", "its keys have no bound together")
+            .help("add the rate that all keys together may reach, like `limit_total: 20/s`");
+    }
+    let mut each = Each { service: false, name: false, total: total.flatten().unwrap_or(PLACEHOLDER) };
+    let words = [("entry.service", true), ("entry.name", false)];
+    for item in reader.one_or_more(&entry.value, "`for_each`")? {
+        match reader.word(item, "`for_each`", &words)? {
+            true => each.service = true,
+            false => each.name = true,
+        }
+    }
+    total.flatten().map(|_| Some(each))
+}
+
+/// Stands where the total could not be read; such a rule is never compiled.
+const PLACEHOLDER: Rate = Rate { amount: 1, unit: Unit::Traces, period_ms: 1000 };
+
+/// `200/s`, `5000 spans/s`, `10MiB/s`, `1/min`.
+fn rate(reader: &mut Reader, node: &Node, what: &str) -> Option<Rate> {
+    let text = &reader.scalar(node, what)?.text;
+    match parse_rate(text) {
+        Ok(rate) => Some(rate),
+        Err(help) => {
+            let title = format!("`{text}` is not a rate");
+            reader.error("P08", node.span, title, format!("the value of {what}")).help(help);
+            None
+        }
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    let usual = "write traces like `200/s`, spans like `5000 spans/s`, bytes like `10MiB/s`, per `s` or `min`";
+    let Some((amount, period)) = text.split_once('/') else {
+        return Err(match text.parse::<u64>() {
+            Ok(number) => format!("say the period: `{number}/s` or `{number}/min`"),
+            Err(_) => usual.to_owned(),
+        });
+    };
+    let period_ms = match period.trim() {
+        "s" => 1000,
+        "min" => 60_000,
+        "m" | "minute" => return Err(format!("write `{}/min`", amount.trim())),
+        "sec" | "second" => return Err(format!("write `{}/s`", amount.trim())),
+        _ => return Err(usual.to_owned()),
+    };
+    let digits = amount.bytes().take_while(u8::is_ascii_digit).count();
+    let (unit, amount) = match amount[digits..].trim() {
+        "" | "trace" | "traces" => (Unit::Traces, amount[..digits].parse().ok()),
+        "span" | "spans" => (Unit::Spans, amount[..digits].parse().ok()),
+        _ => (Unit::Bytes, crate::yaml::parse_size(amount.trim())),
+    };
+    match amount {
+        Some(0) => Err("a limit of nothing is `keep: none` without a limit".to_owned()),
+        Some(amount) if amount <= Rate::AMOUNT_MAX => Ok(Rate { amount, unit, period_ms }),
+        Some(_) => Err("leave the limit out: nothing reaches this rate".to_owned()),
+        None => Err(format!("{usual}; whole numbers only")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_traces_spans_or_bytes() {
+        let rate = |amount, unit, period_ms| Ok(Rate { amount, unit, period_ms });
+        assert_eq!(parse_rate("200/s"), rate(200, Unit::Traces, 1000));
+        assert_eq!(parse_rate("1/min"), rate(1, Unit::Traces, 60_000));
+        assert_eq!(parse_rate("5000 spans/s"), rate(5000, Unit::Spans, 1000));
+        assert_eq!(parse_rate("10MiB/s"), rate(10 << 20, Unit::Bytes, 1000));
+        assert_eq!(parse_rate("1.5KiB / min"), rate(1536, Unit::Bytes, 60_000));
+        for wrong in ["200", "0/s", "0.5/s", "200/h", "200/m", "/s", "-5/s", "many/s", "99999999999999999999/s"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -38,6 +38,17 @@ impl Facts {
         self.0.iter().zip(&other.0).all(|(mine, theirs)| mine & theirs == *theirs)
     }
 
+    /// The numbers of the set bits, ascending.
+    pub fn bits(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(index, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros() as usize;
+                word &= word.wrapping_sub(1);
+                (bit < 64).then_some(index * 64 + bit)
+            })
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }
@@ -127,6 +138,38 @@ pub enum Pattern {
     Glob(String),
     /// Found anywhere in the string.
     Regex(regex::bytes::Regex),
+}
+
+impl Pattern {
+    pub fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            Pattern::Exact(wanted) => wanted.as_bytes() == text,
+            Pattern::Glob(glob) => glob_matches(glob.as_bytes(), text),
+            Pattern::Regex(regex) => regex.is_match(text),
+        }
+    }
+}
+
+/// Goes back to the last star only: no more than text × pattern steps.
+fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
+    let (mut g, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if glob.get(g) == Some(&b'*') {
+            star = Some((g, t));
+            g += 1;
+        } else if glob.get(g) == Some(&text[t]) {
+            g += 1;
+            t += 1;
+        } else if let Some((star_g, star_t)) = star {
+            g = star_g + 1;
+            t = star_t + 1;
+            star = Some((star_g, t));
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|&c| c == b'*')
 }
 
 impl PartialEq for Pattern {

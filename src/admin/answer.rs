@@ -1,0 +1,120 @@
+//! The answer to "why was this trace kept or dropped?".
+
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// What is known of a trace, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub trace_id: String,
+    /// `waiting`, `settling` (kept by a share, not yet delivered), `kept`, `dropped` or `unknown`.
+    pub verdict: String,
+    /// `ring`, `memory` (left the ring, verdict remembered) or `store`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The rule's own `why:`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Number of the policy version that judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<u32>,
+    /// Share of such traces that is kept, 0 to 1, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+    /// What the reader should know about this answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What was seen of the trace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    pub spans: u64,
+    pub errors: u64,
+    pub duration_ms: f64,
+    /// From the first start to the last end.
+    pub envelope_ms: f64,
+    pub services: Vec<String>,
+    /// Service and name of the entry span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Seconds since its first and its last span arrived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_seen_ago_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ago_s: Option<f64>,
+}
+
+impl Answer {
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain values")
+    }
+
+    /// As `tailkeep why` prints it.
+    pub fn render(&self) -> String {
+        let mut out = format!("trace {}: {}", self.trace_id, self.verdict);
+        if let Some(rule) = &self.rule {
+            let _ = write!(out, " by {rule}");
+        }
+        let mut line = |label: &str, value: Option<String>| {
+            if let Some(value) = value {
+                let _ = write!(out, "\n  {label:<11} {value}");
+            }
+        };
+        line("rule says", self.rule_why.clone());
+        let policy = self.policy.map(|number| format!(", policy {number}")).unwrap_or_default();
+        line("trigger", self.trigger.as_ref().map(|trigger| format!("{trigger}{policy}")));
+        line("share", self.share.map(|share| format!("{} % of such traces are kept", share * 100.0)));
+        line("incomplete", self.incomplete.clone());
+        line("known from", self.source.clone());
+        if let Some(seen) = &self.seen {
+            line("entry", seen.entry.clone());
+            let (spans, errors) = (seen.spans, seen.errors);
+            line("seen", Some(format!("{spans} spans, {errors} with errors, in {}", seen.services.join(", "))));
+            let (duration, envelope) = (seen.duration_ms, seen.envelope_ms);
+            line("took", Some(format!("{duration:.1} ms; from first start to last end {envelope:.1} ms")));
+            let arrived = seen.first_seen_ago_s.zip(seen.last_seen_ago_s);
+            line("arrived", arrived.map(|(first, last)| format!("first span {first:.0} s ago, last {last:.0} s ago")));
+        }
+        line("note", self.note.clone());
+        out.push('\n');
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_reads_aloud_and_survives_json() {
+        let answer = Answer {
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+            verdict: "kept".into(),
+            rule: Some("keep-errors".into()),
+            trigger: Some("root".into()),
+            policy: Some(1),
+            share: Some(1.0),
+            source: Some("ring".into()),
+            seen: Some(Seen { spans: 3, errors: 1, duration_ms: 20.0, envelope_ms: 25.5, services: vec!["a".into(), "b".into()], ..Seen::default() }),
+            ..Answer::default()
+        };
+        let expected = "trace 4bf92f3577b34da6a3ce929d0e0e4736: kept by keep-errors
+  trigger     root, policy 1
+  share       100 % of such traces are kept
+  known from  ring
+  seen        3 spans, 1 with errors, in a, b
+  took        20.0 ms; from first start to last end 25.5 ms
+";
+        assert_eq!(answer.render(), expected);
+        assert_eq!(serde_json::from_str::<Answer>(&answer.to_json()).unwrap(), answer);
+    }
+}

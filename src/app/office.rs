@@ -1,0 +1,245 @@
+//! Answers what people ask the running process: metrics, verdicts, traces, and the demo's view.
+
+use super::exposition::{Snapshot, write_page};
+use super::force::InForce;
+use super::pipeline::Pipeline;
+use crate::admin::{Answer, Desk, Seen};
+use crate::deliver::sink::store::{Store, StoredTrace};
+use crate::receive::StatsReader;
+use crate::ring::index::{Entry, State};
+use crate::ring::wheel::{TICK_MS, Tick};
+use crate::shard::Why;
+use crate::shard::remember::Remembered;
+use crate::trace::{Decision, RuleId, TraceId, Verdict};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use prost::Message;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Has access to all that can be asked about.
+pub struct Office {
+    pub pipeline: Arc<Pipeline>,
+    pub receiver: StatsReader,
+    /// The local store, if there is one.
+    pub store: Option<PathBuf>,
+    pub ready: AtomicBool,
+    pub policy_refusals: Arc<AtomicU64>,
+}
+
+impl Office {
+    /// Everything that is counted, at one moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let in_force = self.pipeline.in_force.load();
+        self.pipeline.balance(|door, shards| Snapshot {
+            door,
+            shards,
+            services: self.pipeline.services.names(),
+            rules: in_force.rules.clone(),
+            sinks: self.pipeline.delivery.snapshot(),
+            receiver: self.receiver.read(),
+            policy_number: in_force.policy.number,
+            policy_refusals: self.policy_refusals.load(Relaxed),
+        })
+    }
+
+    fn stored(&self, id: TraceId) -> Option<StoredTrace> {
+        let path = self.store.as_ref().filter(|path| path.exists())?;
+        let found = Store::open_read(path).and_then(|store| store.trace(id));
+        found.inspect_err(|error| tracing::warn!(error, "the store cannot be read")).ok().flatten()
+    }
+
+    /// What the shard knows, and the spans that it holds.
+    fn in_shard(&self, id: TraceId) -> Option<Answer> {
+        let in_force = self.pipeline.in_force.load();
+        let now = (self.pipeline.now_ms() / TICK_MS) as Tick;
+        let (mut answer, body) = self.pipeline.look(id, |shard| match shard.why(id) {
+            Why::InRing(entry) => Some((describe_entry(entry, &in_force, now), shard.copy_of(id))),
+            Why::Remembered(remembered) => Some((describe_remembered(&remembered, &in_force, now), None)),
+            Why::Unknown => None,
+        })?;
+        answer.trace_id = id.to_string();
+        let spans = body.and_then(|body| ExportTraceServiceRequest::decode(body.as_slice()).ok());
+        if let (Some(seen), Some(spans)) = (&mut answer.seen, spans) {
+            seen.services = services_of(&spans.resource_spans);
+            let entry = self.pipeline.look(id, |shard| match shard.why(id) {
+                Why::InRing(entry) => entry.summary.has_entry().then_some(entry.summary.entry.span_id),
+                _ => None,
+            });
+            seen.entry = entry.and_then(|span_id| entry_of(&spans.resource_spans, span_id));
+        }
+        Some(answer)
+    }
+}
+
+impl Desk for Office {
+    fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = String::new();
+        write_page(&mut page, &self.snapshot(), &self.pipeline).expect("a string takes everything");
+        page
+    }
+
+    fn policy(&self) -> String {
+        let in_force = self.pipeline.in_force.load();
+        let policy = &in_force.policy;
+        let (number, refused) = (policy.number, self.policy_refusals.load(Relaxed));
+        let facts = serde_json::json!({
+            "file": policy.file, "number": number, "hash": policy.hash, "refused_reloads": refused, "text": policy.text,
+        });
+        facts.to_string()
+    }
+
+    fn why(&self, id: TraceId) -> Answer {
+        let answer = self.in_shard(id);
+        // The store knows more of a kept trace than the memory of verdicts does.
+        let remembered = answer.as_ref().is_none_or(|answer| answer.seen.is_none());
+        let stored = remembered.then(|| self.stored(id)).flatten().map(|stored| describe_stored(&stored));
+        let unknown = || Answer {
+            verdict: "unknown".into(),
+            note: Some("never seen, or seen so long ago that ring, verdict memory and store have forgotten it".into()),
+            ..Answer::default()
+        };
+        Answer { trace_id: id.to_string(), ..stored.or(answer).unwrap_or_else(unknown) }
+    }
+
+    fn trace(&self, id: TraceId) -> Option<String> {
+        let in_ring = self.pipeline.look(id, |shard| shard.copy_of(id));
+        let body = in_ring.or_else(|| self.stored(id).map(|stored| stored.body))?;
+        let request = ExportTraceServiceRequest::decode(body.as_slice()).ok()?;
+        serde_json::to_string(&request).ok()
+    }
+
+    fn keep(&self, id: TraceId) -> bool {
+        self.pipeline.keep(id)
+    }
+}
+
+fn describe_entry(entry: &Entry, in_force: &InForce, now: Tick) -> Answer {
+    let summary = &entry.summary;
+    let ago = |tick: Tick| Some(f64::from(now.saturating_sub(tick)) * TICK_MS as f64 / 1e3);
+    let seen = Seen {
+        spans: u64::from(summary.spans),
+        errors: u64::from(summary.errors),
+        duration_ms: summary.duration() as f64 / 1e6,
+        envelope_ms: summary.envelope() as f64 / 1e6,
+        first_seen_ago_s: ago(entry.first),
+        last_seen_ago_s: ago(entry.last),
+        ..Seen::default()
+    };
+    let verdict = match entry.state {
+        State::Waiting => "waiting",
+        State::Settling => "settling",
+        State::Kept => "kept",
+        State::Dropped => "dropped",
+    };
+    let provisional = "provisional: while the trace is in the ring a late span or `POST /keep/{id}` can still keep it";
+    Answer {
+        verdict: verdict.into(),
+        source: Some("ring".into()),
+        incomplete: summary.incomplete().map(|why| why.word().into()),
+        seen: Some(seen),
+        note: (entry.state == State::Dropped).then(|| provisional.into()),
+        ..entry.verdict.map(|verdict| describe_verdict(&verdict, in_force)).unwrap_or_default()
+    }
+}
+
+fn describe_verdict(verdict: &Verdict, in_force: &InForce) -> Answer {
+    let known = verdict.threshold.filter(|_| verdict.decision != Decision::DropNone);
+    Answer {
+        trigger: Some(verdict.trigger.word().into()),
+        policy: Some(verdict.policy),
+        share: known.map(|threshold| threshold.share()),
+        ..describe_rule(verdict.rule, in_force)
+    }
+}
+
+fn describe_rule(rule: RuleId, in_force: &InForce) -> Answer {
+    let written = in_force.policy.rules.iter().find(|r| r.id == rule);
+    Answer {
+        rule: Some(in_force.rules.name(rule).to_owned()),
+        rule_why: written.and_then(|rule| rule.written.why.clone()),
+        ..Answer::default()
+    }
+}
+
+fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -> Answer {
+    match remembered {
+        Remembered::Kept(verdict) => Answer {
+            verdict: "kept".into(),
+            source: Some("memory".into()),
+            trigger: None,
+            note: Some("it has left the ring; what was seen of it went to the sinks".into()),
+            ..describe_verdict(verdict, in_force)
+        },
+        Remembered::Dropped { rule, policy, at } => {
+            let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
+            let note = format!("very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone");
+            Answer {
+                verdict: "dropped".into(),
+                source: Some("memory".into()),
+                policy: Some(u32::from(*policy)),
+                note: Some(note),
+                ..describe_rule(*rule, in_force)
+            }
+        }
+    }
+}
+
+fn describe_stored(stored: &StoredTrace) -> Answer {
+    let (row, spans) = (&stored.row, spans_of(&stored.body));
+    let failed = spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
+    let first = spans.iter().map(|span| span.start_time_unix_nano).min().unwrap_or(0);
+    let last = spans.iter().map(|span| span.end_time_unix_nano).max().unwrap_or(0);
+    let seen = Seen {
+        spans: row.span_count,
+        duration_ms: row.duration.as_secs_f64() * 1e3,
+        envelope_ms: last.saturating_sub(first) as f64 / 1e6,
+        errors: failed.count() as u64,
+        services: row.services.clone(),
+        entry: Some(format!("{} {:?}", row.service, row.name)),
+        ..Seen::default()
+    };
+    Answer {
+        verdict: "kept".into(),
+        source: Some("store".into()),
+        rule: row.rule.clone(),
+        trigger: row.trigger.clone(),
+        incomplete: row.incomplete.clone(),
+        seen: Some(seen),
+        ..Answer::default()
+    }
+}
+
+fn spans_of(body: &[u8]) -> Vec<Span> {
+    let request = ExportTraceServiceRequest::decode(body).unwrap_or_default();
+    request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|scope| scope.spans).collect()
+}
+
+fn service_of(resource: &ResourceSpans) -> Option<&str> {
+    let attributes = &resource.resource.as_ref()?.attributes;
+    let service = attributes.iter().find(|attribute| attribute.key == "service.name")?;
+    match service.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn services_of(resources: &[ResourceSpans]) -> Vec<String> {
+    let names: BTreeSet<&str> = resources.iter().filter_map(service_of).collect();
+    names.into_iter().map(String::from).collect()
+}
+
+fn entry_of(resources: &[ResourceSpans], span_id: u64) -> Option<String> {
+    resources.iter().find_map(|resource| {
+        let mut spans = resource.scope_spans.iter().flat_map(|scope| &scope.spans);
+        let entry = spans.find(|span| span.span_id == span_id.to_be_bytes())?;
+        Some(format!("{} {:?}", service_of(resource).unwrap_or("(no service)"), entry.name))
+    })
+}

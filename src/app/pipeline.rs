@@ -1,0 +1,312 @@
+//! The path of a request through the stages, on the thread that received it: scan, count, copy into
+//! the shards, hand over what leaves them. Acknowledging is returning.
+
+use super::force::{Bench, InForce};
+use super::service::Services;
+use crate::deliver::Delivery;
+use crate::measure::{Labels, Meter};
+use crate::policy::Limits;
+use crate::receive::{Accepted, Hops, Intake, Malformed};
+use crate::ring::wheel::{TICK_MS, Tick};
+use crate::scan::{self, Keyed, Rejected, Scan, items};
+use crate::shard::count::Counts;
+use crate::shard::{Outbox, Progress, Shard, Turn};
+use crate::trace::{Signal, SpanView, TraceId};
+use arc_swap::ArcSwap;
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+/// A shard is not smaller than this, so that what one trace or span may take does not shrink with cores.
+const SHARD_BYTES_MIN: usize = 32 << 20;
+const SHARDS_PER_CORE: usize = 4;
+
+/// What was counted at the door, under one lock: received = accepted + rejected at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Door {
+    /// Spans, data points or log records in requests that could be read.
+    pub received: [u64; 3],
+    pub accepted: [u64; 3],
+    /// Spans.
+    pub rejected: Rejected,
+}
+
+/// Everything that a request passes.
+pub struct Pipeline {
+    shards: Vec<Mutex<Shard>>,
+    keyed: Keyed,
+    pub in_force: ArcSwap<InForce>,
+    pub limits: Mutex<Limits>,
+    pub services: Services,
+    /// None with `measure: off`.
+    pub meter: Option<Meter>,
+    pub delivery: Arc<Delivery>,
+    door: Mutex<Door>,
+    /// Held for reading while spans move from one account to the next, for writing by whoever reads
+    /// the accounts: so they balance at any moment, not only at rest.
+    books: RwLock<()>,
+    started: Instant,
+    span_bytes_max: u32,
+}
+
+/// What one thread reuses from request to request.
+struct Scratch {
+    scan: Scan,
+    /// Indexes of a request's spans, by shard.
+    by_shard: Vec<Vec<u32>>,
+    out: Outbox,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+}
+
+impl Pipeline {
+    /// A pipeline with a ring of `ring_bytes`. `seed` keys the hashes of ids: different in each process.
+    pub fn new(ring_bytes: usize, seed: u64, in_force: InForce, meter: Option<Meter>, delivery: Arc<Delivery>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = (SHARDS_PER_CORE * cores).min(ring_bytes / SHARD_BYTES_MIN).max(1);
+        let keyed = Keyed::new(seed);
+        let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_bytes / count, keyed.clone())).collect();
+        Pipeline {
+            span_bytes_max: shards[0].span_bytes_max(),
+            shards: shards.into_iter().map(Mutex::new).collect(),
+            keyed,
+            in_force: ArcSwap::from_pointee(in_force),
+            limits: Mutex::default(),
+            services: Services::default(),
+            meter,
+            delivery,
+            door: Mutex::default(),
+            books: RwLock::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Monotonic milliseconds since the start.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn now(&self) -> Tick {
+        (self.now_ms() / TICK_MS) as Tick
+    }
+
+    /// Swaps the policy; limits of rules that stay go on.
+    pub fn put_in_force(&self, fresh: InForce) {
+        self.limits.lock().expect("no code panics under this lock").retain(&fresh.policy.rules);
+        self.in_force.store(Arc::new(fresh));
+    }
+
+    /// What `read` reads while nothing moves from one account to another.
+    pub fn balance<R>(&self, read: impl FnOnce(Door, ShardTotals) -> R) -> R {
+        let _books = self.books.write().expect("no code panics under this lock");
+        let door = *self.door.lock().expect("no code panics under this lock");
+        read(door, self.shards())
+    }
+
+    fn open_books(&self) -> RwLockReadGuard<'_, ()> {
+        self.books.read().expect("no code panics under this lock")
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock().expect("no code panics under this lock")
+    }
+
+    fn shard_of(&self, id: TraceId) -> usize {
+        // The index uses the upper half of the same hash.
+        let low = self.keyed.hash(&id.0) & 0xffff_ffff;
+        (low * self.shards.len() as u64 >> 32) as usize
+    }
+
+    fn accept_traces(&self, body: &[u8]) -> Result<Accepted, Malformed> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = scratch.get_or_insert_with(|| Scratch {
+                scan: Scan::new(self.keyed.clone()),
+                by_shard: vec![Vec::new(); self.shards.len()],
+                out: Outbox::default(),
+            });
+            let in_force = self.in_force.load();
+            let read = scratch.scan.read(body, &in_force.questions, self.span_bytes_max);
+            read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
+            self.name_services(&mut scratch.scan, body);
+            self.measure(&scratch.scan, body, &in_force);
+            let _books = self.open_books();
+            self.distribute(scratch, body, &in_force);
+            Ok(self.count_spans(&scratch.scan))
+        })
+    }
+
+    fn name_services(&self, scan: &mut Scan, body: &[u8]) {
+        for resource in &mut scan.resources {
+            resource.service_id = self.services.id(resource.service.of(body));
+        }
+    }
+
+    fn measure(&self, scan: &Scan, body: &[u8], in_force: &InForce) {
+        let Some(meter) = &self.meter else { return };
+        meter.record(&scan.spans, self.now_ms(), |span: &SpanView| {
+            let resource = &scan.resources[scan.scopes[span.scope as usize].resource as usize];
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            Labels {
+                service: text(resource.service.of(body)),
+                name: text(span.name.of(body)),
+                kind: span.kind,
+                status: span.status,
+                extras: scan::dimensions(scan, body, span, &in_force.questions),
+            }
+        });
+    }
+
+    fn distribute(&self, scratch: &mut Scratch, body: &[u8], in_force: &InForce) {
+        let Scratch { scan, by_shard, out } = scratch;
+        by_shard.iter_mut().for_each(Vec::clear);
+        for (index, span) in scan.spans.iter().enumerate() {
+            by_shard[self.shard_of(span.trace_id)].push(index as u32);
+        }
+        let bench = Bench { in_force, limits: &self.limits };
+        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        for (shard, spans) in by_shard.iter().enumerate() {
+            let mut rest = spans.as_slice();
+            while !rest.is_empty() {
+                let taken = self.lock(shard).append(&turn, scan, body, rest, out);
+                rest = &rest[taken..];
+                self.hand_over(out);
+            }
+        }
+    }
+
+    fn hand_over(&self, out: &mut Outbox) {
+        if out.spans > 0 {
+            let Outbox { body, spans } = std::mem::take(out);
+            self.delivery.push(Signal::Traces, body, spans);
+        }
+    }
+
+    fn count_spans(&self, scan: &Scan) -> Accepted {
+        let rejected = scan.rejected;
+        let accepted = scan.spans.len() as u64;
+        let mut door = self.door.lock().expect("no code panics under this lock");
+        door.received[Signal::Traces as usize] += accepted + rejected.total();
+        door.accepted[Signal::Traces as usize] += accepted;
+        door.rejected.bad_id += rejected.bad_id;
+        door.rejected.malformed += rejected.malformed;
+        door.rejected.too_large += rejected.too_large;
+        Accepted { rejected: rejected.total(), message: rejection_message(&rejected, self.span_bytes_max) }
+    }
+
+    /// Metrics and logs pass untouched.
+    fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
+        let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
+        let items = items::count(signal, body)
+            .map_err(|_| Malformed(format!("the body is not a valid Export{name}ServiceRequest")))?;
+        let _books = self.open_books();
+        let mut door = self.door.lock().expect("no code panics under this lock");
+        door.received[signal as usize] += items;
+        door.accepted[signal as usize] += items;
+        drop(door);
+        if items > 0 {
+            self.delivery.push(signal, body.to_vec(), items);
+        }
+        Ok(Accepted::default())
+    }
+
+    /// Judges and delivers what is due in all shards.
+    pub async fn tick(&self) {
+        let work = |shard: &mut Shard, turn: &Turn<'_, Bench<'_>>, out: &mut Outbox| shard.tick(turn, out);
+        self.work_through(work).await;
+    }
+
+    /// Judges what waits, delivers what is kept and counts what is dropped, in all shards.
+    pub async fn drain(&self) {
+        let work = |shard: &mut Shard, turn: &Turn<'_, Bench<'_>>, out: &mut Outbox| shard.drain(turn, out);
+        self.work_through(work).await;
+    }
+
+    /// Does `work` on every shard until it is done, a short piece under the lock at a time.
+    async fn work_through(&self, work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress) {
+        let mut out = Outbox::default();
+        for shard in 0..self.shards.len() {
+            while self.work_on(shard, &work, &mut out) == Progress::More {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn work_on(
+        &self,
+        shard: usize,
+        work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress,
+        out: &mut Outbox,
+    ) -> Progress {
+        let in_force = self.in_force.load();
+        let bench = Bench { in_force: &in_force, limits: &self.limits };
+        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        let _books = self.open_books();
+        let progress = work(&mut self.lock(shard), &turn, out);
+        self.hand_over(out);
+        progress
+    }
+
+    /// Keeps a trace by its id; false if it is not in the ring.
+    pub fn keep(&self, id: TraceId) -> bool {
+        let in_force = self.in_force.load();
+        let bench = Bench { in_force: &in_force, limits: &self.limits };
+        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        self.lock(self.shard_of(id)).keep_by_id(&turn, id)
+    }
+
+    /// Looks at the shard of a trace under its lock.
+    pub fn look<R>(&self, id: TraceId, look: impl FnOnce(&Shard) -> R) -> R {
+        look(&self.lock(self.shard_of(id)))
+    }
+
+    /// What the shards count and hold, each under its own lock.
+    fn shards(&self) -> ShardTotals {
+        let now = self.now();
+        let mut totals = ShardTotals { reach_ms: u64::MAX, ..ShardTotals::default() };
+        for shard in 0..self.shards.len() {
+            let shard = self.lock(shard);
+            totals.counts.add(&shard.counts);
+            totals.ring_bytes += shard.ring().capacity() as u64;
+            totals.ring_used += shard.ring().used() as u64;
+            totals.traces += shard.index().len() as u64;
+            totals.reach_ms = totals.reach_ms.min(u64::from(shard.age(now)) * TICK_MS);
+        }
+        totals
+    }
+}
+
+/// Sums over all shards.
+#[derive(Clone, Debug, Default)]
+pub struct ShardTotals {
+    pub counts: Counts,
+    pub ring_bytes: u64,
+    pub ring_used: u64,
+    /// Traces in the ring.
+    pub traces: u64,
+    /// Age of the oldest record, in the shard that reaches back least.
+    pub reach_ms: u64,
+}
+
+fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
+    let mut parts = Vec::new();
+    let mut say = |spans: u64, why: String| {
+        if spans > 0 {
+            parts.push(format!("{spans} {why}"));
+        }
+    };
+    say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
+    say(rejected.malformed, "that are not valid protobuf".to_owned());
+    say(rejected.too_large, format!("larger than {span_bytes_max} bytes"));
+    if parts.is_empty() { String::new() } else { format!("spans rejected: {}", parts.join(", ")) }
+}
+
+impl Intake for Pipeline {
+    fn accept(&self, signal: Signal, body: &[u8], _: Hops<'_>) -> Result<Accepted, Malformed> {
+        match signal {
+            Signal::Traces => self.accept_traces(body),
+            Signal::Metrics | Signal::Logs => self.pass_on(signal, body),
+        }
+    }
+}

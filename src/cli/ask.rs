@@ -1,0 +1,74 @@
+//! Commands that ask: a file, the local store, or a running process.
+
+use super::{Failure, Traces};
+use crate::admin::Answer;
+use crate::deliver::client::{Client, ClientSettings};
+use crate::deliver::sink::store::{Store, TraceFilter, render_traces};
+use crate::policy::{self, Policy};
+use crate::trace::{RuleNames, TraceId};
+use bytes::Bytes;
+use std::path::Path;
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Failure> {
+    let (file, text) = match policy_file {
+        Some(path) => (path.display().to_string(), read(path)?),
+        None => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
+    };
+    let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
+    let Some(policy) = policy else { return Err(Failure::Usage(policy::check_policy(&file, &text, false).text)) };
+    let explained = policy::explain(&policy, &read(trace)?);
+    let explained = explained.map_err(|error| Failure::Usage(format!("{}: {error}", trace.display())))?;
+    print!("{explained}");
+    Ok(())
+}
+
+pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
+    let body = runtime.block_on(fetch(&format!("{}/why/{id}", admin.trim_end_matches('/'))))?;
+    let answer: Answer = serde_json::from_slice(&body)
+        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))?;
+    print!("{}", answer.render());
+    Ok(())
+}
+
+async fn fetch(url: &str) -> Result<Bytes, Failure> {
+    let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
+    let mut request = http::Request::get(url);
+    if let Ok(token) = std::env::var("TAILKEEP_ADMIN_TOKEN") {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Bytes::new()).map_err(|error| Failure::Usage(format!("--admin {url}: {error}")))?;
+    let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
+    let response = client.send(request).await.map_err(|error| Failure::Running(format!("{url}: {error}; {help}")))?;
+    if response.status.is_success() {
+        return Ok(response.body);
+    }
+    let text = String::from_utf8_lossy(&response.body).into_owned();
+    Err(Failure::Running(format!("{url}: {}: {text}", response.status)))
+}
+
+pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
+    let path = match &wanted.store {
+        Some(path) => path.clone(),
+        None => super::serve::store_of(wanted.config.as_deref())?,
+    };
+    if !path.exists() {
+        let path = path.display();
+        return Err(Failure::Usage(format!("there is no store at {path} yet: it is made when the first trace is kept")));
+    }
+    let filter = TraceFilter {
+        service: wanted.service.clone(),
+        errors: wanted.errors,
+        slower: wanted.slower,
+        limit: wanted.limit,
+        ..TraceFilter::default()
+    };
+    let rows = Store::open_read(&path).and_then(|store| store.traces(&filter)).map_err(Failure::Running)?;
+    print!("{}", render_traces(&rows));
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Commands that run the process, or check what it would run with.
+
+use super::{Failure, Files};
+use crate::app::office::Office;
+use crate::app::{App, StartError, Stop};
+use crate::config::{Config, Host, PolicySource, SinkKind, check_config};
+use crate::demo;
+use crate::diagnostic;
+use crate::telemetry::{LogFormat, start_log};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Reads the configuration; without a file the defaults.
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    let (name, text) = match file {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+            (path.to_owned(), text)
+        }
+        None => (PathBuf::from("the built-in configuration"), String::new()),
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    let (config, diagnostics) = Config::parse(&name, &text, environment, &Host::here());
+    let color = std::io::stderr().is_terminal();
+    match config {
+        Some(config) => {
+            if !diagnostics.is_empty() {
+                eprint!("{}", diagnostic::render(&diagnostics, &text, color));
+            }
+            Ok(config)
+        }
+        None => {
+            let count = diagnostic::count_line(&diagnostics, &name.display().to_string()).unwrap_or_default();
+            let report = diagnostic::render(&diagnostics, &text, color);
+            Err(Failure::Usage(format!("{report}{count}; nothing was started")))
+        }
+    }
+}
+
+/// The file of the store sink in a configuration.
+pub(super) fn store_of(config: Option<&Path>) -> Result<PathBuf, Failure> {
+    let config = load(config)?;
+    let store = config.sinks.into_iter().find_map(|sink| match sink.kind {
+        SinkKind::Store(settings) => Some(settings.path),
+        _ => None,
+    });
+    store.ok_or_else(|| Failure::Usage("the configuration has no `store` sink: name its file with --store".to_owned()))
+}
+
+pub(super) fn check(files: &Files) -> Result<(), Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let color = std::io::stdout().is_terminal();
+    let report = check_config(files.config.as_deref(), files.policy.as_deref(), environment, &Host::here(), color);
+    print!("{}", report.text);
+    if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
+}
+
+/// Threads: as many as cores, so that an idle sidecar is small.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| Failure::Running(format!("cannot start threads: {error}")))
+}
+
+async fn start(config: Config) -> Result<App, Failure> {
+    App::start(config).await.map_err(|error| match error {
+        StartError::Files(text) => Failure::Usage(text),
+        StartError::World(text) => Failure::Running(text),
+    })
+}
+
+pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Failure> {
+    start_log(log, format).map_err(Failure::Usage)?;
+    let mut config = load(files.config.as_deref())?;
+    if let Some(policy) = &files.policy {
+        config.policy = PolicySource::File(policy.clone());
+    }
+    runtime()?.block_on(async {
+        let app = start(config).await?;
+        let (addresses, [health, admin]) = (app.addresses(), app.listeners());
+        let shown = |address: Option<std::net::SocketAddr>| address.map_or("off".to_owned(), |a| a.to_string());
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            grpc = shown(addresses.grpc),
+            http = shown(addresses.http),
+            health = shown(health),
+            admin = shown(admin),
+            "receiving"
+        );
+        app.run(asked_to_stop()).await;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
+async fn asked_to_stop() -> Stop {
+    let mut terminate = signal(SignalKind::terminate()).expect("the runtime can listen for signals");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime can listen for signals");
+    let stop = tokio::select! {
+        _ = terminate.recv() => Stop::Terminate,
+        _ = interrupt.recv() => Stop::Interrupt,
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::error!("asked again, ending without delivering the rest");
+        std::process::exit(1);
+    });
+    stop
+}
+
+pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
+    // On a terminal the view has the screen: only errors may write across it.
+    let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
+    start_log(filter, format).map_err(Failure::Usage)?;
+    let config = load(None)?;
+    runtime()?.block_on(async {
+        let app = start(config).await?;
+        let Some(grpc) = app.addresses().grpc else { return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned())) };
+        let (addresses, office) = (app.addresses(), app.office());
+        let (stop, stopped) = watch::channel(false);
+        let until_stopped = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let traffic = tokio::spawn(demo::traffic(grpc, crate::app::random_seed(), until_stopped(stopped.clone())));
+        let view = tokio::spawn(demo::watch(view_of(office, addresses), until_stopped(stopped.clone())));
+        app.run(async {
+            // The view ends early when whoever read our output has gone.
+            let asked = asked_to_stop().await;
+            stop.send_replace(true);
+            let _ = traffic.await;
+            let _ = view.await;
+            asked
+        })
+        .await;
+        Ok(())
+    })
+}
+
+fn view_of(office: Arc<Office>, addresses: crate::receive::LocalAddrs) -> impl FnMut() -> demo::View {
+    let mut view = super::view::Viewer::new(office, addresses);
+    move || view.look()
+}

@@ -1,0 +1,121 @@
+//! Fills the demo's view from the running process.
+
+use crate::app::office::Office;
+use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
+use crate::deliver::sink::store::{Store, TraceFilter};
+use crate::measure::OperationRow;
+use crate::receive::LocalAddrs;
+use crate::trace::Signal;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rates are over this long.
+const RATE_OVER: Duration = Duration::from_secs(5);
+const KEPT_SHOWN: usize = 5;
+const OPERATIONS_SHOWN: usize = 20;
+
+/// Looks at the process again and again, and remembers what rates need.
+pub(super) struct Viewer {
+    office: Arc<Office>,
+    listeners: Vec<Listener>,
+    started: Instant,
+    received: VecDeque<(Instant, u64)>,
+}
+
+impl Viewer {
+    pub fn new(office: Arc<Office>, addresses: LocalAddrs) -> Viewer {
+        let named = [("gRPC", addresses.grpc), ("HTTP", addresses.http)];
+        let listeners = named.into_iter().filter_map(|(protocol, address)| {
+            Some(Listener { protocol, endpoint: format!("http://{}", address?) })
+        });
+        Viewer { office, listeners: listeners.collect(), started: Instant::now(), received: VecDeque::new() }
+    }
+
+    pub fn look(&mut self) -> View {
+        let snapshot = self.office.snapshot();
+        let shards = &snapshot.shards;
+        let spans = snapshot.door.received[Signal::Traces as usize];
+        View {
+            listeners: self.listeners.clone(),
+            uptime: self.started.elapsed(),
+            spans_per_second: self.rate(spans),
+            spans,
+            ring: Ring {
+                bytes_used: shards.ring_used,
+                bytes: shards.ring_bytes,
+                reaches_back: Duration::from_millis(shards.reach_ms),
+                traces: shards.traces,
+            },
+            rules: self.rules(),
+            operations: self.operations(),
+            sinks: snapshot.sinks.iter().filter(|row| row.signal == Signal::Traces).map(|row| Sink {
+                name: row.sink.clone(),
+                delivered: row.tally.delivered,
+                queued: row.tally.queued,
+                discarded: crate::deliver::Discard::ALL.into_iter().map(|why| row.tally.discarded(why)).sum(),
+            }).collect(),
+            kept: self.kept(),
+        }
+    }
+
+    fn rate(&mut self, spans: u64) -> f64 {
+        let now = Instant::now();
+        self.received.push_back((now, spans));
+        while self.received.len() > 2 && now - self.received[1].0 >= RATE_OVER {
+            self.received.pop_front();
+        }
+        let (then, before) = self.received[0];
+        let seconds = (now - then).as_secs_f64();
+        if seconds > 0.0 { (spans - before) as f64 / seconds } else { 0.0 }
+    }
+
+    /// By first verdict, in the order of the policy.
+    fn rules(&self) -> Vec<Rule> {
+        let snapshot = self.office.snapshot();
+        let verdicts = &snapshot.shards.counts.verdicts;
+        let in_force = self.office.pipeline.in_force.load();
+        let ids = in_force.policy.rules.iter().map(|rule| rule.id).chain([crate::trace::RuleId::OTHERWISE]);
+        let count = |id, keep| verdicts.iter().filter(|(k, _)| k.rule == id && k.keep == keep).map(|(_, n)| n).sum();
+        ids.map(|id| Rule {
+            name: snapshot.rules.name(id).to_owned(),
+            kept: count(id, true),
+            dropped: count(id, false),
+        }).collect()
+    }
+
+    /// The busiest first.
+    fn operations(&self) -> Vec<Operation> {
+        let Some(meter) = &self.office.pipeline.meter else { return Vec::new() };
+        let mut rows = meter.operations(self.office.pipeline.now_ms());
+        rows.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+        rows.truncate(OPERATIONS_SHOWN);
+        rows.into_iter().filter_map(operation).collect()
+    }
+
+    fn kept(&self) -> Vec<Kept> {
+        let Some(path) = self.office.store.as_ref().filter(|path| path.exists()) else { return Vec::new() };
+        let filter = TraceFilter { limit: KEPT_SHOWN, ..TraceFilter::default() };
+        // Being written for the first time, or away: the view is drawn without it.
+        let rows = Store::open_read(path).and_then(|store| store.traces(&filter)).unwrap_or_default();
+        rows.into_iter().map(|row| Kept {
+            id: row.trace_id,
+            rule: row.rule.unwrap_or_default(),
+            duration: row.duration,
+            entry: format!("{} {}", row.service, row.name),
+        }).collect()
+    }
+}
+
+fn operation(row: OperationRow) -> Option<Operation> {
+    let latency = row.latency?;
+    Some(Operation {
+        service: row.service,
+        name: row.name,
+        per_second: row.rate,
+        errors: row.errors as f64 / row.calls.max(1) as f64,
+        p50: Duration::from_nanos(latency.p50),
+        p90: Duration::from_nanos(latency.p90),
+        p99: Duration::from_nanos(latency.p99),
+    })
+}

@@ -1,0 +1,271 @@
+//! The live view as text: a pure function from numbers to lines that fit the terminal.
+
+mod table;
+
+use crate::trace::TraceId;
+use std::time::Duration;
+use table::{Row, Tone, columns_of, fit, fit_right, table};
+
+/// What the view shows. Rates and percentiles are over the time that the caller chose, the same for
+/// all; the other numbers count from the start of the process.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Where an SDK can send to.
+    pub listeners: Vec<Listener>,
+    pub uptime: Duration,
+    /// Spans received per second.
+    pub spans_per_second: f64,
+    /// Spans received.
+    pub spans: u64,
+    pub ring: Ring,
+    /// In the order of the policy.
+    pub rules: Vec<Rule>,
+    /// The most interesting first: those beyond the height of the terminal are left out.
+    pub operations: Vec<Operation>,
+    pub sinks: Vec<Sink>,
+    /// The newest first.
+    pub kept: Vec<Kept>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// `gRPC` or `HTTP`.
+    pub protocol: &'static str,
+    /// As an SDK takes it: `http://127.0.0.1:4317`.
+    pub endpoint: String,
+}
+
+/// The memory that holds recent spans.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    pub bytes_used: u64,
+    pub bytes: u64,
+    /// Age of the oldest span in it.
+    pub reaches_back: Duration,
+    pub traces: u64,
+}
+
+/// Verdicts of one rule, in traces.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: String,
+    pub kept: u64,
+    pub dropped: u64,
+}
+
+/// Spans of one service and name.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub service: String,
+    pub name: String,
+    pub per_second: f64,
+    /// Share of failed spans, 0 to 1.
+    pub errors: f64,
+    pub p50: Duration,
+    pub p90: Duration,
+    pub p99: Duration,
+}
+
+/// Spans that went to one sink, wait for it, or were given up.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    pub name: String,
+    pub delivered: u64,
+    pub queued: u64,
+    pub discarded: u64,
+}
+
+/// A trace that was kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub id: TraceId,
+    pub rule: String,
+    pub duration: Duration,
+    /// Service and name of its entry span.
+    pub entry: String,
+}
+
+/// Operations with at least this share of errors stand out.
+const MANY_ERRORS: f64 = 0.02;
+/// Lines of a section above its first row.
+const HEADING: usize = 2;
+/// The ring's bar has this many cells.
+const BAR: usize = 20;
+
+/// The view for a terminal of `width` columns and `height` rows, with colours: at most `height`
+/// lines, none wider than `width`. Control characters in names are replaced.
+pub fn render(view: &View, width: usize, height: usize) -> String {
+    let (head, foot) = (head(view, width), foot(view, width));
+    let wanted = [view.rules.len(), view.operations.len(), view.kept.len(), view.sinks.len()];
+    let rows = share_out(height.saturating_sub(head.len() + foot.len()), wanted);
+    let tables = [rules_table, operations_table, kept_table, sinks_table];
+    let mut lines = head;
+    for (table, rows) in tables.into_iter().zip(rows) {
+        lines.extend(rows.map(|rows| table(view, width, rows)).unwrap_or_default());
+    }
+    lines.extend(foot);
+    lines.truncate(height);
+    lines.join("\n")
+}
+
+/// The view as one line, for output that is not a terminal.
+pub fn summarize(view: &View) -> String {
+    let (kept, dropped) = view.rules.iter().fold((0, 0), |(k, d), rule| (k + rule.kept, d + rule.dropped));
+    format!(
+        "{} spans/s in, traces: {} kept, {} dropped, ring: {} full, reaches back {}",
+        grouped(view.spans_per_second.round() as u64),
+        grouped(kept),
+        grouped(dropped),
+        percent(ring_share(&view.ring)),
+        age(view.ring.reaches_back),
+    )
+}
+
+/// Where to send, and the commands to try next, as plain lines.
+pub fn invitation(view: &View) -> String {
+    let listeners: String = view.listeners.iter().map(|l| format!("  {}  {}\n", l.protocol, l.endpoint)).collect();
+    format!(
+        "point an SDK at\n{listeners}look at kept traces with  tailkeep traces --errors\nask about one with        tailkeep why TRACE_ID"
+    )
+}
+
+fn head(view: &View, width: usize) -> Vec<String> {
+    let rate = grouped(view.spans_per_second.round() as u64);
+    let spans = grouped(view.spans);
+    let title = format!("tailkeep demo, up {}: {rate} spans/s in, {spans} so far", age(view.uptime));
+    let mut lines = vec![Tone::Strong.paint(&fit(&title, width))];
+    lines.extend(listeners(view, width));
+    let Ring { bytes_used, bytes, reaches_back, traces } = view.ring;
+    let filled = (ring_share(&view.ring) * BAR as f64).round() as usize;
+    let bar = "█".repeat(filled) + &"░".repeat(BAR - filled);
+    let ring = format!(
+        "ring {bar} the last {}, {} traces, {} of {}",
+        age(reaches_back),
+        grouped(traces),
+        mebibytes(bytes_used),
+        mebibytes(bytes)
+    );
+    lines.push(fit(&ring, width));
+    lines
+}
+
+/// On one line if it is wide enough, else one each: the ports must be readable.
+fn listeners(view: &View, width: usize) -> Vec<String> {
+    const INTRODUCTION: &str = "point an SDK at ";
+    let all: Vec<String> = view.listeners.iter().map(|l| format!(" {} ({})", l.endpoint, l.protocol)).collect();
+    let line = format!("{INTRODUCTION}{}", all.join(" "));
+    if columns_of(&line) <= width {
+        return vec![fit(&line, width)];
+    }
+    all.iter().map(|listener| fit(&format!("{INTRODUCTION}{listener}"), width)).collect()
+}
+
+fn foot(view: &View, width: usize) -> Vec<String> {
+    let id = view.kept.first().map_or("TRACE_ID".to_owned(), |kept| kept.id.to_string());
+    vec![String::new(), fit(&format!("try tailkeep traces --errors or tailkeep why {id}"), width)]
+}
+
+fn rules_table(view: &View, width: usize, rows: usize) -> Vec<String> {
+    let row = |rule: &Rule| Row {
+        name: rule.name.clone(),
+        cells: vec![grouped(rule.kept), grouped(rule.dropped)],
+        tone: Tone::Plain,
+    };
+    table("traces by rule", &["kept", "dropped"], view.rules.iter().map(row), rows, width)
+}
+
+fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
+    let row = |operation: &Operation| Row {
+        name: format!("{} {}", operation.service, operation.name),
+        cells: vec![
+            format!("{:.1}", operation.per_second),
+            percent(operation.errors),
+            time(operation.p50),
+            time(operation.p90),
+            time(operation.p99),
+        ],
+        tone: if operation.errors >= MANY_ERRORS { Tone::Alarm } else { Tone::Plain },
+    };
+    let heads = ["per s", "errors", "p50", "p90", "p99"];
+    table("operations", &heads, view.operations.iter().map(row), rows, width)
+}
+
+fn sinks_table(view: &View, width: usize, rows: usize) -> Vec<String> {
+    let row = |sink: &Sink| Row {
+        name: sink.name.clone(),
+        cells: vec![grouped(sink.delivered), grouped(sink.queued), grouped(sink.discarded)],
+        tone: if sink.discarded > 0 { Tone::Alarm } else { Tone::Plain },
+    };
+    table("spans by sink", &["delivered", "queued", "discarded"], view.sinks.iter().map(row), rows, width)
+}
+
+fn kept_table(view: &View, width: usize, rows: usize) -> Vec<String> {
+    let mut lines = vec![String::new(), Tone::Strong.paint(&fit("kept last", width))];
+    for kept in view.kept.iter().take(rows) {
+        let rule = fit(&kept.rule, 14.max(columns_of(&kept.rule)).min(24));
+        lines.push(fit(&format!("{} {} {rule} {}", kept.id, fit_right(&time(kept.duration), 8), kept.entry), width));
+    }
+    lines
+}
+
+/// Rows for each section that has room for its heading and one row, the first sections before the
+/// last: in turn one more for each that still wants one, until none are left.
+fn share_out<const N: usize>(height: usize, wanted: [usize; N]) -> [Option<usize>; N] {
+    let sections = N.min(height / (HEADING + 1));
+    let mut left = height - sections * HEADING;
+    let mut given = [0; N];
+    while left > 0 && given[..sections] != wanted[..sections] {
+        for (given, wanted) in given.iter_mut().zip(wanted).take(sections) {
+            if *given < wanted && left > 0 {
+                *given += 1;
+                left -= 1;
+            }
+        }
+    }
+    std::array::from_fn(|section| (section < sections).then_some(given[section]))
+}
+
+fn ring_share(ring: &Ring) -> f64 {
+    if ring.bytes == 0 { 0.0 } else { (ring.bytes_used as f64 / ring.bytes as f64).min(1.0) }
+}
+
+/// `1,234,567`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", grouped(bytes.div_ceil(1 << 20)))
+}
+
+/// Whole seconds: `5 s`, `2 min 5 s`.
+fn age(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+/// Two or three digits: `812 µs`, `31 ms`, `1.24 s`, and whole seconds from ten on.
+fn time(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        10_000..1_000_000 => format!("{} ms", micros / 1_000),
+        1_000_000..10_000_000 => format!("{:.2} s", duration.as_secs_f64()),
+        _ => age(duration),
+    }
+}

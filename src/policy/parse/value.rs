@@ -1,0 +1,171 @@
+//! What a field is compared with: patterns, ranges, attribute values.
+
+use super::super::renamed;
+use crate::trace::question::{Pattern, Range, ValuePattern, ValueTest};
+use crate::yaml::{Meaning, Node, Reader, Value, number};
+
+/// `{ at_least: 500ms, below: 2s }` in nanoseconds.
+pub(super) fn durations(reader: &mut Reader, node: &Node, what: &str) -> Option<Range<u64>> {
+    if let Value::Scalar(scalar) = &node.value {
+        let example = match number(&scalar.text) {
+            Some(_) => format!("{}ms", scalar.text),
+            None => scalar.text.clone(),
+        };
+        return not_a_range(reader, node, what, &format!("write `{{ at_least: {example} }}`"));
+    }
+    range(reader, node, what, |reader, node, what| reader.duration(node, what).map(|d| d.as_nanos() as u64))
+}
+
+/// `{ at_least: 100, below: 1000 }`.
+pub(super) fn counts(reader: &mut Reader, node: &Node, what: &str) -> Option<Range<u64>> {
+    if let Value::Scalar(scalar) = &node.value {
+        return not_a_range(reader, node, what, &format!("write `{{ at_least: {} }}`", scalar.text));
+    }
+    range(reader, node, what, |reader, node, what| reader.integer(node, what, 0..=u64::from(u32::MAX)))
+}
+
+fn not_a_range<T>(reader: &mut Reader, node: &Node, what: &str, help: &str) -> Option<T> {
+    reader.error("P05", node.span, format!("{what} is compared with a range"), "this is a single value").help(help);
+    None
+}
+
+fn range<T: PartialOrd + Copy>(
+    reader: &mut Reader,
+    node: &Node,
+    what: &str,
+    bound: impl Fn(&mut Reader, &Node, &str) -> Option<T>,
+) -> Option<Range<T>> {
+    let map = reader.map(node, what, &["at_least", "below"])?;
+    let mut get = |key: &str| match map.get(key) {
+        None => Some(None),
+        Some(node) => bound(reader, node, &format!("`{key}`")).map(Some),
+    };
+    let (at_least, below) = (get("at_least"), get("below"));
+    let range = Range { at_least: at_least?, below: below? };
+    match (range.at_least, range.below) {
+        (None, None) => {
+            let help = "write `at_least:` (the bound belongs to it), `below:` (it does not), or both";
+            reader.error("P05", node.span, format!("the range of {what} has no bound"), "no bound").help(help);
+            None
+        }
+        (Some(low), Some(high)) if low >= high => {
+            let help = "`at_least` must be smaller than `below`";
+            reader.error("P05", node.span, format!("the range of {what} is empty"), "no value is in it").help(help);
+            None
+        }
+        _ => Some(range),
+    }
+}
+
+/// One text or pattern, or a list of them.
+pub(super) fn patterns(reader: &mut Reader, node: &Node, what: &str) -> Option<Vec<Pattern>> {
+    let items = reader.one_or_more(node, what)?;
+    let patterns: Vec<Option<Pattern>> = items.iter().map(|item| pattern(reader, item, what)).collect();
+    patterns.into_iter().collect()
+}
+
+fn pattern(reader: &mut Reader, node: &Node, what: &str) -> Option<Pattern> {
+    match &node.value {
+        Value::Map(_) => {
+            let map = reader.map(node, what, &["matches"])?;
+            let node = reader.require(&map, "matches", what)?;
+            regex(reader, node).map(Pattern::Regex)
+        }
+        _ => reader.text(node, what).map(exact_or_glob),
+    }
+}
+
+/// `*` makes a glob, quoted or not; `matches:` can speak of the character itself.
+fn exact_or_glob(text: &str) -> Pattern {
+    if text.contains('*') { Pattern::Glob(text.to_owned()) } else { Pattern::Exact(text.to_owned()) }
+}
+
+/// One expression may not take more memory than this when compiled.
+const REGEX_SIZE_MAX: usize = 1 << 20;
+
+fn regex(reader: &mut Reader, node: &Node) -> Option<regex::bytes::Regex> {
+    let text = reader.text(node, "`matches`")?;
+    match regex::bytes::RegexBuilder::new(text).size_limit(REGEX_SIZE_MAX).build() {
+        Ok(regex) => Some(regex),
+        Err(error) => {
+            let error = error.to_string();
+            // The last line says what is wrong; those before repeat the expression.
+            let problem = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            reader
+                .error("P07", node.span, format!("this regular expression cannot be used: {problem}"), problem)
+                .help("the syntax is that of the Rust crate `regex`: no look-around, no back-references");
+            None
+        }
+    }
+}
+
+/// What the attribute `key` must be: `exists:`, or one or several alternatives.
+pub(super) fn value_test(reader: &mut Reader, key: &str, node: &Node) -> Option<ValueTest> {
+    if let Value::Map(entries) = &node.value
+        && entries.iter().any(|entry| entry.key == "exists")
+    {
+        let map = reader.map(node, "a value with `exists`", &["exists"])?;
+        return reader.bool(map.get("exists")?, "`exists`").map(ValueTest::Exists);
+    }
+    let items = match &node.value {
+        Value::List(_) => reader.one_or_more(node, &format!("`{key}`"))?,
+        _ => std::slice::from_ref(node),
+    };
+    let values: Vec<Option<ValuePattern>> = items.iter().map(|item| value(reader, key, item)).collect();
+    values.into_iter().collect::<Option<Vec<_>>>().map(ValueTest::OneOf)
+}
+
+fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
+    match &node.value {
+        Value::Scalar(scalar) => match scalar.meaning() {
+            Meaning::Bool(value) => Some(ValuePattern::Bool(value)),
+            Meaning::Number(value) => Some(ValuePattern::Number(value)),
+            Meaning::Text(text) => {
+                warn_of_text(reader, key, node, text);
+                Some(ValuePattern::Text(exact_or_glob(text)))
+            }
+            Meaning::Null => {
+                reader
+                    .error("P16", node.span, format!("`{key}` has no value"), "nothing here")
+                    .help(format!("write `{key}: {{ exists: true }}` if any value will do, `\"\"` for an empty text"));
+                None
+            }
+        },
+        Value::Map(entries) if entries.iter().any(|entry| entry.key == "matches") => {
+            let map = reader.map(node, "a value with `matches`", &["matches"])?;
+            regex(reader, map.get("matches")?).map(|regex| ValuePattern::Text(Pattern::Regex(regex)))
+        }
+        Value::Map(entries) if entries.iter().any(|entry| ["at_least", "below"].contains(&entry.key.as_str())) => {
+            range(reader, node, &format!("`{key}`"), numeric_bound).map(ValuePattern::Range)
+        }
+        Value::Refused => None,
+        _ => {
+            reader
+                .error("P16", node.span, format!("`{key}` cannot be compared with this"), "not a value")
+                .help("write a value, a list of values, or one of `matches:`, `at_least:`, `below:`, `exists:`");
+            None
+        }
+    }
+}
+
+fn numeric_bound(reader: &mut Reader, node: &Node, what: &str) -> Option<f64> {
+    match reader.scalar(node, what)?.meaning() {
+        Meaning::Number(value) => Some(value),
+        _ => reader.unreadable(node, what, "is not a number", "attributes are compared with numbers without a unit"),
+    }
+}
+
+/// A text never equals a number, so `"500"` for a status code matches nothing.
+fn warn_of_text(reader: &mut Reader, key: &str, node: &Node, text: &str) {
+    let help = match number(text) {
+        Some(_) => format!("write it without quotes: `{key}: {text}`"),
+        None if text.starts_with(|c: char| c.is_ascii_digit()) && text.contains('*') => {
+            "write a range, like `{ at_least: 500, below: 600 }`".to_owned()
+        }
+        None => return,
+    };
+    if renamed::is_numeric(key) {
+        let title = format!("`{key}` is a number, and this is a text");
+        reader.warn("P13", node.span, title, "a text never equals a number").help(help);
+    }
+}

@@ -1,0 +1,167 @@
+//! What is allowed, but probably not what the author wants: P11, a rule that can never match, and P12, a
+//! `next` that leads to an unlimited `keep: all`.
+//!
+//! Both compare rules without knowing any trace, so they speak only when it is plain.
+
+use super::condition::{Atom, When};
+use super::parse::WrittenRule;
+use super::{Keep, Then, pattern};
+use crate::trace::Status;
+use crate::trace::question::{Condition, Range, Scope, Test, ValuePattern, ValueTest};
+use crate::yaml::Reader;
+
+pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule]) {
+    for (at, rule) in rules.iter().enumerate() {
+        warn_if_never_reached(reader, rule, &rules[..at]);
+        warn_if_next_is_unlimited(reader, rule, &rules[at + 1..]);
+    }
+}
+
+fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule]) {
+    let unlimited: Vec<&WrittenRule> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
+    let taker_of = |case: &Case<'_>| {
+        unlimited.iter().find(|taker| cases(&taker.when).iter().any(|taken| case.is_within(taken))).copied()
+    };
+    let takers: Option<Vec<&WrittenRule>> = cases(&rule.when).iter().map(taker_of).collect();
+    let Some(taker) = takers.and_then(|takers| takers.first().copied()) else { return };
+    let title = format!("rule `{}` can never match", rule.name);
+    let takes = if taker.when.is_empty() { "takes every trace" } else { "takes all that this rule matches" };
+    reader
+        .warn("P11", rule.span, title, format!("move it above `{}`", taker.name))
+        .other(taker.span, format!("{takes}, and has no limit"));
+}
+
+fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {
+    let Some(limited) = rule.limited.filter(|limited| limited.then == Then::Next) else { return };
+    let mine = cases(&rule.when);
+    let meets = |other: &&WrittenRule| {
+        let theirs = cases(&other.when);
+        mine.iter().any(|mine| theirs.iter().any(|theirs| !mine.excludes(theirs)))
+    };
+    let is_unlimited = |other: &&WrittenRule| other.keep == Keep::All && other.limited.is_none();
+    let Some(other) = later.iter().filter(is_unlimited).find(meets) else { return };
+    let title = format!("the limit of `{}` does not bound what is kept", rule.name);
+    let rate = limited.limit.rate;
+    reader
+        .warn("P12", rule.span, title, format!("beyond {rate}, later rules decide"))
+        .other(other.span, "keeps all that it matches, without a limit")
+        .help(format!("give `{}` a limit if the number of kept traces must be bounded", other.name));
+}
+
+/// One way in which a rule can match: all atoms hold, and none of the negated groups.
+#[derive(Clone, Default)]
+struct Case<'a> {
+    atoms: Vec<&'a Atom>,
+    nots: Vec<&'a When>,
+}
+
+/// Every way in which `when` can hold.
+fn cases(when: &When) -> Vec<Case<'_>> {
+    let base = Case { atoms: when.all.iter().collect(), nots: when.not.iter().map(|not| not.as_ref()).collect() };
+    if when.any_of.is_empty() {
+        return vec![base];
+    }
+    let mut all = Vec::new();
+    for branch in when.any_of.iter().flat_map(cases) {
+        all.push(Case {
+            atoms: base.atoms.iter().copied().chain(branch.atoms).collect(),
+            nots: base.nots.iter().copied().chain(branch.nots).collect(),
+        });
+    }
+    all
+}
+
+impl Case<'_> {
+    /// Whatever this case matches, `wide` matches.
+    fn is_within(&self, wide: &Case<'_>) -> bool {
+        wide.atoms.iter().all(|wide| self.atoms.iter().any(|narrow| implies(narrow, wide)))
+            && wide.nots.iter().all(|not| self.nots.contains(not))
+    }
+
+    /// No trace matches both.
+    fn excludes(&self, other: &Case<'_>) -> bool {
+        self.atoms.iter().any(|mine| other.atoms.iter().any(|theirs| contradict(mine, theirs)))
+    }
+}
+
+/// Every trace for which `narrow` holds is one for which `wide` holds.
+fn implies(narrow: &Atom, wide: &Atom) -> bool {
+    match (narrow, wide) {
+        (Atom::Failed(true), Atom::Error(true)) | (Atom::Error(false), Atom::Failed(false)) => true,
+        (Atom::Duration(narrow), Atom::Duration(wide)) => is_within(narrow, wide),
+        (Atom::Envelope(narrow), Atom::Envelope(wide)) => is_within(narrow, wide),
+        (Atom::SpanCount(narrow), Atom::SpanCount(wide)) => is_within(narrow, wide),
+        (Atom::Incomplete(narrow), Atom::Incomplete(wide)) => narrow.is_within(*wide),
+        (Atom::Span(narrow), Atom::Span(wide)) => span_implies(narrow, wide),
+        (Atom::Span(narrow), Atom::Error(true)) => narrow.tests.contains(&Test::Status(vec![Status::Error])),
+        _ => narrow == wide,
+    }
+}
+
+fn contradict(a: &Atom, b: &Atom) -> bool {
+    match (a, b) {
+        (Atom::Error(a), Atom::Error(b)) | (Atom::Failed(a), Atom::Failed(b)) => a != b,
+        (Atom::Failed(true), Atom::Error(false)) | (Atom::Error(false), Atom::Failed(true)) => true,
+        (Atom::Duration(a), Atom::Duration(b)) => is_apart(a, b),
+        (Atom::Envelope(a), Atom::Envelope(b)) => is_apart(a, b),
+        (Atom::SpanCount(a), Atom::SpanCount(b)) => is_apart(a, b),
+        (Atom::Incomplete(a), Atom::Incomplete(b)) => a.is_disjoint(*b),
+        _ => false,
+    }
+}
+
+fn is_within<T: PartialOrd + Copy>(narrow: &Range<T>, wide: &Range<T>) -> bool {
+    let low = wide.at_least.is_none_or(|wide| narrow.at_least.is_some_and(|narrow| narrow >= wide));
+    let high = wide.below.is_none_or(|wide| narrow.below.is_some_and(|narrow| narrow <= wide));
+    low && high
+}
+
+fn is_apart<T: PartialOrd + Copy>(a: &Range<T>, b: &Range<T>) -> bool {
+    let ends_before =
+        |a: &Range<T>, b: &Range<T>| matches!((a.below, b.at_least), (Some(end), Some(start)) if end <= start);
+    ends_before(a, b) || ends_before(b, a)
+}
+
+/// The root is the entry where there is one, and both are some span.
+fn span_implies(narrow: &Condition, wide: &Condition) -> bool {
+    let scope = matches!(
+        (narrow.scope, wide.scope),
+        (_, Scope::Any) | (Scope::Entry | Scope::Root, Scope::Entry) | (Scope::Root, Scope::Root)
+    );
+    scope && wide.tests.iter().all(|wide| narrow.tests.iter().any(|narrow| test_implies(narrow, wide)))
+}
+
+fn test_implies(narrow: &Test, wide: &Test) -> bool {
+    match (narrow, wide) {
+        (Test::Service(narrow), Test::Service(wide))
+        | (Test::Name(narrow), Test::Name(wide))
+        | (Test::Event(narrow), Test::Event(wide)) => pattern::covers(wide, narrow),
+        (Test::Kind(narrow), Test::Kind(wide)) => narrow.iter().all(|kind| wide.contains(kind)),
+        (Test::Status(narrow), Test::Status(wide)) => narrow.iter().all(|status| wide.contains(status)),
+        (Test::Duration(narrow), Test::Duration(wide)) => is_within(narrow, wide),
+        (Test::Attribute { keys: a, values: narrow }, Test::Attribute { keys: b, values: wide })
+        | (Test::Resource { keys: a, values: narrow }, Test::Resource { keys: b, values: wide }) => {
+            a.iter().all(|key| b.contains(key)) && values_imply(narrow, wide)
+        }
+        _ => narrow == wide,
+    }
+}
+
+fn values_imply(narrow: &ValueTest, wide: &ValueTest) -> bool {
+    match (narrow, wide) {
+        (ValueTest::OneOf(_), ValueTest::Exists(true)) => true,
+        (ValueTest::OneOf(narrow), ValueTest::OneOf(wide)) => {
+            narrow.iter().all(|narrow| wide.iter().any(|wide| value_implies(narrow, wide)))
+        }
+        _ => narrow == wide,
+    }
+}
+
+fn value_implies(narrow: &ValuePattern, wide: &ValuePattern) -> bool {
+    match (narrow, wide) {
+        (ValuePattern::Text(narrow), ValuePattern::Text(wide)) => pattern::covers_one(wide, narrow),
+        (ValuePattern::Number(number), ValuePattern::Range(range)) => range.contains(*number),
+        (ValuePattern::Range(narrow), ValuePattern::Range(wide)) => is_within(narrow, wide),
+        _ => narrow == wide,
+    }
+}

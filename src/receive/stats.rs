@@ -1,0 +1,147 @@
+//! Counts what happened at the door, by signal and outcome. It does not count spans.
+
+use super::admission::Admission;
+use crate::trace::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Taken whole by the intake, perhaps with a `partial_success`.
+    Accepted,
+    /// No room for its bytes: the client sends it again.
+    Refused,
+    /// Larger than `max_request`.
+    TooLarge,
+    /// Not an OTLP request.
+    Malformed,
+    /// An encoding or content type that is not spoken here.
+    Unsupported,
+    /// Has been through this process before.
+    Looped,
+    /// Its body did not arrive in time.
+    TimedOut,
+    /// The peer went away in the middle of it.
+    Aborted,
+    /// A defect of ours: a panic, which cost this request its answer.
+    Panicked,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 9] = [
+        Outcome::Accepted,
+        Outcome::Refused,
+        Outcome::TooLarge,
+        Outcome::Malformed,
+        Outcome::Unsupported,
+        Outcome::Looped,
+        Outcome::TimedOut,
+        Outcome::Aborted,
+        Outcome::Panicked,
+    ];
+
+    /// As a metric label.
+    pub fn word(self) -> &'static str {
+        ["accepted", "refused", "too_large", "malformed", "unsupported", "looped", "timed_out", "aborted", "panicked"]
+            [self as usize]
+    }
+}
+
+type BySignal<T> = [[T; Outcome::ALL.len()]; Signal::ALL.len()];
+
+#[derive(Default)]
+pub(super) struct Counters {
+    requests: BySignal<AtomicU64>,
+    bytes: BySignal<AtomicU64>,
+    pub unrouted: AtomicU64,
+    pub connections_open: AtomicU64,
+    pub connections_refused: AtomicU64,
+}
+
+impl Counters {
+    fn record(&self, signal: Signal, outcome: Outcome, bytes: u64) {
+        self.requests[signal as usize][outcome as usize].fetch_add(1, Relaxed);
+        self.bytes[signal as usize][outcome as usize].fetch_add(bytes, Relaxed);
+    }
+}
+
+/// One request on its way to being counted. Dropped without an outcome, as when the peer resets the
+/// stream and the server drops the request's future, it counts as aborted.
+pub(super) struct Tally<'a> {
+    counters: &'a Counters,
+    signal: Signal,
+    outcome: Outcome,
+    /// The best that is known of the request's size: declared, then arrived, then decompressed.
+    pub bytes: usize,
+}
+
+impl<'a> Tally<'a> {
+    pub fn begin(counters: &'a Counters, signal: Signal) -> Tally<'a> {
+        Tally { counters, signal, outcome: Outcome::Aborted, bytes: 0 }
+    }
+
+    pub fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        let outcome = if std::thread::panicking() { Outcome::Panicked } else { self.outcome };
+        self.counters.record(self.signal, outcome, self.bytes as u64);
+    }
+}
+
+/// What the receiver did since it started, and what it holds now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    requests: BySignal<u64>,
+    bytes: BySignal<u64>,
+    /// Requests for a path or method that is no OTLP endpoint.
+    pub unrouted: u64,
+    /// Gauge: bytes of request bodies held now.
+    pub in_flight_bytes: u64,
+    /// Gauge: bytes of empty buffers kept for the next requests.
+    pub pooled_bytes: u64,
+    /// Gauge: connections open now, on both listeners.
+    pub connections_open: u64,
+    /// Connections closed at once because their listener had `connections` of them.
+    pub connections_refused: u64,
+}
+
+impl Stats {
+    /// Requests of a signal that ended so.
+    pub fn requests(&self, signal: Signal, outcome: Outcome) -> u64 {
+        self.requests[signal as usize][outcome as usize]
+    }
+
+    /// Their bytes: decompressed where the body was read whole, else as declared by the client.
+    pub fn bytes(&self, signal: Signal, outcome: Outcome) -> u64 {
+        self.bytes[signal as usize][outcome as usize]
+    }
+}
+
+/// Reads the receiver's counters, also while it serves and after it has ended.
+#[derive(Clone)]
+pub struct StatsReader {
+    pub(super) counters: Arc<Counters>,
+    pub(super) admission: Arc<Admission>,
+}
+
+impl StatsReader {
+    pub fn read(&self) -> Stats {
+        let load = |table: &BySignal<AtomicU64>| table.each_ref().map(|row| row.each_ref().map(|n| n.load(Relaxed)));
+        let counters = &*self.counters;
+        Stats {
+            requests: load(&counters.requests),
+            bytes: load(&counters.bytes),
+            unrouted: counters.unrouted.load(Relaxed),
+            in_flight_bytes: self.admission.held() as u64,
+            pooled_bytes: self.admission.pooled() as u64,
+            connections_open: counters.connections_open.load(Relaxed),
+            connections_refused: counters.connections_refused.load(Relaxed),
+        }
+    }
+}

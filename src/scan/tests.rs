@@ -1,0 +1,283 @@
+use super::*;
+use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status as SpanStatus, span};
+use proptest::prelude::*;
+use prost::Message;
+
+const SPAN_MAX: u32 = 1 << 20;
+
+fn no_questions() -> Questions {
+    Questions::compile(&[], &[], 1).expect("none")
+}
+
+fn scan(body: &[u8], questions: &Questions) -> Result<Scan, Malformed> {
+    let mut scan = Scan::new(Keyed::new(7));
+    scan.read(body, questions, SPAN_MAX)?;
+    Ok(scan)
+}
+
+fn attribute(key: &str, value: any_value::Value) -> KeyValue {
+    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
+}
+
+fn text(value: &str) -> any_value::Value {
+    any_value::Value::StringValue(value.into())
+}
+
+fn plain_span() -> Span {
+    Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        name: "GET /".into(),
+        kind: 2,
+        start_time_unix_nano: 1_000,
+        end_time_unix_nano: 5_000,
+        ..Default::default()
+    }
+}
+
+fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource {
+                attributes: vec![attribute("service.name", text(service))],
+                ..Default::default()
+            }),
+            scope_spans: vec![ScopeSpans { spans, ..Default::default() }],
+            schema_url: "https://example.test/1".into(),
+        }],
+    }
+}
+
+fn facts_of(span: Span, tests: Vec<Test>) -> bool {
+    let questions = Questions::compile(&[Condition { scope: Scope::Any, tests }], &[], 1).expect("few");
+    let body = request("shop", vec![span]).encode_to_vec();
+    scan(&body, &questions).expect("well formed").spans[0].facts.has(0)
+}
+
+#[test]
+fn a_span_is_read_in_place() {
+    let body = request("shop", vec![plain_span()]).encode_to_vec();
+    let scan = scan(&body, &no_questions()).unwrap();
+    let span = scan.spans[0];
+    assert_eq!(span.raw.of(&body), plain_span().encode_to_vec());
+    assert_eq!((span.name.of(&body), span.kind, span.standing), (b"GET /".as_slice(), Kind::Server, Standing::Root));
+    assert_eq!((span.start, span.duration()), (1_000, 4_000));
+    assert_eq!(scan.resources[0].service.of(&body), b"shop");
+}
+
+#[test]
+fn bad_ids_cost_the_span_alone() {
+    let bad = [
+        Span { trace_id: vec![0; 16], ..plain_span() },
+        Span { trace_id: vec![1; 8], ..plain_span() },
+        Span { span_id: vec![0; 8], ..plain_span() },
+        Span { span_id: vec![], ..plain_span() },
+        Span { parent_span_id: vec![1; 4], ..plain_span() },
+    ];
+    let spans = bad.into_iter().chain([plain_span()]).collect();
+    let scan = scan(&request("shop", spans).encode_to_vec(), &no_questions()).unwrap();
+    assert_eq!((scan.spans.len(), scan.rejected), (1, Rejected { bad_id: 5, ..Default::default() }));
+}
+
+#[test]
+fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
+    let mut bad = plain_span().encode_to_vec();
+    bad.extend([0x28, 0x01]); // name (5) as a varint
+    let mut scope = Vec::new();
+    wire::put_bytes(&mut scope, 2, &bad);
+    wire::put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
+    let (mut resource, mut body) = (Vec::new(), Vec::new());
+    wire::put_bytes(&mut resource, 2, &scope);
+    wire::put_bytes(&mut body, 1, &resource);
+    let walked = scan(&body, &no_questions()).unwrap();
+    assert_eq!((walked.spans.len(), walked.rejected.malformed), (1, 1));
+    for end in 1..body.len() {
+        assert!(scan(&body[..end], &no_questions()).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn entries_are_remote_children_and_orphans() {
+    let child = |flags: u32, kind: i32| Span { parent_span_id: vec![9; 8], flags, kind, ..plain_span() };
+    let standing =
+        |spans: Vec<Span>| scan(&request("s", spans).encode_to_vec(), &no_questions()).unwrap().spans[0].standing;
+    assert_eq!(standing(vec![child(0x300, 1)]), Standing::Entry);
+    assert_eq!(standing(vec![child(0x100, 2)]), Standing::Inner);
+    assert_eq!(standing(vec![child(0, 2)]), Standing::Entry);
+    assert_eq!(standing(vec![child(0, 3)]), Standing::Inner);
+    let parent = Span { span_id: vec![9; 8], ..plain_span() };
+    assert_eq!(standing(vec![child(0, 5), parent]), Standing::Inner);
+    let zero_parent = Span { parent_span_id: vec![0; 8], ..plain_span() };
+    assert_eq!(standing(vec![zero_parent]), Standing::Root);
+}
+
+#[test]
+fn a_split_resource_and_a_late_schema_url_are_one_header() {
+    let resource =
+        |key: &str, value: &str| Resource { attributes: vec![attribute(key, text(value))], ..Default::default() };
+    let mut message = Vec::new();
+    wire::put_bytes(&mut message, 1, &resource("a", "b").encode_to_vec());
+    let spans = ScopeSpans { spans: vec![plain_span()], ..Default::default() };
+    wire::put_bytes(&mut message, 2, &spans.encode_to_vec());
+    wire::put_bytes(&mut message, 1, &resource("service.name", "late").encode_to_vec());
+    wire::put_bytes(&mut message, 3, b"url");
+    let mut body = Vec::new();
+    wire::put_bytes(&mut body, 1, &message);
+    let scan = scan(&body, &no_questions()).unwrap();
+    assert_eq!(scan.resources[0].service.of(&body), b"late");
+    let header = ResourceSpans::decode(scan.resources[0].header.of(&scan.arena)).unwrap();
+    assert_eq!(header.resource.unwrap().attributes.len(), 2);
+    assert_eq!((header.schema_url.as_str(), header.scope_spans.len()), ("url", 0));
+}
+
+#[test]
+fn attributes_match_by_value_and_type() {
+    let with = |value: any_value::Value| Span { attributes: vec![attribute("k", value)], ..plain_span() };
+    let one_of = |pattern: ValuePattern| {
+        vec![Test::Attribute { keys: vec!["old".into(), "k".into()], values: ValueTest::OneOf(vec![pattern]) }]
+    };
+    let glob = || one_of(ValuePattern::Text(Pattern::Glob("GET /a*".into())));
+    assert!(facts_of(with(text("GET /a/b")), glob()));
+    assert!(!facts_of(with(text("GET /b")), glob()));
+    let range = || one_of(ValuePattern::Range(Range { at_least: Some(500.0), below: Some(600.0) }));
+    assert!(facts_of(with(any_value::Value::IntValue(500)), range()));
+    assert!(facts_of(with(any_value::Value::DoubleValue(599.9)), range()));
+    assert!(!facts_of(with(any_value::Value::IntValue(600)), range()));
+    assert!(!facts_of(with(text("500")), range()));
+    let array = any_value::Value::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue {
+        values: vec![AnyValue { value: Some(text("x")) }, AnyValue { value: Some(text("GET /a")) }],
+    });
+    assert!(facts_of(with(array), glob()));
+    let exists = |there| vec![Test::Attribute { keys: vec!["k".into()], values: ValueTest::Exists(there) }];
+    assert!(facts_of(with(text("")), exists(true)) && !facts_of(plain_span(), exists(true)));
+    assert!(facts_of(plain_span(), exists(false)) && !facts_of(with(text("")), exists(false)));
+}
+
+#[test]
+fn tests_of_one_condition_hold_on_the_same_span() {
+    let error = Span { status: Some(SpanStatus { code: 2, ..Default::default() }), ..plain_span() };
+    let tests = || vec![Test::Status(vec![Status::Error]), Test::Name(vec![Pattern::Exact("GET /".into())])];
+    assert!(facts_of(error.clone(), tests()));
+    assert!(!facts_of(Span { name: "other".into(), ..error }, tests()));
+    assert!(!facts_of(plain_span(), tests()));
+    let event = span::Event { name: "exception".into(), ..Default::default() };
+    let exception = || vec![Test::Event(vec![Pattern::Exact("exception".into())])];
+    assert!(facts_of(Span { events: vec![event], ..plain_span() }, exception()));
+    assert!(!facts_of(plain_span(), exception()));
+    assert!(facts_of(plain_span(), vec![]), "a condition without tests holds for every span");
+}
+
+#[test]
+fn a_stored_span_answers_a_new_question() {
+    let tests = vec![Test::Service(vec![Pattern::Exact("shop".into())]), Test::Kind(vec![Kind::Server])];
+    let questions = Questions::compile(&[Condition { scope: Scope::Any, tests }], &[], 2).unwrap();
+    let body = request("shop", vec![plain_span()]).encode_to_vec();
+    let walked = scan(&body, &no_questions()).unwrap();
+    let header = walked.resources[0].header.of(&walked.arena);
+    let facts = facts_again(header, walked.spans[0].raw.of(&body), &questions, &Keyed::new(7));
+    assert!(facts.has(0));
+}
+
+#[test]
+fn dimensions_come_from_the_span_then_from_the_resource() {
+    let dimensions = ["service.name".to_owned(), "k".to_owned(), "n".to_owned()];
+    let questions = Questions::compile(&[], &dimensions, 1).unwrap();
+    let own = Span { attributes: vec![attribute("n", any_value::Value::IntValue(7))], ..plain_span() };
+    let body = request("shop", vec![plain_span(), own.clone(), own]).encode_to_vec();
+    let walked = scan(&body, &questions).unwrap();
+    let read = |index: usize| dimensions_of(&walked, &body, index, &questions);
+    assert_eq!(read(0), [Some("shop".into()), None, None]);
+    assert_eq!(read(1), [Some("shop".into()), None, Some("7".into())]);
+    assert_ne!(walked.spans[0].series, walked.spans[1].series);
+    assert_eq!(walked.spans[1].series, walked.spans[2].series);
+}
+
+fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
+    dimensions(walked, body, &walked.spans[index], questions)
+}
+
+fn any_span() -> impl Strategy<Value = Span> {
+    let attributes = prop::collection::vec(("[a-c]", "[a-z]{0,9}"), 0..4);
+    let ids = (
+        prop::collection::vec(1u8.., 16),
+        prop::collection::vec(1u8.., 8),
+        prop::option::of(prop::collection::vec(1u8.., 8)),
+    );
+    (ids, "\\PC{0,12}", 0..7i32, any::<u64>(), any::<u64>(), attributes, 0..4i32, any::<u32>()).prop_map(
+        |((trace_id, span_id, parent), name, kind, start, end, attributes, code, flags)| Span {
+            trace_id,
+            span_id,
+            parent_span_id: parent.unwrap_or_default(),
+            name,
+            kind,
+            start_time_unix_nano: start,
+            end_time_unix_nano: end,
+            attributes: attributes.iter().map(|(key, value)| attribute(key, text(value))).collect(),
+            status: Some(SpanStatus { code, message: "m".into() }),
+            flags,
+            ..Default::default()
+        },
+    )
+}
+
+proptest! {
+    /// prost is the oracle: what it decodes, scan sees alike.
+    #[test]
+    fn scan_agrees_with_prost(spans in prop::collection::vec(any_span(), 0..6)) {
+        let body = request("shop", spans.clone()).encode_to_vec();
+        let walked = scan(&body, &no_questions()).unwrap();
+        prop_assert_eq!(walked.spans.len(), spans.len());
+        for (view, span) in walked.spans.iter().zip(&spans) {
+            prop_assert_eq!(&Span::decode(view.raw.of(&body)).unwrap(), span);
+            prop_assert_eq!(view.trace_id.0.as_slice(), &span.trace_id);
+            prop_assert_eq!(view.name.of(&body), span.name.as_bytes());
+            prop_assert_eq!(view.kind, Kind::from_wire(span.kind as u64));
+            prop_assert_eq!(view.status, Status::from_wire(span.status.as_ref().unwrap().code as u64));
+            prop_assert_eq!((view.start, view.end), (span.start_time_unix_nano, span.end_time_unix_nano));
+            prop_assert_eq!(view.standing == Standing::Root, span.parent_span_id.is_empty());
+            prop_assert!(check::check(check::Shape::Span, view.raw.of(&body)).is_ok());
+        }
+    }
+
+    /// Whatever prost accepts, scan accepts, and scan never reads past the end of anything.
+    #[test]
+    fn damaged_bytes_never_panic(spans in prop::collection::vec(any_span(), 1..3), at in any::<prop::sample::Index>(), byte: u8) {
+        let mut body = request("shop", spans).encode_to_vec();
+        let index = at.index(body.len());
+        body[index] = byte;
+        let walked = scan(&body, &no_questions());
+        if let Ok(decoded) = ExportTraceServiceRequest::decode(body.as_slice()) {
+            let walked = walked.expect("prost accepts it");
+            let total: usize = decoded.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum();
+            prop_assert_eq!(walked.spans.len() as u64 + walked.rejected.bad_id, total as u64);
+        }
+    }
+
+    #[test]
+    fn the_check_agrees_with_prost(span in any_span(), at in any::<prop::sample::Index>(), byte: u8) {
+        let mut bytes = span.encode_to_vec();
+        let index = at.index(bytes.len());
+        bytes[index] = byte;
+        prop_assert_eq!(check::check(check::Shape::Span, &bytes).is_ok(), Span::decode(bytes.as_slice()).is_ok());
+    }
+
+    #[test]
+    fn splicing_changes_the_tracestate_and_the_marks_alone(span in any_span()) {
+        use crate::trace::Threshold;
+        let mut marks = splice::Marks::default();
+        marks.add("tailkeep.rule", "r");
+        let weight = tracestate::Weight { threshold: Some(Threshold::ALL), randomness: None };
+        let mut old = span.clone();
+        old.attributes.push(attribute("tailkeep.rule", text("upstream")));
+        let mut out = Vec::new();
+        splice::splice(&old.encode_to_vec(), weight, Some(&marks), &mut out);
+        let mut expected = span;
+        expected.trace_state = "ot=th:0".into();
+        expected.attributes.push(attribute("tailkeep.rule", text("r")));
+        prop_assert_eq!(Span::decode(out.as_slice()).unwrap(), expected);
+    }
+}

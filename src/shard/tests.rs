@@ -1,0 +1,402 @@
+use super::*;
+use crate::ring::index::State;
+use crate::scan::tracestate::Sampling;
+use crate::shard::count::Spans;
+use crate::trace::{Reason, Threshold};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status as SpanStatus};
+use proptest::prelude::*;
+use prost::Message;
+use std::collections::BTreeMap;
+
+const ERRORS: RuleId = RuleId(10);
+const SHARE: RuleId = RuleId(11);
+
+/// Keeps traces with an error, keeps half of those whose id's first byte is odd, drops the rest.
+struct Errors;
+
+impl Judge for Errors {
+    fn judge(&self, case: &Case<'_>, trigger: Trigger, _: Tick) -> Verdict {
+        let half = Threshold::from_share(0.5);
+        let (decision, rule, threshold) = if case.summary.error() {
+            (Decision::KeepAll, ERRORS, Some(Threshold::ALL))
+        } else if case.id.0[0] % 2 == 0 {
+            (Decision::DropNone, RuleId::OTHERWISE, None)
+        } else if case.summary.randomness(case.id).0.passes(half) {
+            (Decision::KeepShare, SHARE, Some(half))
+        } else {
+            (Decision::DropShare, SHARE, None)
+        };
+        Verdict { decision, rule, policy: 1, threshold, trigger, charged: None }
+    }
+
+    fn may_change(&self, before: &Summary, after: &Summary) -> bool {
+        before.error() != after.error()
+    }
+
+    fn reason(&self, rule: RuleId) -> Reason {
+        if rule == ERRORS { Reason::Failed } else { Reason::Share }
+    }
+
+    fn wait(&self) -> Wait {
+        Wait { after_root: 60, idle: 120, longest: 300, settle: 300 }
+    }
+}
+
+/// A shard with simulated time, and everything that left it.
+struct Bench {
+    shard: Shard,
+    scan: Scan,
+    questions: Questions,
+    now: Tick,
+    out: Outbox,
+}
+
+impl Bench {
+    fn new(bytes: usize) -> Bench {
+        let keyed = Keyed::new(3);
+        let questions = Questions::compile(&[], &[], 1).expect("none");
+        let (shard, scan) = (Shard::new(bytes, keyed.clone()), Scan::new(keyed));
+        Bench { shard, scan, questions, now: 1, out: Outbox::default() }
+    }
+
+    fn with<R>(&mut self, act: impl FnOnce(&mut Shard, &Turn<'_, Errors>, &mut Scan, &mut Outbox) -> R) -> R {
+        let rules = RuleNames::default();
+        let turn = Turn { now: self.now, judge: &Errors, questions: &self.questions, rules: &rules };
+        act(&mut self.shard, &turn, &mut self.scan, &mut self.out)
+    }
+
+    fn send(&mut self, service: &str, spans: Vec<Span>) {
+        let body = request(service, spans).encode_to_vec();
+        self.with(|shard, turn, scan, out| {
+            scan.read(&body, turn.questions, shard.span_bytes_max()).expect("well formed");
+            let all: Vec<u32> = (0..scan.spans.len() as u32).collect();
+            let mut rest = all.as_slice();
+            while !rest.is_empty() {
+                let taken = shard.append(turn, scan, &body, rest, out);
+                rest = &rest[taken..];
+            }
+        });
+        self.check();
+    }
+
+    fn pass(&mut self, ticks: Tick) {
+        for _ in 0..ticks {
+            self.now += 1;
+            while self.with(|shard, turn, _, out| shard.tick(turn, out)) == Progress::More {
+                self.check();
+            }
+        }
+        self.check();
+    }
+
+    fn drain(&mut self) {
+        while self.with(|shard, turn, _, out| shard.drain(turn, out)) == Progress::More {}
+        self.check();
+        assert_eq!(self.totals().held, 0);
+        assert!(self.shard.index().is_empty());
+    }
+
+    fn totals(&self) -> Spans {
+        let mut sum = Spans::default();
+        self.shard.counts.services.iter().for_each(|spans| sum.add(spans));
+        sum
+    }
+
+    fn check(&self) {
+        assert!(self.shard.counts.services.iter().all(Spans::is_balanced), "{:?}", self.shard.counts.services);
+        assert_eq!(self.totals().kept, self.out.spans);
+    }
+
+    /// Spans that left, by trace.
+    fn left(&self) -> BTreeMap<Vec<u8>, Vec<Span>> {
+        let mut traces: BTreeMap<Vec<u8>, Vec<Span>> = BTreeMap::new();
+        let request = ExportTraceServiceRequest::decode(self.out.body.as_slice()).expect("what leaves is OTLP");
+        for span in request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans) {
+            traces.entry(span.trace_id.clone()).or_default().push(span);
+        }
+        traces
+    }
+
+    fn state(&self, trace: u8) -> Option<State> {
+        match self.shard.why(TraceId([trace; 16])) {
+            Why::InRing(entry) => Some(entry.state),
+            _ => None,
+        }
+    }
+}
+
+fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(service.into())) });
+    let attributes = vec![KeyValue { key: "service.name".into(), value, ..Default::default() }];
+    let resource = Some(Resource { attributes, ..Default::default() });
+    let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..Default::default() }] }
+}
+
+fn span(trace: u8, id: u8, parent: u8) -> Span {
+    Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![id; 8],
+        parent_span_id: if parent == 0 { vec![] } else { vec![parent; 8] },
+        name: format!("span {id}"),
+        kind: 1,
+        start_time_unix_nano: 1_000 + u64::from(id),
+        end_time_unix_nano: 2_000,
+        ..Default::default()
+    }
+}
+
+fn failed(span: Span) -> Span {
+    Span { status: Some(SpanStatus { code: 2, ..Default::default() }), ..span }
+}
+
+fn fat(span: Span, bytes: usize) -> Span {
+    let value = Some(AnyValue { value: Some(any_value::Value::BytesValue(vec![7; bytes])) });
+    Span { attributes: vec![KeyValue { key: "fat".into(), value, ..Default::default() }], ..span }
+}
+
+fn mark<'a>(spans: &'a [Span], key: &str) -> Vec<&'a str> {
+    let text = |attribute: &'a KeyValue| match &attribute.value.as_ref()?.value {
+        Some(any_value::Value::StringValue(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    spans.iter().flat_map(|span| &span.attributes).filter(|a| a.key == key).filter_map(text).collect()
+}
+
+/// Without what tailkeep adds, in a fixed order.
+fn stripped(mut spans: Vec<Span>) -> Vec<Span> {
+    for span in &mut spans {
+        span.attributes.retain(|attribute| !attribute.key.starts_with("tailkeep."));
+        span.trace_state.clear();
+    }
+    spans.sort_by_key(|span| span.span_id.clone());
+    spans
+}
+
+#[test]
+fn a_failed_trace_leaves_whole_six_seconds_after_its_root() {
+    let mut bench = Bench::new(8 << 20);
+    let spans = vec![span(2, 1, 0), failed(span(2, 2, 1)), span(2, 3, 2)];
+    bench.send("shop", spans.clone());
+    bench.send("shop", vec![span(4, 1, 0)]);
+    bench.pass(59);
+    assert!(bench.left().is_empty());
+    bench.pass(1);
+    let left = bench.left();
+    assert_eq!(left.len(), 1);
+    let trace = &left[&vec![2; 16]];
+    assert_eq!(mark(trace, "tailkeep.trigger"), ["root"]);
+    assert_eq!(mark(trace, "tailkeep.reason"), ["failed"]);
+    assert_eq!(trace[0].attributes.len(), 3, "the marks stand on the root alone");
+    assert!(trace.iter().all(|span| span.trace_state == "ot=th:0"));
+    assert_eq!(stripped(trace.clone()), spans);
+    assert_eq!(bench.state(4), Some(State::Dropped));
+    bench.drain();
+    assert_eq!(bench.totals(), Spans { accepted: 4, kept: 3, dropped: 1, ..Default::default() });
+}
+
+#[test]
+fn a_trace_without_an_entry_waits_until_it_is_idle_and_says_so() {
+    let mut bench = Bench::new(8 << 20);
+    bench.send("shop", vec![failed(span(2, 2, 1))]);
+    bench.pass(100);
+    bench.send("shop", vec![span(2, 3, 1)]);
+    bench.pass(119);
+    assert!(bench.left().is_empty());
+    bench.pass(1);
+    let left = bench.left();
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["no_entry"]);
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["idle"]);
+}
+
+#[test]
+fn an_endless_trace_is_judged_after_the_longest_wait() {
+    let mut bench = Bench::new(8 << 20);
+    for second in 0..40 {
+        let one = span(2, second + 2, 1);
+        bench.send("shop", vec![if second == 0 { failed(one) } else { one }]);
+        bench.pass(10);
+        assert_eq!(bench.left().is_empty(), second < 29, "at {second} s");
+    }
+}
+
+#[test]
+fn a_late_error_brings_a_dropped_trace_out_whole_and_once() {
+    let mut bench = Bench::new(8 << 20);
+    bench.send("shop", vec![span(2, 1, 0), span(2, 2, 1)]);
+    bench.pass(3000);
+    assert_eq!(bench.state(2), Some(State::Dropped));
+    bench.send("shop", vec![failed(span(2, 3, 1))]);
+    bench.pass(11);
+    bench.send("shop", vec![span(2, 4, 1)]);
+    bench.pass(11);
+    let left = bench.left();
+    assert_eq!(left[&vec![2; 16]].len(), 4);
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["late", "late"]);
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["late"], "only the second delivery is late");
+    assert!(
+        left[&vec![2; 16]].iter().all(|span| span.trace_state == "ot=th:0"),
+        "dropped by `none`: the weight is known"
+    );
+}
+
+#[test]
+fn a_share_is_delivered_when_it_has_settled_and_a_later_rescue_has_no_weight() {
+    let mut bench = Bench::new(8 << 20);
+    let random = |span: Span, low: u8| {
+        let mut id = vec![1; 16];
+        id[9..].fill(low);
+        Span { trace_id: id, ..span }
+    };
+    bench.send("shop", vec![random(span(1, 1, 0), 0xff), random(span(1, 1, 0), 0x00)]);
+    bench.pass(60 + 299);
+    assert!(bench.left().is_empty());
+    bench.pass(1);
+    let kept = bench.left().into_values().next().expect("the upper half of the ids");
+    assert_eq!(Sampling::read(kept[0].trace_state.as_bytes()).threshold, Some(Threshold::from_share(0.5)));
+    bench.send("shop", vec![random(failed(span(1, 2, 1)), 0x00)]);
+    bench.pass(11);
+    let left = bench.left();
+    assert_eq!(left.len(), 2);
+    assert!(left.values().next().unwrap().iter().all(|span| span.trace_state.is_empty()));
+}
+
+#[test]
+fn an_error_before_the_share_settles_makes_it_a_must_keep() {
+    let mut bench = Bench::new(8 << 20);
+    bench.send("shop", vec![span(1, 1, 0)]);
+    bench.pass(200);
+    bench.send("shop", vec![failed(span(1, 2, 1))]);
+    bench.pass(11);
+    let left = bench.left();
+    assert!(left[&vec![1; 16]].iter().all(|span| span.trace_state == "ot=th:0"));
+    assert_eq!(left[&vec![1; 16]].len(), 2);
+}
+
+#[test]
+fn equal_spans_leave_once_also_when_the_first_has_left() {
+    let mut bench = Bench::new(8 << 20);
+    bench.send("shop", vec![failed(span(2, 1, 0)), failed(span(2, 1, 0)), span(2, 2, 1)]);
+    bench.pass(60);
+    bench.send("shop", vec![span(2, 2, 1), span(2, 3, 1)]);
+    bench.pass(11);
+    assert_eq!(bench.left()[&vec![2; 16]].len(), 3);
+    assert_eq!(bench.totals().duplicate, 2);
+}
+
+#[test]
+fn when_memory_is_needed_the_oldest_are_judged_and_late_spans_still_follow() {
+    let mut bench = Bench::new(2 << 20);
+    bench.send("shop", vec![failed(fat(span(2, 1, 0), 20_000)), span(2, 2, 1)]);
+    for n in 0..200 {
+        bench.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
+    }
+    assert_eq!(bench.state(2), None);
+    let left = bench.left();
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["memory"]);
+    assert_eq!(left[&vec![2; 16]].len(), 2);
+    bench.send("shop", vec![span(2, 3, 1)]);
+    bench.pass(11);
+    let trace = &bench.left()[&vec![2; 16]];
+    assert_eq!((trace.len(), mark(trace, "tailkeep.incomplete")), (3, vec!["late"]));
+}
+
+#[test]
+fn a_trace_that_was_dropped_and_forgotten_is_marked_evicted() {
+    let mut bench = Bench::new(2 << 20);
+    bench.send("shop", vec![span(2, 1, 0)]);
+    bench.pass(60);
+    for n in 0..200 {
+        bench.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
+    }
+    assert!(matches!(bench.shard.why(TraceId([2; 16])), Why::Remembered(Remembered::Dropped { .. })));
+    bench.send("shop", vec![failed(span(2, 3, 1))]);
+    bench.pass(120);
+    let left = bench.left();
+    assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["evicted"]);
+    assert_eq!(left[&vec![2; 16]][0].trace_state, "", "its probability is not known");
+}
+
+#[test]
+fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
+    let mut bench = Bench::new(4 << 20);
+    bench.send("shop", vec![failed(span(2, 1, 0))]);
+    for n in 0..100 {
+        bench.send("shop", vec![fat(span(2, n, 1), 8_000)]);
+    }
+    let totals = bench.totals();
+    assert!(totals.over_limit > 50 && totals.held * 8_000 <= (4 << 20) / 16, "{totals:?}");
+    bench.pass(300);
+    assert_eq!(mark(&bench.left()[&vec![2; 16]], "tailkeep.incomplete"), ["limit"]);
+}
+
+#[test]
+fn a_trace_is_kept_by_its_id_without_a_weight() {
+    let mut bench = Bench::new(8 << 20);
+    bench.send("shop", vec![span(2, 1, 0)]);
+    bench.pass(1000);
+    assert!(bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
+    assert!(!bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([3; 16]))));
+    bench.pass(1);
+    let trace = &bench.left()[&vec![2; 16]];
+    assert_eq!((mark(trace, "tailkeep.rule"), trace[0].trace_state.as_str()), (vec!["api"], ""));
+}
+
+#[test]
+fn a_span_with_invalid_text_is_set_aside_and_the_rest_leaves() {
+    let mut bench = Bench::new(8 << 20);
+    let mut bad = failed(span(2, 2, 1)).encode_to_vec();
+    let name = bad.windows(4).position(|window| window == b"span").expect("its name");
+    bad[name] = 0xff;
+    let mut scope = Vec::new();
+    crate::scan::wire::put_bytes(&mut scope, 2, &bad);
+    crate::scan::wire::put_bytes(&mut scope, 2, &span(2, 1, 0).encode_to_vec());
+    let (mut resource, mut body) = (Vec::new(), Vec::new());
+    crate::scan::wire::put_bytes(&mut resource, 2, &scope);
+    crate::scan::wire::put_bytes(&mut body, 1, &resource);
+    bench.with(|shard, turn, scan, out| {
+        scan.read(&body, turn.questions, 1 << 20).expect("well framed");
+        assert_eq!(shard.append(turn, scan, &body, &[0, 1], out), 2);
+    });
+    bench.pass(60);
+    assert_eq!(bench.left()[&vec![2; 16]].len(), 1);
+    assert_eq!(bench.totals().invalid, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever comes in whatever order: nothing is lost or doubled without a counter that says so.
+    #[test]
+    fn spans_leave_once_and_failed_ones_always(
+        steps in prop::collection::vec((1u8..9, any::<bool>(), any::<bool>(), prop::sample::select(vec![10usize, 3_000, 20_000]), 0u32..40), 1..160),
+    ) {
+        let mut bench = Bench::new(2 << 20);
+        let mut failures: Vec<Span> = Vec::new();
+        let mut twice = 0;
+        for (n, (trace, error, again, bytes, ticks)) in steps.into_iter().enumerate() {
+            let id = n as u8 + 1;
+            let one = fat(span(trace, id, id / 2), bytes);
+            let one = if error && id % 5 == 0 { failed(one) } else { one };
+            failures.extend(one.status.is_some().then(|| one.clone()));
+            let spans = if again { vec![one.clone(), one] } else { vec![one] };
+            twice += u64::from(again);
+            bench.send(if trace % 2 == 0 { "a" } else { "b" }, spans);
+            bench.pass(ticks);
+        }
+        bench.drain();
+        let totals = bench.totals();
+        let left: Vec<Span> = bench.left().into_values().flatten().collect();
+        let mut ids: Vec<_> = left.iter().map(|span| (&span.trace_id, &span.span_id)).collect();
+        ids.sort();
+        ids.dedup();
+        prop_assert_eq!(ids.len() as u64, totals.kept, "no span left twice");
+        prop_assert!(totals.duplicate <= twice);
+        if totals.over_limit == 0 {
+            let left = stripped(left);
+            prop_assert!(failures.iter().all(|failure| left.contains(failure)), "a failed span stayed behind");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Work along the records of one trace, in pieces that fit under the lock.
+
+use super::count::Fate;
+use super::{Budget, Judge, Outbox, Shard, Turn, WORK_MAX};
+use crate::ring::index::Entry;
+use crate::ring::{Loc, Ring};
+use crate::scan::check::{Shape, check};
+use crate::scan::splice::{Marks, outline, splice};
+use crate::scan::tracestate::Weight;
+use crate::scan::wire::{put_bytes, put_bytes_header, varint_len};
+use crate::scan::{Questions, facts_again};
+use crate::trace::{Facts, Incomplete, RuleId, SpanId, Standing, TraceId};
+use std::collections::HashMap;
+
+/// What a walk is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Copy out the records that have not been handed over, oldest first.
+    Deliver,
+    /// Count the records of a dropped trace.
+    Count,
+    /// Answer the questions in force again.
+    Refresh,
+}
+
+/// A walk that may be interrupted. Records that arrive meanwhile are left to a later walk.
+#[derive(Debug)]
+pub(super) struct Walk {
+    slot: u32,
+    purpose: Purpose,
+    /// The trace is buried when nothing is left of it.
+    last: bool,
+    /// Started, and where it stands on the way from the newest record to the oldest.
+    next: Option<Loc>,
+    /// Records to copy out, newest first; those set aside are `NONE`.
+    gathered: Vec<Loc>,
+    /// Hash of a record's bytes to its place in `gathered`.
+    seen: HashMap<u64, usize>,
+    /// The span that will carry the marks, and its rank: the entry, else the earliest.
+    marked: Option<((bool, u64, SpanId), Loc)>,
+    marks: Option<Marks>,
+    /// The question set of a refresh.
+    questions: u32,
+}
+
+impl Walk {
+    pub fn new(slot: u32, purpose: Purpose) -> Walk {
+        Walk {
+            slot,
+            purpose,
+            last: false,
+            next: None,
+            gathered: Vec::new(),
+            seen: HashMap::new(),
+            marked: None,
+            marks: None,
+            questions: 0,
+        }
+    }
+
+    /// A walk after which the trace is buried.
+    pub fn last(slot: u32, purpose: Purpose) -> Walk {
+        Walk { last: true, ..Walk::new(slot, purpose) }
+    }
+}
+
+/// Spans of one scope, encoded as fields of a `ScopeSpans`.
+struct Group {
+    scope: Loc,
+    hash: u64,
+    resource_hash: u64,
+    spans: Vec<u8>,
+    valid: bool,
+}
+
+impl Shard {
+    /// Goes on with the walk at hand until it ends or the budget is spent.
+    pub(super) fn continue_walk<J: Judge>(&mut self, turn: &Turn<'_, J>, budget: &mut Budget, out: &mut Outbox) {
+        let Some(mut walk) = self.walk.take() else { return };
+        let ended = match walk.purpose {
+            Purpose::Deliver => self.gather(&mut walk, budget) && self.copy_out(turn, &mut walk, budget, out),
+            Purpose::Count => self.count_dropped(&mut walk, budget),
+            Purpose::Refresh => self.refresh(turn.questions, &mut walk, budget),
+        };
+        if !ended {
+            self.walk = Some(walk);
+            return;
+        }
+        let entry = self.index.entry_mut(walk.slot);
+        if walk.purpose == Purpose::Deliver {
+            entry.delivered = true;
+        }
+        // If spans came meanwhile the sweep finds the trace again.
+        if walk.last && entry.undelivered == 0 {
+            self.bury(turn, walk.slot);
+        }
+    }
+
+    /// The next record on the way to the oldest.
+    fn step(&self, walk: &mut Walk, budget: &mut Budget) -> Step {
+        let at = walk.next.unwrap_or(self.index.entry(walk.slot).newest);
+        walk.next = Some(at);
+        if at == Loc::NONE {
+            Step::End
+        } else if !budget.pay() {
+            Step::Pause
+        } else {
+            walk.next = Some(self.ring.read(at).previous);
+            Step::At(at)
+        }
+    }
+
+    /// True at the end.
+    fn count_dropped(&mut self, walk: &mut Walk, budget: &mut Budget) -> bool {
+        loop {
+            match self.step(walk, budget) {
+                Step::At(loc) if self.ring.read(loc).delivered => {}
+                Step::At(loc) => self.settle(walk.slot, loc, Fate::Dropped),
+                Step::Pause => return false,
+                Step::End => return true,
+            }
+        }
+    }
+
+    fn settle(&mut self, slot: u32, loc: Loc, fate: Fate) {
+        let service = self.ring.service_of(self.ring.read(loc).scope);
+        self.ring.set_delivered(loc);
+        let entry = self.index.entry_mut(slot);
+        entry.undelivered -= 1;
+        let rule = entry.verdict.map_or(RuleId::OTHERWISE, |verdict| verdict.rule);
+        self.counts.settle(service, fate, rule);
+    }
+
+    /// Collects what has not been handed over; equal records count once. True at the end.
+    fn gather(&mut self, walk: &mut Walk, budget: &mut Budget) -> bool {
+        loop {
+            let loc = match self.step(walk, budget) {
+                Step::At(loc) => loc,
+                Step::Pause => return false,
+                Step::End => return true,
+            };
+            let bytes = self.ring.bytes(loc);
+            let hash = self.keyed.hash(bytes);
+            let twin = walk.seen.get(&hash).copied();
+            if self.ring.read(loc).delivered {
+                // What is newer and equal is a repetition of what has left already.
+                if let Some(place) = twin {
+                    let newer = std::mem::replace(&mut walk.gathered[place], Loc::NONE);
+                    walk.seen.remove(&hash);
+                    walk.marked = walk.marked.filter(|(_, marked)| *marked != newer);
+                    self.settle(walk.slot, newer, Fate::Duplicate);
+                }
+            } else if twin.is_some() {
+                self.settle(walk.slot, loc, Fate::Duplicate);
+            } else if check(Shape::Span, bytes).is_err() {
+                self.settle(walk.slot, loc, Fate::Invalid);
+            } else {
+                self.rank(walk, loc);
+                walk.seen.insert(hash, walk.gathered.len());
+                walk.gathered.push(loc);
+            }
+        }
+    }
+
+    fn rank(&self, walk: &mut Walk, loc: Loc) {
+        let outline = outline(self.ring.bytes(loc));
+        let entry = self.index.entry(walk.slot).summary.entry;
+        let is_entry = entry.standing != Standing::Inner && outline.span_id == entry.span_id;
+        let rank = (!is_entry, outline.start, outline.span_id);
+        if walk.marked.is_none_or(|(best, _)| rank < best) {
+            walk.marked = Some((rank, loc));
+        }
+    }
+
+    /// Copies the gathered records out, oldest first. True at the end.
+    fn copy_out<J: Judge>(
+        &mut self,
+        turn: &Turn<'_, J>,
+        walk: &mut Walk,
+        budget: &mut Budget,
+        out: &mut Outbox,
+    ) -> bool {
+        if walk.marks.is_none() {
+            walk.marks = Some(marks_of(self.index.entry(walk.slot), turn));
+        }
+        let weight = weight_of(self.index.entry(walk.slot));
+        let mut groups: Vec<Group> = Vec::new();
+        let mut span = Vec::new();
+        while let Some(&loc) = walk.gathered.last() {
+            if loc != Loc::NONE {
+                if !budget.pay() {
+                    break;
+                }
+                let group = group_of(&mut groups, &self.ring, self.ring.read(loc).scope);
+                if group.valid {
+                    let marks = walk.marks.as_ref().filter(|_| walk.marked.is_none_or(|(_, marked)| marked == loc));
+                    walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
+                    span.clear();
+                    splice(self.ring.bytes(loc), weight, marks, &mut span);
+                    put_bytes_header(&mut group.spans, 2, span.len());
+                    group.spans.extend_from_slice(&span);
+                    budget.bytes = budget.bytes.saturating_sub(span.len());
+                    out.spans += 1;
+                }
+                let fate = if group.valid { Fate::Kept } else { Fate::Invalid };
+                self.settle(walk.slot, loc, fate);
+            }
+            walk.gathered.pop();
+        }
+        write_groups(&groups, &self.ring, &mut out.body);
+        walk.gathered.is_empty()
+    }
+
+    /// The newest stored spans of a trace as they came, at most [`WORK_MAX`] of them: fields of an
+    /// `ExportTraceServiceRequest`. None if the trace is not in the ring.
+    pub fn copy_of(&self, id: TraceId) -> Option<Vec<u8>> {
+        let slot = self.index.find(self.keyed.hash(&id.0), id)?;
+        let mut groups: Vec<Group> = Vec::new();
+        let mut loc = self.index.entry(slot).newest;
+        for _ in 0..WORK_MAX {
+            if loc == Loc::NONE {
+                break;
+            }
+            let record = self.ring.read(loc);
+            let group = group_of(&mut groups, &self.ring, record.scope);
+            put_bytes(&mut group.spans, 2, self.ring.bytes(loc));
+            loc = record.previous;
+        }
+        let mut out = Vec::new();
+        write_groups(&groups, &self.ring, &mut out);
+        Some(out)
+    }
+
+    /// Answers the questions in force for all stored spans of the trace. True at the end.
+    fn refresh(&mut self, questions: &Questions, walk: &mut Walk, budget: &mut Budget) -> bool {
+        if walk.questions != questions.number {
+            walk.next = None;
+            walk.questions = questions.number;
+            // Spans that come while the walk lasts add their own answers.
+            let entry = self.index.entry_mut(walk.slot);
+            entry.questions = questions.number;
+            entry.summary.facts = Facts::EMPTY;
+        }
+        loop {
+            let loc = match self.step(walk, budget) {
+                Step::At(loc) => loc,
+                Step::Pause => return false,
+                Step::End => return true,
+            };
+            let header = self.ring.bytes(self.ring.resource_of(self.ring.read(loc).scope));
+            let span = self.ring.bytes(loc);
+            let facts = facts_again(header, span, questions, &self.keyed);
+            let id = outline(span).span_id;
+            let summary = &mut self.index.entry_mut(walk.slot).summary;
+            summary.facts |= facts & questions.masks.any;
+            if summary.has_entry() && summary.entry.span_id == id {
+                summary.facts |= facts & questions.masks.entry;
+                if summary.has_root() {
+                    summary.facts |= facts & questions.masks.root;
+                }
+            }
+        }
+    }
+}
+
+enum Step {
+    At(Loc),
+    Pause,
+    End,
+}
+
+fn weight_of(entry: &Entry) -> Weight {
+    let threshold = entry.verdict.and_then(|verdict| verdict.threshold);
+    let (randomness, must_be_written) = entry.summary.randomness(entry.id);
+    Weight { threshold, randomness: Some(randomness).filter(|_| must_be_written && threshold.is_some()) }
+}
+
+/// `tailkeep.*` of one delivery.
+fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
+    let mut marks = Marks::default();
+    if let Some(verdict) = entry.verdict {
+        marks.add("tailkeep.rule", turn.rules.name(verdict.rule));
+        marks.add("tailkeep.trigger", verdict.trigger.word());
+        marks.add("tailkeep.reason", turn.judge.reason(verdict.rule).word());
+    }
+    let known = entry.summary.incomplete().filter(|why| *why != Incomplete::NoEntry || !entry.recalled);
+    if let Some(why) = known.or(entry.delivered.then_some(Incomplete::Late)) {
+        marks.add("tailkeep.incomplete", why.word());
+    }
+    marks
+}
+
+fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> &'a mut Group {
+    let hash = ring.context_hash(scope);
+    let place = groups.iter().position(|group| group.hash == hash).unwrap_or_else(|| {
+        let resource = ring.resource_of(scope);
+        let valid = check(Shape::ScopeSpans, ring.bytes(scope)).is_ok()
+            && check(Shape::ResourceSpans, ring.bytes(resource)).is_ok();
+        let resource_hash = ring.context_hash(resource);
+        groups.push(Group { scope, hash, resource_hash, spans: Vec::new(), valid });
+        groups.len() - 1
+    });
+    &mut groups[place]
+}
+
+/// Writes each resource once, with its scopes, each with its spans.
+fn write_groups(groups: &[Group], ring: &Ring, out: &mut Vec<u8>) {
+    let full = |group: &&Group| !group.spans.is_empty();
+    let mut written: Vec<u64> = Vec::new();
+    for first in groups.iter().filter(full) {
+        if written.contains(&first.resource_hash) {
+            continue;
+        }
+        written.push(first.resource_hash);
+        let header = ring.bytes(ring.resource_of(first.scope));
+        let members = || groups.iter().filter(full).filter(|group| group.resource_hash == first.resource_hash);
+        let scope_len = |group: &Group| ring.bytes(group.scope).len() + group.spans.len();
+        let field_len = |len: usize| 1 + varint_len(len as u64) + len;
+        let len = header.len() + members().map(|group| field_len(scope_len(group))).sum::<usize>();
+        put_bytes_header(out, 1, len);
+        out.extend_from_slice(header);
+        for group in members() {
+            put_bytes_header(out, 2, scope_len(group));
+            out.extend_from_slice(ring.bytes(group.scope));
+            out.extend_from_slice(&group.spans);
+        }
+    }
+}

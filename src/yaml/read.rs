@@ -1,0 +1,414 @@
+//! Takes a tree apart by type. What does not fit becomes a diagnostic, and the reading goes on, so that
+//! one run reports every problem of a file.
+
+use super::{Entry, Meaning, Node, Scalar, Value, number, parse};
+use crate::diagnostic::{Diagnostic, Severity, Span};
+use std::time::Duration;
+
+/// Collects the problems of one file. Every getter reports what is wrong and then returns `None`.
+///
+/// Codes: Y01 syntax, Y02 anchor, alias or tag, Y03 key twice, Y04 size, Y05 wrong shape, Y06 unknown key,
+/// Y07 missing key, Y08 unreadable value.
+#[derive(Debug)]
+pub struct Reader {
+    file: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A mapping whose keys were checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Map<'n> {
+    pub span: Span,
+    pub entries: &'n [Entry],
+}
+
+impl<'n> Map<'n> {
+    pub fn entry(&self, key: &str) -> Option<&'n Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    pub fn get(&self, key: &str) -> Option<&'n Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+}
+
+impl Reader {
+    /// `file` is only shown.
+    pub fn new(file: impl Into<String>) -> Reader {
+        Reader { file: file.into(), diagnostics: Vec::new() }
+    }
+
+    /// The tree of `text`; its flaws become diagnostics. `None` without an error: nothing is in the file.
+    pub fn parse(&mut self, text: &str) -> Option<Node> {
+        let (root, flaws) = parse(text);
+        for flaw in flaws {
+            let diagnostic = self.error(flaw.code, flaw.span, flaw.title, flaw.label);
+            if !flaw.help.is_empty() {
+                diagnostic.help(flaw.help);
+            }
+            if let Some((span, label)) = flaw.other {
+                diagnostic.other(span, label);
+            }
+        }
+        root
+    }
+
+    /// Reports an error; the caller may add help and other places.
+    pub fn error(
+        &mut self,
+        code: &'static str,
+        span: Span,
+        title: impl Into<String>,
+        label: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.report(Severity::Error, code, span, title.into(), label.into())
+    }
+
+    /// Reports a warning; the caller may add help and other places.
+    pub fn warn(
+        &mut self,
+        code: &'static str,
+        span: Span,
+        title: impl Into<String>,
+        label: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.report(Severity::Warning, code, span, title.into(), label.into())
+    }
+
+    fn report(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        span: Span,
+        title: String,
+        label: String,
+    ) -> &mut Diagnostic {
+        let (file, others) = (self.file.clone(), Vec::new());
+        self.diagnostics.push(Diagnostic { severity, code, file, span, title, label, others, help: None });
+        self.diagnostics.last_mut().expect("just pushed")
+    }
+
+    pub fn has_errors(&self) -> bool {
+        crate::diagnostic::has_errors(&self.diagnostics)
+    }
+
+    /// All problems, in the order of the file.
+    pub fn finish(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|d| d.span.start);
+        self.diagnostics
+    }
+
+    /// A mapping with these keys only. An unknown key is reported with the nearest known one.
+    pub fn map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Map<'n>> {
+        self.map_or(node, what, known, |reader, entry| reader.unknown_key(entry, what, known))
+    }
+
+    /// Like [`Reader::map`], but `unknown` reports the keys that are not known.
+    pub fn map_or<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+        mut unknown: impl FnMut(&mut Reader, &'n Entry),
+    ) -> Option<Map<'n>> {
+        let map = self.any_map(node, what)?;
+        for entry in map.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            unknown(self, entry);
+        }
+        Some(map)
+    }
+
+    /// A mapping with any keys.
+    pub fn any_map<'n>(&mut self, node: &'n Node, what: &str) -> Option<Map<'n>> {
+        match &node.value {
+            Value::Map(entries) => Some(Map { span: node.span, entries }),
+            _ => self.wrong_shape(node, what, "a mapping (`key: value`)"),
+        }
+    }
+
+    /// Reports a key that nobody knows.
+    pub fn unknown_key(&mut self, entry: &Entry, what: &str, known: &[&str]) {
+        let label = match closest(&entry.key, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "unknown key".to_owned(),
+        };
+        self.error("Y06", entry.key_span, format!("`{}` is not a key of {what}", entry.key), label)
+            .help(format!("its keys are {}", known.join(", ")));
+    }
+
+    /// The value of a key that must be there.
+    pub fn require<'n>(&mut self, map: &Map<'n>, key: &str, what: &str) -> Option<&'n Node> {
+        let found = map.get(key);
+        if found.is_none() {
+            self.error("Y07", map.span, format!("{what} needs the key `{key}`"), format!("`{key}:` is missing"));
+        }
+        found
+    }
+
+    /// A list.
+    pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
+        match &node.value {
+            Value::List(items) => Some(items),
+            _ => self.wrong_shape(node, what, "a list (`[a, b]`)"),
+        }
+    }
+
+    /// A list that is not empty, or one value that stands for a list of one.
+    pub fn one_or_more<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
+        match &node.value {
+            Value::List(items) if items.is_empty() => self.wrong_shape(node, what, "at least one value"),
+            Value::List(items) => Some(items),
+            _ => Some(std::slice::from_ref(node)),
+        }
+    }
+
+    /// A value that is neither a list nor a mapping nor nothing.
+    pub fn scalar<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Scalar> {
+        match &node.value {
+            Value::Scalar(scalar) if scalar.meaning() != Meaning::Null => Some(scalar),
+            _ => self.wrong_shape(node, what, "one value"),
+        }
+    }
+
+    /// A text that is not empty, as it is written: `5` is the text "5".
+    pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        match self.scalar(node, what)?.text.as_str() {
+            "" => self.wrong_shape(node, what, "a text that is not empty"),
+            text => Some(text),
+        }
+    }
+
+    pub fn bool(&mut self, node: &Node, what: &str) -> Option<bool> {
+        match self.scalar(node, what)?.meaning() {
+            Meaning::Bool(value) => Some(value),
+            _ => self.unreadable(node, what, "is neither `true` nor `false`", "write `true` or `false`"),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn integer(&mut self, node: &Node, what: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let scalar = self.scalar(node, what)?;
+        match scalar.text.parse::<u64>() {
+            Ok(value) if scalar.plain && range.contains(&value) => Some(value),
+            Ok(_) if scalar.plain => {
+                let help = format!("write a number from {} to {}", range.start(), range.end());
+                self.unreadable(node, what, "is out of range", &help)
+            }
+            _ => self.unreadable(node, what, "is not a whole number", "write digits only, without a unit"),
+        }
+    }
+
+    /// One of these words.
+    pub fn word<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = &self.scalar(node, what)?.text;
+        if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let label = closest(text, &known).map_or("unknown word".to_owned(), |near| format!("did you mean `{near}`?"));
+        self.error("Y08", node.span, format!("`{text}` is not a word for {what}"), label)
+            .help(format!("write one of {}", known.join(", ")));
+        None
+    }
+
+    /// `500ms`, `1.5s`, `2m`, `1h`; also `us` and `ns`.
+    pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
+        let text = &self.scalar(node, what)?.text;
+        let help = match number(text) {
+            Some(_) => format!("say the unit: `{text}ms` or `{text}s`"),
+            None => "write it like `500ms`, `1.5s`, `2m` or `1h`".to_owned(),
+        };
+        let read = parse_duration(text);
+        read.or_else(|| self.unreadable(node, what, "is not a duration", &help))
+    }
+
+    /// `64MiB`, `1GiB`, `10MB`, `512B`, in bytes.
+    pub fn size(&mut self, node: &Node, what: &str) -> Option<u64> {
+        let text = &self.scalar(node, what)?.text;
+        let help = match number(text) {
+            Some(_) => format!("say the unit: `{text}MiB`, or `{text}B` for bytes"),
+            None => "write it like `64MiB`, `1GiB` or `10MB`".to_owned(),
+        };
+        let read = parse_size(text);
+        read.or_else(|| self.unreadable(node, what, "is not a size", &help))
+    }
+
+    /// `0.5%`, from 0 to 1.
+    pub fn share(&mut self, node: &Node, what: &str) -> Option<f64> {
+        let text = &self.scalar(node, what)?.text;
+        let help = match number(text) {
+            Some(value) if value <= 1.0 => format!("write a percentage: `{}%`", percent(value)),
+            Some(_) => format!("write a percentage: `{text}%`"),
+            None => "write a percentage from 0% to 100%, like `0.5%`".to_owned(),
+        };
+        let read = parse_share(text);
+        read.or_else(|| self.unreadable(node, what, "is not a share", &help))
+    }
+
+    /// Reports a value that cannot be read as what it should be.
+    pub fn unreadable<T>(&mut self, node: &Node, what: &str, problem: &str, help: &str) -> Option<T> {
+        let shown = match &node.value {
+            Value::Scalar(scalar) => format!("`{}`", scalar.text),
+            _ => "this".to_owned(),
+        };
+        self.error("Y08", node.span, format!("{shown} {problem}"), format!("the value of {what}")).help(help);
+        None
+    }
+
+    /// Reports a list where a value should be, and the like.
+    pub fn wrong_shape<T>(&mut self, node: &Node, what: &str, wanted: &str) -> Option<T> {
+        let found = match &node.value {
+            Value::Scalar(scalar) if scalar.meaning() == Meaning::Null => "nothing",
+            Value::Scalar(scalar) if scalar.text.is_empty() => "an empty text",
+            Value::Scalar(_) => "a single value",
+            Value::List(items) if items.is_empty() => "an empty list",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+            Value::Refused => return None,
+        };
+        self.error("Y05", node.span, format!("{what} must be {wanted}"), format!("this is {found}"));
+        None
+    }
+}
+
+/// A share as a percentage, without the noise of binary fractions.
+fn percent(share: f64) -> f64 {
+    (share * 100.0 * 1e9).round() / 1e9
+}
+
+/// A decimal number without sign, and the unit behind it.
+fn split_unit(text: &str) -> Option<(f64, &str)> {
+    let digits = text.bytes().take_while(|c| c.is_ascii_digit() || *c == b'.').count();
+    let value = text[..digits].bytes().next()?.is_ascii_digit().then(|| text[..digits].parse().ok())??;
+    Some((value, text[digits..].trim_start()))
+}
+
+/// Longer durations are typing errors.
+const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (value, unit) = split_unit(text)?;
+    let nanos = match unit {
+        "ns" => 1.0,
+        "us" | "µs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "m" => 60e9,
+        "h" => 3600e9,
+        _ => return None,
+    };
+    // The cast saturates; the largest allowed value is far below.
+    let duration = Duration::from_nanos((value * nanos).round() as u64);
+    (duration <= DURATION_MAX).then_some(duration)
+}
+
+/// The bytes that `64MiB`, `1GiB`, `10MB` or `512B` stand for.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (value, unit) = split_unit(text)?;
+    let bytes = match unit {
+        "B" => 1.0,
+        "KB" | "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        "TiB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = value * bytes;
+    (bytes < 1e18).then_some(bytes.round() as u64)
+}
+
+pub(super) fn parse_share(text: &str) -> Option<f64> {
+    let (value, unit) = split_unit(text)?;
+    (unit == "%" && value <= 100.0).then_some(value / 100.0)
+}
+
+/// The candidate that differs from `word` by few letters, if any does.
+pub fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    let fold = |text: &str| text.to_ascii_lowercase().replace(['-', '.', ' '], "_");
+    let word = fold(word);
+    let allowed = (word.chars().count() / 3).max(1);
+    candidates
+        .iter()
+        .map(|&candidate| (edit_distance(&word, &fold(candidate)), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, remove or replace to make `a` into `b` (Levenshtein).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("0.3us"), Some(Duration::from_nanos(300)));
+        for wrong in ["500", "1min", "-1s", "s", "", ".s", "1..5s", "1m30s", "99999999999h", "1e3s"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_unit() {
+        assert_eq!(parse_size("64MiB"), Some(64 << 20));
+        assert_eq!(parse_size("10MB"), Some(10_000_000));
+        assert_eq!(parse_size("1.5KiB"), Some(1536));
+        assert_eq!(parse_size("0B"), Some(0));
+        for wrong in ["64", "64Mib", "MiB", "-1MiB", "9999999TiB"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares_are_percentages() {
+        assert_eq!(parse_share("0.5%"), Some(0.005));
+        assert_eq!(parse_share("100%"), Some(1.0));
+        assert_eq!(parse_share("5 %"), Some(0.05));
+        for wrong in ["0.5", "101%", "-1%", "%"] {
+            assert_eq!(parse_share(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn suggestions_are_near_or_absent() {
+        assert_eq!(closest("duratoin", &["duration", "name"]), Some("duration"));
+        assert_eq!(closest("any-span", &["any_span", "any_of"]), Some("any_span"));
+        assert_eq!(closest("colour", &["duration", "name"]), None);
+    }
+
+    #[test]
+    fn every_problem_is_found_in_one_reading() {
+        let mut reader = Reader::new("f");
+        let node = reader.parse("a: x\nb: 5\nsizee: 3MiB\nd: 7\nlist: {}\n").expect("a tree");
+        let map = reader.map(&node, "the file", &["a", "b", "size", "d", "list"]).expect("a map");
+        assert_eq!(reader.bool(map.get("a").expect("a"), "a"), None);
+        assert_eq!(reader.duration(map.get("b").expect("b"), "b"), None);
+        assert_eq!(reader.integer(map.get("d").expect("d"), "d", 1..=5), None);
+        assert!(reader.list(map.get("list").expect("list"), "list").is_none());
+        assert!(reader.require(&map, "missing", "the file").is_none());
+        let codes: Vec<&str> = reader.finish().iter().map(|d| d.code).collect();
+        assert_eq!(codes, ["Y07", "Y08", "Y08", "Y06", "Y08", "Y05"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The policy language from its text to a verdict: cases and diagnostics as files, and random policies
+//! over random traces against a slow reference.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test policy` writes the expected texts anew.
+
+#[path = "policy/files.rs"]
+mod files;
+#[path = "policy/random.rs"]
+mod random;
+#[path = "policy/reference.rs"]
+mod reference;
+#[path = "policy/span.rs"]
+mod span;
+#[path = "policy/weights.rs"]
+mod weights;
