@@ -335,7 +335,7 @@ mod servers {
             compression: Compression::Gzip,
             client: ClientSettings {
                 connect_to: Some(address.to_owned()),
-                timeout: Duration::from_millis(500),
+                timeout: Duration::from_secs(5),
                 ..ClientSettings::default()
             },
             hop: "instance-1".to_owned(),
