@@ -82,7 +82,7 @@ impl App {
         let admin = bind(config.admin, "admin.listen").await?;
         let sinks = config.sinks.into_iter().map(build_sink).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
-        let delivery = Arc::new(Delivery::start(config.delivery, sinks));
+        let delivery = Arc::new(Delivery::start(config.delivery, sinks).map_err(StartError::World)?);
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery));
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),

@@ -85,7 +85,7 @@ impl Config {
         }
         let config = Config {
             receive, memory: 512 << 20, ring: 256 << 20, policy, measure: Some(measure), sinks,
-            delivery: crate::deliver::DeliverySettings { batch: Default::default(), quotas: [32 << 20; 3], seed: 1 },
+            delivery: crate::deliver::DeliverySettings { batch: Default::default(), quotas: [32 << 20; 3], spool: None, seed: 1 },
             health: Some(health), admin: Some(admin), admin_token: None,
             drain: Drain { accept: Duration::from_secs(5), deadline: Duration::from_secs(25) },
             instance: "dev".into(),
