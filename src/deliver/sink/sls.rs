@@ -1,1 +1,5 @@
-//! To be filled in.
+//! Log Service.
+
+mod sign;
+
+pub use sign::SignatureVersion;
