@@ -12,7 +12,7 @@ mod source;
 mod sts;
 mod utc;
 
-pub use keeper::{Identity, World};
+pub use keeper::{Identity, Variables, World};
 pub use metadata::EcsRole;
 pub use secret::Secret;
 pub use sts::{AssumeRole, Rrsa};
@@ -30,6 +30,23 @@ pub struct Credentials {
     pub token: Option<Secret>,
     /// Unix seconds; none for keys that do not expire.
     pub expires: Option<u64>,
+}
+
+impl Credentials {
+    /// Blanks around the texts are cut off: keys in mounted files often end with a newline.
+    fn new(
+        source: &'static str,
+        (id, secret, token): (&str, &str, Option<&str>),
+        expires: Option<u64>,
+    ) -> Result<Credentials, Error> {
+        for (name, text) in [("access key id", id), ("security token", token.unwrap_or("none"))] {
+            if text.trim().is_empty() || !text.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(Error::new(source, format!("the {name} is empty or has characters that no key has")));
+            }
+        }
+        let token = token.map(|token| Secret::new(token.trim()));
+        Ok(Credentials { id: id.trim().to_owned(), secret: Secret::new(secret.trim()), token, expires })
+    }
 }
 
 /// `auth` of a sink.
@@ -169,6 +186,18 @@ pub fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_trimmed_and_must_fit_a_header() {
+        let keys = Credentials::new("keys", ("id\n", " secret\n", Some("token+/=\n")), None).unwrap();
+        assert_eq!((keys.id.as_str(), keys.secret.expose()), ("id", "secret"));
+        assert_eq!(keys.token.unwrap().expose(), "token+/=");
+        for (id, token) in [("", None), ("a\nb", None), ("id", Some("t\u{fc}")), ("id", Some(" "))] {
+            assert!(Credentials::new("keys", (id, "s", token), None).is_err());
+        }
+    }
+
     #[test]
     fn percent_encoding_as_the_sdks_do_it() {
         let want = "123abc%21%40%23%24%25%5E%26%2A%28%29-%3D_%2B%20~%7C%5C%2F";

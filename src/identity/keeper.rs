@@ -24,9 +24,11 @@ pub struct World {
     pub unix_millis: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Uniform bits.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Environment variables.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Arc<Variables>,
 }
+
+/// Environment variables by name.
+pub type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl World {
     /// The real one.
@@ -178,7 +180,7 @@ fn renewal(now: u64, expires: u64, random: u64) -> u64 {
         return u64::MAX;
     }
     let lead = EARLY_MILLIS.min(expires.saturating_sub(now) / 4);
-    let jitter = (u128::from(random) * u128::from(lead / 2) >> 64) as u64;
+    let jitter = ((u128::from(random) * u128::from(lead / 2)) >> 64) as u64;
     expires - lead - jitter
 }
 

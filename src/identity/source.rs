@@ -87,8 +87,7 @@ impl Chooser<'_> {
         match (id, secret) {
             (None, None) if token.is_none() => Ok(None),
             (Some(id), Some(secret)) => {
-                let (secret, token) = (Secret::new(secret), token.map(Secret::new));
-                let credentials = Credentials { id, secret, token, expires: None };
+                let credentials = Credentials::new("environment", (&id, &secret, token.as_deref()), None)?;
                 Ok(Some(Box::new(Fixed { name: "environment", credentials })))
             }
             (id, _) => {
@@ -190,7 +189,7 @@ fn given_keys(id: &str, secret: &Secret, token: Option<&Secret>) -> Result<Box<d
         let missing = if id.is_empty() { "access_key_id" } else { "access_key_secret" };
         return Err(Error::new("keys", format!("half set: {missing} is empty")));
     }
-    let credentials = Credentials { id: id.to_owned(), secret: secret.clone(), token: token.cloned(), expires: None };
+    let credentials = Credentials::new("keys", (id, secret.expose(), token.map(Secret::expose)), None)?;
     Ok(Box::new(Fixed { name: "keys", credentials }))
 }
 

@@ -170,12 +170,8 @@ impl Keys {
     pub(super) fn into_credentials(self, source: &'static str) -> Result<Credentials, Error> {
         let expires = Utc::parse_iso(&self.expiration)
             .ok_or_else(|| Error::new(source, format!("unreadable expiration {:?} in the reply", self.expiration)))?;
-        Ok(Credentials {
-            id: self.access_key_id,
-            secret: Secret::new(self.access_key_secret),
-            token: Some(Secret::new(self.security_token)),
-            expires: Some(expires.0),
-        })
+        let texts = (&*self.access_key_id, &*self.access_key_secret, Some(&*self.security_token));
+        Credentials::new(source, texts, Some(expires.0))
     }
 }
 
