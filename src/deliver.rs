@@ -1,8 +1,196 @@
 //! Hands kept traces, metrics and logs to every sink that takes them.
+//!
+//! Pieces of OTLP grow into batches ([`batch`]) in one bounded queue ([`queue`]); each sink has a
+//! loop of its own ([`courier`]) that sends them in order and tries again for as long as it takes
+//! ([`retry`]). With a path, the queue is also on disk ([`spool`]). Pushing never waits.
 
 pub mod batch;
 pub mod client;
+mod courier;
 pub mod queue;
 pub mod retry;
 pub mod sink;
 pub mod spool;
+
+pub use batch::BatchLimits;
+pub use queue::{Discard, Row, Tally};
+pub use sink::{Batch, Sink};
+
+use crate::trace::Signal;
+use bytes::Bytes;
+use courier::Courier;
+use queue::{Pushed, Queue};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tracing::{error, warn};
+
+/// The part of the drain's time that is kept back for closing the sinks.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// A loss that goes on is said again this often.
+const REPEAT_LOG: Duration = Duration::from_secs(10);
+
+/// How much waits for sinks, and how it is batched.
+#[derive(Clone, Debug)]
+pub struct DeliverySettings {
+    pub batch: BatchLimits,
+    /// Bytes in memory per signal, in the order of [`Signal::ALL`]. Bodies under way to a sink may
+    /// exceed it by one batch per sink.
+    pub quotas: [usize; 3],
+    /// Seeds the jitter of retries; different in each process.
+    pub seed: u64,
+}
+
+/// A sink with the name that the configuration gives it.
+pub struct NamedSink {
+    pub name: String,
+    pub sink: Box<dyn Sink>,
+}
+
+/// The deliver stage. Dropping it without [`Delivery::drain`] stops the sinks at once.
+pub struct Delivery {
+    shared: Arc<Shared>,
+    couriers: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Deliver what is there, without waiting for more.
+    Draining,
+    /// Give up what is under way and close.
+    Stopped,
+}
+
+/// What pushers and couriers share.
+struct Shared {
+    queue: Mutex<Queue>,
+    names: Vec<String>,
+    /// One per sink: there is something new.
+    wake: Vec<Notify>,
+    phase: watch::Sender<Phase>,
+    losses: Mutex<[Quiet; 3]>,
+}
+
+impl Shared {
+    /// A mutex instead of an owner: pushers must not wait, and a push is a short copy.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no code panics under this lock")
+    }
+
+    fn wake_all(&self) {
+        self.wake.iter().for_each(Notify::notify_one);
+    }
+}
+
+impl Delivery {
+    /// Starts one loop per sink on the current tokio runtime.
+    pub fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Delivery {
+        let takes: Vec<[bool; 3]> = sinks.iter().map(|named| Signal::ALL.map(|s| named.sink.takes(s))).collect();
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::new(settings.batch, settings.quotas, &takes)),
+            names: sinks.iter().map(|named| named.name.clone()).collect(),
+            wake: sinks.iter().map(|_| Notify::new()).collect(),
+            phase: watch::Sender::new(Phase::Running),
+            losses: Mutex::default(),
+        });
+        let mut couriers = JoinSet::new();
+        for (index, named) in sinks.into_iter().enumerate() {
+            let courier = Courier::new(index, named, shared.clone(), settings.seed.wrapping_add(index as u64));
+            couriers.spawn(courier.run());
+        }
+        Delivery { shared, couriers: tokio::sync::Mutex::new(couriers) }
+    }
+
+    /// Whether any sink takes the signal.
+    pub fn takes(&self, signal: Signal) -> bool {
+        self.shared.queue().takes(signal)
+    }
+
+    /// Queues fields of an `Export*ServiceRequest` with that many spans, data points or log records.
+    /// Never waits and never fails: see [`Discard`] for what can become of them.
+    pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
+        self.push_piece(Batch { signal, body: body.into(), items }, false);
+    }
+
+    /// As [`Delivery::push`], for our own metrics: never on disk, because the next export supersedes them.
+    pub fn push_own(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
+        self.push_piece(Batch { signal, body: body.into(), items }, true);
+    }
+
+    fn push_piece(&self, piece: Batch, own: bool) {
+        let (signal, limit) = (piece.signal, self.shared.queue().piece_max(piece.signal));
+        for part in batch::divide(piece, limit) {
+            let now = Instant::now();
+            let pushed = self.shared.queue().push(part, own, now);
+            self.report(signal, pushed, now);
+        }
+    }
+
+    fn report(&self, signal: Signal, pushed: Pushed, now: Instant) {
+        if pushed.wake {
+            self.shared.wake_all();
+        }
+        if pushed.first_unclaimed {
+            let signal = signal.word();
+            warn!(signal, "no sink takes this signal: it is accepted, counted and discarded");
+        }
+        if pushed.lost > 0 {
+            let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
+            if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
+                let signal = signal.word();
+                error!(signal, items, "the queue is full: the oldest were discarded for sinks that had not taken them");
+            }
+        }
+    }
+
+    /// The books of every sink and signal at one moment.
+    pub fn snapshot(&self) -> Vec<Row> {
+        self.shared.queue().rows(&self.shared.names)
+    }
+
+    /// Delivers what is queued until the deadline, discards the rest as [`Discard::Shutdown`] and
+    /// closes the sinks. What is pushed later is discarded too.
+    pub async fn drain(&self, deadline: Instant) {
+        self.shared.queue().start_draining();
+        self.shared.phase.send_replace(Phase::Draining);
+        self.shared.wake_all();
+        let mut couriers = self.couriers.lock().await;
+        let all_end = async { while couriers.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout_at(deadline - CLOSE_TIME, all_end).await;
+        if in_time.is_err() {
+            self.shared.phase.send_replace(Phase::Stopped);
+            let all_end = async { while couriers.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout_at(deadline, all_end).await;
+            couriers.abort_all();
+        }
+        let items = self.shared.queue().close();
+        if items > 0 {
+            error!(items, "the process ends before the sinks took everything; the rest is discarded");
+        }
+    }
+}
+
+/// Says a repeating loss at most every [`REPEAT_LOG`], with the sum since it was last said.
+#[derive(Debug, Default)]
+struct Quiet {
+    unsaid: u64,
+    until: Option<Instant>,
+}
+
+impl Quiet {
+    fn say(&mut self, items: u64, now: Instant) -> Option<u64> {
+        self.unsaid += items;
+        if self.until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.until = Some(now + REPEAT_LOG);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}

@@ -12,7 +12,7 @@ use crate::trace::Signal;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
-pub(crate) use wire::{Field, Fields};
+pub(crate) use wire::Fields;
 
 /// When a growing batch is full. What is reached first seals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,34 +123,54 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Default)]
+/// The entries of one signal, in order of their numbers.
+#[derive(Debug)]
 struct Log {
     entries: VecDeque<Entry>,
     growing: Option<Growing>,
+    limits: BatchLimits,
     /// Bytes of bodies in memory; at most `quota`.
     held: usize,
     quota: usize,
 }
 
 impl Log {
+    fn new(limits: BatchLimits, quota: usize) -> Log {
+        let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
+        Log { entries: VecDeque::new(), growing: None, limits, held: 0, quota }
+    }
+
     fn first_from(&self, number: u64) -> Option<&Entry> {
         self.entries.get(self.entries.partition_point(|e| e.number < number))
     }
+}
+
+/// The entry that a sink is busy with.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    bytes: usize,
+    /// Neither delivered nor discarded yet.
+    items: u64,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     /// Number of the first entry that it has not taken.
     next: u64,
-    /// The entry that its sink is busy with.
-    taken: Option<(u64, usize)>,
+    under_way: Option<UnderWay>,
     tally: Tally,
 }
 
 impl Lane {
     /// All entries below are done with.
     fn cursor(&self) -> u64 {
-        self.taken.map_or(self.next, |(number, _)| number)
+        self.under_way.as_ref().map_or(self.next, |entry| entry.number)
+    }
+
+    /// Part of the entry under way was delivered or discarded.
+    fn progress(&mut self, items: u64) {
+        self.under_way.as_mut().expect("a loop speaks of what it took").items -= items;
     }
 }
 
@@ -189,12 +209,21 @@ pub(crate) struct Pushed {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    limits: BatchLimits,
     logs: [Log; 3],
     sinks: Vec<[Option<Lane>; 3]>,
+    /// Items of signals that no sink takes.
     unclaimed: [u64; 3],
     next_number: u64,
-    draining: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Nothing waits for its batch to grow.
+    Draining,
+    /// What comes now is discarded: nobody takes it any more.
+    Closed,
 }
 
 impl Queue {
@@ -202,13 +231,21 @@ impl Queue {
     pub(crate) fn new(limits: BatchLimits, quotas: [usize; 3], takes: &[[bool; 3]]) -> Queue {
         let lanes = |takes: &[bool; 3]| takes.map(|takes| takes.then(Lane::default));
         Queue {
-            limits,
-            logs: quotas.map(|quota| Log { quota, ..Log::default() }),
+            logs: quotas.map(|quota| Log::new(limits, quota)),
             sinks: takes.iter().map(lanes).collect(),
             unclaimed: [0; 3],
             next_number: 0,
-            draining: false,
+            phase: Phase::Open,
         }
+    }
+
+    /// The largest piece that [`Queue::push`] should get.
+    pub(crate) fn piece_max(&self, signal: Signal) -> usize {
+        self.logs[signal as usize].limits.bytes
+    }
+
+    pub(crate) fn takes(&self, signal: Signal) -> bool {
+        self.sinks.iter().any(|lanes| lanes[signal as usize].is_some())
     }
 
     fn lanes(&mut self, signal: Signal) -> impl Iterator<Item = &mut Lane> {
@@ -224,7 +261,7 @@ impl Queue {
     pub(crate) fn push(&mut self, piece: Batch, own: bool, now: Instant) -> Pushed {
         let signal = piece.signal;
         let (items, bytes) = (piece.items, piece.body.len());
-        if self.lanes(signal).next().is_none() {
+        if !self.takes(signal) {
             let first_unclaimed = self.unclaimed[signal as usize] == 0;
             self.unclaimed[signal as usize] += items;
             return Pushed { first_unclaimed, ..Pushed::default() };
@@ -234,24 +271,31 @@ impl Queue {
             lane.tally.queued += items;
             lane.tally.queued_bytes += bytes as u64;
         }
-        let (fits, mut lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
+        if self.phase == Phase::Closed {
+            self.discard_pushed(signal, items, bytes, Discard::Shutdown);
+            return Pushed::default();
+        }
+        let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
         if !fits {
-            for lane in self.lanes(signal) {
-                lane.tally.discard(items, Discard::QueueFull);
-                lane.tally.queued_bytes -= bytes as u64;
-            }
-            lost += items;
-            return Pushed { lost, ..Pushed::default() };
+            self.discard_pushed(signal, items, bytes, Discard::QueueFull);
+            return Pushed { lost: lost + items, ..Pushed::default() };
         }
         Pushed { wake: self.append(piece, own, now), lost, first_unclaimed: false }
+    }
+
+    fn discard_pushed(&mut self, signal: Signal, items: u64, bytes: usize, why: Discard) {
+        for lane in self.lanes(signal) {
+            lane.tally.discard(items, why);
+            lane.tally.queued_bytes -= bytes as u64;
+        }
     }
 
     /// Returns whether there is something new to wait for or to take.
     fn append(&mut self, piece: Batch, own: bool, now: Instant) -> bool {
         let signal = piece.signal;
-        let alone = own || piece.body.len() >= self.limits.bytes / 2;
         let log = &self.logs[signal as usize];
-        let full = log.growing.as_ref().is_some_and(|growing| alone || !growing.has_room(&piece, &self.limits));
+        let alone = own || piece.body.len() >= log.limits.bytes / 2;
+        let full = log.growing.as_ref().is_some_and(|growing| alone || !growing.has_room(&piece, &log.limits));
         if full {
             self.seal(signal);
         }
@@ -261,10 +305,10 @@ impl Queue {
         }
         let log = &mut self.logs[signal as usize];
         let opened = log.growing.is_none();
+        log.held += piece.body.len() + if opened { ENTRY_OVERHEAD } else { 0 };
         let growing = log.growing.get_or_insert_with(|| Growing::new(now));
         growing.append(&piece);
-        log.held += piece.body.len();
-        let full_now = growing.is_full(&self.limits);
+        let full_now = growing.is_full(&log.limits);
         if full_now {
             self.seal(signal);
         }
@@ -274,7 +318,7 @@ impl Queue {
     fn seal(&mut self, signal: Signal) {
         let log = &mut self.logs[signal as usize];
         if let Some(growing) = log.growing.take() {
-            log.held -= growing.bytes();
+            log.held -= growing.bytes() + ENTRY_OVERHEAD;
             self.add_entry(growing.seal(signal), true);
         }
     }
@@ -325,7 +369,7 @@ impl Queue {
 
     /// From now on nothing waits for its batch to grow.
     pub(crate) fn start_draining(&mut self) {
-        self.draining = true;
+        self.phase = Phase::Draining;
         Signal::ALL.into_iter().for_each(|signal| self.seal(signal));
     }
 
@@ -336,9 +380,9 @@ impl Queue {
             if self.sinks[sink][signal as usize].is_none() || !ready[signal as usize] {
                 continue;
             }
-            let due = self.logs[signal as usize].growing.as_ref().map(|growing| growing.due(&self.limits));
-            match due {
-                Some(due) if due <= now || self.draining => self.seal(signal),
+            let log = &self.logs[signal as usize];
+            match log.growing.as_ref().map(|growing| growing.due(&log.limits)) {
+                Some(due) if due <= now || self.phase != Phase::Open => self.seal(signal),
                 Some(due) => wake = Some(wake.map_or(due, |wake| wake.min(due))),
                 None => {}
             }
@@ -349,15 +393,15 @@ impl Queue {
         }
         match wake {
             Some(wake) => Next::WaitUntil(wake),
-            None if self.draining && self.is_done(sink) => Next::Finished,
+            None if self.phase != Phase::Open && self.is_done(sink) => Next::Finished,
             None => Next::Wait,
         }
     }
 
     fn oldest(&self, sink: usize, signal: Signal) -> Option<(u64, Signal)> {
         let lane = self.sinks[sink][signal as usize].as_ref()?;
-        let number = match lane.taken {
-            Some((number, _)) => number,
+        let number = match &lane.under_way {
+            Some(entry) => entry.number,
             None => self.logs[signal as usize].first_from(lane.next)?.number,
         };
         Some((number, signal))
@@ -372,18 +416,20 @@ impl Queue {
 
     fn take(&mut self, sink: usize, signal: Signal) -> Next {
         let lane = self.sinks[sink][signal as usize].as_mut().expect("oldest() found it there");
-        if lane.taken.is_some() {
+        if lane.under_way.is_some() {
             return Next::Resume(signal);
         }
         let entry = self.logs[signal as usize].first_from(lane.next).expect("oldest() found it there");
         lane.next = entry.number + 1;
-        lane.taken = Some((entry.number, entry.bytes));
+        lane.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
         Next::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
     }
 
     /// Part of the taken entry reached the sink, `rejected` items of it in vain.
     pub(crate) fn delivered(&mut self, sink: usize, signal: Signal, items: u64, rejected: u64, at: SystemTime) {
-        let tally = &mut self.lane(sink, signal).tally;
+        let lane = self.lane(sink, signal);
+        lane.progress(items);
+        let tally = &mut lane.tally;
         let rejected = rejected.min(items);
         tally.queued -= items - rejected;
         tally.delivered += items - rejected;
@@ -394,7 +440,9 @@ impl Queue {
 
     /// Part of the taken entry will never reach the sink.
     pub(crate) fn discarded(&mut self, sink: usize, signal: Signal, items: u64, why: Discard) {
-        self.lane(sink, signal).tally.discard(items, why);
+        let lane = self.lane(sink, signal);
+        lane.progress(items);
+        lane.tally.discard(items, why);
     }
 
     pub(crate) fn failed(&mut self, sink: usize, signal: Signal, reason: String) {
@@ -404,8 +452,8 @@ impl Queue {
     /// All of the taken entry is delivered or discarded.
     pub(crate) fn done(&mut self, sink: usize, signal: Signal) {
         let lane = self.lane(sink, signal);
-        let (_, bytes) = lane.taken.take().expect("a loop finishes what it took");
-        lane.tally.queued_bytes -= bytes as u64;
+        let entry = lane.under_way.take().expect("a loop finishes what it took");
+        lane.tally.queued_bytes -= entry.bytes as u64;
         self.forget_done(signal);
     }
 
@@ -419,19 +467,26 @@ impl Queue {
         }
     }
 
-    /// At the end: counts what is not on disk, under way included, as discarded.
-    pub(crate) fn abandon(&mut self) -> u64 {
+    /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
+    /// Returns the items, summed over sinks.
+    pub(crate) fn close(&mut self) -> u64 {
+        self.phase = Phase::Closed;
         let mut lost = 0;
         for signal in Signal::ALL {
-            let log = &self.logs[signal as usize];
-            let on_disk = |e: &&Entry| matches!(e.body, Body::Disk(_));
+            let log = &mut self.logs[signal as usize];
+            log.entries.retain(|entry| matches!(entry.body, Body::Disk(_)));
+            log.held = 0;
             for lane in self.sinks.iter_mut().filter_map(|lanes| lanes[signal as usize].as_mut()) {
-                let cursor = lane.cursor();
-                // An entry that is half delivered counts with the half that is not.
-                let safe: u64 = log.entries.iter().filter(on_disk).filter(|e| e.number >= cursor).map(|e| e.items).sum();
-                let items = lane.tally.queued.saturating_sub(safe);
-                lane.tally.discard(items, Discard::Shutdown);
-                lost += items;
+                let waiting = log.entries.iter().filter(|entry| entry.number >= lane.next);
+                let (mut items, mut bytes) = waiting.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
+                let on_disk = |number| log.entries.binary_search_by_key(&number, |e| e.number).is_ok();
+                if let Some(entry) = lane.under_way.as_ref().filter(|entry| on_disk(entry.number)) {
+                    items += entry.items;
+                    bytes += entry.bytes as u64;
+                }
+                lost += lane.tally.queued - items;
+                lane.tally.discard(lane.tally.queued - items, Discard::Shutdown);
+                lane.tally.queued_bytes = bytes;
             }
         }
         lost
@@ -462,6 +517,10 @@ impl Queue {
     /// An entry that the spool held at start. Entries must come in order of their numbers.
     pub(crate) fn recover(&mut self, signal: Signal, number: u64, items: u64, location: Location) {
         self.next_number = self.next_number.max(number + 1);
+        if !self.takes(signal) {
+            self.unclaimed[signal as usize] += items;
+            return;
+        }
         let bytes = location.bytes();
         for lane in self.lanes(signal).filter(|lane| lane.next <= number) {
             lane.tally.recovered += items;

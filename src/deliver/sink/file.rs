@@ -1,1 +1,262 @@
-//! To be filled in.
+//! Files of OTLP, one per signal, rotated by size.
+//!
+//! JSON: one `Export*ServiceRequest` a line (OpenTelemetry "OTLP File Exporter" specification).
+//! Protobuf: each request after its length as four big-endian bytes, as the Collector's file exporter
+//! writes it. A record is written whole or not at all: what an error or a crash cuts off is removed.
+
+use super::{Batch, SendError, SendResult, Sent, Sink};
+use crate::trace::Signal;
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+};
+use prost::Message;
+use serde::Serialize;
+use std::{
+    fs::{self, File, OpenOptions},
+    future::Future,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+use tracing::{error, warn};
+
+const PREFIX: u64 = 4;
+/// How much is read at once while looking for the last whole line.
+const BLOCK: u64 = 64 << 10;
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FileFormat {
+    /// `traces.jsonl`
+    #[default]
+    Json,
+    /// `traces.binpb`
+    Protobuf,
+}
+
+impl FileFormat {
+    fn extension(self) -> &'static str {
+        match self {
+            FileFormat::Json => "jsonl",
+            FileFormat::Protobuf => "binpb",
+        }
+    }
+}
+
+/// What the `file` sink's section of the configuration says.
+#[derive(Clone, Debug)]
+pub struct FileSettings {
+    /// Created if it does not exist.
+    pub folder: PathBuf,
+    pub format: FileFormat,
+    /// Signals to take, in the order of [`Signal::ALL`].
+    pub signals: [bool; 3],
+    /// Bytes; a file that would grow beyond it is rotated first. One record may be larger.
+    pub size: u64,
+    /// Rotated files to keep per signal: `traces.1.jsonl` is the newest.
+    pub keep: u32,
+}
+
+/// Files as a sink.
+pub struct FileSink {
+    signals: [bool; 3],
+    /// Shared with the blocking thread that writes; never contended, for one batch is sent at a time.
+    files: Arc<Mutex<Files>>,
+}
+
+impl FileSink {
+    /// Touches nothing yet: a folder that is missing or read-only now may be there at the next attempt.
+    pub fn new(settings: FileSettings) -> FileSink {
+        let files = Files { settings: settings.clone(), open: [None, None, None] };
+        FileSink { signals: settings.signals, files: Arc::new(Mutex::new(files)) }
+    }
+
+    async fn write(&self, batch: Batch) -> SendResult {
+        let files = self.files.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut files = files.lock().map_err(|_| retry("an earlier write panicked".to_owned()))?;
+            let record = encode(files.settings.format, &batch)?;
+            files.append(batch.signal, &record).map_err(|error| {
+                let file = files.path(batch.signal, 0);
+                retry(format!("{}: {error}", file.display()))
+            })
+        });
+        written.await.unwrap_or_else(|_| Err(retry("the process is stopping".to_owned())))?;
+        Ok(Sent::default())
+    }
+
+    async fn flush(&self) {
+        let files = self.files.clone();
+        let flushed = tokio::task::spawn_blocking(move || match files.lock() {
+            Ok(mut files) => files.close(),
+            Err(_) => Err(io::Error::other("an earlier write panicked")),
+        });
+        if let Ok(Err(reason)) = flushed.await {
+            error!(reason = reason.to_string(), "a file could not be flushed; its end may be lost");
+        }
+    }
+}
+
+impl Sink for FileSink {
+    fn takes(&self, signal: Signal) -> bool {
+        self.signals[signal as usize]
+    }
+
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        Box::pin(self.write(batch.clone()))
+    }
+
+    fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.flush())
+    }
+}
+
+fn retry(reason: String) -> SendError {
+    SendError::Retry { after: None, reason }
+}
+
+fn encode(format: FileFormat, batch: &Batch) -> Result<Vec<u8>, SendError> {
+    match (format, batch.signal) {
+        (FileFormat::Protobuf, _) => {
+            let too_long = |_| SendError::Split { reason: "a record is limited to 4 GiB".to_owned() };
+            let len = u32::try_from(batch.body.len()).map_err(too_long)?;
+            Ok([&len.to_be_bytes()[..], &batch.body].concat())
+        }
+        (FileFormat::Json, Signal::Traces) => line::<ExportTraceServiceRequest>(batch),
+        (FileFormat::Json, Signal::Metrics) => line::<ExportMetricsServiceRequest>(batch),
+        (FileFormat::Json, Signal::Logs) => line::<ExportLogsServiceRequest>(batch),
+    }
+}
+
+fn line<Request: Message + Default + Serialize>(batch: &Batch) -> Result<Vec<u8>, SendError> {
+    let refused = |reason: String| SendError::Refused { reason };
+    let request = Request::decode(batch.body.as_ref()).map_err(|e| refused(format!("malformed protobuf: {e}")))?;
+    let mut line = serde_json::to_vec(&request).map_err(|e| refused(format!("cannot be written as JSON: {e}")))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+struct OpenFile {
+    file: File,
+    len: u64,
+}
+
+struct Files {
+    settings: FileSettings,
+    open: [Option<OpenFile>; 3],
+}
+
+impl Files {
+    /// The current file is generation 0.
+    fn path(&self, signal: Signal, generation: u32) -> PathBuf {
+        let (name, extension) = (signal.word(), self.settings.format.extension());
+        self.settings.folder.join(match generation {
+            0 => format!("{name}.{extension}"),
+            _ => format!("{name}.{generation}.{extension}"),
+        })
+    }
+
+    fn append(&mut self, signal: Signal, record: &[u8]) -> io::Result<()> {
+        let mut open = match self.open[signal as usize].take() {
+            Some(open) => open,
+            None => self.open_file(signal)?,
+        };
+        if open.len > 0 && open.len + record.len() as u64 > self.settings.size {
+            open.file.sync_all()?;
+            self.rotate(signal)?;
+            open = self.open_file(signal)?;
+        }
+        let written = open.file.write_all(record);
+        if written.is_err() {
+            // Not even a part of the record may stay. The file is opened afresh at the next attempt.
+            open.file.set_len(open.len)?;
+            return written;
+        }
+        open.len += record.len() as u64;
+        self.open[signal as usize] = Some(open);
+        Ok(())
+    }
+
+    fn open_file(&self, signal: Signal) -> io::Result<OpenFile> {
+        fs::create_dir_all(&self.settings.folder)?;
+        let path = self.path(signal, 0);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        let found = file.metadata()?.len();
+        let len = match self.settings.format {
+            FileFormat::Json => whole_lines(&mut file, found)?,
+            FileFormat::Protobuf => whole_messages(&mut file, found)?,
+        };
+        if len < found {
+            let cut = found - len;
+            warn!(file = %path.display(), bytes = cut, "removed a record that an earlier crash cut off");
+            file.set_len(len)?;
+        }
+        Ok(OpenFile { file, len })
+    }
+
+    fn rotate(&self, signal: Signal) -> io::Result<()> {
+        if self.settings.keep == 0 {
+            return fs::remove_file(self.path(signal, 0));
+        }
+        for generation in (0..self.settings.keep).rev() {
+            let (from, to) = (self.path(signal, generation), self.path(signal, generation + 1));
+            ignore_missing(fs::rename(from, to))?;
+        }
+        sync_folder(&self.settings.folder)
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let synced = self.open.iter_mut().filter_map(Option::take).map(|open| open.file.sync_all());
+        // Every file is flushed, also after one that failed.
+        synced.fold(Ok(()), |all, one| all.and(one))
+    }
+}
+
+fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes renames durable.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Bytes up to and including the last line feed.
+fn whole_lines(file: &mut File, len: u64) -> io::Result<u64> {
+    let mut end = len;
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        file.seek(SeekFrom::Start(start))?;
+        block.clear();
+        (&*file).take(end - start).read_to_end(&mut block)?;
+        if let Some(at) = memchr::memrchr(b'\n', &block) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Bytes of all messages that are there as a whole.
+fn whole_messages(file: &mut File, len: u64) -> io::Result<u64> {
+    let mut whole = 0;
+    while whole + PREFIX <= len {
+        file.seek(SeekFrom::Start(whole))?;
+        let mut prefix = [0; PREFIX as usize];
+        file.read_exact(&mut prefix)?;
+        let end = whole + PREFIX + u64::from(u32::from_be_bytes(prefix));
+        if end > len {
+            break;
+        }
+        whole = end;
+    }
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests;

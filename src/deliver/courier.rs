@@ -1,0 +1,199 @@
+//! One sink's loop: takes entries in order, sends them, tries again, halves, and keeps the books.
+//!
+//! Each signal backs off by itself, so that an endpoint that answers for logs alone with 503 does not
+//! hold up traces.
+
+use super::{
+    NamedSink, Phase, Quiet, Shared, batch,
+    queue::{Body, Discard, Next, Taken},
+    retry::Backoff,
+    sink::{Batch, SendError, SendResult, Sink},
+};
+use crate::trace::Signal;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+/// A sink that cannot flush within this is left as it is.
+const CLOSE_MOST: Duration = Duration::from_secs(5);
+
+pub(super) struct Courier {
+    index: usize,
+    name: String,
+    sink: Box<dyn Sink>,
+    shared: Arc<Shared>,
+    lanes: [Lane; 3],
+    random: u64,
+}
+
+/// What the loop knows of one signal.
+#[derive(Debug, Default)]
+struct Lane {
+    /// What is left of the entry under way.
+    pieces: VecDeque<Batch>,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+    failing_since: Option<Instant>,
+    losses: Quiet,
+    failures: Quiet,
+}
+
+impl Courier {
+    pub(super) fn new(index: usize, named: NamedSink, shared: Arc<Shared>, random: u64) -> Courier {
+        Courier { index, name: named.name, sink: named.sink, shared, lanes: Default::default(), random }
+    }
+
+    /// Ends when draining is done or the phase is [`Phase::Stopped`].
+    pub(super) async fn run(mut self) {
+        let mut phase = self.shared.phase.subscribe();
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
+            () = self.work() => {}
+        }
+        if tokio::time::timeout(CLOSE_MOST, self.sink.close()).await.is_err() {
+            warn!(sink = self.name, "the sink could not be closed in time");
+        }
+    }
+
+    async fn work(&mut self) {
+        let mut hurried = false;
+        loop {
+            if !hurried && *self.shared.phase.borrow() == Phase::Draining {
+                // One more attempt for everything, now.
+                hurried = true;
+                self.lanes.iter_mut().for_each(|lane| lane.not_before = None);
+            }
+            let now = Instant::now();
+            let ready = std::array::from_fn(|s| self.lanes[s].not_before.is_none_or(|at| at <= now));
+            let next = self.shared.queue().next(self.index, ready, now);
+            match next {
+                Next::Take(taken) => self.begin(taken).await,
+                Next::Resume(signal) => self.attempt(signal).await,
+                Next::WaitUntil(due) => self.wait(Some(due)).await,
+                Next::Wait => self.wait(None).await,
+                Next::Finished => return,
+            }
+        }
+    }
+
+    /// Until there is something new, the batch that grows is due, or a back-off ends.
+    async fn wait(&mut self, due: Option<Instant>) {
+        let now = Instant::now();
+        let backoffs = self.lanes.iter().filter_map(|lane| lane.not_before).filter(|at| *at > now);
+        let woken = self.shared.wake[self.index].notified();
+        match backoffs.chain(due).min() {
+            Some(at) => {
+                let _ = tokio::time::timeout_at(at, woken).await;
+            }
+            None => woken.await,
+        }
+    }
+
+    async fn begin(&mut self, taken: Taken) {
+        let Taken { signal, items, body } = taken;
+        let Body::Memory(body) = body else { unreachable!() };
+        self.lanes[signal as usize].pieces.push_back(Batch { signal, body, items });
+        self.attempt(signal).await;
+    }
+
+    /// Sends the first piece once.
+    async fn attempt(&mut self, signal: Signal) {
+        let lane = &mut self.lanes[signal as usize];
+        let Some(piece) = lane.pieces.front() else { return };
+        let outcome = self.sink.send(piece).await;
+        self.conclude(signal, outcome);
+        if self.lanes[signal as usize].pieces.is_empty() {
+            self.shared.queue().done(self.index, signal);
+        }
+    }
+
+    fn conclude(&mut self, signal: Signal, outcome: SendResult) {
+        match outcome {
+            Ok(sent) => {
+                let items = self.pop(signal);
+                self.shared.queue().delivered(self.index, signal, items, sent.rejected, SystemTime::now());
+                self.note_success(signal);
+                if sent.rejected > 0 {
+                    self.note_loss(signal, sent.rejected, Discard::Rejected, "the sink rejected them one by one");
+                }
+            }
+            Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, reason),
+            Err(SendError::Split { reason }) => self.split(signal, &reason),
+            Err(SendError::Refused { reason }) => self.discard(signal, Discard::Refused, &reason),
+        }
+    }
+
+    fn pop(&mut self, signal: Signal) -> u64 {
+        self.lanes[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items)
+    }
+
+    fn split(&mut self, signal: Signal, reason: &str) {
+        let pieces = &mut self.lanes[signal as usize].pieces;
+        match pieces.front().and_then(batch::halve) {
+            Some((left, right)) => {
+                pieces.pop_front();
+                pieces.push_front(right);
+                pieces.push_front(left);
+            }
+            None => self.discard(signal, Discard::TooLarge, reason),
+        }
+    }
+
+    fn discard(&mut self, signal: Signal, why: Discard, reason: &str) {
+        let items = self.pop(signal);
+        let mut queue = self.shared.queue();
+        queue.discarded(self.index, signal, items, why);
+        queue.failed(self.index, signal, reason.to_owned());
+        drop(queue);
+        self.note_loss(signal, items, why, reason);
+    }
+
+    fn note_loss(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
+        if let Some(items) = self.lanes[signal as usize].losses.say(items, Instant::now()) {
+            let (signal, why) = (signal.word(), why.word());
+            error!(sink = self.name, signal, items, why, reason, "discarded what the sink does not take");
+        }
+    }
+
+    fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: String) {
+        let (now, random) = (Instant::now(), self.next_random());
+        let lane = &mut self.lanes[signal as usize];
+        let wait = lane.backoff.next(after, random);
+        lane.not_before = Some(now + wait);
+        lane.failing_since.get_or_insert(now);
+        if let Some(failures) = lane.failures.say(1, now) {
+            let wait_ms = wait.as_millis() as u64;
+            warn!(
+                sink = self.name,
+                signal = signal.word(),
+                reason,
+                wait_ms,
+                failures,
+                "the sink failed; will try again"
+            );
+        }
+        self.shared.queue().failed(self.index, signal, reason);
+    }
+
+    fn note_success(&mut self, signal: Signal) {
+        let lane = &mut self.lanes[signal as usize];
+        lane.backoff.reset();
+        lane.not_before = None;
+        if let Some(since) = lane.failing_since.take() {
+            let after_s = since.elapsed().as_secs();
+            info!(sink = self.name, signal = signal.word(), after_s, "the sink takes again");
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs no better.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ self.random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+}

@@ -1,0 +1,241 @@
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const LIMITS: BatchLimits = BatchLimits { bytes: 400, items: 10, age: Duration::from_millis(200) };
+const READY: [bool; 3] = [true; 3];
+
+impl Queue {
+    /// Recounts every lane from the entries themselves.
+    fn audit(&self) {
+        for signal in Signal::ALL {
+            let log = &self.logs[signal as usize];
+            let held = log.entries.iter().map(Entry::held).sum::<usize>();
+            assert_eq!(log.held, held + log.growing.as_ref().map_or(0, |growing| growing.bytes() + ENTRY_OVERHEAD));
+            assert!(log.held <= log.quota, "{} of {}", log.held, log.quota);
+            for lane in self.sinks.iter().filter_map(|lanes| lanes[signal as usize].as_ref()) {
+                let unread = log.entries.iter().filter(|e| e.number >= lane.next);
+                let (mut items, mut bytes) = unread.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes));
+                items += log.growing.as_ref().map_or(0, |growing| growing.items);
+                bytes += log.growing.as_ref().map_or(0, Growing::bytes);
+                items += lane.under_way.as_ref().map_or(0, |entry| entry.items);
+                bytes += lane.under_way.as_ref().map_or(0, |entry| entry.bytes);
+                assert_eq!((lane.tally.queued, lane.tally.queued_bytes), (items, bytes as u64));
+                assert!(lane.tally.balances(), "{:?}", lane.tally);
+            }
+        }
+    }
+
+    fn tally(&self, sink: usize, signal: Signal) -> &Tally {
+        &self.sinks[sink][signal as usize].as_ref().unwrap().tally
+    }
+}
+
+fn piece(signal: Signal, text: &str, items: u64) -> Batch {
+    Batch { signal, body: Bytes::copy_from_slice(text.as_bytes()), items }
+}
+
+fn text(next: Next) -> String {
+    match next {
+        Next::Take(Taken { body: Body::Memory(body), .. }) => String::from_utf8(body.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// One sink takes all signals, the other traces alone.
+fn queue(quota: usize) -> Queue {
+    Queue::new(LIMITS, [quota; 3], &[[true; 3], [true, false, false]])
+}
+
+#[test]
+fn pieces_grow_into_a_batch_until_it_is_old_or_full() {
+    let (mut queue, start) = (queue(10_000), Instant::now());
+    assert!(queue.push(piece(Signal::Traces, "a", 4), false, start).wake);
+    assert!(!queue.push(piece(Signal::Traces, "b", 4), false, start).wake);
+    let due = start + LIMITS.age;
+    assert!(matches!(queue.next(0, READY, start), Next::WaitUntil(at) if at == due));
+    assert_eq!(text(queue.next(0, READY, due)), "ab");
+
+    queue.push(piece(Signal::Traces, "c", 4), false, due);
+    assert!(queue.push(piece(Signal::Traces, "d", 7), false, due).wake, "11 items do not fit into one batch");
+    assert_eq!(text(queue.next(1, READY, due)), "ab");
+    queue.done_with(1, Signal::Traces, 8);
+    assert_eq!(text(queue.next(1, READY, due)), "c");
+    queue.audit();
+}
+
+impl Queue {
+    fn done_with(&mut self, sink: usize, signal: Signal, items: u64) {
+        self.delivered(sink, signal, items, 0, SystemTime::UNIX_EPOCH);
+        self.done(sink, signal);
+    }
+}
+
+#[test]
+fn a_signal_that_backs_off_does_not_hold_up_the_others() {
+    let (mut queue, now) = (queue(10_000), Instant::now());
+    queue.push(piece(Signal::Logs, "log", 10), false, now);
+    queue.push(piece(Signal::Traces, "span", 10), false, now);
+    assert_eq!(text(queue.next(0, READY, now)), "log", "the oldest first");
+    assert_eq!(text(queue.next(0, [true, true, false], now)), "span");
+    assert!(matches!(queue.next(0, [false, true, false], now), Next::Wait));
+    assert!(matches!(queue.next(0, READY, now), Next::Resume(Signal::Logs)));
+    queue.audit();
+}
+
+#[test]
+fn a_full_quota_pushes_out_the_oldest_unread_of_its_signal_only() {
+    let (mut queue, now) = (queue(1000), Instant::now());
+    queue.push(piece(Signal::Traces, "trace", 10), false, now);
+    let body = "l".repeat(150);
+    let log = |n: u64| piece(Signal::Logs, &body, 10 + n);
+    assert_eq!((0..3).map(|n| queue.push(log(n), false, now).lost).sum::<u64>(), 0);
+    assert_eq!(queue.push(log(3), false, now).lost, 10);
+    assert_eq!(queue.tally(0, Signal::Logs).discarded(Discard::QueueFull), 10);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
+    queue.audit();
+    // Too large for the quota as a whole: itself is lost, what waits is not.
+    assert_eq!(queue.push(piece(Signal::Logs, &"x".repeat(2000), 7), false, now).lost, 7);
+    assert_eq!(queue.tally(0, Signal::Logs).queued, 11 + 12 + 13);
+    queue.audit();
+}
+
+#[test]
+fn what_a_sink_has_taken_is_not_lost_when_the_quota_pushes_it_out() {
+    let (mut queue, now) = (queue(1000), Instant::now());
+    let body = "t".repeat(250);
+    queue.push(piece(Signal::Traces, &body, 1), false, now);
+    queue.next(0, READY, now);
+    for _ in 0..3 {
+        queue.push(piece(Signal::Traces, &body, 1), false, now);
+    }
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 1);
+    assert_eq!(queue.tally(1, Signal::Traces).discarded(Discard::QueueFull), 2);
+    queue.audit();
+    queue.done_with(0, Signal::Traces, 1);
+    queue.audit();
+}
+
+#[test]
+fn a_signal_without_a_sink_is_counted_and_mentioned_once() {
+    let (mut queue, now) = (Queue::new(LIMITS, [1000; 3], &[[true, false, false]]), Instant::now());
+    assert!(queue.push(piece(Signal::Logs, "log", 3), false, now).first_unclaimed);
+    assert_eq!(queue.push(piece(Signal::Logs, "log", 4), false, now), Pushed::default());
+    let rows = queue.rows(&["here".to_owned()]);
+    let row = rows.iter().find(|row| row.sink == "none").unwrap();
+    assert_eq!((row.signal, row.tally.pushed, row.tally.discarded(Discard::NoSink)), (Signal::Logs, 7, 7));
+    assert!(row.tally.balances());
+}
+
+#[test]
+fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
+    let (mut queue, now) = (queue(10_000), Instant::now());
+    for _ in 0..2 {
+        queue.push(piece(Signal::Traces, "t", 10), false, now);
+    }
+    queue.next(0, READY, now);
+    queue.delivered(0, Signal::Traces, 4, 1, SystemTime::UNIX_EPOCH);
+    queue.written(Signal::Traces, 0, Location { segment: 0, offset: 0, len: 1 });
+    queue.start_draining();
+    assert_eq!(queue.close(), 20, "the second entry, for both sinks");
+    assert_eq!((queue.tally(0, Signal::Traces).queued, queue.tally(1, Signal::Traces).queued), (6, 10));
+    queue.push(piece(Signal::Traces, "late", 5), false, now);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 15);
+    queue.audit();
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push { signal: u8, items: u64, bytes: usize, own: bool },
+    Next { sink: usize, ready: [bool; 3] },
+    Delivered { sink: usize, signal: u8, rejected: u64 },
+    Discarded { sink: usize, signal: u8 },
+    Written { signal: u8 },
+    DroppedOnDisk { signal: u8 },
+    Later,
+    Close,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0..3u8, 0..15u64, 0..500usize, any::<bool>())
+            .prop_map(|(signal, items, bytes, own)| Step::Push { signal, items, bytes, own }),
+        8 => (0..2usize, any::<[bool; 3]>()).prop_map(|(sink, ready)| Step::Next { sink, ready }),
+        6 => (0..2usize, 0..3u8, 0..3u64).prop_map(|(sink, signal, rejected)| Step::Delivered { sink, signal, rejected }),
+        1 => (0..2usize, 0..3u8).prop_map(|(sink, signal)| Step::Discarded { sink, signal }),
+        2 => (0..3u8).prop_map(|signal| Step::Written { signal }),
+        1 => (0..3u8).prop_map(|signal| Step::DroppedOnDisk { signal }),
+        2 => Just(Step::Later),
+        1 => Just(Step::Close),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut Vec<[u64; 3]>) {
+    let busy = |queue: &Queue, sink: usize, signal: u8| {
+        let lane = queue.sinks[sink][usize::from(signal)].as_ref();
+        lane.and_then(|lane| lane.under_way.as_ref().map(|entry| entry.items))
+    };
+    match step {
+        Step::Push { signal, items, bytes, own } => {
+            queue.push(piece(Signal::ALL[usize::from(signal)], &"x".repeat(bytes), items), own, *now);
+        }
+        Step::Next { sink, ready } => {
+            if let Next::Take(entry) = queue.next(sink, ready, *now) {
+                let number = queue.sinks[sink][entry.signal as usize].as_ref().unwrap().cursor();
+                let last = &mut taken[sink][entry.signal as usize];
+                assert!(number >= *last, "entries are taken in order");
+                *last = number + 1;
+            }
+        }
+        Step::Delivered { sink, signal, rejected } => {
+            if let Some(items) = busy(queue, sink, signal) {
+                let signal = Signal::ALL[usize::from(signal)];
+                queue.delivered(sink, signal, items / 2, rejected, SystemTime::UNIX_EPOCH);
+                queue.audit();
+                queue.delivered(sink, signal, items - items / 2, 0, SystemTime::UNIX_EPOCH);
+                queue.done(sink, signal);
+            }
+        }
+        Step::Discarded { sink, signal } => {
+            if let Some(items) = busy(queue, sink, signal) {
+                queue.discarded(sink, Signal::ALL[usize::from(signal)], items, Discard::Refused);
+                queue.done(sink, Signal::ALL[usize::from(signal)]);
+            }
+        }
+        Step::Written { signal } => {
+            for (number, _, body) in queue.unwritten(Signal::ALL[usize::from(signal)], 300) {
+                let location = Location { segment: 0, offset: 0, len: body.len() as u32 };
+                queue.written(Signal::ALL[usize::from(signal)], number, location);
+            }
+        }
+        Step::DroppedOnDisk { signal } => {
+            let last = queue.next_number.saturating_sub(3);
+            queue.dropped_on_disk(Signal::ALL[usize::from(signal)], last);
+        }
+        Step::Later => *now += LIMITS.age,
+        Step::Close => {
+            queue.start_draining();
+            queue.close();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_books_balance_after_every_step(steps in steps(), quota in 300usize..3000) {
+        let mut queue = queue(quota);
+        let (mut now, mut taken) = (Instant::now(), vec![[0; 3]; 2]);
+        for step in steps {
+            let closes = matches!(step, Step::Close);
+            play(&mut queue, step, &mut now, &mut taken);
+            if closes {
+                break;
+            }
+            queue.audit();
+        }
+        for row in queue.rows(&["all".to_owned(), "traces".to_owned()]) {
+            prop_assert!(row.tally.balances(), "{:?}", row);
+        }
+    }
+}

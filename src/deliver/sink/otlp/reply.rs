@@ -1,0 +1,198 @@
+//! What a reply means: taken, try again, too large, or refused for good.
+
+use super::{GRPC_PREFIX, Protocol};
+use crate::deliver::client::Response;
+use http::{
+    HeaderMap, StatusCode, Uri,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use std::time::{Duration, SystemTime};
+use tonic::Code;
+
+/// Longer texts of a peer are cut: they end in logs.
+const REASON_MAX: usize = 300;
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Reply {
+    Taken { rejected: u64, message: String },
+    Retry { after: Option<Duration>, reason: String },
+    TooLarge { reason: String },
+    Refused { reason: String },
+}
+
+impl Reply {
+    /// `now` is the wall clock, for a Retry-After that is a date.
+    pub(super) fn read(protocol: Protocol, response: &Response, now: SystemTime) -> Reply {
+        match protocol {
+            Protocol::Http => read_http(response, now),
+            Protocol::Grpc => read_grpc(response),
+        }
+    }
+}
+
+fn read_http(response: &Response, now: SystemTime) -> Reply {
+    if response.status.is_success() {
+        return taken(&response.body);
+    }
+    let reason = format!("HTTP {}{}", response.status.as_u16(), explanation(response));
+    match response.status.as_u16() {
+        429 | 502 | 503 | 504 => Reply::Retry { after: retry_after(&response.headers, now), reason },
+        413 => Reply::TooLarge { reason },
+        _ => Reply::Refused { reason },
+    }
+}
+
+/// The three signals' responses have the same fields: partial_success (1) with the number of rejected
+/// items (1) and a message (2). One that cannot be read is still a success: the status says so.
+fn taken(body: &[u8]) -> Reply {
+    let partial = ExportTraceServiceResponse::decode(body).ok().and_then(|response| response.partial_success);
+    let partial = partial.unwrap_or_default();
+    Reply::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), message: cut(&partial.error_message) }
+}
+
+/// The message of a `google.rpc.Status`, or plain text.
+fn explanation(response: &Response) -> String {
+    let content_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = if content_type.starts_with("application/x-protobuf") {
+        RpcStatus::decode(response.body.as_ref()).map(|status| status.message).unwrap_or_default()
+    } else if content_type.starts_with("text/plain") {
+        String::from_utf8_lossy(&response.body).into_owned()
+    } else {
+        String::new()
+    };
+    if text.is_empty() { text } else { format!(": {}", cut(&text)) }
+}
+
+fn read_grpc(response: &Response) -> Reply {
+    let status = tonic::Status::from_header_map(&response.trailers)
+        .or_else(|| tonic::Status::from_header_map(&response.headers));
+    let Some(status) = status else { return without_grpc_status(response) };
+    if status.code() == Code::Ok {
+        // Compressed replies were not asked for; the prefix precedes the message.
+        return taken(response.body.get(GRPC_PREFIX..).unwrap_or_default());
+    }
+    let reason = format!("{:?}: {}", status.code(), cut(status.message()));
+    let after = retry_info(status.details());
+    match status.code() {
+        _ if is_too_large(status.message()) => Reply::TooLarge { reason },
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => Reply::Retry { after, reason },
+        Code::ResourceExhausted if after.is_some() => Reply::Retry { after, reason },
+        _ => Reply::Refused { reason },
+    }
+}
+
+/// gRPC libraries have no code of their own for a message beyond their limit. In turn: Go and C++,
+/// Java, tonic (whose OUT_OF_RANGE would otherwise be retried for ever).
+fn is_too_large(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["larger than max", "exceeds maximum size", "message length too large"].iter().any(|text| message.contains(text))
+}
+
+/// From gRPC's "HTTP to gRPC Status Code Mapping": 429, 502, 503 and 504 are UNAVAILABLE.
+fn without_grpc_status(response: &Response) -> Reply {
+    let is_grpc = response.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    let reason = format!("HTTP {} without grpc-status{}", response.status.as_u16(), explanation(response));
+    match response.status {
+        StatusCode::PAYLOAD_TOO_LARGE => Reply::TooLarge { reason },
+        // The peer speaks gRPC and broke off.
+        StatusCode::OK if is_grpc => Reply::Retry { after: None, reason },
+        status if matches!(status.as_u16(), 429 | 502 | 503 | 504) => Reply::Retry { after: None, reason },
+        _ => Reply::Refused { reason },
+    }
+}
+
+/// Seconds or an HTTP date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(parse_date(text)?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+/// IMF-fixdate, the only form that may be sent: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn parse_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut parts = text.strip_suffix(" GMT")?.split(' ').skip(1);
+    let day: i64 = parts.next()?.parse().ok()?;
+    let month = parts.next().and_then(|month| MONTHS.iter().position(|m| *m == month))? as i64 + 1;
+    let year: i64 = parts.next()?.parse().ok()?;
+    let clock: Vec<u64> = parts.next()?.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let &[hour, minute, second] = clock.as_slice() else { return None };
+    // Days since 1970 in the Gregorian calendar, with years that begin in March.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let days = 365 * shifted + shifted / 4 - shifted / 100 + shifted / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day;
+    let days = u64::try_from(days - 719_469).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(days * 86_400 + hour * 3600 + minute * 60 + second))
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    pub(super) code: i32,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Any {
+    #[prost(string, tag = "1")]
+    pub(super) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    pub(super) retry_delay: Option<Delay>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Delay {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanos: i32,
+}
+
+/// `google.rpc.RetryInfo` among the details of a status; zero if it names no delay.
+fn retry_info(details: &[u8]) -> Option<Duration> {
+    let status = RpcStatus::decode(details).ok()?;
+    let any = status.details.into_iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
+    let (seconds, nanos) = (u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?);
+    Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_MAX).collect()
+}
+
+/// What a peer's text may repeat and a log must not.
+pub(super) struct Secrets<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) url: &'a Uri,
+}
+
+impl Secrets<'_> {
+    pub(super) fn hide(&self, mut text: String) -> String {
+        let headers =
+            self.headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+        let url = self.url.path_and_query().map(|path| path.as_str());
+        // Shorter ones are no secrets and occur in any text.
+        for secret in headers.chain(url).chain(self.url.query()).filter(|secret| secret.len() >= 6) {
+            text = text.replace(secret, "[hidden]");
+        }
+        text
+    }
+}

@@ -1,0 +1,185 @@
+use super::{reply::*, *};
+use crate::deliver::client::Response;
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use http::StatusCode;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+use prost::Message;
+use std::time::Duration;
+
+fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Reply {
+    let response = response(status, headers, body);
+    Reply::read(Protocol::Http, &response, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30))
+}
+
+fn response(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Response {
+    let pairs = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+    Response {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: pairs.collect(),
+        body: Bytes::copy_from_slice(body),
+        trailers: HeaderMap::new(),
+    }
+}
+
+fn grpc(code: u32, message: &'static str, delay: Option<(i64, i32)>) -> Reply {
+    let retry = delay.map(|(seconds, nanos)| Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+        value: RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }.encode_to_vec(),
+    });
+    let details = RpcStatus { code: code as i32, message: message.to_owned(), details: retry.into_iter().collect() };
+    let details = STANDARD_NO_PAD.encode(details.encode_to_vec());
+    let code = code.to_string();
+    let headers = [("grpc-status", code.as_str()), ("grpc-message", message), ("grpc-status-details-bin", &details)];
+    Reply::read(Protocol::Grpc, &response(200, &headers, b""), SystemTime::UNIX_EPOCH)
+}
+
+fn kind(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Taken { .. } => "taken",
+        Reply::Retry { .. } => "retry",
+        Reply::TooLarge { .. } => "split",
+        Reply::Refused { .. } => "refused",
+    }
+}
+
+#[test]
+fn http_statuses_mean_what_the_specification_says() {
+    for status in 200..600 {
+        let expected = match status {
+            200..=299 => "taken",
+            429 | 502 | 503 | 504 => "retry",
+            413 => "split",
+            _ => "refused",
+        };
+        assert_eq!(kind(&http(status, &[], b"")), expected, "{status}");
+    }
+}
+
+#[test]
+fn grpc_codes_mean_what_the_specification_says() {
+    for code in 1..17 {
+        let expected = match code {
+            1 | 4 | 10 | 11 | 14 | 15 => "retry",
+            _ => "refused",
+        };
+        assert_eq!(kind(&grpc(code, "because", None)), expected, "{code}");
+    }
+    let after = |reply| match reply {
+        Reply::Retry { after, .. } => after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(after(grpc(8, "slow down", Some((3, 500_000_000)))), Some(Duration::from_millis(3500)));
+    assert_eq!(after(grpc(14, "busy", Some((0, 0)))), Some(Duration::ZERO));
+    assert_eq!(after(grpc(14, "busy", Some((-1, 0)))), None);
+    for message in [
+        "grpc: received message larger than max (5000000 vs. 4194304)",
+        "gRPC message exceeds maximum size 4194304: 5000000",
+        "Error, decoded message length too large: found 5000000 bytes, the limit is: 4194304 bytes",
+    ] {
+        assert_eq!(kind(&grpc(if message.starts_with("Error") { 11 } else { 8 }, message, None)), "split");
+    }
+}
+
+#[test]
+fn replies_without_a_grpc_status_are_judged_by_http() {
+    let read = |status, content_type: &str| {
+        let response = response(status, &[("content-type", content_type)], b"");
+        kind(&Reply::read(Protocol::Grpc, &response, SystemTime::UNIX_EPOCH))
+    };
+    assert_eq!(read(503, "text/html"), "retry");
+    assert_eq!(read(404, "text/html"), "refused");
+    assert_eq!(read(413, "text/html"), "split");
+    assert_eq!(read(200, "text/html"), "refused");
+    assert_eq!(read(200, "application/grpc+proto"), "retry");
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let after = |text| match http(503, &[("retry-after", text)], b"") {
+        Reply::Retry { after, .. } => after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(after("7"), Some(Duration::from_secs(7)));
+    assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(30)));
+    assert_eq!(after("Sun, 06 Nov 1993 08:49:37 GMT"), Some(Duration::ZERO), "it has passed");
+    assert_eq!(after("soon"), None);
+    assert_eq!(after("Thu, 99 Foo 2020"), None);
+}
+
+#[test]
+fn partial_success_is_counted() {
+    let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too\nold".to_owned() };
+    let body = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
+    let expected = Reply::Taken { rejected: 3, message: "too old".to_owned() };
+    assert_eq!(http(200, &[], &body), expected);
+    assert_eq!(kind(&http(200, &[], b"{\"partialSuccess\":{}}")), "taken");
+
+    let framed = [&[0, 0, 0, 0, body.len() as u8][..], &body].concat();
+    let mut ok = response(200, &[], &framed);
+    ok.trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    assert_eq!(Reply::read(Protocol::Grpc, &ok, SystemTime::UNIX_EPOCH), expected);
+}
+
+#[test]
+fn what_a_peer_repeats_of_our_secrets_is_hidden() {
+    let status =
+        RpcStatus { message: "no such token: t0k3n-value in /adapt_t0k3n/api".to_owned(), ..Default::default() };
+    let reply = http(401, &[("content-type", "application/x-protobuf")], &status.encode_to_vec());
+    let Reply::Refused { reason } = reply else { panic!("{reply:?}") };
+    assert!(reason.starts_with("HTTP 401: no such token"), "{reason}");
+
+    let mut headers = HeaderMap::new();
+    headers.insert("authentication", HeaderValue::from_static("t0k3n-value"));
+    let urls = [Some(Uri::from_static("http://arms.test:8090/adapt_t0k3n/api")), None, None];
+    let settings = ExporterSettings {
+        protocol: Protocol::Http,
+        urls: urls.clone(),
+        headers,
+        compression: Compression::None,
+        client: ClientSettings::default(),
+    };
+    assert!(!format!("{settings:?}").contains("t0k3n"));
+    let exporter = Exporter::new(settings).unwrap();
+    let error = exporter.conclude(Reply::Refused { reason }, urls[0].as_ref().unwrap()).unwrap_err();
+    let SendError::Refused { reason } = error else { panic!("{error:?}") };
+    assert_eq!(reason, "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]");
+}
+
+#[test]
+fn urls_are_derived_or_taken_verbatim() {
+    let shown = |urls: [Uri; 3]| urls.map(|url| url.to_string());
+    let grpc = shown(grpc_urls("https://gateway.test:4317").unwrap());
+    assert_eq!(grpc[0], "https://gateway.test:4317/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    assert_eq!(grpc[1], "https://gateway.test:4317/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
+    assert_eq!(grpc[2], "https://gateway.test:4317/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+
+    let given = [None, Some("http://other.test/api/metrics?key=1".to_owned()), None];
+    let http = shown(http_urls("http://gateway.test/base/", &given).unwrap());
+    assert_eq!(http[0], "http://gateway.test/base/v1/traces");
+    assert_eq!(http[1], "http://other.test/api/metrics?key=1");
+
+    for (wrong, help) in [
+        ("gateway.test:4317", "http://HOST:PORT"),
+        ("ftp://gateway.test", "http://HOST:PORT"),
+        ("http://user:secret@gateway.test", "headers"),
+        ("http://gateway.test/path", "no path"),
+    ] {
+        let error = grpc_urls(wrong).unwrap_err();
+        assert!(error.contains(help) && !error.contains("secret"), "{wrong}: {error}");
+    }
+    assert!(http_urls("http://gateway.test/?token=secret", &given).unwrap_err().contains("whole URL of traces"));
+}
+
+#[test]
+fn packed_bodies_can_be_read_again() {
+    let body = b"span ".repeat(100);
+    let plain = pack(Protocol::Grpc, Compression::None, &body).unwrap();
+    assert_eq!(plain[..5], [0, 0, 0, 1, 244]);
+    assert_eq!(plain[5..], body);
+    let gzip = pack(Protocol::Grpc, Compression::Gzip, &body).unwrap();
+    assert_eq!((gzip[0], u32::from_be_bytes(gzip[1..5].try_into().unwrap()) as usize), (1, gzip.len() - 5));
+    let mut read = Vec::new();
+    io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip[5..]), &mut read).unwrap();
+    assert_eq!(read, body);
+    assert_eq!(zstd::decode_all(&pack(Protocol::Http, Compression::Zstd, &body).unwrap()[..]).unwrap(), body);
+}
