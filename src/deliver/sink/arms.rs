@@ -13,7 +13,6 @@ use super::{
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
 use crate::{deliver::client::ClientSettings, identity::Secret, trace::Signal};
-use bytes::Bytes;
 use dress::Dress;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::{future::Future, pin::Pin};
@@ -106,11 +105,6 @@ impl Arms {
 
     pub fn protocol(&self) -> Protocol {
         self.protocol
-    }
-
-    /// An empty export: it changes nothing, and shows that way and token are right.
-    pub async fn probe(&self, signal: Signal) -> SendResult {
-        self.exporter.send(&Batch { signal, body: Bytes::new(), items: 0 }).await
     }
 
     async fn deliver(&self, batch: &Batch) -> SendResult {
