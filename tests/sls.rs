@@ -346,6 +346,8 @@ async fn a_clock_that_is_off_is_set_by_the_service() {
     assert_eq!(server.received().len(), 2);
     assert_eq!(sink.send(&spans(2)).await, Ok(Sent::default()));
     assert_eq!(server.received().len(), 3, "the offset is kept");
+    let repacked = &group(&server.received()[1]).logs[0];
+    assert_eq!(repacked.time, 1_795_428_000 + 7200, "times are by the service's clock as well");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ struct Progress {
     rejected: u64,
     limits: Limits,
     signature_refusals: u32,
+    /// The clock was set for this batch: once must do.
+    clock_set: bool,
     pack_id: String,
 }
 
@@ -81,7 +83,8 @@ enum Decoded {
 
 /// What follows from a pack that was not taken.
 enum Next {
-    Halve,
+    /// Pack anew: with fewer items, or by another clock.
+    Repack,
     GiveUp,
     Wait(Option<Duration>),
 }
@@ -118,7 +121,9 @@ impl Sls {
             let cause = match &problem {
                 Problem::Keys(_) => ProbeCause::Keys,
                 Problem::Network(_) => ProbeCause::Network,
-                Problem::Refused(refusal) => ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock),
+                Problem::ClockSet(refusal) | Problem::Refused(refusal) => {
+                    ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock)
+                }
             };
             ProbeError { cause, text: problem.to_string() }
         })
@@ -147,7 +152,7 @@ impl Sls {
                     Err(problem) => match self.judge(&problem, &store, items) {
                         Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         Next::GiveUp => rejected = items,
-                        Next::Halve => continue,
+                        Next::Repack => continue,
                     },
                 }
             }
@@ -165,11 +170,14 @@ impl Sls {
     }
 
     fn judge(&mut self, problem: &Problem, store: &str, items: usize) -> Next {
-        let Problem::Refused(refusal) = problem else { return Next::Wait(None) };
         let progress = self.progress.as_mut().expect("a batch is on its way");
+        let refusal = match problem {
+            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
+            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
+            Problem::Refused(refusal) => refusal,
+        };
         match refusal.action {
-            Action::Retry => Next::Wait(None),
-            Action::SetClock => Next::Wait(None),
+            Action::Retry | Action::SetClock => Next::Wait(None),
             Action::RenewKeys => Next::Wait(Some(PATIENT)),
             Action::SlowDown { first } => {
                 self.pause = first.max(self.pause * 2).min(SLOWEST);
@@ -189,7 +197,7 @@ impl Sls {
             }
             Action::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
-                Next::Halve
+                Next::Repack
             }
             Action::Split | Action::Drop => lose(refusal, store, items),
         }
@@ -220,6 +228,7 @@ impl Progress {
             rejected: 0,
             limits: Limits::default(),
             signature_refusals: 0,
+            clock_set: false,
             pack_id,
         }
     }

@@ -22,6 +22,8 @@ use std::{fmt, sync::Arc};
 pub(super) enum Problem {
     Keys(identity::Error),
     Network(ClientError),
+    /// The clock was off and is set now; the times of a body may have to change as well.
+    ClockSet(Refusal),
     Refused(Refusal),
 }
 
@@ -30,7 +32,7 @@ impl fmt::Display for Problem {
         match self {
             Problem::Keys(error) => write!(f, "no keys: {error}"),
             Problem::Network(error) => error.fmt(f),
-            Problem::Refused(refusal) => refusal.fmt(f),
+            Problem::ClockSet(refusal) | Problem::Refused(refusal) => refusal.fmt(f),
         }
     }
 }
@@ -103,7 +105,11 @@ impl Project {
     pub(super) async fn probe(&mut self, store: &str) -> Result<String, Problem> {
         let headers = vec![("x-log-bodyrawsize", "0".to_owned())];
         let path = format!("/logstores/{store}");
-        self.call(&Call { method: "GET", path, query: &[], headers, body: Bytes::new() }).await
+        let call = Call { method: "GET", path, query: &[], headers, body: Bytes::new() };
+        match self.call(&call).await {
+            Err(Problem::ClockSet(_)) => self.call(&call).await,
+            other => other,
+        }
     }
 
     fn is_prometheus(&self, signal: Signal) -> bool {
@@ -120,31 +126,28 @@ impl Project {
         }
     }
 
-    /// One request, and a second one at once where the first was refused for keys or clock and there
-    /// are new keys or a new offset.
+    /// One request, and a second one at once where the first was refused for its keys and there are others.
     async fn call(&mut self, call: &Call<'_>) -> Result<String, Problem> {
-        let mut credentials = self.identity.current().await.map_err(Problem::Keys)?;
+        let credentials = self.identity.current().await.map_err(Problem::Keys)?;
         let refusal = match self.attempt(call, &credentials).await {
             Err(Problem::Refused(refusal)) => refusal,
             other => return other,
         };
-        let has_changed = match refusal.action {
+        match refusal.action {
             Action::RenewKeys => {
                 tracing::warn!(access_key_id = credentials.id, %refusal, "keys were refused");
                 let renewed = self.identity.replace(&credentials).await.map_err(Problem::Keys)?;
-                !Arc::ptr_eq(&std::mem::replace(&mut credentials, renewed.clone()), &renewed)
+                if !Arc::ptr_eq(&credentials, &renewed) {
+                    return self.attempt(call, &renewed).await;
+                }
             }
-            Action::SetClock => {
-                let learnt = self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)());
+            Action::SetClock if self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)()) => {
                 tracing::warn!(seconds = self.offset.seconds(), "the clock is off, using log service's");
-                learnt
+                return Err(Problem::ClockSet(refusal));
             }
-            _ => false,
-        };
-        if !has_changed {
-            return Err(Problem::Refused(refusal));
+            _ => (),
         }
-        self.attempt(call, &credentials).await
+        Err(Problem::Refused(refusal))
     }
 
     async fn attempt(&mut self, call: &Call<'_>, credentials: &Credentials) -> Result<String, Problem> {
