@@ -102,7 +102,7 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
 }
 
 /// Appends a length-delimited field.
-pub(super) fn put_message(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
+pub(crate) fn put_message(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
     put_varint(out, u64::from(number << 3 | 2));
     put_varint(out, payload.len() as u64);
     out.extend_from_slice(payload);

@@ -1,0 +1,153 @@
+//! The tables, and what a connection is set to. The columns are described in the parent module.
+
+use super::write::Failure;
+use rusqlite::{Connection, OpenFlags};
+use std::{path::Path, time::Duration};
+
+/// `PRAGMA user_version` of the file.
+pub const SCHEMA_VERSION: u32 = 1;
+/// `PRAGMA application_id`: "tkst".
+const APPLICATION: u32 = 0x746b_7374;
+/// Bytes. Rows without rowid stay in their page up to a quarter of it, which most spans do.
+pub(super) const PAGE: u64 = 8192;
+/// Another process that reads delays a writer only for moments.
+const BUSY: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY,
+    trace_id TEXT NOT NULL UNIQUE,
+    start_ns INTEGER NOT NULL,
+    end_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    services TEXT NOT NULL,
+    error INTEGER NOT NULL,
+    span_count INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    rule TEXT,
+    trigger TEXT,
+    reason TEXT,
+    incomplete TEXT,
+    threshold TEXT,
+    entry_span_id TEXT NOT NULL,
+    entry_standing INTEGER NOT NULL,
+    entry_start_ns INTEGER NOT NULL,
+    longest_entry_ns INTEGER NOT NULL,
+    longest_span_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX traces_by_start ON traces (start_ns, error, duration_ns);
+
+CREATE TABLE trace_services (
+    service TEXT NOT NULL,
+    start_ns INTEGER NOT NULL,
+    trace INTEGER NOT NULL,
+    error INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    PRIMARY KEY (service, start_ns, trace)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE contexts (
+    id INTEGER PRIMARY KEY,
+    crc INTEGER NOT NULL,
+    last_trace INTEGER NOT NULL,
+    service TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    scope_version TEXT NOT NULL,
+    raw_resource BLOB NOT NULL,
+    raw_scope BLOB NOT NULL
+) STRICT;
+CREATE INDEX contexts_by_crc ON contexts (crc);
+CREATE INDEX contexts_by_last_trace ON contexts (last_trace);
+
+CREATE TABLE spans (
+    trace INTEGER NOT NULL,
+    span_id TEXT NOT NULL,
+    crc INTEGER NOT NULL,
+    parent_id TEXT,
+    context INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL,
+    status_message TEXT,
+    start_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    attributes TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    PRIMARY KEY (trace, span_id, crc)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW span_list AS
+    SELECT t.trace_id, s.span_id, s.parent_id, c.service, s.name, s.kind, s.status, s.status_message,
+           s.start_ns, s.duration_ns, s.attributes, c.resource, c.scope, c.scope_version, t.rule
+    FROM traces t JOIN spans s ON s.trace = t.id JOIN contexts c ON c.id = s.context;
+";
+
+/// The one connection that writes. `size` is the bound of the file in bytes.
+pub(super) fn open_write(path: &Path, size: u64) -> Result<Connection, Failure> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|e| Failure::Later(e.to_string()))?;
+    }
+    let mut db = Connection::open(path)?;
+    db.busy_timeout(BUSY)?;
+    if file_version(&db)? == Version::Empty {
+        // The page size and the vacuum mode are fixed once the first table is there.
+        db.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = incremental;"))?;
+        create(&mut db)?;
+    }
+    // A crash of the process loses nothing; of the machine, perhaps the last moments, but no consistency.
+    db.execute_batch(&format!(
+        "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA journal_size_limit = {}; PRAGMA cache_size = -4096;",
+        16 << 20
+    ))?;
+    db.pragma_update_and_check(None, "max_page_count", (size / PAGE) as i64, |_| Ok(()))?;
+    Ok(db)
+}
+
+/// A connection that only reads, also while another process writes.
+pub(super) fn open_read(path: &Path) -> Result<Connection, String> {
+    let shown = path.display();
+    if !path.exists() {
+        return Err(format!("there is no store at {shown}; `tailkeep run` creates it when the first trace is kept"));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(|e| format!("cannot open {shown}: {e}"))?;
+    db.busy_timeout(BUSY).map_err(|e| format!("cannot open {shown}: {e}"))?;
+    match file_version(&db) {
+        Ok(Version::Ours) => Ok(db),
+        Ok(Version::Empty) => Err(format!("the store at {shown} is empty yet")),
+        Err(Failure::Later(reason) | Failure::Damaged(reason)) => Err(format!("{shown}: {reason}")),
+        Err(Failure::TooLarge | Failure::Malformed) => unreachable!("only writing a batch says this"),
+    }
+}
+
+#[derive(PartialEq)]
+enum Version {
+    Empty,
+    Ours,
+}
+
+/// Somebody else's database is left alone.
+fn file_version(db: &Connection) -> Result<Version, Failure> {
+    let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    match (application, version) {
+        (APPLICATION, SCHEMA_VERSION) => Ok(Version::Ours),
+        (APPLICATION, _) => {
+            Err(Failure::Later(format!("its schema has version {version}, this program knows {SCHEMA_VERSION}")))
+        }
+        (0, 0) if tables == 0 => Ok(Version::Empty),
+        _ => Err(Failure::Later("is a database of another program; name another path".to_owned())),
+    }
+}
+
+fn create(db: &mut Connection) -> Result<(), Failure> {
+    let transaction = db.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    Ok(transaction.commit()?)
+}

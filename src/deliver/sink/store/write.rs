@@ -1,0 +1,392 @@
+//! Writing: one transaction per batch, the oldest traces deleted first where the file is full.
+
+use super::{
+    json,
+    schema::{self, PAGE},
+    span::{Context, Parts, StoredSpan, TraceState, hex},
+};
+use crate::trace::{Standing, TraceId};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
+use std::{collections::HashMap, path::Path};
+use tracing::info;
+
+/// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
+const GROWTH: u64 = 4;
+/// Pages that a transaction may need besides: tables, indexes, free list.
+const SPARE_PAGES: u64 = 128;
+/// Traces looked at in one step of eviction.
+const EVICT_STEP: u32 = 256;
+/// Contexts remembered; beyond it they are looked up again.
+const CONTEXTS_MAX: usize = 4096;
+
+/// Why a batch was not stored.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The file is no database, or a broken one.
+    Damaged(String),
+    /// Full or read-only disk, a lock, a foreign file.
+    Later(String),
+    /// More than the file may hold.
+    TooLarge,
+    /// No protobuf.
+    Malformed,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Damaged(error.to_string()),
+            _ => Failure::Later(error.to_string()),
+        }
+    }
+}
+
+/// A context's row.
+#[derive(Clone)]
+struct Known {
+    id: i64,
+    service: String,
+}
+
+/// The one writer of a store.
+pub(super) struct Writer {
+    db: Connection,
+    max_pages: u64,
+    next_trace: i64,
+    contexts: HashMap<Context, Known>,
+}
+
+impl Writer {
+    pub(super) fn open(path: &Path, size: u64) -> Result<Writer, Failure> {
+        let db = schema::open_write(path, size)?;
+        let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
+        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: HashMap::new() };
+        writer.shrink()?;
+        Ok(writer)
+    }
+
+    /// The configured size may be smaller than it was.
+    fn shrink(&mut self) -> Result<(), Failure> {
+        let pages: u32 = self.db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        if u64::from(pages) <= self.max_pages {
+            return Ok(());
+        }
+        let transaction = self.db.transaction()?;
+        make_room(&transaction, self.max_pages, SPARE_PAGES * PAGE)?;
+        transaction.commit()?;
+        // Each step of this statement gives back one page.
+        let mut vacuum = self.db.prepare("PRAGMA incremental_vacuum")?;
+        let mut steps = vacuum.query([])?;
+        while steps.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// All of the batch or nothing. Returns the number of spans that are no spans.
+    pub(super) fn write(&mut self, body: &[u8]) -> Result<u64, Failure> {
+        let need = body.len() as u64 * GROWTH + SPARE_PAGES * PAGE;
+        if need > self.max_pages * PAGE {
+            return Err(Failure::TooLarge);
+        }
+        let parts = Parts::of(body).ok_or(Failure::Malformed)?;
+        match self.write_parts(&parts, need) {
+            // The estimate was too low (or the disk is full, and this fails again).
+            Err(Failure::Later(_)) if self.is_full()? => self.write_parts(&parts, need.saturating_mul(4)),
+            outcome => outcome,
+        }?;
+        Ok(parts.rejected)
+    }
+
+    fn is_full(&self) -> Result<bool, Failure> {
+        Ok(free_bytes(&self.db, self.max_pages)? < self.max_pages * PAGE / 16)
+    }
+
+    fn write_parts(&mut self, parts: &Parts<'_>, need: u64) -> Result<(), Failure> {
+        let first_trace = self.next_trace;
+        let outcome = self.try_write_parts(parts, need);
+        if outcome.is_err() {
+            // What was rolled back is not there.
+            self.next_trace = first_trace;
+            self.contexts.clear();
+        }
+        outcome
+    }
+
+    fn try_write_parts(&mut self, parts: &Parts<'_>, need: u64) -> Result<(), Failure> {
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if make_room(&transaction, self.max_pages, need)? > 0 || self.contexts.len() > CONTEXTS_MAX {
+            self.contexts.clear();
+        }
+        let contexts = known_contexts(&transaction, &parts.contexts, &mut self.contexts)?;
+        let mut newest = vec![0; contexts.len()];
+        let mut statements = Statements::prepare(&transaction)?;
+        for (trace_id, spans) in &parts.traces {
+            let trace = statements.add(trace_id, spans, &contexts, &mut self.next_trace)?;
+            spans.iter().for_each(|stored| newest[stored.context] = trace.max(newest[stored.context]));
+        }
+        drop(statements);
+        let mut touch = transaction.prepare("UPDATE contexts SET last_trace = ?2 WHERE id = ?1 AND last_trace < ?2")?;
+        for (context, trace) in contexts.iter().zip(newest) {
+            touch.execute(params![context.id, trace])?;
+        }
+        drop(touch);
+        Ok(transaction.commit()?)
+    }
+}
+
+/// Rows for all contexts of a batch; new ones are written.
+fn known_contexts(
+    db: &Transaction<'_>,
+    contexts: &[Context],
+    cache: &mut HashMap<Context, Known>,
+) -> Result<Vec<Known>, Failure> {
+    let mut find = db.prepare("SELECT id, service, raw_resource, raw_scope FROM contexts WHERE crc = ?1")?;
+    let mut known = Vec::with_capacity(contexts.len());
+    for context in contexts {
+        if let Some(found) = cache.get(context) {
+            known.push(found.clone());
+            continue;
+        }
+        let mut rows = find.query([context.crc()])?;
+        let mut found = None;
+        while let Some(row) = rows.next()? {
+            if row.get_ref(2)?.as_blob() == Ok(&context.raw_resource)
+                && row.get_ref(3)?.as_blob() == Ok(&context.raw_scope)
+            {
+                found = Some(Known { id: row.get(0)?, service: row.get(1)? });
+            }
+        }
+        let found = match found {
+            Some(found) => found,
+            None => insert_context(db, context)?,
+        };
+        cache.insert(context.clone(), found.clone());
+        known.push(found);
+    }
+    Ok(known)
+}
+
+fn insert_context(db: &Transaction<'_>, context: &Context) -> Result<Known, Failure> {
+    let (resource, scope) = context.decode();
+    let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+    let service = attributes.iter().find(|attribute| attribute.key == "service.name");
+    let service = match service.and_then(|attribute| attribute.value.clone()).and_then(|any| any.value) {
+        Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(name)) => name,
+        _ => String::new(),
+    };
+    let scope = scope.scope.unwrap_or_default();
+    db.execute(
+        "INSERT INTO contexts (crc, last_trace, service, resource, scope, scope_version, raw_resource, raw_scope)
+         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            context.crc(),
+            service,
+            json::object(&attributes),
+            scope.name,
+            scope.version,
+            context.raw_resource,
+            context.raw_scope
+        ],
+    )?;
+    Ok(Known { id: db.last_insert_rowid(), service })
+}
+
+/// Prepared once per transaction, used for every trace and span of it.
+struct Statements<'a> {
+    find_trace: Statement<'a>,
+    put_trace: Statement<'a>,
+    put_span: Statement<'a>,
+    put_service: Statement<'a>,
+    drop_service: Statement<'a>,
+}
+
+impl<'a> Statements<'a> {
+    fn prepare(db: &'a Transaction<'_>) -> Result<Statements<'a>, Failure> {
+        Ok(Statements {
+            find_trace: db.prepare(
+                "SELECT id, start_ns, end_ns, duration_ns, service, name, services, error, span_count, bytes, rule, trigger,
+                        reason, incomplete, threshold, entry_span_id, entry_standing, entry_start_ns, longest_entry_ns,
+                        longest_span_ns
+                 FROM traces WHERE trace_id = ?1",
+            )?,
+            put_trace: db.prepare(
+                "INSERT OR REPLACE INTO traces (id, trace_id, start_ns, end_ns, duration_ns, service, name, services, error,
+                        span_count, bytes, rule, trigger, reason, incomplete, threshold, entry_span_id, entry_standing,
+                        entry_start_ns, longest_entry_ns, longest_span_ns)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?,
+            put_span: db.prepare(
+                "INSERT OR IGNORE INTO spans (trace, span_id, crc, parent_id, context, name, kind, status, status_message,
+                        start_ns, duration_ns, attributes, raw)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?,
+            put_service: db.prepare(
+                "INSERT INTO trace_services (service, start_ns, trace, error, duration_ns) VALUES (?, ?, ?, ?, ?)",
+            )?,
+            drop_service: db.prepare(DROP_SERVICE)?,
+        })
+    }
+
+    /// Adds spans to a new or a stored trace; returns its row's id.
+    fn add(
+        &mut self,
+        trace_id: &TraceId,
+        spans: &[StoredSpan<'_>],
+        contexts: &[Known],
+        next_trace: &mut i64,
+    ) -> Result<i64, Failure> {
+        let text = trace_id.to_string();
+        let stored = self.find_trace.query_row([&text], |row| Ok((row.get(0)?, read_state(row)?))).optional()?;
+        let is_new = stored.is_none();
+        let (trace, before) = stored.unwrap_or((*next_trace, TraceState::default()));
+        let mut state = before.clone();
+        for stored in spans {
+            let context = &contexts[stored.context];
+            if self.put_span(trace, stored, context)? {
+                state.observe(stored, &context.service);
+            }
+        }
+        if state == before {
+            return Ok(trace);
+        }
+        *next_trace += i64::from(is_new);
+        for service in &before.services {
+            self.drop_service.execute(params![service, before.start, trace])?;
+        }
+        for service in &state.services {
+            self.put_service.execute(params![service, state.start, trace, state.error, state.duration])?;
+        }
+        self.put_trace(trace, &text, &state)?;
+        Ok(trace)
+    }
+
+    /// False if the same span is there already.
+    fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, Failure> {
+        let span = &stored.span;
+        let parent = (stored.standing != Standing::Root).then(|| hex(&span.parent_span_id));
+        let message = span.status.as_ref().map(|status| status.message.as_str()).filter(|message| !message.is_empty());
+        let added = self.put_span.execute(params![
+            trace,
+            hex(&span.span_id),
+            stored.crc,
+            parent,
+            context.id,
+            span.name,
+            stored.kind().word(),
+            stored.status().word(),
+            message,
+            stored.start(),
+            stored.duration(),
+            json::object(&span.attributes),
+            stored.raw,
+        ])?;
+        Ok(added > 0)
+    }
+
+    fn put_trace(&mut self, trace: i64, trace_id: &str, state: &TraceState) -> Result<(), Failure> {
+        self.put_trace.execute(params![
+            trace,
+            trace_id,
+            state.start,
+            state.end,
+            state.duration,
+            state.service,
+            state.name,
+            json::array(state.services.iter().map(String::as_str)),
+            state.error,
+            state.span_count,
+            state.bytes,
+            state.rule,
+            state.trigger,
+            state.reason,
+            state.incomplete,
+            state.threshold,
+            state.entry_span_id,
+            state.entry_standing as u8,
+            state.entry_start,
+            state.longest_entry,
+            state.longest_span,
+        ])?;
+        Ok(())
+    }
+}
+
+fn read_state(row: &rusqlite::Row<'_>) -> rusqlite::Result<TraceState> {
+    let services: String = row.get(6)?;
+    Ok(TraceState {
+        start: row.get(1)?,
+        end: row.get(2)?,
+        duration: row.get(3)?,
+        service: row.get(4)?,
+        name: row.get(5)?,
+        services: serde_json::from_str(&services).unwrap_or_default(),
+        error: row.get(7)?,
+        span_count: row.get(8)?,
+        bytes: row.get(9)?,
+        rule: row.get(10)?,
+        trigger: row.get(11)?,
+        reason: row.get(12)?,
+        incomplete: row.get(13)?,
+        threshold: row.get(14)?,
+        entry_span_id: row.get(15)?,
+        entry_standing: match row.get(16)? {
+            2 => Standing::Root,
+            1 => Standing::Entry,
+            _ => Standing::Inner,
+        },
+        entry_start: row.get(17)?,
+        longest_entry: row.get(18)?,
+        longest_span: row.get(19)?,
+    })
+}
+
+const DROP_SERVICE: &str = "DELETE FROM trace_services WHERE service = ?1 AND start_ns = ?2 AND trace = ?3";
+
+fn free_bytes(db: &Connection, max_pages: u64) -> Result<u64, Failure> {
+    let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let used = number("page_count")? - number("freelist_count")?;
+    Ok((max_pages as i64 - used).max(0) as u64 * PAGE)
+}
+
+/// Deletes the oldest traces until `need` bytes are free. Returns how many.
+fn make_room(db: &Transaction<'_>, max_pages: u64, need: u64) -> Result<u64, Failure> {
+    let mut evicted = 0;
+    loop {
+        let free = free_bytes(db, max_pages)?;
+        if free >= need {
+            break;
+        }
+        match evict(db, need - free)? {
+            0 => break,
+            traces => evicted += traces,
+        }
+    }
+    if evicted > 0 {
+        info!(traces = evicted, "the store is full: its oldest traces were deleted");
+    }
+    Ok(evicted)
+}
+
+/// Deletes the oldest traces with about `bytes` of spans, at most [`EVICT_STEP`].
+fn evict(db: &Transaction<'_>, bytes: u64) -> Result<u64, Failure> {
+    let mut oldest = db.prepare("SELECT id, start_ns, services, bytes FROM traces ORDER BY id LIMIT ?1")?;
+    let mut drop_service = db.prepare(DROP_SERVICE)?;
+    let (mut last, mut freed, mut traces) = (0, 0, 0);
+    let mut rows = oldest.query([EVICT_STEP])?;
+    while let Some(row) = rows.next()? {
+        let (start, services): (i64, String) = (row.get(1)?, row.get(2)?);
+        last = row.get(0)?;
+        for service in serde_json::from_str::<Vec<String>>(&services).unwrap_or_default() {
+            drop_service.execute(params![service, start, last])?;
+        }
+        traces += 1;
+        freed += row.get::<_, i64>(3)?.max(0) as u64;
+        if freed >= bytes {
+            break;
+        }
+    }
+    drop(rows);
+    db.execute("DELETE FROM spans WHERE trace <= ?1", [last])?;
+    db.execute("DELETE FROM traces WHERE id <= ?1", [last])?;
+    db.execute("DELETE FROM contexts WHERE last_trace <= ?1", [last])?;
+    Ok(traces)
+}
