@@ -86,9 +86,12 @@ impl Dress {
     }
 }
 
+/// Gives another payload for a field's number and payload, or none to keep it.
+type Replace<'a> = dyn FnMut(u32, &[u8]) -> Option<Vec<u8>> + 'a;
+
 /// The message with other payloads in some of its length-delimited fields; none if all stay, or
 /// where it is no protobuf.
-fn rewrite(message: &[u8], replace: &mut dyn FnMut(u32, &[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     for field in Fields::new(message) {
