@@ -1,6 +1,7 @@
 """ARMS's two generations of endpoints, as strict as their documents."""
 
 import concurrent.futures
+import gzip
 import json
 
 import grpc
@@ -33,8 +34,6 @@ class Http:
             return 403, {}, b""
         body = request.body
         if request.header("content-encoding") == "gzip":
-            import gzip
-
             body = gzip.decompress(body)
         self.taken.append(kind.FromString(body))
         return 200, {"Content-Type": "application/x-protobuf"}, b""

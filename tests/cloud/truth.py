@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 import socket
+import struct
 import subprocess
 import time
 import urllib.parse
@@ -112,8 +113,6 @@ def field(number, payload):
 
 
 def time_series(labels, points):
-    import struct
-
     out = b"".join(field(1, field(1, name.encode()) + field(2, text.encode())) for name, text in labels)
     for at, value in points:
         out += field(2, b"\x09" + struct.pack("<d", value) + b"\x10" + varint(at))

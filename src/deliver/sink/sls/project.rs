@@ -1,8 +1,9 @@
 //! Signed requests to one project of Log Service.
 
 use super::{
-    Compression, MetricsPath, Settings,
+    MetricsPath, Settings,
     reply::{Action, Refusal},
+    seal::Body,
     settings::Place,
     sign::{Message, Signer, hex},
     time::{ClockOffset, Now},
@@ -87,17 +88,18 @@ impl Project {
     }
 
     /// PutLogs: all of the group or nothing.
-    pub(super) async fn put(&mut self, signal: Signal, store: &str, group: &[u8]) -> Result<(), Problem> {
-        let mut headers =
-            vec![("content-type", "application/x-protobuf".to_owned()), ("x-log-bodyrawsize", group.len().to_string())];
-        let (kind, body) = compress(self.settings.compression, group);
-        headers.extend(kind.map(|kind| ("x-log-compresstype", kind.to_owned())));
+    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: Body) -> Result<(), Problem> {
+        let mut headers = vec![
+            ("content-type", "application/x-protobuf".to_owned()),
+            ("x-log-bodyrawsize", body.raw_len.to_string()),
+        ];
+        headers.extend(body.packing.map(|packing| ("x-log-compresstype", packing.to_owned())));
         let route = self.route.clone();
         let query: &[_] = match &route {
             Some(key) if !self.is_prometheus(signal) => &[("key", key.as_str())],
             _ => &[],
         };
-        let call = Call { method: "POST", path: self.path(signal, store), query, headers, body: body.into() };
+        let call = Call { method: "POST", path: self.path(signal, store), query, headers, body: body.bytes };
         self.call(&call).await.map(|_| ())
     }
 
@@ -137,7 +139,7 @@ impl Project {
             Action::RenewKeys => {
                 tracing::warn!(access_key_id = credentials.id, %refusal, "keys were refused");
                 let renewed = self.identity.replace(&credentials).await.map_err(Problem::Keys)?;
-                if !Arc::ptr_eq(&credentials, &renewed) {
+                if credentials != renewed {
                     return self.attempt(call, &renewed).await;
                 }
             }
@@ -186,17 +188,5 @@ impl Project {
 
     fn unix_millis(&self) -> u64 {
         self.offset.apply((self.world.unix_millis)())
-    }
-}
-
-/// The value of `x-log-compresstype` and the body as sent.
-fn compress(compression: Compression, group: &[u8]) -> (Option<&'static str>, Vec<u8>) {
-    match compression {
-        Compression::None => (None, group.to_vec()),
-        // The raw block: Log Service takes neither a frame nor a length in front.
-        Compression::Lz4 => (Some("lz4"), lz4_flex::block::compress(group)),
-        Compression::Zstd => {
-            (Some("zstd"), zstd::bulk::compress(group, 1).expect("compressing into memory does not fail"))
-        }
     }
 }
