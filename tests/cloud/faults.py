@@ -109,15 +109,15 @@ def run(emulator, folder):
 
 
 def rotation(emulator, sts, folder):
-    """Keys that live three seconds, under load: not one request with expired keys, not one failure."""
+    """Keys that live six seconds, under load: not one request with expired keys, not one failure."""
     file = corpus.write(folder, "rotation", corpus.traces(12, spans=40, plain=True))
     token_file = f"{folder}/oidc-token"
     with open(token_file, "w") as out:
         out.write(sts.oidc_token)
     with check("keys that expire in mid-run are renewed ahead of it"):
         emulator.clear()
-        sts.clear(lifetime=3)
-        emulator.after = lambda _: time.sleep(0.02)
+        sts.clear(lifetime=6)
+        emulator.after = lambda _: time.sleep(0.03)
         variables = {"ROLE_ARN": "acs:ram::1:role/tail", "OIDC_PROVIDER_ARN": "acs:ram::1:oidc-provider/ack",
                      "OIDC_TOKEN_FILE": token_file}
         said = product.sls(emulator, [file], keys=None, variables=variables, sts=sts.url, repeat=300)

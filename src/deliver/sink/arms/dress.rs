@@ -253,4 +253,20 @@ mod tests {
         put_bytes(&mut want, 15, b"newer");
         assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload.unwrap(), want);
     }
+
+    #[test]
+    fn a_request_that_ends_early_never_panics_and_valid_ones_stay_valid() {
+        let dress = Dress::new(Some("h".into()), Some("w".into()));
+        let full = group(Some(vec![text(NODE, "n")]), vec![vec![text(REASON, "slow")]]);
+        let body = ExportTraceServiceRequest { resource_spans: vec![full.clone(), full] }.encode_to_vec();
+        for end in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..end]);
+            let is_valid = ExportTraceServiceRequest::decode(cut.clone()).is_ok();
+            let dressed = dress.put_on(Signal::Traces, cut.clone());
+            assert!(
+                if is_valid { ExportTraceServiceRequest::decode(dressed).is_ok() } else { dressed == cut },
+                "{end}"
+            );
+        }
+    }
 }
