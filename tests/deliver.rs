@@ -111,7 +111,11 @@ fn names(body: &[u8]) -> Vec<String> {
 }
 
 fn settings() -> DeliverySettings {
-    DeliverySettings { batch: BatchLimits::default(), quotas: [1 << 20; 3], seed: 7 }
+    DeliverySettings { batch: BatchLimits::default(), quotas: [1 << 20; 3], spool: None, seed: 7 }
+}
+
+fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Delivery {
+    Delivery::start(settings, sinks).unwrap()
 }
 
 fn push(delivery: &Delivery, names: &[&str]) {
@@ -146,7 +150,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn one_slow_sink_does_not_stop_another() {
     let (fast, slow) = (Script::default(), Script::new(&[Step::Hang]));
-    let delivery = Delivery::start(settings(), vec![fast.named("fast"), slow.named("slow")]);
+    let delivery = start(settings(), vec![fast.named("fast"), slow.named("slow")]);
     for name in ["a", "b", "c"] {
         push(&delivery, &[name]);
         pass(&delivery, SECOND).await;
@@ -161,7 +165,7 @@ async fn one_slow_sink_does_not_stop_another() {
 #[tokio::test(start_paused = true)]
 async fn pieces_of_one_moment_travel_together_and_in_order() {
     let sink = Script::default();
-    let delivery = Delivery::start(settings(), vec![sink.named("here")]);
+    let delivery = start(settings(), vec![sink.named("here")]);
     for name in ["a", "b", "c"] {
         push(&delivery, &[name]);
     }
@@ -175,7 +179,7 @@ async fn a_failing_sink_is_tried_again_until_it_takes() {
     let asked = Some(Duration::from_secs(20));
     let steps = [vec![Step::Retry(asked)], vec![Step::Retry(None); 30], vec![Step::Take]].concat();
     let sink = Script::new(&steps);
-    let delivery = Delivery::start(settings(), vec![sink.named("here")]);
+    let delivery = start(settings(), vec![sink.named("here")]);
     push(&delivery, &["a"]);
     pass(&delivery, SECOND).await;
     assert_eq!(row(&delivery, "here").tally.last_error.as_deref(), Some("busy"));
@@ -196,14 +200,14 @@ async fn a_failing_sink_is_tried_again_until_it_takes() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     let sink = Script::new(&[Step::Limit(2)]);
-    let delivery = Delivery::start(settings(), vec![sink.named("here")]);
+    let delivery = start(settings(), vec![sink.named("here")]);
     push(&delivery, &["a", "b", "c", "d", "e", "f", "g"]);
     pass(&delivery, SECOND).await;
     assert_eq!(sink.seen(), ["a", "b", "c", "d", "e", "f", "g"]);
     assert_eq!(row(&delivery, "here").tally.delivered, 7);
 
     let none = Script::new(&[Step::Limit(0)]);
-    let delivery = Delivery::start(settings(), vec![none.named("none")]);
+    let delivery = start(settings(), vec![none.named("none")]);
     push(&delivery, &["a", "b", "c"]);
     pass(&delivery, SECOND).await;
     assert_eq!(row(&delivery, "none").tally.discarded(Discard::TooLarge), 3);
@@ -212,7 +216,7 @@ async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
 #[tokio::test(start_paused = true)]
 async fn refusals_and_rejections_are_counted_and_do_not_block() {
     let sink = Script::new(&[Step::Refuse, Step::Reject(2)]);
-    let delivery = Delivery::start(settings(), vec![sink.named("here")]);
+    let delivery = start(settings(), vec![sink.named("here")]);
     for names in [&["a"][..], &["b", "c", "d"], &["e"]] {
         push(&delivery, names);
         pass(&delivery, SECOND).await;
@@ -225,7 +229,7 @@ async fn refusals_and_rejections_are_counted_and_do_not_block() {
 #[tokio::test(start_paused = true)]
 async fn logs_cannot_push_out_traces() {
     let away = Script::new(&[Step::Hang]);
-    let delivery = Delivery::start(settings(), vec![away.named("away")]);
+    let delivery = start(settings(), vec![away.named("away")]);
     push(&delivery, &["a"]);
     pass(&delivery, SECOND).await;
     push(&delivery, &["b"]);
@@ -243,7 +247,7 @@ async fn logs_cannot_push_out_traces() {
 #[tokio::test(start_paused = true)]
 async fn a_signal_goes_to_the_sinks_that_take_it() {
     let traces = Script { takes: Some(Signal::Traces), ..Script::default() };
-    let delivery = Delivery::start(settings(), vec![traces.named("here")]);
+    let delivery = start(settings(), vec![traces.named("here")]);
     assert!(delivery.takes(Signal::Traces) && !delivery.takes(Signal::Metrics));
     delivery.push(Signal::Metrics, vec![1], 5);
     push(&delivery, &["a"]);
@@ -258,7 +262,7 @@ async fn a_signal_goes_to_the_sinks_that_take_it() {
 async fn draining_delivers_what_it_can_and_counts_the_rest() {
     let steps = [vec![Step::Retry(Some(200 * SECOND))], vec![Step::Take]].concat();
     let (back, hangs) = (Script::new(&steps), Script::new(&[Step::Hang]));
-    let delivery = Delivery::start(settings(), vec![back.named("back"), hangs.named("hangs")]);
+    let delivery = start(settings(), vec![back.named("back"), hangs.named("hangs")]);
     push(&delivery, &["a"]);
     pass(&delivery, SECOND).await;
     push(&delivery, &["b", "c"]);
@@ -278,7 +282,7 @@ async fn draining_delivers_what_it_can_and_counts_the_rest() {
 async fn large_pieces_are_divided_before_they_are_sent() {
     let sink = Script::default();
     let batch = BatchLimits { bytes: 1000, ..BatchLimits::default() };
-    let delivery = Delivery::start(DeliverySettings { batch, ..settings() }, vec![sink.named("here")]);
+    let delivery = start(DeliverySettings { batch, ..settings() }, vec![sink.named("here")]);
     let long: Vec<String> = (0..40).map(|n| format!("{n}{}", "x".repeat(100))).collect();
     push(&delivery, &long.iter().map(String::as_str).collect::<Vec<_>>());
     pass(&delivery, SECOND).await;
@@ -631,7 +635,7 @@ mod servers {
             http_server(vec![(503, vec![], vec![]), (503, vec![], vec![]), (200, vec![], vec![])]).await;
         let sink = OtlpSink::new(settings(Protocol::Http, &address)).unwrap();
         let sink = NamedSink { name: "upstream".to_owned(), sink: Box::new(sink) };
-        let delivery = Delivery::start(super::settings(), vec![sink]);
+        let delivery = start(super::settings(), vec![sink]);
         push(&delivery, &["a", "b"]);
         delivery.drain(Instant::now() + 10 * SECOND).await;
         assert_eq!(row(&delivery, "upstream").tally.delivered, 2);
