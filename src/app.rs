@@ -257,7 +257,7 @@ async fn watch_memory(pipeline: Arc<Pipeline>) {
             pipeline.balance(|_, shards| (shards.reach_ms, shards.ring_bytes, shards.counts.swept > 0));
         let short = evicting && reach_ms < wanted.as_millis() as u64;
         if short && !said {
-            let needed = ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1)) >> 20;
+            let needed = (ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1))) >> 20;
             let seconds = reach_ms as f64 / 1e3;
             tracing::warn!(
                 ring_seconds = seconds,

@@ -82,6 +82,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field; none at the end of the message.
+    // Not an iterator: `?` on the outside reads better than on every item.
+    #[allow(clippy::should_implement_trait)]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Field>, Malformed> {
         if self.at == self.body.len() {
