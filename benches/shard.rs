@@ -82,7 +82,7 @@ impl Judge for DropAll {
         let threshold = Some(Threshold::ALL);
         Verdict { decision: Decision::DropNone, rule: RuleId::OTHERWISE, policy: 1, threshold, trigger, charged: None }
     }
-    fn notices(&self, _: &Summary, _: &Summary) -> bool {
+    fn may_change(&self, _: &Summary, _: &Summary) -> bool {
         false
     }
     fn reason(&self, _: RuleId) -> Reason {

@@ -303,7 +303,7 @@ error[P03]: `http.route` is not a span field
         let error = problem("http.route", "http");
         let warning = Diagnostic { severity: Severity::Warning, ..error.clone() };
         assert_eq!(count_line(&[], "f"), None);
-        assert_eq!(count_line(&[error.clone()], "f").as_deref(), Some("1 error in f"));
+        assert_eq!(count_line(std::slice::from_ref(&error), "f").as_deref(), Some("1 error in f"));
         let many = [error.clone(), warning.clone(), warning];
         assert_eq!(count_line(&many, "f").as_deref(), Some("1 error, 2 warnings in f"));
     }

@@ -2,13 +2,15 @@
 //! traffic, whatever is kept of it later.
 //!
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
-//! (v0.161), so dashboards made for it work. Two differences are deliberate: only accepted spans are
-//! counted, and spans without a service name are counted too.
+//! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
+//! those without a service name too; a series is the sum over all instances of a service; its first
+//! export is its true count, not a zero, because its start time says when it began.
 //!
 //! It counts spans received. Where a sampler upstream dropped spans, these numbers are smaller than
 //! the truth; such spans are counted apart and warned about once. It does not read a clock: `now_ms`
 //! is monotonic and given.
 
+mod group;
 mod histogram;
 mod operations;
 mod otlp;
@@ -27,6 +29,7 @@ pub use window::{EXACT_MAX, HISTOGRAM_BYTES, LONGEST_NANOS, Latency, SLOT_MS, SL
 use crate::trace::SpanView;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
+use group::{GROUP_MAX, Groups};
 use series::{Identity, Series};
 use std::cell::RefCell;
 use std::hash::BuildHasher;
@@ -34,25 +37,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use window::Pool;
 
-/// Spans beyond this many are grouped in a second turn: bounds the memory that a thread keeps for it.
-const GROUP_MAX: usize = 1024;
-
 /// How many services may have an overflow series of their own; the others share one.
 pub const OVERFLOW_SERVICES_MAX: usize = 256;
 
-/// What a span adds to its series.
-#[derive(Clone, Copy)]
-struct Arrival {
-    series: u64,
-    /// Nanoseconds.
-    duration: u64,
-    /// Its place among the spans of the request.
-    span: u32,
-}
-
 thread_local! {
     /// Reused from request to request, so that grouping allocates nothing.
-    static ARRIVALS: RefCell<Vec<Arrival>> = const { RefCell::new(Vec::new()) };
+    static GROUPS: RefCell<Groups> = RefCell::new(Groups::new());
 }
 
 /// The request metrics of this process. Shared by all threads that receive.
@@ -123,58 +113,59 @@ impl Meter {
     /// Counts a request's accepted spans, grouped by series first: one look-up per series, not per span.
     /// `describe` is called for a span of a series that is not in the table.
     pub fn record(&self, spans: &[SpanView], now_ms: u64, mut describe: impl FnMut(&SpanView) -> Labels) {
-        ARRIVALS.with_borrow_mut(|arrivals| {
+        GROUPS.with_borrow_mut(|groups| {
             for chunk in spans.chunks(GROUP_MAX) {
-                self.gather(chunk, arrivals);
-                arrivals.sort_unstable_by_key(|arrival| arrival.series);
-                for group in arrivals.chunk_by(|a, b| a.series == b.series) {
-                    self.record_group(group, &chunk[group[0].span as usize], now_ms, &mut describe);
+                self.gather(chunk, groups);
+                for (first, durations) in groups.laid_out() {
+                    self.record_group(&chunk[first as usize], durations, now_ms, &mut describe);
                 }
             }
         });
     }
 
-    fn gather(&self, spans: &[SpanView], arrivals: &mut Vec<Arrival>) {
+    fn gather(&self, spans: &[SpanView], groups: &mut Groups) {
         let kinds = self.settings.kinds;
-        arrivals.clear();
+        groups.clear();
         let mut head_sampled = 0;
         for (place, span) in spans.iter().enumerate() {
             if kinds.has(span.kind) {
-                arrivals.push(Arrival { series: span.series, duration: span.duration(), span: place as u32 });
+                groups.add(span.series, place as u32, span.duration());
                 head_sampled += u64::from(span.head_sampled);
             }
         }
-        self.counters.spans.fetch_add(arrivals.len() as u64, Relaxed);
+        self.counters.spans.fetch_add(groups.spans() as u64, Relaxed);
         if head_sampled > 0 && self.counters.head_sampled.fetch_add(head_sampled, Relaxed) == 0 {
             tracing::warn!("some spans were sampled before they came here: request metrics count what arrived only");
         }
     }
 
-    /// Counts spans of one series, the first of which is `first`.
+    /// Counts spans of one series by their durations. `first` is one of them.
     fn record_group(
         &self,
-        group: &[Arrival],
         first: &SpanView,
+        durations: &[u64],
         now_ms: u64,
         describe: &mut impl FnMut(&SpanView) -> Labels,
     ) {
-        let durations = group.iter().map(|arrival| arrival.duration);
         if let Some(mut series) = self.series.get_mut(&first.series) {
             return series.record(durations, first.status, now_ms, &self.settings, &self.pool);
         }
         // Described before the table is locked: that work is the caller's.
         let labels = describe(first).shortened();
         let (key, identity) = self.place(first.series, labels);
-        if identity.is_overflow() && self.counters.overflow_spans.fetch_add(group.len() as u64, Relaxed) == 0 {
-            tracing::warn!(max = self.settings.series_max, "series limit reached: further series share one a service");
+        if identity.is_overflow() && self.counters.overflow_spans.fetch_add(durations.len() as u64, Relaxed) == 0 {
+            tracing::warn!(
+                max = self.settings.series_max,
+                "series limit reached: further spans share one overflow series per service"
+            );
         }
         let start = self.start_unix_nanos.saturating_add(now_ms.saturating_mul(1_000_000));
         let live = if identity.is_overflow() { &self.overflow } else { &self.named };
-        let mut entry = self.series.entry(key).or_insert_with(|| {
+        let mut series = self.series.entry(key).or_insert_with(|| {
             live.fetch_add(1, Relaxed);
             Series::new(identity, start, now_ms, &self.settings)
         });
-        entry.record(durations, first.status, now_ms, &self.settings, &self.pool);
+        series.record(durations, first.status, now_ms, &self.settings, &self.pool);
     }
 
     /// Where spans of an unknown series are counted. Threads that race may pass a bound by one each.
@@ -197,7 +188,9 @@ impl Meter {
     /// Moves all windows on and retires idle series. A series that comes back after that starts anew,
     /// with a start time of its own. Call it every few seconds.
     pub fn tick(&self, now_ms: u64) {
-        let (mut approximate, mut bytes) = (0, 0);
+        let mut approximate = 0;
+        // The table keeps the size it once had; each place has a byte of its own.
+        let mut bytes = self.series.capacity() * (size_of::<(u64, Series)>() + 1);
         for key in self.keys() {
             let gone = self.series.remove_if(&key, |_, series| series.is_idle(now_ms, &self.settings));
             if let Some((_, series)) = gone {
@@ -207,7 +200,7 @@ impl Meter {
             } else if let Some(mut series) = self.series.get_mut(&key) {
                 series.window.advance(now_ms);
                 approximate += usize::from(series.window.is_approximate());
-                bytes += size_of::<u64>() + series.bytes();
+                bytes += series.heap_bytes();
             }
         }
         self.counters.approximate.store(approximate, Relaxed);

@@ -1,6 +1,6 @@
 //! The policy: an ordered list of rules, the first that matches decides.
 //!
-//! A YAML text becomes diagnostics or a [`Policy`]: [`parse`](parse) reads what was written, compiling turns
+//! A YAML text becomes diagnostics or a [`Policy`]: [`parse`] reads what was written, compiling turns
 //! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
 //! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
 
@@ -23,7 +23,7 @@ use crate::trace::{Threshold, TraceId, Trigger, Verdict};
 use crate::yaml::Reader;
 use condition::{Atom, Matcher};
 use limit::{Claim, Cost, Limit};
-use parse::RuleText;
+use parse::WrittenRule;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -70,14 +70,14 @@ impl Default for Wait {
 #[derive(Debug)]
 pub struct Rule {
     pub id: RuleId,
-    pub text: RuleText,
+    pub written: WrittenRule,
     matcher: Matcher,
 }
 
 impl Rule {
     /// Its limit, if it has one.
     pub fn limit(&self) -> Option<&Limit> {
-        self.text.limited.as_ref().map(|limited| &limited.limit)
+        self.written.limited.as_ref().map(|limited| &limited.limit)
     }
 
     pub fn matches(&self, summary: &Summary) -> bool {
@@ -148,7 +148,7 @@ impl Policy {
             return (None, reader.finish());
         };
         let rules = document.rules.into_iter().zip(matchers);
-        let rules = rules.map(|(text, matcher)| Rule { id: names.id(&text.name), text, matcher }).collect();
+        let rules = rules.map(|(written, matcher)| Rule { id: names.id(&written.name), written, matcher }).collect();
         let policy = Policy {
             number,
             file: file.to_owned(),
@@ -173,8 +173,8 @@ impl Policy {
     pub fn judge(&self, case: &Case<'_>, trigger: Trigger, limits: &mut impl Charge, now_ms: u64) -> Verdict {
         let bench = Bench { policy: self, case, trigger, now_ms };
         for rule in self.rules.iter().filter(|rule| rule.matcher.matches(case.summary)) {
-            let verdict = match &rule.text.limited {
-                None => Some(bench.verdict(rule.id, rule.text.keep)),
+            let verdict = match &rule.written.limited {
+                None => Some(bench.verdict(rule.id, rule.written.keep)),
                 Some(limited) => bench.judge_limited(rule, limited, limits),
             };
             if let Some(verdict) = verdict {
@@ -184,12 +184,20 @@ impl Policy {
         bench.verdict(RuleId::OTHERWISE, self.otherwise)
     }
 
+    /// True if a trace that was like `before` and is like `after` now may get another verdict: some rule
+    /// answers otherwise, or its randomness is another. (Only then is a late span worth a new judgement.)
+    pub fn may_change(&self, before: &Summary, after: &Summary) -> bool {
+        let drawn_from = |summary: &Summary| (summary.randomness, summary.random_flag, summary.forgotten);
+        drawn_from(before) != drawn_from(after)
+            || self.rules.iter().any(|rule| rule.matches(before) != rule.matches(after))
+    }
+
     /// The class of reasons that a keep by `rule` belongs to.
     pub fn reason(&self, rule: RuleId) -> Reason {
         if rule == RuleId::OTHERWISE {
             return reason_of_keep(self.otherwise);
         }
-        self.rules.iter().find(|r| r.id == rule).map_or(Reason::Rule, |rule| reason_of(&rule.text))
+        self.rules.iter().find(|r| r.id == rule).map_or(Reason::Rule, |rule| reason_of(&rule.written))
     }
 }
 
@@ -227,7 +235,7 @@ impl Bench<'_> {
         if self.case.summary.forgotten {
             return None;
         }
-        let inside = self.verdict(rule.id, rule.text.keep);
+        let inside = self.verdict(rule.id, rule.written.keep);
         let keeps = inside.decision.keeps();
         if self.case.charged == Some(rule.id) || limits.admit(&self.claim(rule, &limited.limit, keeps)) {
             let threshold = inside.threshold.filter(|_| limited.then != Then::None);
@@ -283,7 +291,7 @@ fn short_hash(text: &str) -> String {
 }
 
 /// Failure speaks before slowness, and both before the share that was kept of them.
-fn reason_of(rule: &RuleText) -> Reason {
+fn reason_of(rule: &WrittenRule) -> Reason {
     let tests = |condition: &Condition, wanted: &dyn Fn(&Test) -> bool| condition.tests.iter().any(wanted);
     let reads_failure = |atom: &Atom| match atom {
         Atom::Error(wanted) | Atom::Failed(wanted) => *wanted,

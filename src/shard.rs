@@ -48,8 +48,8 @@ pub struct Wait {
 /// Whoever decides: the policy in force, a test, or a decider elsewhere.
 pub trait Judge {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict;
-    /// Whether a rule reads something in which the two summaries of a trace differ.
-    fn notices(&self, before: &Summary, after: &Summary) -> bool;
+    /// Whether a trace that was like `before` and is like `after` now may get another verdict.
+    fn may_change(&self, before: &Summary, after: &Summary) -> bool;
     /// Why traces of this rule are kept, as a class.
     fn reason(&self, rule: RuleId) -> Reason;
     fn wait(&self) -> Wait;
@@ -352,7 +352,10 @@ impl Shard {
         let matters = match entry.state {
             State::Waiting => false,
             State::Kept => true,
-            State::Settling | State::Dropped => turn.judge.notices(before, &entry.summary),
+            // Facts that do not answer the questions in force say nothing: judged again, after a refresh.
+            State::Settling | State::Dropped => {
+                entry.questions != turn.questions.number || turn.judge.may_change(before, &entry.summary)
+            }
         };
         if matters && entry.again == 0 {
             entry.again = turn.now + LATE_TICKS;

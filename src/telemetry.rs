@@ -1,1 +1,86 @@
-//! To be filled in.
+//! How the process speaks of itself: its log, and the Prometheus text format for its metrics.
+//! Source: Prometheus documentation, "Exposition formats".
+
+use std::fmt::{self, Write};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Sends the log to standard error. `filter` is a level (`info`) or directives (`tailkeep=debug,h2=warn`).
+///
+/// # Errors
+/// When the filter cannot be read.
+pub fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+}
+
+/// Appends one metric with all of its samples. Labels are pairs of name and value.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_metric<'a>(
+    out: &mut impl Write,
+    name: &str,
+    kind: MetricKind,
+    help: &str,
+    samples: impl IntoIterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
+) -> fmt::Result {
+    let kind = if kind == MetricKind::Counter { "counter" } else { "gauge" };
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+    for (labels, value) in samples {
+        out.write_str(name)?;
+        for (index, (key, text)) in labels.iter().enumerate() {
+            write!(out, "{}{key}=\"", if index == 0 { '{' } else { ',' })?;
+            write_escaped(out, text)?;
+            out.write_char('"')?;
+        }
+        if !labels.is_empty() {
+            out.write_char('}')?;
+        }
+        writeln!(out, " {value}")?;
+    }
+    Ok(())
+}
+
+fn write_escaped(out: &mut impl Write, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c {
+        '\\' => out.write_str("\\\\"),
+        '"' => out.write_str("\\\""),
+        '\n' => out.write_str("\\n"),
+        c => out.write_char(c),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut out = String::new();
+        let sample = (vec![("service", "a\"b\\c\nd"), ("rule", "r")], 3.0);
+        write_metric(&mut out, "m_total", MetricKind::Counter, "What it is.", [sample]).unwrap();
+        let sample = "m_total{service=\"a\\\"b\\\\c\\nd\",rule=\"r\"} 3\n";
+        assert_eq!(out, format!("# HELP m_total What it is.\n# TYPE m_total counter\n{sample}"));
+    }
+}

@@ -149,6 +149,12 @@ impl<'a> Places<'a> {
         Span { start: start + self.skipped, end: end.max(start) + self.skipped, line, column }
     }
 
+    /// Without the blanks that the parser counts as part of a quoted scalar.
+    fn trimmed(&self, span: Span) -> Span {
+        let text = &self.text[span.start - self.skipped..span.end - self.skipped];
+        Span { end: span.start + text.trim_end().len(), ..span }
+    }
+
     fn of_marks(&self, marks: Marks) -> Span {
         self.at(marks.start.index(), marks.end.index())
     }
@@ -186,7 +192,7 @@ impl Builder<'_> {
                 self.refuse_marks(span, anchor, tag.is_some());
                 let value =
                     Value::Scalar(Scalar { text: text.into_owned(), plain: matches!(style, ScalarStyle::Plain) });
-                self.place(Node { span, value });
+                self.place(Node { span: self.places.trimmed(span), value });
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());

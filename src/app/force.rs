@@ -1,7 +1,6 @@
 //! The policy in force, with all that was made from it. Swapped as a whole.
 
-use crate::policy::limit::Claim;
-use crate::policy::{Case, Charge, Limits, Policy};
+use crate::policy::{Case, Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
@@ -46,22 +45,13 @@ pub struct Bench<'a> {
     pub limits: &'a Mutex<Limits>,
 }
 
-/// Reached only by traces that a limited rule matches, so the lock is seldom taken.
-struct Shared<'a>(&'a Mutex<Limits>);
-
-impl Charge for Shared<'_> {
-    fn admit(&mut self, claim: &Claim<'_>) -> bool {
-        self.0.lock().expect("no code panics under this lock").admit(claim)
-    }
-}
-
 impl Judge for Bench<'_> {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict {
-        self.in_force.policy.judge(case, trigger, &mut Shared(self.limits), u64::from(now) * TICK_MS)
+        self.in_force.policy.judge(case, trigger, &mut &*self.limits, u64::from(now) * TICK_MS)
     }
 
-    fn notices(&self, before: &Summary, after: &Summary) -> bool {
-        self.in_force.policy.notices(before, after)
+    fn may_change(&self, before: &Summary, after: &Summary) -> bool {
+        self.in_force.policy.may_change(before, after)
     }
 
     fn reason(&self, rule: RuleId) -> Reason {

@@ -14,7 +14,7 @@ use crate::shard::{Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 /// A shard is not smaller than this, so that what one trace or span may take does not shrink with cores.
@@ -42,6 +42,9 @@ pub struct Pipeline {
     pub meter: Option<Meter>,
     pub delivery: Arc<Delivery>,
     door: Mutex<Door>,
+    /// Held for reading while spans move from one account to the next, for writing by whoever reads
+    /// the accounts: so they balance at any moment, not only at rest.
+    books: RwLock<()>,
     started: Instant,
     span_bytes_max: u32,
 }
@@ -75,6 +78,7 @@ impl Pipeline {
             meter,
             delivery,
             door: Mutex::default(),
+            books: RwLock::default(),
             started: Instant::now(),
         }
     }
@@ -88,8 +92,15 @@ impl Pipeline {
         (self.now_ms() / TICK_MS) as Tick
     }
 
-    pub fn door(&self) -> Door {
-        *self.door.lock().expect("no code panics under this lock")
+    /// What `read` reads while nothing moves from one account to another.
+    pub fn balance<R>(&self, read: impl FnOnce(Door, ShardTotals) -> R) -> R {
+        let _books = self.books.write().expect("no code panics under this lock");
+        let door = *self.door.lock().expect("no code panics under this lock");
+        read(door, self.shards())
+    }
+
+    fn open_books(&self) -> RwLockReadGuard<'_, ()> {
+        self.books.read().expect("no code panics under this lock")
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
@@ -114,6 +125,7 @@ impl Pipeline {
             read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
             self.name_services(&mut scratch.scan, body);
             self.measure(&scratch.scan, body, &in_force);
+            let _books = self.open_books();
             self.distribute(scratch, body, &in_force);
             Ok(self.count_spans(&scratch.scan))
         })
@@ -182,6 +194,7 @@ impl Pipeline {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
         let items = items::count(signal, body)
             .map_err(|_| Malformed(format!("the body is not a valid Export{name}ServiceRequest")))?;
+        let _books = self.open_books();
         let mut door = self.door.lock().expect("no code panics under this lock");
         door.received[signal as usize] += items;
         door.accepted[signal as usize] += items;
@@ -223,6 +236,7 @@ impl Pipeline {
         let in_force = self.in_force.load();
         let bench = Bench { in_force: &in_force, limits: &self.limits };
         let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        let _books = self.open_books();
         let progress = work(&mut self.lock(shard), &turn, out);
         self.hand_over(out);
         progress
@@ -242,16 +256,16 @@ impl Pipeline {
     }
 
     /// What the shards count and hold, each under its own lock.
-    pub fn shards(&self) -> ShardTotals {
+    fn shards(&self) -> ShardTotals {
         let now = self.now();
-        let mut totals = ShardTotals { youngest_age_ms: u64::MAX, ..ShardTotals::default() };
+        let mut totals = ShardTotals { reach_ms: u64::MAX, ..ShardTotals::default() };
         for shard in 0..self.shards.len() {
             let shard = self.lock(shard);
             totals.counts.add(&shard.counts);
             totals.ring_bytes += shard.ring().capacity() as u64;
             totals.ring_used += shard.ring().used() as u64;
             totals.traces += shard.index().len() as u64;
-            totals.youngest_age_ms = totals.youngest_age_ms.min(u64::from(shard.age(now)) * TICK_MS);
+            totals.reach_ms = totals.reach_ms.min(u64::from(shard.age(now)) * TICK_MS);
         }
         totals
     }
@@ -265,8 +279,8 @@ pub struct ShardTotals {
     pub ring_used: u64,
     /// Traces in the ring.
     pub traces: u64,
-    /// Age of the oldest record in the shard that reaches back least.
-    pub youngest_age_ms: u64,
+    /// Age of the oldest record, in the shard that reaches back least.
+    pub reach_ms: u64,
 }
 
 fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {

@@ -150,13 +150,22 @@ impl Exponential {
             self.zeros += 1;
             return;
         }
-        let finest = (value.log2() * f64::from(1 << Exponential::FINEST)).ceil() as i32 - 1;
-        let mut index = finest >> (Exponential::FINEST - self.scale);
-        while self.span_with(index) > Exponential::BUCKETS_MAX {
-            self.halve();
-            index = finest >> (Exponential::FINEST - self.scale);
+        let finest = finest_index(value);
+        let shift = Exponential::FINEST - self.scale;
+        match self.counts.get_mut(((finest >> shift) - self.first) as usize) {
+            Some(count) => *count += 1,
+            None => self.record_outside(finest),
         }
-        let slot = self.make_room(index);
+    }
+
+    /// Counts a value beyond the buckets that it holds.
+    #[cold]
+    fn record_outside(&mut self, finest: i32) {
+        let index = |scale: i32| finest >> (Exponential::FINEST - scale);
+        while self.span_with(index(self.scale)) > Exponential::BUCKETS_MAX {
+            self.halve();
+        }
+        let slot = self.make_room(index(self.scale));
         self.counts[slot] += 1;
     }
 
@@ -168,15 +177,18 @@ impl Exponential {
 
     /// The position of bucket `index`, which then exists.
     fn make_room(&mut self, index: i32) -> usize {
+        // Exactly: doubling would waste up to half of the memory of every series.
         if self.counts.is_empty() {
             self.first = index;
         } else if index < self.first {
             let missing = (self.first - index) as usize;
+            self.counts.reserve_exact(missing);
             self.counts.splice(0..0, std::iter::repeat_n(0, missing));
             self.first = index;
         }
         let slot = (index - self.first) as usize;
         if slot >= self.counts.len() {
+            self.counts.reserve_exact(slot + 1 - self.counts.len());
             self.counts.resize(slot + 1, 0);
         }
         slot
@@ -202,6 +214,52 @@ impl Default for Exponential {
     }
 }
 
+/// `2^(n/16)`: where the buckets of one octave begin at the finest scale.
+const OCTAVE: [f64; 16] = [
+    1.0,
+    1.0442737824274138,
+    1.0905077326652577,
+    1.1387886347566916,
+    1.189207115002721,
+    1.241857812073484,
+    1.2968395546510096,
+    1.3542555469368927,
+    std::f64::consts::SQRT_2,
+    1.4768261459394993,
+    1.5422108254079407,
+    1.6104903319492543,
+    1.681792830507429,
+    1.7562521603732995,
+    1.8340080864093424,
+    1.9152065613971474,
+];
+
+/// For each 1/32 of an octave, how many of its buckets begin before it ends. Buckets are wider than
+/// that (2^(1/16) is 1.044), so at most the last of these begins within it.
+const BEGUN: [u8; 32] = {
+    let mut begun = [0; 32];
+    let mut cell = 0;
+    while cell < 32 {
+        while (begun[cell] as usize) < 16 && OCTAVE[begun[cell] as usize] < 1.0 + (cell + 1) as f64 / 32.0 {
+            begun[cell] += 1;
+        }
+        cell += 1;
+    }
+    begun
+};
+
+/// `⌈log2(value)·16⌉ − 1` for a positive, normal value, from the bits of the number: a logarithm for
+/// every span would be the dearest part of counting it.
+fn finest_index(value: f64) -> i32 {
+    let bits = value.to_bits();
+    let octave = (bits >> 52) as i32 - 1023;
+    let mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1.0f64.to_bits());
+    let begun = BEGUN[(bits >> 47) as usize & 31];
+    // A value at the very beginning of a bucket is the end of the one below.
+    let at_or_before = i32::from(mantissa <= OCTAVE[begun as usize - 1]);
+    octave * 16 + i32::from(begun) - 1 - at_or_before
+}
+
 /// All durations of a series since its start.
 #[derive(Clone, Debug)]
 pub struct Cumulative {
@@ -221,13 +279,20 @@ impl Cumulative {
         Cumulative { count: 0, sum: 0, min: u64::MAX, max: 0, buckets, exponential: Exponential::new() }
     }
 
-    pub fn record(&mut self, nanos: u64, bounds: &Bounds, unit: Unit) {
-        self.count += 1;
-        self.sum += u128::from(nanos);
-        self.min = self.min.min(nanos);
-        self.max = self.max.max(nanos);
-        self.buckets[bounds.bucket_of(nanos)] += 1;
-        self.exponential.record(nanos as f64 / unit.nanos());
+    /// Counts durations in nanoseconds. One loop for each thing: short loops keep the processor busy.
+    pub fn record(&mut self, durations: &[u64], bounds: &Bounds, unit: Unit) {
+        self.count += durations.len() as u64;
+        for &nanos in durations {
+            self.sum += u128::from(nanos);
+            self.min = self.min.min(nanos);
+            self.max = self.max.max(nanos);
+        }
+        for &nanos in durations {
+            self.buckets[bounds.bucket_of(nanos)] += 1;
+        }
+        for &nanos in durations {
+            self.exponential.record(nanos as f64 / unit.nanos());
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -267,15 +332,25 @@ mod tests {
     fn extremes_are_counted_exactly() {
         let bounds = Bounds::default();
         let mut all = Cumulative::new(&bounds);
-        for nanos in [0, 1, u64::MAX, u64::MAX] {
-            all.record(nanos, &bounds, Unit::Milliseconds);
-        }
+        all.record(&[0, 1, u64::MAX, u64::MAX], &bounds, Unit::Milliseconds);
         assert_eq!((all.count, all.min, all.max), (4, 0, u64::MAX));
         assert_eq!(all.sum, 2 * u128::from(u64::MAX) + 1);
         assert_eq!((all.buckets[0], all.buckets[16]), (2, 2));
         let (_, counts) = all.exponential.positive();
         assert_eq!(all.exponential.zeros() + counts.iter().sum::<u64>(), 4);
         assert!(counts.len() <= Exponential::BUCKETS_MAX);
+    }
+
+    #[test]
+    fn the_octave_is_cut_where_the_definition_says() {
+        for (n, &begin) in OCTAVE.iter().enumerate() {
+            assert!((begin - 2f64.powf(n as f64 / 16.0)).abs() < 1e-15, "{n}");
+            assert_eq!(finest_index(begin), n as i32 - 1);
+            assert_eq!(finest_index(begin.next_up()), n as i32);
+        }
+        for exponent in -20..45 {
+            assert_eq!(finest_index(2f64.powi(exponent)), exponent * 16 - 1);
+        }
     }
 
     #[test]

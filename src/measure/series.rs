@@ -39,7 +39,9 @@ fn shorten(text: &mut String) {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let ending = format!("…{:016x}", hasher.finish());
-    text.truncate(text.floor_char_boundary(Labels::BYTES_MAX - ending.len()));
+    let room = Labels::BYTES_MAX - ending.len();
+    let end = (0..=room).rfind(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.truncate(end);
     text.push_str(&ending);
     text.shrink_to_fit();
 }
@@ -129,23 +131,14 @@ impl Series {
     }
 
     /// Counts spans that arrived at `now_ms`, by their durations in nanoseconds.
-    pub fn record(
-        &mut self,
-        durations: impl ExactSizeIterator<Item = u64>,
-        status: Status,
-        now_ms: u64,
-        settings: &Settings,
-        pool: &Arc<Pool>,
-    ) {
+    pub fn record(&mut self, durations: &[u64], status: Status, now_ms: u64, settings: &Settings, pool: &Arc<Pool>) {
         self.last_ms = self.last_ms.max(now_ms);
         self.window.advance(now_ms);
         if status == Status::Error {
             self.errors += durations.len() as u64;
         }
-        for nanos in durations {
-            self.total.record(nanos, &settings.buckets, settings.unit);
-            self.window.record(nanos, pool, &settings.buckets);
-        }
+        self.total.record(durations, &settings.buckets, settings.unit);
+        self.window.record(durations, pool, &settings.buckets);
     }
 
     /// It counted nothing for the whole of `settings.idle`.
@@ -153,9 +146,9 @@ impl Series {
         u128::from(now_ms.saturating_sub(self.last_ms)) >= settings.idle.as_millis()
     }
 
-    /// Bytes that it takes, without those that the pool counts.
-    pub fn bytes(&self) -> usize {
-        size_of::<Series>() + self.identity.bytes() + self.total.bytes() + self.window.bytes()
+    /// Bytes on the heap, without those that the pool counts.
+    pub fn heap_bytes(&self) -> usize {
+        self.identity.bytes() + self.total.bytes() + self.window.bytes()
     }
 }
 

@@ -5,7 +5,7 @@
 //! than 60 s. A percentile is the nearest rank over all of them: of `n` durations in ascending order,
 //! the one at position `⌈p·n/100⌉`.
 //!
-//! **What it costs.** The open slot keeps its first 32 durations exactly. If more come it takes a dense
+//! **What it costs.** The open slot keeps up to 32 durations exactly. If more come it takes a dense
 //! `hdrhistogram` (2 digits from 1 ns to 1 h: 4,608 counters of 4 bytes, 18 KB) from the [`Pool`]'s
 //! budget; when the slot ends, only the bins that were hit remain (8 bytes each: a few hundred for an
 //! ordinary endpoint) and the rest goes back. So a busy series holds one dense histogram, not six.
@@ -24,7 +24,7 @@ pub const SLOT_MS: u64 = 10_000;
 pub const SLOTS: u64 = 6;
 /// Longer durations count as one hour in percentiles (the buckets of a series have no such limit).
 pub const LONGEST_NANOS: u64 = 3_600_000_000_000;
-/// So many durations of a slot are kept as they are.
+/// A slot that has no more durations than this keeps them as they are.
 pub const EXACT_MAX: usize = 32;
 /// What one dense histogram takes.
 pub const HISTOGRAM_BYTES: usize = 4608 * size_of::<u32>() + size_of::<Histogram<u32>>();
@@ -112,17 +112,16 @@ enum Held {
 }
 
 impl Open {
-    fn record(&mut self, nanos: u64, pool: &Arc<Pool>, bounds: &Bounds) {
-        if let Open::Exact(values) = self {
-            if values.len() < EXACT_MAX {
-                return values.push(nanos);
-            }
+    fn record(&mut self, durations: &[u64], pool: &Arc<Pool>, bounds: &Bounds) {
+        if let Open::Exact(values) = self
+            && values.len() + durations.len() > EXACT_MAX
+        {
             *self = Open::promoted(values, pool, bounds);
         }
         match self {
-            Open::Exact(values) => values.push(nanos),
-            Open::Dense(histogram, _) => histogram.saturating_record(nanos),
-            Open::Coarse(buckets) => count_coarsely(buckets, nanos, bounds),
+            Open::Exact(values) => values.extend_from_slice(durations),
+            Open::Dense(histogram, _) => durations.iter().for_each(|&nanos| histogram.saturating_record(nanos)),
+            Open::Coarse(buckets) => durations.iter().for_each(|&nanos| count_coarsely(buckets, nanos, bounds)),
         }
     }
 
@@ -188,19 +187,20 @@ impl Window {
         if number <= self.number {
             return;
         }
-        let ended = std::mem::replace(&mut self.open, Open::Exact(Vec::new()));
-        if !ended.is_empty() && self.number + SLOTS > number {
-            self.past.push_back((self.number, ended.seal()));
-        }
-        self.number = number;
         while self.past.front().is_some_and(|(past, _)| past + SLOTS <= number) {
             self.past.pop_front();
         }
+        let ended = std::mem::replace(&mut self.open, Open::Exact(Vec::new()));
+        if !ended.is_empty() && self.number + SLOTS > number {
+            self.past.reserve_exact(SLOTS as usize - 1 - self.past.len());
+            self.past.push_back((self.number, ended.seal()));
+        }
+        self.number = number;
     }
 
-    /// Takes one duration into the open slot; [`Window::advance`] comes first.
-    pub fn record(&mut self, nanos: u64, pool: &Arc<Pool>, bounds: &Bounds) {
-        self.open.record(nanos.min(LONGEST_NANOS), pool, bounds);
+    /// Takes durations into the open slot; [`Window::advance`] comes first.
+    pub fn record(&mut self, durations: &[u64], pool: &Arc<Pool>, bounds: &Bounds) {
+        self.open.record(durations, pool, bounds);
     }
 
     /// Some slot of it had to do without a histogram.
@@ -300,12 +300,14 @@ impl Minute {
 
     fn rank(&self, percent: u64) -> u64 {
         let rank = (self.count() * percent).div_ceil(100);
-        if self.histogram.is_empty() {
-            return self.exact[rank as usize - 1];
-        }
-        // Half a rank down, so that rounding of the fraction cannot move to a neighbour.
-        let fraction = (rank as f64 - 0.5) / self.histogram.len() as f64;
-        self.histogram.median_equivalent(self.histogram.value_at_quantile(fraction))
+        let nanos = if self.histogram.is_empty() {
+            self.exact[rank as usize - 1]
+        } else {
+            // Half a rank down, so that rounding of the fraction cannot move to a neighbour.
+            let fraction = (rank as f64 - 0.5) / self.histogram.len() as f64;
+            self.histogram.median_equivalent(self.histogram.value_at_quantile(fraction))
+        };
+        nanos.min(LONGEST_NANOS)
     }
 
     fn add_exact(&mut self, values: &[u64]) {
@@ -348,7 +350,7 @@ mod tests {
     /// Records `values` at `now_ms` and returns what the pool then holds.
     fn record(window: &mut Window, now_ms: u64, values: impl IntoIterator<Item = u64>, pool: &Arc<Pool>) -> usize {
         window.advance(now_ms);
-        values.into_iter().for_each(|nanos| window.record(nanos, pool, &Bounds::default()));
+        window.record(&values.into_iter().collect::<Vec<u64>>(), pool, &Bounds::default());
         pool.bytes()
     }
 
@@ -422,5 +424,9 @@ mod tests {
         record(&mut window, 0, [u64::MAX; 100], &pool);
         let p50 = minute(&window, 0).latency().unwrap().p50;
         assert!(p50.abs_diff(LONGEST_NANOS) <= LONGEST_NANOS / 100, "{p50}");
+        // The histogram's own range ends a little above an hour.
+        let (pool, mut window) = (Pool::new(1), Window::new(0));
+        record(&mut window, 0, [LONGEST_NANOS + LONGEST_NANOS / 10; 100], &pool);
+        assert_eq!(minute(&window, 0).latency().unwrap().p50, LONGEST_NANOS);
     }
 }

@@ -1,4 +1,4 @@
-//! What a rule asks of a trace: as it was written ([`When`]), and as it is judged ([`Matcher`]: masks
+//! What a rule asks of a trace: as it was written ([`When`]), and as it is judged (`Matcher`: masks
 //! over facts and a few comparisons on the summary).
 
 use super::FactTable;

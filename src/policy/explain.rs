@@ -4,7 +4,7 @@ pub mod answer;
 pub mod observe;
 
 use super::limit::{Charge, Claim};
-use super::parse::RuleText;
+use super::parse::WrittenRule;
 use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
 use answer::{Answer, duration, label};
@@ -33,20 +33,20 @@ pub fn explain_trace(policy: &Policy, trace: &DecodedTrace) -> String {
     let case = Case { id: trace.id, summary: &trace.summary, charged: None, stored_bytes: 0 };
     let verdict = policy.judge(&case, Trigger::Root, &mut Unreached, 0);
     let randomness = trace.summary.randomness(trace.id).0;
-    let width = policy.rules.iter().map(|rule| rule.text.name.chars().count()).max().unwrap_or(0).max(9);
+    let width = policy.rules.iter().map(|rule| rule.written.name.chars().count()).max().unwrap_or(0).max(9);
     let mut out = head(trace);
-    let mut decider: Option<&RuleText> = None;
+    let mut decider: Option<&WrittenRule> = None;
     for rule in &policy.rules {
-        let Answer { holds, seen } = answer::of_when(&rule.text.when, trace);
+        let Answer { holds, seen } = answer::of_when(&rule.written.when, trace);
         let word = match (holds, decider) {
             (false, _) => "no ",
             (true, None) => "YES",
             (true, Some(_)) => "yes",
         };
-        let _ = writeln!(out, "  {:width$}  {word}  {seen}", rule.text.name);
+        let _ = writeln!(out, "  {:width$}  {word}  {seen}", rule.written.name);
         if holds && decider.is_none() {
-            decider = Some(&rule.text);
-            out.push_str(&notes(&rule.text, randomness, width));
+            decider = Some(&rule.written);
+            out.push_str(&notes(&rule.written, randomness, width));
         }
     }
     if decider.is_none() {
@@ -75,7 +75,7 @@ fn head(trace: &DecodedTrace) -> String {
 }
 
 /// What else bears on the decision of the rule that decides.
-fn notes(rule: &RuleText, randomness: Randomness, width: usize) -> String {
+fn notes(rule: &WrittenRule, randomness: Randomness, width: usize) -> String {
     let mut out = share_note(rule.keep, randomness, width);
     if let Some(limited) = &rule.limited {
         let each = if limited.limit.each.is_some() { " for each key" } else { "" };
@@ -108,7 +108,7 @@ fn percent(threshold: Threshold) -> String {
     format!("{}%", (threshold.share() * 1e8).round() / 1e6)
 }
 
-fn outcome(policy: &Policy, verdict: &Verdict, decider: Option<&RuleText>) -> String {
+fn outcome(policy: &Policy, verdict: &Verdict, decider: Option<&WrittenRule>) -> String {
     let by = match decider {
         Some(rule) if verdict.rule != RuleId::OTHERWISE => {
             format!("by {} ({}:{})", rule.name, policy.file, rule.span.line)

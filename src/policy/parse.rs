@@ -2,7 +2,7 @@
 //!
 //! Codes: P01 version, P02 rule name, P03 field in the wrong place, P04 `keep`, P05 range, P07 regular
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value;
-//! [`super::review`] adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
+//! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
 
 mod value;
 mod when;
@@ -21,14 +21,14 @@ pub(super) struct Document {
     /// `None` if it has an error.
     pub wait: Option<Wait>,
     /// Those that have no error.
-    pub rules: Vec<RuleText>,
+    pub rules: Vec<WrittenRule>,
     /// `None` if it has an error or is not there.
     pub otherwise: Option<Keep>,
 }
 
 /// A rule as it was written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RuleText {
+pub struct WrittenRule {
     pub name: String,
     /// Where the name stands.
     pub span: Span,
@@ -49,7 +49,13 @@ const NAME_MAX: usize = 100;
 
 /// Reads a policy; `None` if nothing of it can be read.
 pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
-    let root = reader.parse(text)?;
+    let Some(root) = reader.parse(text) else {
+        if !reader.has_errors() {
+            let start = Span { start: 0, end: 0, line: 1, column: 1 };
+            reader.error("Y07", start, "the file is empty", "").help("write at least `version` and `otherwise`");
+        }
+        return None;
+    };
     let map = reader.map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
@@ -117,9 +123,9 @@ fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
     keep(reader, node)
 }
 
-fn rules(reader: &mut Reader, node: &Node) -> Vec<RuleText> {
+fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
     let Some(items) = reader.list(node, "`rules`") else { return Vec::new() };
-    let mut rules: Vec<RuleText> = Vec::new();
+    let mut rules: Vec<WrittenRule> = Vec::new();
     let mut names: Vec<(&str, Span)> = Vec::new();
     for item in items {
         let Some(map) = reader.map_or(item, "a rule", RULE_KEYS, unknown_rule_key) else { continue };
@@ -166,7 +172,7 @@ fn name<'n>(reader: &mut Reader, map: &Map<'n>) -> Option<(&'n str, Span)> {
 }
 
 /// The rule, if every part of it could be read.
-fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<RuleText> {
+fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<WrittenRule> {
     let why = map.get("why").and_then(|node| reader.text(node, "`why`"));
     let when = map.get("when").map_or(Some(When::default()), |node| when::when(reader, node));
     let keep = reader.require(map, "keep", "a rule").and_then(|node| keep(reader, node));
@@ -177,7 +183,7 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
             .error("P09", node.span, "a rule with `keep: none` has no use for a limit", "a limit bounds what is kept")
             .help("remove `limit`, or write what is to be kept");
     }
-    Some(RuleText { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
+    Some(WrittenRule { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
 }
 
 fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {

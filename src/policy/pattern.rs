@@ -61,8 +61,9 @@ mod tests {
     #[test]
     fn a_glob_covers_the_texts_it_matches() {
         let (glob, exact) = (Pattern::Glob("GET /a*".into()), |text: &str| Pattern::Exact(text.into()));
-        assert!(covers(&[glob.clone()], &[exact("GET /a"), exact("GET /ab")]));
-        assert!(!covers(&[glob.clone()], &[exact("GET /a"), exact("GET /b")]));
-        assert!(covers(&[Pattern::Glob("*".into())], &[glob]));
+        let wide = std::slice::from_ref(&glob);
+        assert!(covers(wide, &[exact("GET /a"), exact("GET /ab")]));
+        assert!(!covers(wide, &[exact("GET /a"), exact("GET /b")]));
+        assert!(covers(&[Pattern::Glob("*".into())], wide));
     }
 }

@@ -4,25 +4,25 @@
 //! Both compare rules without knowing any trace, so they speak only when it is plain.
 
 use super::condition::{Atom, When};
-use super::parse::RuleText;
+use super::parse::WrittenRule;
 use super::{Keep, Then, pattern};
 use crate::trace::Status;
 use crate::trace::question::{Condition, Range, Scope, Test, ValuePattern, ValueTest};
 use crate::yaml::Reader;
 
-pub(super) fn review(reader: &mut Reader, rules: &[RuleText]) {
+pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule]) {
     for (at, rule) in rules.iter().enumerate() {
         warn_if_never_reached(reader, rule, &rules[..at]);
         warn_if_next_is_unlimited(reader, rule, &rules[at + 1..]);
     }
 }
 
-fn warn_if_never_reached(reader: &mut Reader, rule: &RuleText, earlier: &[RuleText]) {
-    let unlimited: Vec<&RuleText> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
+fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule]) {
+    let unlimited: Vec<&WrittenRule> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
     let taker_of = |case: &Case<'_>| {
         unlimited.iter().find(|taker| cases(&taker.when).iter().any(|taken| case.is_within(taken))).copied()
     };
-    let takers: Option<Vec<&RuleText>> = cases(&rule.when).iter().map(taker_of).collect();
+    let takers: Option<Vec<&WrittenRule>> = cases(&rule.when).iter().map(taker_of).collect();
     let Some(taker) = takers.and_then(|takers| takers.first().copied()) else { return };
     let title = format!("rule `{}` can never match", rule.name);
     let takes = if taker.when.is_empty() { "takes every trace" } else { "takes all that this rule matches" };
@@ -31,14 +31,14 @@ fn warn_if_never_reached(reader: &mut Reader, rule: &RuleText, earlier: &[RuleTe
         .other(taker.span, format!("{takes}, and has no limit"));
 }
 
-fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &RuleText, later: &[RuleText]) {
+fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {
     let Some(limited) = rule.limited.filter(|limited| limited.then == Then::Next) else { return };
     let mine = cases(&rule.when);
-    let meets = |other: &&RuleText| {
+    let meets = |other: &&WrittenRule| {
         let theirs = cases(&other.when);
         mine.iter().any(|mine| theirs.iter().any(|theirs| !mine.excludes(theirs)))
     };
-    let is_unlimited = |other: &&RuleText| other.keep == Keep::All && other.limited.is_none();
+    let is_unlimited = |other: &&WrittenRule| other.keep == Keep::All && other.limited.is_none();
     let Some(other) = later.iter().filter(is_unlimited).find(meets) else { return };
     let title = format!("the limit of `{}` does not bound what is kept", rule.name);
     let rate = limited.limit.rate;

@@ -146,12 +146,25 @@ fn a_reload_keeps_the_buckets_of_unchanged_rules() {
 }
 
 #[test]
+fn only_what_a_rule_reads_calls_for_a_new_judgement() {
+    let policy = with_rules(
+        "  - { name: errors, when: { error: true }, keep: all }
+  - { name: large, when: { span_count: { at_least: 10 } }, keep: all }",
+    );
+    let before = Summary { spans: 4, ..Summary::default() };
+    assert!(!policy.may_change(&before, &Summary { spans: 9, end: 5, longest_span: 7, ..before }));
+    assert!(policy.may_change(&before, &Summary { spans: 10, ..before }));
+    assert!(policy.may_change(&before, &Summary { errors: 1, ..before }));
+    assert!(policy.may_change(&before, &Summary { randomness: Some(Randomness::from_bits(1)), ..before }));
+}
+
+#[test]
 fn a_verdict_says_which_policy_and_why() {
     let policy = compile(DESIGN);
     let verdict = judge(&policy, &mut Limits::default(), 0.9, &failed(), 0);
     assert_eq!((verdict.policy, verdict.trigger), (7, Trigger::Root));
     let reason = |name: &str| {
-        let rule = policy.rules.iter().find(|rule| rule.text.name == name).expect(name);
+        let rule = policy.rules.iter().find(|rule| rule.written.name == name).expect(name);
         policy.reason(rule.id)
     };
     assert_eq!(reason("keep-errors"), Reason::Failed);

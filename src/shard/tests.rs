@@ -32,7 +32,7 @@ impl Judge for Errors {
         Verdict { decision, rule, policy: 1, threshold, trigger, charged: None }
     }
 
-    fn notices(&self, before: &Summary, after: &Summary) -> bool {
+    fn may_change(&self, before: &Summary, after: &Summary) -> bool {
         before.error() != after.error()
     }
 

@@ -1,15 +1,15 @@
 //! Work along the records of one trace, in pieces that fit under the lock.
 
 use super::count::Fate;
-use super::{Budget, Judge, Outbox, Shard, Turn};
+use super::{Budget, Judge, Outbox, Shard, Turn, WORK_MAX};
 use crate::ring::index::Entry;
 use crate::ring::{Loc, Ring};
 use crate::scan::check::{Shape, check};
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
-use crate::scan::wire::{put_bytes_header, varint_len};
+use crate::scan::wire::{put_bytes, put_bytes_header, varint_len};
 use crate::scan::{Questions, facts_again};
-use crate::trace::{Facts, Incomplete, RuleId, SpanId, Standing};
+use crate::trace::{Facts, Incomplete, RuleId, SpanId, Standing, TraceId};
 use std::collections::HashMap;
 
 /// What a walk is for.
@@ -209,6 +209,26 @@ impl Shard {
         }
         write_groups(&groups, &self.ring, &mut out.body);
         walk.gathered.is_empty()
+    }
+
+    /// The newest stored spans of a trace as they came, at most [`WORK_MAX`] of them: fields of an
+    /// `ExportTraceServiceRequest`. None if the trace is not in the ring.
+    pub fn copy_of(&self, id: TraceId) -> Option<Vec<u8>> {
+        let slot = self.index.find(self.keyed.hash(&id.0), id)?;
+        let mut groups: Vec<Group> = Vec::new();
+        let mut loc = self.index.entry(slot).newest;
+        for _ in 0..WORK_MAX {
+            if loc == Loc::NONE {
+                break;
+            }
+            let record = self.ring.read(loc);
+            let group = group_of(&mut groups, &self.ring, record.scope);
+            put_bytes(&mut group.spans, 2, self.ring.bytes(loc));
+            loc = record.previous;
+        }
+        let mut out = Vec::new();
+        write_groups(&groups, &self.ring, &mut out);
+        Some(out)
     }
 
     /// Answers the questions in force for all stored spans of the trace. True at the end.

@@ -38,7 +38,7 @@ impl Reader {
         Reader { file: file.into(), diagnostics: Vec::new() }
     }
 
-    /// The tree of `text`; its flaws become diagnostics.
+    /// The tree of `text`; its flaws become diagnostics. `None` without an error: nothing is in the file.
     pub fn parse(&mut self, text: &str) -> Option<Node> {
         let (root, flaws) = parse(text);
         for flaw in flaws {
@@ -49,10 +49,6 @@ impl Reader {
             if let Some((span, label)) = flaw.other {
                 diagnostic.other(span, label);
             }
-        }
-        if root.is_none() && self.diagnostics.is_empty() {
-            let span = Span { start: 0, end: 0, line: 1, column: 1 };
-            self.error("Y07", span, "the file is empty", "");
         }
         root
     }

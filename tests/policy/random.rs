@@ -2,8 +2,9 @@
 
 use crate::reference::Reference;
 use crate::span::{Choices, DURATIONS_MS, KEYS, NAMES, NUMBERS, SERVICES, TEXTS, TestTrace};
-use crate::span::{random_span, random_trace, summary_of};
+use crate::span::{decoded_of, random_span, random_trace};
 use proptest::prelude::*;
+use tailkeep::policy::explain::answer;
 use tailkeep::policy::{Case, Limits, Policy};
 use tailkeep::trace::{RuleId, RuleNames, Trigger};
 
@@ -30,7 +31,10 @@ fn compare(text: &str, choices: &mut Choices<'_>) -> Result<(), TestCaseError> {
             tailkeep::diagnostic::render(&diagnostics, text, false)
         )));
     };
-    let mut run = Run { policy, names, limits: Limits::default(), reference: Reference::new(text), now_ms: 5 };
+    let never = diagnostics.iter().filter(|d| d.code == "P11");
+    let unreachable = never.filter_map(|d| d.title.split('`').nth(1)).map(str::to_owned).collect();
+    let reference = Reference::new(text);
+    let mut run = Run { policy, names, limits: Limits::default(), reference, unreachable, now_ms: 5 };
     for _ in 0..12 {
         run.now_ms += *choices.of(&[0, 0, 1, 40, 300, 1000, 20_000]);
         let mut trace = random_trace(choices);
@@ -50,6 +54,8 @@ struct Run {
     names: RuleNames,
     limits: Limits,
     reference: Reference,
+    /// Rules of which the diagnostics say that they can never match.
+    unreachable: Vec<String>,
     now_ms: u64,
 }
 
@@ -61,12 +67,22 @@ impl Run {
         charged: Option<RuleId>,
         text: &str,
     ) -> Result<Option<RuleId>, TestCaseError> {
-        let summary = summary_of(&self.policy, trace);
-        let case = Case { id: trace.id, summary: &summary, charged, stored_bytes: trace.stored_bytes };
+        let decoded = decoded_of(&self.policy, trace);
+        let case = Case { id: trace.id, summary: &decoded.summary, charged, stored_bytes: trace.stored_bytes };
         let found = self.policy.judge(&case, Trigger::Root, &mut self.limits, self.now_ms);
         let expected = self.reference.judge(trace, charged.map(|rule| self.names.name(rule)), self.now_ms);
         let context = || format!("{text}\nat {} ms\n{trace:#?}", self.now_ms);
+        for rule in &self.policy.rules {
+            let explained = answer::of_when(&rule.written.when, &decoded);
+            prop_assert_eq!(explained.holds, rule.matches(&decoded.summary), "{}: {}", explained.seen, context());
+        }
         prop_assert_eq!(self.names.name(found.rule), &expected.rule, "rule of\n{}", context());
+        prop_assert!(
+            !self.unreachable.contains(&expected.rule),
+            "{} is said never to match: {}",
+            expected.rule,
+            context()
+        );
         prop_assert_eq!(found.decision.keeps(), expected.kept, "decision of\n{}", context());
         let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
         let same_share = match (found.threshold, expected.share) {

@@ -143,9 +143,9 @@ fn decide(keep: &str, rule: &str, trace: &TestTrace, charged: Option<String>) ->
 /// From 0 to 1: the smallest `rv`, else the last 56 bits of the id. (56 bits do not fit a double: the
 /// tests use shares for which the rounding does not matter.)
 fn randomness(trace: &TestTrace) -> f64 {
-    let explicit = trace.spans.iter().flat_map(|span| &span.state).filter_map(|(key, value)| {
-        (key == "ot").then(|| u64::from_str_radix(value.strip_prefix("rv:").expect("rv"), 16).expect("hex"))
-    });
+    let explicit = trace.spans.iter().flat_map(|span| &span.state).filter(|(key, _)| key == "ot");
+    let explicit = explicit
+        .map(|(_, value)| u64::from_str_radix(value.strip_prefix("rv:").expect("rv"), 16).expect("hexadecimal"));
     let low = u64::from_be_bytes(trace.id.0[8..].try_into().expect("8 bytes")) & ((1 << 56) - 1);
     explicit.min().unwrap_or(low) as f64 / (1u64 << 56) as f64
 }

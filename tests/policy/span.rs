@@ -50,8 +50,8 @@ fn facts_of(policy: &Policy, span: &DecodedSpan) -> Facts {
     observe::facts_of(&policy.conditions, span)
 }
 
-/// Of a trace, by the compiled policy's questions.
-pub fn summary_of(policy: &Policy, trace: &TestTrace) -> Summary {
+/// The trace with its summary by the compiled policy's questions.
+pub fn decoded_of(policy: &Policy, trace: &TestTrace) -> DecodedTrace {
     let decoded = DecodedTrace::of(trace.id, trace.spans.iter().map(decode).collect(), policy);
     let mut summary = Summary::default();
     for span in &decoded.spans {
@@ -60,7 +60,7 @@ pub fn summary_of(policy: &Policy, trace: &TestTrace) -> Summary {
         summary.observe(&view, hash(span.service()), &policy.masks);
     }
     (summary.limited, summary.forgotten) = (trace.limited, trace.forgotten);
-    summary
+    DecodedTrace { summary, ..decoded }
 }
 
 /// FNV-1a: stands for the keyed hash of a running process.

@@ -53,7 +53,7 @@ RECEIVED = "tailkeep_spans_received_total"
 ACCEPTED = "tailkeep_spans_accepted_total"
 REJECTED = "tailkeep_spans_rejected_total"
 # What becomes of an accepted span, as counters; the rest is held.
-OUTCOMES = [f"tailkeep_spans_{outcome}_total" for outcome in ("kept", "dropped", "over_limit", "duplicate")]
+OUTCOMES = [f"tailkeep_spans_{outcome}_total" for outcome in ("kept", "dropped", "over_limit", "duplicate", "invalid")]
 HELD = "tailkeep_spans_held"
 # Per sink and signal: what was handed over, and what became of it.
 SINK_IN = "tailkeep_sink_items_total"

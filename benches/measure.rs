@@ -1,0 +1,69 @@
+//! What measuring costs a span: requests of 512 and of 8 spans over 20 series, and 512 spans of as many series.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use tailkeep::measure::{Flavour, Kinds, Labels, Meter, Settings};
+use tailkeep::trace::{Kind, SpanView, Status};
+
+/// Spans whose durations spread from 1 to 100 ms.
+fn request(spans: u64, series: u64) -> Vec<SpanView> {
+    let mix = |n: u64| (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..spans)
+        .map(|n| SpanView {
+            end: 1_000_000 + mix(n) % 99_000_000,
+            kind: Kind::Server,
+            series: mix((mix(n) >> 32) % series),
+            ..SpanView::default()
+        })
+        .collect()
+}
+
+fn describe(span: &SpanView) -> Labels {
+    Labels {
+        service: "shop".into(),
+        name: format!("GET /{}", span.series),
+        kind: span.kind,
+        status: Status::Unset,
+        extras: vec![Some("1.2.3".into()), None],
+    }
+}
+
+fn record(c: &mut Criterion) {
+    let mut group = c.benchmark_group("measure");
+    for (name, spans, series) in
+        [("512 spans, 20 series", 512, 20), ("8 spans, 20 series", 8, 20), ("512 spans, 512 series", 512, 512)]
+    {
+        let meter = Meter::new(Settings { kinds: Kinds::ALL, ..Settings::default() }, 0);
+        let request = request(spans, series);
+        let mut requests = 0u64;
+        group.throughput(Throughput::Elements(spans));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                requests += 1;
+                // 10 ms a request: a slot ends every 1,000 of them.
+                meter.record(black_box(&request), requests * 10, describe);
+            })
+        });
+    }
+    group.finish();
+}
+
+/// What readers cost: 1,000 busy series.
+fn read(c: &mut Criterion) {
+    let meter = Meter::new(Settings { kinds: Kinds::ALL, ..Settings::default() }, 0);
+    for second in 0..55 {
+        for _ in 0..8 {
+            meter.record(&request(4096, 1000), second * 1000, describe);
+        }
+    }
+    let mut group = c.benchmark_group("measure/1000 series");
+    group.bench_function("operations", |b| b.iter(|| meter.operations(55_000)));
+    group.bench_function("export", |b| b.iter(|| meter.export(Flavour::Exponential, 0).count()));
+    group.bench_function("prometheus", |b| {
+        b.iter_batched_ref(String::new, |text| meter.prometheus(text), BatchSize::PerIteration)
+    });
+    group.finish();
+}
+
+criterion_group!(benches, record, read);
+criterion_main!(benches);

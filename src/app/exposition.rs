@@ -1,0 +1,193 @@
+//! `/metrics`: what the process counts of itself, then the request metrics.
+
+use super::pipeline::{Door, Pipeline, ShardTotals};
+use crate::deliver::{Discard, Row};
+use crate::receive::{Outcome, Stats};
+use crate::shard::count::Spans;
+use crate::telemetry::{MetricKind, write_metric};
+use crate::trace::{RuleNames, Signal};
+use MetricKind::{Counter, Gauge};
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// Everything that `/metrics` shows, read at one moment.
+pub struct Snapshot {
+    pub door: Door,
+    pub shards: ShardTotals,
+    pub services: Vec<Arc<str>>,
+    pub rules: RuleNames,
+    pub sinks: Vec<Row>,
+    pub receiver: Stats,
+    pub policy_number: u32,
+    pub policy_refusals: u64,
+}
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+/// Writes the whole page.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
+    write_door(out, snapshot)?;
+    write_spans(out, snapshot)?;
+    write_verdicts(out, snapshot)?;
+    write_ring(out, snapshot)?;
+    write_sinks(out, snapshot)?;
+    write_receiver(out, snapshot)?;
+    write_policy(out, snapshot, pipeline)?;
+    if let Some(meter) = &pipeline.meter {
+        let totals = meter.totals();
+        let mut one = |name, kind, help, value: f64| write_metric(out, name, kind, help, [(vec![], value)]);
+        one("tailkeep_series", Gauge, "Series of the request metrics.", totals.series as f64)?;
+        one("tailkeep_series_bytes", Gauge, "Memory of the request metrics.", totals.bytes as f64)?;
+        let help = "Spans counted in an overflow series: raise measure.series_max.";
+        one("tailkeep_series_overflow_spans_total", Counter, help, totals.overflow_spans as f64)?;
+        let help = "Series whose percentiles are estimates from buckets.";
+        one("tailkeep_series_approximate", Gauge, help, totals.approximate as f64)?;
+        one("tailkeep_series_retired_total", Counter, "Series retired after being idle.", totals.retired as f64)?;
+        let help = "Spans of which a sampler upstream had dropped a part: request metrics count what arrived.";
+        one("tailkeep_spans_head_sampled_total", Counter, help, totals.head_sampled as f64)?;
+        meter.prometheus(out)?;
+    }
+    Ok(())
+}
+
+fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let door = &snapshot.door;
+    let received = [(vec![], door.received[0] as f64)];
+    write_metric(out, "tailkeep_spans_received_total", Counter, "Spans in requests that could be read.", received)?;
+    let reasons =
+        [("bad_id", door.rejected.bad_id), ("malformed", door.rejected.malformed), ("too_large", door.rejected.too_large)];
+    let rejected = reasons.map(|(reason, count)| (vec![("reason", reason)], count as f64));
+    let help = "Spans refused for good, told to the client as partial_success.";
+    write_metric(out, "tailkeep_spans_rejected_total", Counter, help, rejected)?;
+    let passed = [Signal::Metrics, Signal::Logs];
+    let items = passed.map(|signal| (vec![("signal", signal.word())], door.accepted[signal as usize] as f64));
+    let help = "Data points and log records accepted, to be passed on untouched.";
+    write_metric(out, "tailkeep_items_accepted_total", Counter, help, items)
+}
+
+fn write_spans(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    type Column = (&'static str, MetricKind, &'static str, fn(&Spans) -> u64);
+    let columns: [Column; 7] = [
+        ("tailkeep_spans_accepted_total", Counter, "Spans accepted.", |s| s.accepted),
+        ("tailkeep_spans_kept_total", Counter, "Spans handed over to the sinks.", |s| s.kept),
+        ("tailkeep_spans_dropped_total", Counter, "Spans that left the ring with a dropped trace.", |s| s.dropped),
+        ("tailkeep_spans_over_limit_total", Counter, "Spans beyond their trace's part of the ring.", |s| s.over_limit),
+        ("tailkeep_spans_duplicate_total", Counter, "Kept spans that were there already.", |s| s.duplicate),
+        ("tailkeep_spans_invalid_total", Counter, "Kept spans that are not valid UTF-8 or OTLP inside.", |s| s.invalid),
+        ("tailkeep_spans_held", Gauge, "Spans in the ring, waiting or provisionally decided.", |s| s.held),
+    ];
+    for (name, kind, help, value) in columns {
+        let rows = snapshot.shards.counts.services.iter().zip(&snapshot.services);
+        let rows = rows.filter(|(spans, _)| spans.accepted > 0);
+        let samples = rows.map(|(spans, service)| (vec![("service", service.as_ref())], value(spans) as f64));
+        write_metric(out, name, kind, help, samples)?;
+    }
+    Ok(())
+}
+
+fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let counts = &snapshot.shards.counts;
+    let rule = |id| snapshot.rules.name(id);
+    let word = |keep| if keep { "keep" } else { "drop" };
+    let verdicts = counts.verdicts.iter().map(|(key, count)| {
+        let labels: Labels = vec![("rule", rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
+        (labels, *count as f64)
+    });
+    write_metric(out, "tailkeep_traces_judged_total", Counter, "Traces by their first verdict.", verdicts)?;
+    let changes = counts.changes.iter().map(|(id, count)| (vec![("rule", rule(*id))], *count as f64));
+    let help = "Verdicts that late spans turned round, by the later rule.";
+    write_metric(out, "tailkeep_verdicts_changed_total", Counter, help, changes)?;
+    let traces = counts.traces.iter().map(|((id, keep), count)| {
+        let labels: Labels = vec![("rule", rule(*id)), ("verdict", word(*keep))];
+        (labels, *count as f64)
+    });
+    write_metric(out, "tailkeep_traces_left_total", Counter, "Traces that left the ring, by their last verdict.", traces)?;
+    for (name, help, list) in [
+        ("tailkeep_rule_spans_kept_total", "Spans handed over, by rule.", &counts.kept),
+        ("tailkeep_rule_spans_dropped_total", "Spans dropped, by the last verdict's rule.", &counts.dropped),
+    ] {
+        let named = snapshot.rules.iter().zip(list).filter(|(_, count)| **count > 0);
+        write_metric(out, name, Counter, help, named.map(|((_, rule), count)| (vec![("rule", rule)], *count as f64)))?;
+    }
+    Ok(())
+}
+
+fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let shards = &snapshot.shards;
+    let gauges = [
+        ("tailkeep_ring_bytes", "Memory of the ring's segments.", shards.ring_bytes as f64),
+        ("tailkeep_ring_used_bytes", "Bytes of the ring in use; a full ring is normal.", shards.ring_used as f64),
+        ("tailkeep_ring_traces", "Traces in the ring.", shards.traces as f64),
+        ("tailkeep_ring_seconds", "Age of the oldest span in the ring: what the memory buys.", shards.reach_ms as f64 / 1e3),
+    ];
+    for (name, help, value) in gauges {
+        write_metric(out, name, Gauge, help, [(vec![], value)])?;
+    }
+    Ok(())
+}
+
+fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    type Column = (&'static str, MetricKind, &'static str, fn(&Row) -> u64);
+    let columns: [Column; 5] = [
+        ("tailkeep_sink_items_total", Counter, "Items handed over to a sink's queue.", |r| r.tally.pushed + r.tally.recovered),
+        ("tailkeep_sink_recovered_total", Counter, "Of these, items that a former process left in the spool.", |r| r.tally.recovered),
+        ("tailkeep_sink_delivered_total", Counter, "Items that the sink took.", |r| r.tally.delivered),
+        ("tailkeep_sink_queued", Gauge, "Items that wait for the sink.", |r| r.tally.queued),
+        ("tailkeep_sink_queued_bytes", Gauge, "Bytes that wait for the sink.", |r| r.tally.queued_bytes),
+    ];
+    for (name, kind, help, value) in columns {
+        let samples = snapshot.sinks.iter().map(|row| (sink_labels(row), value(row) as f64));
+        write_metric(out, name, kind, help, samples)?;
+    }
+    let discarded = snapshot.sinks.iter().flat_map(|row| {
+        Discard::ALL.into_iter().filter_map(move |why| {
+            let count = row.tally.discarded(why);
+            let labels = [sink_labels(row), vec![("reason", why.word())]].concat();
+            (count > 0).then_some((labels, count as f64))
+        })
+    });
+    write_metric(out, "tailkeep_sink_discarded_total", Counter, "Items given up, by reason.", discarded)
+}
+
+fn sink_labels(row: &Row) -> Labels<'_> {
+    vec![("sink", &row.sink), ("signal", row.signal.word())]
+}
+
+fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let stats = &snapshot.receiver;
+    type Column = (&'static str, &'static str, fn(&Stats, Signal, Outcome) -> u64);
+    let columns: [Column; 2] = [
+        ("tailkeep_requests_total", "Requests by outcome.", Stats::requests),
+        ("tailkeep_request_bytes_total", "Bytes of requests by outcome.", Stats::bytes),
+    ];
+    for (name, help, value) in columns {
+        let samples = Signal::ALL.into_iter().flat_map(|signal| {
+            Outcome::ALL.into_iter().map(move |outcome| {
+                (vec![("signal", signal.word()), ("outcome", outcome.word())], value(stats, signal, outcome) as f64)
+            })
+        });
+        write_metric(out, name, Counter, help, samples)?;
+    }
+    let mut one = |name, kind, help, value: u64| write_metric(out, name, kind, help, [(vec![], value as f64)]);
+    one("tailkeep_requests_unrouted_total", Counter, "Requests for something that is no OTLP endpoint.", stats.unrouted)?;
+    one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;
+    one("tailkeep_connections", Gauge, "Connections open now.", stats.connections_open)?;
+    let help = "Connections closed at once: there were receive.connections of them.";
+    one("tailkeep_connections_refused_total", Counter, help, stats.connections_refused)
+}
+
+fn write_policy(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
+    let number = [(vec![], f64::from(snapshot.policy_number))];
+    write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
+    let refusals = [(vec![], snapshot.policy_refusals as f64)];
+    write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;
+    let limits = pipeline.limits.lock().expect("no code panics under this lock");
+    let overflowed: Vec<_> = limits.overflowed().collect();
+    drop(limits);
+    let samples = overflowed.iter().map(|(id, count)| (vec![("rule", snapshot.rules.name(*id))], *count as f64));
+    let help = "Traces whose limit key shared the bucket of all keys beyond the cap.";
+    write_metric(out, "tailkeep_limit_keys_overflowed_total", Counter, help, samples)
+}
