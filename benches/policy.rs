@@ -22,7 +22,8 @@ fn judge(c: &mut Criterion) {
     let (policy, _) = Policy::compile("config/policy.yaml", text, 1, &mut RuleNames::default());
     let (policy, mut limits) = (policy.expect("the example compiles"), Limits::default());
     let mut group = c.benchmark_group("policy");
-    for (name, summary) in [("fast and fine", summary(0, 20)), ("failed", summary(1, 20)), ("slow", summary(0, 2_000))] {
+    for (name, summary) in [("fast and fine", summary(0, 20)), ("failed", summary(1, 20)), ("slow", summary(0, 2_000))]
+    {
         let case = Case { id: TraceId([9; 16]), summary: &summary, charged: None, stored_bytes: 3_500 };
         group.bench_function(name, |b| b.iter(|| policy.judge(black_box(&case), Trigger::Root, &mut limits, 1_000)));
     }

@@ -123,7 +123,5 @@ fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWat
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });
-    watcher
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy's folder, looking every 10 s"))
-        .ok()
+    watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch the policy's folder, looking every 10 s")).ok()
 }

@@ -301,7 +301,9 @@ mod tests {
 
     #[test]
     fn the_short_way_reads_a_key_value_as_the_long_way_does() {
-        for body in [&b"\x0a\x01k\x12\x03\x0a\x01v"[..], b"\x12\x02\x10\x01\x0a\x01k", b"\x0a\x01k", b"", b"\x0a\x01k\x12\x00"] {
+        for body in
+            [&b"\x0a\x01k\x12\x03\x0a\x01v"[..], b"\x12\x02\x10\x01\x0a\x01k", b"\x0a\x01k", b"", b"\x0a\x01k\x12\x00"]
+        {
             let message = Slice { start: 0, len: body.len() as u32 };
             assert_eq!(read_key_value(body, message), read_any_key_value(body, message), "{body:?}");
         }
