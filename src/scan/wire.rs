@@ -96,13 +96,13 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, whole }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&mut self) -> Result<(u32, u8), Malformed> {
         let key = u32::try_from(self.varint()?).map_err(|_| Malformed)?;
         if key >> 3 == 0 { Err(Malformed) } else { Ok((key >> 3, (key & 7) as u8)) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, number: u32, wire_type: u8) -> Result<Value, Malformed> {
         Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, Malformed> {
         let first = *self.body.get(self.at).ok_or(Malformed)?;
         if first < 0x80 {
@@ -158,6 +158,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Walks over a group whose start tag has been read, without recursion.
+    #[cold]
     fn skip_group(&mut self, number: u32) -> Result<(), Malformed> {
         let mut open = [0; GROUP_DEPTH_MAX];
         open[0] = number;
