@@ -254,7 +254,9 @@ impl Ring {
         self.memory[at..at + bytes.len()].copy_from_slice(bytes);
         let header = &mut self.memory[loc.offset()..loc.offset() + HEADER];
         let [a, b, c] = words;
-        for (place, word) in header.chunks_exact_mut(WORD).zip([kind << KIND_SHIFT | bytes.len() as u32, start as u32, a, b, c]) {
+        for (place, word) in
+            header.chunks_exact_mut(WORD).zip([kind << KIND_SHIFT | bytes.len() as u32, start as u32, a, b, c])
+        {
             place.copy_from_slice(&word.to_le_bytes());
         }
         loc
