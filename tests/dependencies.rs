@@ -139,14 +139,18 @@ fn no_crate_is_there_twice_without_a_reason() {
 #[test]
 fn every_dependency_has_a_reason_and_no_default_features() {
     let manifest = manifest();
-    let tables = manifest.split("\n[").filter(|table| table.split(']').next().is_some_and(|n| n.ends_with("dependencies")));
+    let tables =
+        manifest.split("\n[").filter(|table| table.split(']').next().is_some_and(|n| n.ends_with("dependencies")));
     let mut seen = 0;
     for line in tables.flat_map(str::lines).filter(|line| line.contains('=') && !line.starts_with('#')) {
         let name = line.split('=').next().unwrap_or_default().trim();
         let reason = line.split_once("# ").map(|(_, reason)| reason.trim()).unwrap_or_default();
         assert!(reason.len() > 3, "say beside `{name}` in Cargo.toml what it is for");
         let plain = !line.contains("default-features = false");
-        assert!(!plain || WITH_DEFAULTS.contains(&name), "`{name}`: write `default-features = false` and what is needed");
+        assert!(
+            !plain || WITH_DEFAULTS.contains(&name),
+            "`{name}`: write `default-features = false` and what is needed"
+        );
         seen += 1;
     }
     assert!(seen > 30, "the manifest was read");
