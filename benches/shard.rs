@@ -29,7 +29,7 @@ fn span(trace: u64, number: u64) -> Span {
         span_id: (trace * 8 + number + 1).to_be_bytes().to_vec(),
         parent_span_id: if number == 0 { vec![] } else { (trace * 8 + number).to_be_bytes().to_vec() },
         name: format!("GET /api/v1/items/{{id}}/{number}"),
-        kind: if number % 2 == 0 { 2 } else { 3 },
+        kind: if number.is_multiple_of(2) { 2 } else { 3 },
         start_time_unix_nano: 1_700_000_000_000_000_000 + number * 1_000_000,
         end_time_unix_nano: 1_700_000_000_050_000_000,
         attributes: vec![

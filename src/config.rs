@@ -206,10 +206,13 @@ fn divide_or_report(
         // A size that cannot be read may be what makes the others too many.
         return usual;
     }
-    let at_least = |part: Part| if given[part as usize].is_none() { "at least " } else { "" };
-    let terms = over.parts.iter().filter(|(_, size)| *size > 0);
-    let terms: Vec<String> =
-        terms.map(|(part, size)| format!("{} {}{}", part.word(), at_least(*part), show_size(*size))).collect();
+    let is_given = |part: &Part| given[*part as usize].is_some_and(|size| size > 0);
+    let terms = over.parts.iter().filter(|(part, _)| is_given(part));
+    let mut terms: Vec<String> = terms.map(|(part, size)| format!("{} {}", part.word(), show_size(*size))).collect();
+    let others = over.parts.iter().filter(|(part, _)| given[*part as usize].is_none()).map(|(_, size)| size).sum();
+    if others > 0 {
+        terms.push(format!("the others at least {}", show_size(others)));
+    }
     let sum = over.parts.iter().fold(0usize, |sum, (_, size)| sum.saturating_add(*size));
     let title = format!("the parts of the budget are {}, and `memory` is {}", show_size(sum), show_size(memory));
     let at = ["memory", "ring", "receive", "queue", "measure"].iter().find_map(|key| map.entry(key));

@@ -214,3 +214,17 @@ async fn assume_role_is_signed_with_the_base_keys() {
     assert_eq!(query["SignatureNonce"].len(), 32);
     assert!(!query["Signature"].is_empty() && !request.target.contains("base-token"));
 }
+
+#[tokio::test]
+async fn a_service_that_hangs_up_or_is_silent_is_an_error_and_not_a_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "swordfish").unwrap();
+    let closing = Server::start(|_, _| Reply::Close).await;
+    let error = identity(rrsa(&token_file), &closing).identity.current().await.unwrap_err().to_string();
+    assert!(error.starts_with("RRSA: the connection broke"), "{error}");
+    // A second for the session and a second for the role: such machines have no metadata service.
+    let silent = Server::start(|_, _| Reply::Silence).await;
+    let error = identity(ecs_role(None, false), &silent).identity.current().await.unwrap_err().to_string();
+    assert_eq!(error, "ECS role: no reply within 1000 ms");
+}

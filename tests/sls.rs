@@ -110,6 +110,10 @@ fn sink(settings: Settings) -> Sls {
     Sls::new(settings, world(&Arc::new(AtomicU64::new(NOW)))).unwrap()
 }
 
+fn ok() -> Reply {
+    Reply::Answer(200, vec![("x-log-requestid", "OK-1".into())], String::new())
+}
+
 fn refusal(status: u16, code: &str) -> Reply {
     let body = format!(r#"{{"errorCode":"{code}","errorMessage":"because"}}"#);
     Reply::Answer(status, vec![("x-log-requestid", "REQ-9".into())], body)
@@ -117,7 +121,7 @@ fn refusal(status: u16, code: &str) -> Reply {
 
 #[tokio::test]
 async fn a_batch_is_one_signed_request() {
-    let server = Server::start(|_, _| Reply::ok()).await;
+    let server = Server::start(|_, _| ok()).await;
     let mut sink = sink(settings(&server));
     assert_eq!(sink.send(&spans(3)).await, Ok(Sent { rejected: 0 }));
     let received = server.received();
@@ -140,7 +144,7 @@ async fn a_batch_is_one_signed_request() {
 
 #[tokio::test]
 async fn signatures_compressions_and_paths_are_choices() {
-    let server = Server::start(|_, _| Reply::ok()).await;
+    let server = Server::start(|_, _| ok()).await;
     for (compression, name) in [(Compression::Zstd, "zstd"), (Compression::None, ""), (Compression::Lz4, "lz4")] {
         let mut settings = settings(&server);
         settings.compression = compression;
@@ -158,7 +162,7 @@ async fn signatures_compressions_and_paths_are_choices() {
 
 #[tokio::test]
 async fn metrics_go_to_the_metricstore_by_either_door() {
-    let server = Server::start(|_, _| Reply::ok()).await;
+    let server = Server::start(|_, _| ok()).await;
     let point = NumberDataPoint { value: Some(number_data_point::Value::AsInt(7)), ..Default::default() };
     let data = Some(metric::Data::Gauge(Gauge { data_points: vec![point] }));
     let metrics = vec![Metric { name: "cart.size".into(), data, ..Default::default() }];
@@ -193,7 +197,7 @@ async fn what_heals_is_retried_and_nothing_is_lost() {
         (404, "ProjectNotExist", Some(30 * second)),
         (404, "LogStoreNotExist", Some(30 * second)),
     ] {
-        let server = Server::start(move |n, _| if n == 0 { refusal(status, code) } else { Reply::ok() }).await;
+        let server = Server::start(move |n, _| if n == 0 { refusal(status, code) } else { ok() }).await;
         let mut sink = sink(settings(&server));
         let batch = spans(2);
         match sink.send(&batch).await {
@@ -213,7 +217,7 @@ async fn a_page_of_a_proxy_is_retried() {
     for body in ["<html>Bad Gateway</html>", r#"{"errorCode":"Serv"#, ""] {
         let page = Reply::Answer(502, vec![("content-type", "text/html".into())], body.into());
         let page = Mutex::new(Some(page));
-        let server = Server::start(move |_, _| page.lock().unwrap().take().unwrap_or_else(Reply::ok)).await;
+        let server = Server::start(move |_, _| page.lock().unwrap().take().unwrap_or_else(ok)).await;
         let mut sink = sink(settings(&server));
         assert!(matches!(sink.send(&spans(1)).await, Err(SendError::Retry { after: None, .. })));
         assert_eq!(sink.send(&spans(1)).await, Ok(Sent::default()));
@@ -255,7 +259,7 @@ async fn a_wrong_signature_is_tried_a_few_times_and_then_dropped() {
 
 #[tokio::test]
 async fn quota_pauses_double_until_something_is_taken() {
-    let server = Server::start(|n, _| if n == 9 { Reply::ok() } else { refusal(403, "WriteQuotaExceed") }).await;
+    let server = Server::start(|n, _| if n == 9 { ok() } else { refusal(403, "WriteQuotaExceed") }).await;
     let mut sink = sink(settings(&server));
     let batch = spans(1);
     let mut pauses = Vec::new();
@@ -272,7 +276,7 @@ async fn too_large_is_halved_until_it_fits_and_one_log_is_dropped() {
     let server = Server::start(|_, request| {
         let names = names(request);
         let too_large = names.len() > 2 || names.contains(&"span5".to_owned());
-        if too_large { refusal(400, "PostBodyTooLarge") } else { Reply::ok() }
+        if too_large { refusal(400, "PostBodyTooLarge") } else { ok() }
     })
     .await;
     assert_eq!(sink(settings(&server)).send(&spans(9)).await, Ok(Sent { rejected: 1 }));
@@ -289,7 +293,7 @@ async fn too_large_is_halved_until_it_fits_and_one_log_is_dropped() {
 
 #[tokio::test]
 async fn a_retry_goes_on_after_the_packs_that_were_taken() {
-    let server = Server::start(|n, _| if n == 1 { refusal(503, "ServerBusy") } else { Reply::ok() }).await;
+    let server = Server::start(|n, _| if n == 1 { refusal(503, "ServerBusy") } else { ok() }).await;
     let mut sink = sink(settings(&server));
     let batch = spans(9000);
     assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
@@ -310,7 +314,7 @@ async fn a_retry_goes_on_after_the_packs_that_were_taken() {
 
 #[tokio::test]
 async fn only_a_lost_reply_makes_a_duplicate() {
-    let server = Server::start(|n, _| if n == 0 { Reply::Close } else { Reply::ok() }).await;
+    let server = Server::start(|n, _| if n == 0 { Reply::Close } else { ok() }).await;
     let mut sink = sink(settings(&server));
     let batch = spans(2);
     assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
@@ -322,7 +326,7 @@ async fn only_a_lost_reply_makes_a_duplicate() {
 
 #[tokio::test]
 async fn silence_ends_with_the_timeout_and_an_abort_loses_nothing() {
-    let server = Server::start(|n, _| if n < 2 { Reply::Silence } else { Reply::ok() }).await;
+    let server = Server::start(|n, _| if n < 2 { Reply::Silence } else { ok() }).await;
     let mut sink = sink(Settings { timeout: Duration::from_millis(50), ..settings(&server) });
     let batch = spans(2);
     assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
@@ -334,7 +338,7 @@ async fn silence_ends_with_the_timeout_and_an_abort_loses_nothing() {
 #[tokio::test]
 async fn a_clock_that_is_off_is_set_by_the_service() {
     let server = Server::start(|_, request| match request.header("x-log-date") {
-        "20261123T120000Z" => Reply::ok(),
+        "20261123T120000Z" => ok(),
         _ => {
             let body = r#"{"errorCode":"RequestTimeTooSkewed","errorMessage":"x"}"#.to_owned();
             Reply::Answer(400, vec![("date", "Mon, 23 Nov 2026 12:00:00 GMT".into())], body)
@@ -346,6 +350,8 @@ async fn a_clock_that_is_off_is_set_by_the_service() {
     assert_eq!(server.received().len(), 2);
     assert_eq!(sink.send(&spans(2)).await, Ok(Sent::default()));
     assert_eq!(server.received().len(), 3, "the offset is kept");
+    let repacked = &group(&server.received()[1]).logs[0];
+    assert_eq!(repacked.time, 1_795_428_000 + 7200, "times are by the service's clock as well");
 }
 
 #[tokio::test]
@@ -362,7 +368,7 @@ async fn expired_keys_are_renewed_at_once() {
     })
     .await;
     let server = Server::start(|n, request| match (n, request.header("x-acs-security-token")) {
-        (0, "t0") | (_, "t1") => Reply::ok(),
+        (0, "t0") | (_, "t1") => ok(),
         _ => refusal(401, "SecurityTokenExpired"),
     })
     .await;
@@ -388,7 +394,7 @@ async fn expired_keys_are_renewed_at_once() {
 #[tokio::test]
 async fn a_probe_asks_for_the_store_and_names_the_request() {
     let server = Server::start(|_, request| match request.target.as_str() {
-        "/logstores/spans" => Reply::ok(),
+        "/logstores/spans" => ok(),
         _ => refusal(404, "LogStoreNotExist"),
     })
     .await;
@@ -401,7 +407,7 @@ async fn a_probe_asks_for_the_store_and_names_the_request() {
 
 #[tokio::test]
 async fn what_is_not_otlp_or_has_no_store_is_refused() {
-    let server = Server::start(|_, _| Reply::ok()).await;
+    let server = Server::start(|_, _| ok()).await;
     let mut sink = sink(settings(&server));
     assert!(sink.takes(Signal::Metrics) && !sink.takes(Signal::Logs));
     let logs = Batch { signal: Signal::Logs, ..spans(1) };

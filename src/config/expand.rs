@@ -31,14 +31,17 @@ pub(super) fn protect(text: &str) -> String {
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        match from[2..].find(['{', '}', '\n']) {
-            Some(end) if from[2 + end..].starts_with('}') => {
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || "_:.-/".contains(c);
+        let inner = from[2..].trim_start_matches(is_inner);
+        let inner = &from[2..from.len() - inner.len()];
+        match from[2 + inner.len()..].strip_prefix('}') {
+            Some(after) => {
                 out.extend(['$', OPEN]);
-                out.push_str(&from[2..2 + end]);
+                out.push_str(inner);
                 out.push(CLOSE);
-                rest = &from[2 + end + 1..];
+                rest = after;
             }
-            _ => {
+            None => {
                 out.push_str("${");
                 rest = &from[2..];
             }
@@ -65,8 +68,7 @@ pub(super) fn expand(reader: &mut Reader, node: &mut Node, variables: Variables<
         Value::Scalar(scalar) => {
             scalar.text = unprotect(&scalar.text);
             match substitute(&scalar.text, variables) {
-                Ok(text) => {
-                    let has_variable = text != scalar.text && scalar.text.contains("${env:");
+                Ok((text, has_variable)) => {
                     let written = std::mem::replace(&mut scalar.text, text);
                     if has_variable {
                         let value = Secret::new(scalar.text.as_str());
@@ -112,9 +114,10 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_word) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// `$${` is `${` itself.
-fn substitute(text: &str, variables: Variables<'_>) -> Result<String, Problem> {
+/// The text with variables put in, and whether there were any. `$${` is `${` itself.
+fn substitute(text: &str, variables: Variables<'_>) -> Result<(String, bool), Problem> {
     let mut out = String::new();
+    let mut has_variable = false;
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
@@ -131,9 +134,10 @@ fn substitute(text: &str, variables: Variables<'_>) -> Result<String, Problem> {
         };
         let value = variables(name).ok_or_else(|| Problem::Unset { name: name.to_owned() })?;
         out.extend([before, value.as_str()]);
+        has_variable = true;
         rest = after;
     }
-    Ok(out + rest)
+    Ok((out + rest, has_variable))
 }
 
 /// Rewrites what is said of substituted values, so that none of it tells the value.
@@ -143,6 +147,9 @@ pub(super) fn conceal(diagnostics: &mut [Diagnostic], substituted: &[Substituted
         diagnostic.title = format!("what `{}` stands for cannot be used here", about.written);
         let tells = |text: &String| text.contains(about.value.expose());
         diagnostic.help = diagnostic.help.take().filter(|help| !tells(help));
+        if tells(&diagnostic.label) {
+            diagnostic.label = "look at the variable".to_owned();
+        }
     }
 }
 
@@ -154,15 +161,15 @@ pub(super) fn conceal_text(message: &str, substituted: &[Substituted]) -> String
     })
 }
 
-/// Keys whose values are secrets.
-const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "license"];
+/// Keys whose values are secrets, wherever they stand.
+const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token"];
 
 /// The text as it may be shown around carets: secrets that it holds itself become `*`.
 pub fn drawable(text: &str) -> String {
     let protected = protect(text);
     let mut spans = Vec::new();
     if let (Some(root), _) = parse(&protected) {
-        find_secrets(&root, false, &mut spans);
+        find_secrets(&root, ["", ""], &mut spans);
     }
     let mut out = text.to_owned();
     // From the end, because the stars of a wide character are shorter than itself.
@@ -174,19 +181,20 @@ pub fn drawable(text: &str) -> String {
     out
 }
 
-fn find_secrets(node: &Node, is_secret: bool, out: &mut Vec<Span>) {
+/// `keys`: the last two on the way to the node.
+fn find_secrets(node: &Node, keys: [&str; 2], out: &mut Vec<Span>) {
     match &node.value {
-        Value::Scalar(Scalar { text, .. }) if is_secret && !text.contains("${") && !text.contains(OPEN) => {
-            out.push(node.span);
-        }
-        Value::Scalar(_) | Value::Refused => {}
-        Value::List(items) => items.iter().for_each(|item| find_secrets(item, is_secret, out)),
-        Value::Map(entries) => {
-            for entry in entries {
-                let key = entry.key.as_str();
-                let below = is_secret || key == "headers" || SECRET_KEYS.contains(&key);
-                find_secrets(&entry.value, below, out);
+        Value::Scalar(Scalar { text, .. }) => {
+            let [section, key] = keys;
+            let is_secret = SECRET_KEYS.contains(&key) || section == "headers" || keys == ["license", "key"];
+            if is_secret && !text.contains(OPEN) {
+                out.push(node.span);
             }
+        }
+        Value::Refused => {}
+        Value::List(items) => items.iter().for_each(|item| find_secrets(item, keys, out)),
+        Value::Map(entries) => {
+            entries.iter().for_each(|entry| find_secrets(&entry.value, [keys[1], &entry.key], out));
         }
     }
 }
@@ -206,9 +214,10 @@ mod tests {
     #[test]
     fn variables_are_put_in_where_they_stand() {
         let substituted = |text: &str| substitute(text, &variables);
-        assert_eq!(substituted("http://${env:HOST}:1/${env:EMPTY}x").as_deref(), Ok("http://h:1/x"));
-        assert_eq!(substituted("a$b{c}").as_deref(), Ok("a$b{c}"));
-        assert_eq!(substituted("$${env:HOST} $${").as_deref(), Ok("${env:HOST} ${"));
+        let good = |text: &str, has_variable| Ok((text.to_owned(), has_variable));
+        assert_eq!(substituted("http://${env:HOST}:1/${env:EMPTY}x"), good("http://h:1/x", true));
+        assert_eq!(substituted("a$b{c}"), good("a$b{c}", false));
+        assert_eq!(substituted("$${env:HOST} $${"), good("${env:HOST} ${", false));
         assert_eq!(substituted("${env:NONE}"), Err(Problem::Unset { name: "NONE".into() }));
         for wrong in ["${HOST}", "${env:}", "${env:A B}", "${env:HOST", "${file:/x}", "${}", "${env:1}"] {
             assert_eq!(substituted(wrong), Err(Problem::Form { written: wrong.into() }), "{wrong}");
@@ -234,8 +243,8 @@ mod tests {
 
     #[test]
     fn secrets_in_the_text_are_not_drawn() {
-        let text = "a: { token: päss, headers: { x: y }, license: { key: [k] }, name: n }\nb: { token: ${env:T} }\n";
-        let want = "a: { token: ****, headers: { x: * }, license: { key: [*] }, name: n }\nb: { token: ${env:T} }\n";
+        let text = "a: { token: päss, headers: { x: y }, license: { key: [k], project: p }, name: n }\nb: { token: ${env:T} }\n";
+        let want = "a: { token: ****, headers: { x: * }, license: { key: [*], project: p }, name: n }\nb: { token: ${env:T} }\n";
         assert_eq!(drawable(text), want);
         assert_eq!(drawable("a: [token: x"), "a: [token: x");
     }

@@ -2,12 +2,15 @@
 
 use super::budget::{Part, SERIES_BYTES, Sizes};
 use super::load::{Loader, is_off};
-use crate::measure::{Bounds, Dimensions, HISTOGRAM_BYTES, Kinds, Settings, Unit};
+use crate::measure::{Bounds, Dimensions, Flavour, HISTOGRAM_BYTES, Kinds, Settings, Unit};
 use crate::trace::Kind;
 use crate::yaml::{Map, Node, Value};
 use std::time::Duration;
 
-pub(super) const KEYS: &[&str] = &["every", "kinds", "dimensions", "buckets", "unit", "series_max", "windows", "idle"];
+pub(super) const KEYS: &[&str] =
+    &["every", "kinds", "histogram", "dimensions", "buckets", "unit", "series_max", "windows", "idle"];
+
+const HISTOGRAMS: &[(&str, Flavour)] = &[("explicit", Flavour::Explicit), ("exponential", Flavour::Exponential)];
 
 /// What the section says about memory.
 pub(super) struct Wishes {
@@ -42,6 +45,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usi
     Settings {
         kinds: map.get("kinds").and_then(|node| kinds(loader, node)).unwrap_or(default.kinds),
         every: loader.duration(map, "every", seconds(1)..=seconds(3600)).unwrap_or(default.every),
+        histogram: loader.word(map, "histogram", HISTOGRAMS).unwrap_or(default.histogram),
         series_max: sizes[Part::Series as usize] / SERIES_BYTES,
         buckets: map.get("buckets").and_then(|node| buckets(loader, node)).unwrap_or(default.buckets),
         unit: loader.word(map, "unit", &[("ms", Unit::Milliseconds), ("s", Unit::Seconds)]).unwrap_or(default.unit),

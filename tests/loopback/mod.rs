@@ -36,12 +36,6 @@ pub enum Reply {
     Silence,
 }
 
-impl Reply {
-    pub fn ok() -> Reply {
-        Reply::Answer(200, vec![("x-log-requestid", "OK-1".into())], String::new())
-    }
-}
-
 pub struct Server {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,

@@ -1,7 +1,7 @@
 //! `auth` of a sink: where its keys come from.
 
 use super::super::load::Loader;
-use crate::identity::{AssumeRoleSettings, EcsRoleSettings, Endpoints, RrsaSettings, Secret, Settings, Source};
+use crate::identity::{AssumeRoleSettings, EcsRoleSettings, Endpoints, RrsaSettings, Settings, Source};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn keys(loader: &mut Loader<'_>, map: &Map<'_>) -> Source {
     loader.require(map, "access_key_secret", what);
     Source::Keys {
         id: loader.text(map, "access_key_id").unwrap_or_default(),
-        secret: loader.secret(map, "access_key_secret").unwrap_or_else(Secret::default),
+        secret: loader.secret(map, "access_key_secret").unwrap_or_default(),
         token: loader.secret(map, "security_token"),
     }
 }

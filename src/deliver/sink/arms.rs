@@ -12,16 +12,21 @@ use super::{
     Batch, SendResult, Sent, Sink,
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
-use crate::{deliver::client::ClientSettings, identity::Secret, trace::Signal};
+use crate::{
+    deliver::{Quiet, client::ClientSettings},
+    identity::Secret,
+    trace::Signal,
+};
 use dress::Dress;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin};
+use tokio::time::Instant;
 
 /// Ports on which both generations speak gRPC.
 const GRPC_PORTS: [u16; 2] = [8090, 10010];
 
 /// `arms` of a sink. It takes traces and metrics; ARMS has no door for logs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Scheme, host and port as the console shows them. May be left out if both URLs are given.
     /// Not shown either, as a whole URL with a token may have been written here.
@@ -55,6 +60,13 @@ pub enum Access {
     Licence { key: Secret, project: String, workspace: String },
 }
 
+impl fmt::Debug for Settings {
+    /// Headers and URLs may be tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("signals", &self.signals).finish_non_exhaustive()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -78,6 +90,7 @@ pub struct Arms {
     dress: Dress,
     place: String,
     protocol: Protocol,
+    unwritable: Quiet,
 }
 
 impl Arms {
@@ -95,7 +108,7 @@ impl Arms {
             compression: settings.compression,
             client: settings.client,
         })?;
-        Ok(Arms { exporter, dress, place: place(&first), protocol })
+        Ok(Arms { exporter, dress, place: place(&first), protocol, unwritable: Quiet::default() })
     }
 
     /// Scheme, host and port; a path may be a token.
@@ -107,17 +120,23 @@ impl Arms {
         self.protocol
     }
 
-    async fn deliver(&self, batch: &Batch) -> SendResult {
+    async fn deliver(&mut self, batch: &Batch) -> SendResult {
         let (body, rejected) = match batch.signal {
             Signal::Metrics => metrics::convert(&batch.body),
             _ => (batch.body.clone(), 0),
         };
-        if body.is_empty() && rejected > 0 {
-            return Ok(Sent { rejected });
+        let mut sent = Sent { rejected };
+        if rejected == 0 || !body.is_empty() {
+            let body = self.dress.put_on(batch.signal, body);
+            sent.rejected += self.exporter.send(&Batch { body, ..batch.clone() }).await?.rejected;
         }
-        let dressed = Batch { signal: batch.signal, body: self.dress.put_on(batch.signal, body), items: batch.items };
-        let sent = self.exporter.send(&dressed).await?;
-        Ok(Sent { rejected: sent.rejected + rejected })
+        // Only now: a batch that is tried again has lost nothing yet.
+        if rejected > 0
+            && let Some(points) = self.unwritable.say(rejected, Instant::now())
+        {
+            tracing::error!(points, "left out delta histograms, which ARMS does not take; make them cumulative");
+        }
+        Ok(sent)
     }
 }
 

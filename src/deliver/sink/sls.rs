@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod project;
 mod reply;
+mod seal;
 mod settings;
 mod sign;
 mod time;
@@ -21,19 +22,17 @@ pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
+    deliver::Quiet,
     identity::{Identity, World},
     trace::Signal,
 };
 use bytes::Bytes;
-use encode::{Limits, Pack};
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
-};
+use encode::Limits;
 use project::{Problem, Project};
-use prost::Message;
 use reply::{Action, Refusal};
+use seal::{Cut, Decoded, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
-use time::Now;
+use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
 const SLOWEST: Duration = Duration::from_secs(60);
@@ -47,12 +46,12 @@ const SIGNATURE_TRIES: u32 = 4;
 pub struct Sls {
     settings: Settings,
     project: Project,
-    topic: String,
-    source: String,
+    style: Arc<Style>,
     packs: PackIds,
     progress: Option<Progress>,
     /// The pause after the last refusal for a quota.
     pause: Duration,
+    unwritable: Quiet,
 }
 
 /// How far a batch has come; it outlives a failed attempt.
@@ -64,7 +63,8 @@ struct Progress {
     rejected: u64,
     limits: Limits,
     signature_refusals: u32,
-    pack_id: String,
+    /// The clock was set for this batch: once must do.
+    clock_set: bool,
 }
 
 /// `__pack_id__`: a prefix for this process, a number for each pack, the same again when it is retried.
@@ -73,15 +73,10 @@ struct PackIds {
     next: u64,
 }
 
-enum Decoded {
-    Traces(ExportTraceServiceRequest),
-    Metrics(ExportMetricsServiceRequest),
-    Logs(ExportLogsServiceRequest),
-}
-
 /// What follows from a pack that was not taken.
 enum Next {
-    Halve,
+    /// Pack anew: with fewer items, or by another clock.
+    Repack,
     GiveUp,
     Wait(Option<Duration>),
 }
@@ -91,9 +86,18 @@ impl Sls {
     pub fn new(settings: Settings, world: World) -> Result<Sls, String> {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
+        let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
         let packs = PackIds { prefix: (world.random)(), next: 0 };
         let project = Project::new(settings.clone(), world)?;
-        Ok(Sls { settings, project, topic, source, packs, progress: None, pause: Duration::ZERO })
+        Ok(Sls {
+            settings,
+            project,
+            style: Arc::new(style),
+            packs,
+            progress: None,
+            pause: Duration::ZERO,
+            unwritable: Quiet::default(),
+        })
     }
 
     /// Whose keys sign.
@@ -118,7 +122,9 @@ impl Sls {
             let cause = match &problem {
                 Problem::Keys(_) => ProbeCause::Keys,
                 Problem::Network(_) => ProbeCause::Network,
-                Problem::Refused(refusal) => ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock),
+                Problem::ClockSet(refusal) | Problem::Refused(refusal) => {
+                    ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock)
+                }
             };
             ProbeError { cause, text: problem.to_string() }
         })
@@ -128,48 +134,66 @@ impl Sls {
         let Some(store) = self.settings.store(batch.signal).map(str::to_owned) else {
             return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
         };
-        let decoded = Decoded::new(batch).map_err(|error| SendError::Refused { reason: error.to_string() })?;
+        let decoded = Decoded::new(batch).await?;
         if !self.progress.as_ref().is_some_and(|progress| progress.is_of(batch)) {
-            self.progress = Some(Progress::new(batch, self.packs.take()));
+            // What was under way for a batch that was given up may have arrived: its number is used.
+            self.packs.next += u64::from(self.progress.is_some());
+            self.progress = Some(Progress::new(batch));
         }
         loop {
-            let now = self.project.now();
-            let progress = self.progress.as_mut().expect("set above");
-            let pack = decoded.pack(progress.done, &progress.limits, now, self.settings.trace_time_unit);
-            if pack.items() == 0 {
+            let cut = self.cut();
+            let sealed = decoded.seal(&self.style, cut).await?;
+            if sealed.items == 0 {
                 break;
             }
-            let (items, mut rejected) = (pack.items(), pack.refused());
-            if pack.has_logs() {
-                let group = pack.finish(&self.topic, &self.source, &progress.pack_id);
-                match self.project.put(batch.signal, &store, &group).await {
+            let mut rejected = sealed.refused;
+            if let Some(body) = sealed.body {
+                match self.project.put(batch.signal, &store, body).await {
                     Ok(()) => self.pause = Duration::ZERO,
-                    Err(problem) => match self.judge(&problem, &store, items) {
+                    Err(problem) => match self.judge(&problem, &store, sealed.items) {
                         Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
-                        Next::GiveUp => rejected = items,
-                        Next::Halve => continue,
+                        Next::GiveUp => rejected = sealed.items,
+                        Next::Repack => continue,
                     },
                 }
             }
-            self.advance(items, rejected);
+            self.note_unwritable(sealed.refused, &store);
+            self.advance(sealed.items, rejected);
         }
         let rejected = self.progress.take().expect("set above").rejected;
         Ok(Sent { rejected })
+    }
+
+    /// The next pack of the batch that is on its way: the same again until it was advanced.
+    fn cut(&self) -> Cut {
+        let progress = self.progress.as_ref().expect("a batch is on its way");
+        Cut { done: progress.done, limits: progress.limits, now: self.project.now(), pack_id: self.packs.current() }
     }
 
     fn advance(&mut self, items: usize, rejected: usize) {
         let progress = self.progress.as_mut().expect("a batch is on its way");
         progress.done += items;
         progress.rejected += rejected as u64;
-        progress.pack_id = self.packs.take();
+        self.packs.next += 1;
+    }
+
+    fn note_unwritable(&mut self, items: usize, store: &str) {
+        if items > 0
+            && let Some(items) = self.unwritable.say(items as u64, Instant::now())
+        {
+            tracing::error!(store, items, "left out what log service has no form for, or is above 8 MiB");
+        }
     }
 
     fn judge(&mut self, problem: &Problem, store: &str, items: usize) -> Next {
-        let Problem::Refused(refusal) = problem else { return Next::Wait(None) };
         let progress = self.progress.as_mut().expect("a batch is on its way");
+        let refusal = match problem {
+            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
+            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
+            Problem::Refused(refusal) => refusal,
+        };
         match refusal.action {
-            Action::Retry => Next::Wait(None),
-            Action::SetClock => Next::Wait(None),
+            Action::Retry | Action::SetClock => Next::Wait(None),
             Action::RenewKeys => Next::Wait(Some(PATIENT)),
             Action::SlowDown { first } => {
                 self.pause = first.max(self.pause * 2).min(SLOWEST);
@@ -189,7 +213,7 @@ impl Sls {
             }
             Action::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
-                Next::Halve
+                Next::Repack
             }
             Action::Split | Action::Drop => lose(refusal, store, items),
         }
@@ -212,7 +236,7 @@ impl Sink for Sls {
 }
 
 impl Progress {
-    fn new(batch: &Batch, pack_id: String) -> Progress {
+    fn new(batch: &Batch) -> Progress {
         Progress {
             signal: batch.signal,
             body: batch.body.clone(),
@@ -220,7 +244,7 @@ impl Progress {
             rejected: 0,
             limits: Limits::default(),
             signature_refusals: 0,
-            pack_id,
+            clock_set: false,
         }
     }
 
@@ -231,29 +255,8 @@ impl Progress {
 }
 
 impl PackIds {
-    fn take(&mut self) -> String {
-        let id = format!("{:016X}-{:X}", self.prefix, self.next);
-        self.next += 1;
-        id
-    }
-}
-
-impl Decoded {
-    fn new(batch: &Batch) -> Result<Decoded, prost::DecodeError> {
-        let body = &batch.body[..];
-        Ok(match batch.signal {
-            Signal::Traces => Decoded::Traces(Message::decode(body)?),
-            Signal::Metrics => Decoded::Metrics(Message::decode(body)?),
-            Signal::Logs => Decoded::Logs(Message::decode(body)?),
-        })
-    }
-
-    fn pack(&self, done: usize, limits: &Limits, now: Now, unit: TimeUnit) -> Pack {
-        match self {
-            Decoded::Traces(request) => traces::pack(request, done, limits, now, unit),
-            Decoded::Metrics(request) => metrics::pack(request, done, limits, now),
-            Decoded::Logs(request) => logs::pack(request, done, limits, now),
-        }
+    fn current(&self) -> String {
+        format!("{:016X}-{:X}", self.prefix, self.next)
     }
 }
 

@@ -86,9 +86,12 @@ impl Dress {
     }
 }
 
+/// Gives another payload for a field's number and payload, or none to keep it.
+type Replace<'a> = dyn FnMut(u32, &[u8]) -> Option<Vec<u8>> + 'a;
+
 /// The message with other payloads in some of its length-delimited fields; none if all stay, or
 /// where it is no protobuf.
-fn rewrite(message: &[u8], replace: &mut dyn FnMut(u32, &[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     for field in Fields::new(message) {
@@ -249,5 +252,21 @@ mod tests {
         put_bytes(&mut want, 1, &resource);
         put_bytes(&mut want, 15, b"newer");
         assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload.unwrap(), want);
+    }
+
+    #[test]
+    fn a_request_that_ends_early_never_panics_and_valid_ones_stay_valid() {
+        let dress = Dress::new(Some("h".into()), Some("w".into()));
+        let full = group(Some(vec![text(NODE, "n")]), vec![vec![text(REASON, "slow")]]);
+        let body = ExportTraceServiceRequest { resource_spans: vec![full.clone(), full] }.encode_to_vec();
+        for end in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..end]);
+            let is_valid = ExportTraceServiceRequest::decode(cut.clone()).is_ok();
+            let dressed = dress.put_on(Signal::Traces, cut.clone());
+            assert!(
+                if is_valid { ExportTraceServiceRequest::decode(dressed).is_ok() } else { dressed == cut },
+                "{end}"
+            );
+        }
     }
 }

@@ -80,7 +80,9 @@ fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
     let with_url = Settings { traces_url: Some(Secret::new(secret)), ..settings("http://h.test", Access::Free) };
     let with_token = settings("http://h.test", Access::Token(Secret::new("sword\nfish")));
     let as_endpoint = settings(secret, token());
-    for settings in [with_url, with_token, as_endpoint] {
+    let mut with_header = settings("not a url", Access::Free);
+    with_header.headers.insert("x-key", HeaderValue::from_static("swordfish"));
+    for settings in [with_url, with_token, as_endpoint, with_header] {
         let shown = format!("{settings:?}");
         let error = Arms::new(settings).err().expect("it is wrong");
         assert!(!error.contains("sword"), "{error}");

@@ -78,6 +78,8 @@ fn write_value(out: &mut String, value: Option<&Value>) {
     match value {
         // An index into a string table has no meaning outside of profiles.
         None | Some(Value::StringValueStrindex(_)) => out.push_str("null"),
+        // Go's JSON of a slice that was never filled.
+        Some(Value::BytesValue(bytes)) if bytes.is_empty() => out.push_str("null"),
         Some(Value::StringValue(text)) => write_string(out, text),
         Some(Value::BoolValue(truth)) => out.push_str(if *truth { "true" } else { "false" }),
         Some(Value::IntValue(number)) => {
@@ -141,6 +143,7 @@ mod tests {
         vec![
             attribute("z", Value::StringValue("<a href=\"x\">&\u{1}\n\u{2028}é😀".into())),
             attribute("bytes", Value::BytesValue(vec![0, 255, 16])),
+            attribute("no bytes", Value::BytesValue(vec![])),
             attribute("int", Value::IntValue(i64::MIN)),
             attribute("double", Value::DoubleValue(1.0)),
             attribute(
@@ -160,7 +163,7 @@ mod tests {
     fn objects_are_json_with_sorted_unique_keys() {
         let mut out = String::new();
         write_object(&mut out, &zoo());
-        let want = "{\"array\":[true,null],\"bytes\":\"AP8Q\",\"double\":1,\"int\":7,\"map\":{\"\":\"NaN\"},\"none\":null,\
+        let want = "{\"array\":[true,null],\"bytes\":\"AP8Q\",\"double\":1,\"int\":7,\"map\":{\"\":\"NaN\"},\"no bytes\":null,\"none\":null,\
             \"z\":\"<a href=\\\"x\\\">&\\u0001\\n\u{2028}é😀\"}";
         assert_eq!(out, want);
         serde_json::from_str::<serde_json::Value>(&out).unwrap();
@@ -170,7 +173,7 @@ mod tests {
     fn texts_of_values() {
         let mut out = String::new();
         write_text_object(&mut out, &zoo()[1..]);
-        let want = r#"{"array":"[true,null]","bytes":"AP8Q","double":"1","int":"7","map":"{\"\":\"NaN\"}","none":""}"#;
+        let want = r#"{"array":"[true,null]","bytes":"AP8Q","double":"1","int":"7","map":"{\"\":\"NaN\"}","no bytes":"","none":""}"#;
         assert_eq!(out, want);
         assert_eq!(as_text(Some(&Value::DoubleValue(f64::NEG_INFINITY))), "-Inf");
     }

@@ -1,8 +1,9 @@
 //! Signed requests to one project of Log Service.
 
 use super::{
-    Compression, MetricsPath, Settings,
+    MetricsPath, Settings,
     reply::{Action, Refusal},
+    seal::Body,
     settings::Place,
     sign::{Message, Signer, hex},
     time::{ClockOffset, Now},
@@ -22,6 +23,8 @@ use std::{fmt, sync::Arc};
 pub(super) enum Problem {
     Keys(identity::Error),
     Network(ClientError),
+    /// The clock was off and is set now; the times of a body may have to change as well.
+    ClockSet(Refusal),
     Refused(Refusal),
 }
 
@@ -30,7 +33,7 @@ impl fmt::Display for Problem {
         match self {
             Problem::Keys(error) => write!(f, "no keys: {error}"),
             Problem::Network(error) => error.fmt(f),
-            Problem::Refused(refusal) => refusal.fmt(f),
+            Problem::ClockSet(refusal) | Problem::Refused(refusal) => refusal.fmt(f),
         }
     }
 }
@@ -85,17 +88,18 @@ impl Project {
     }
 
     /// PutLogs: all of the group or nothing.
-    pub(super) async fn put(&mut self, signal: Signal, store: &str, group: &[u8]) -> Result<(), Problem> {
-        let mut headers =
-            vec![("content-type", "application/x-protobuf".to_owned()), ("x-log-bodyrawsize", group.len().to_string())];
-        let (kind, body) = compress(self.settings.compression, group);
-        headers.extend(kind.map(|kind| ("x-log-compresstype", kind.to_owned())));
+    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: Body) -> Result<(), Problem> {
+        let mut headers = vec![
+            ("content-type", "application/x-protobuf".to_owned()),
+            ("x-log-bodyrawsize", body.raw_len.to_string()),
+        ];
+        headers.extend(body.packing.map(|packing| ("x-log-compresstype", packing.to_owned())));
         let route = self.route.clone();
         let query: &[_] = match &route {
             Some(key) if !self.is_prometheus(signal) => &[("key", key.as_str())],
             _ => &[],
         };
-        let call = Call { method: "POST", path: self.path(signal, store), query, headers, body: body.into() };
+        let call = Call { method: "POST", path: self.path(signal, store), query, headers, body: body.bytes };
         self.call(&call).await.map(|_| ())
     }
 
@@ -103,7 +107,11 @@ impl Project {
     pub(super) async fn probe(&mut self, store: &str) -> Result<String, Problem> {
         let headers = vec![("x-log-bodyrawsize", "0".to_owned())];
         let path = format!("/logstores/{store}");
-        self.call(&Call { method: "GET", path, query: &[], headers, body: Bytes::new() }).await
+        let call = Call { method: "GET", path, query: &[], headers, body: Bytes::new() };
+        match self.call(&call).await {
+            Err(Problem::ClockSet(_)) => self.call(&call).await,
+            other => other,
+        }
     }
 
     fn is_prometheus(&self, signal: Signal) -> bool {
@@ -120,31 +128,28 @@ impl Project {
         }
     }
 
-    /// One request, and a second one at once where the first was refused for keys or clock and there
-    /// are new keys or a new offset.
+    /// One request, and a second one at once where the first was refused for its keys and there are others.
     async fn call(&mut self, call: &Call<'_>) -> Result<String, Problem> {
-        let mut credentials = self.identity.current().await.map_err(Problem::Keys)?;
+        let credentials = self.identity.current().await.map_err(Problem::Keys)?;
         let refusal = match self.attempt(call, &credentials).await {
             Err(Problem::Refused(refusal)) => refusal,
             other => return other,
         };
-        let has_changed = match refusal.action {
+        match refusal.action {
             Action::RenewKeys => {
                 tracing::warn!(access_key_id = credentials.id, %refusal, "keys were refused");
                 let renewed = self.identity.replace(&credentials).await.map_err(Problem::Keys)?;
-                !Arc::ptr_eq(&std::mem::replace(&mut credentials, renewed.clone()), &renewed)
+                if credentials != renewed {
+                    return self.attempt(call, &renewed).await;
+                }
             }
-            Action::SetClock => {
-                let learnt = self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)());
+            Action::SetClock if self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)()) => {
                 tracing::warn!(seconds = self.offset.seconds(), "the clock is off, using log service's");
-                learnt
+                return Err(Problem::ClockSet(refusal));
             }
-            _ => false,
-        };
-        if !has_changed {
-            return Err(Problem::Refused(refusal));
+            _ => (),
         }
-        self.attempt(call, &credentials).await
+        Err(Problem::Refused(refusal))
     }
 
     async fn attempt(&mut self, call: &Call<'_>, credentials: &Credentials) -> Result<String, Problem> {
@@ -183,17 +188,5 @@ impl Project {
 
     fn unix_millis(&self) -> u64 {
         self.offset.apply((self.world.unix_millis)())
-    }
-}
-
-/// The value of `x-log-compresstype` and the body as sent.
-fn compress(compression: Compression, group: &[u8]) -> (Option<&'static str>, Vec<u8>) {
-    match compression {
-        Compression::None => (None, group.to_vec()),
-        // The raw block: Log Service takes neither a frame nor a length in front.
-        Compression::Lz4 => (Some("lz4"), lz4_flex::block::compress(group)),
-        Compression::Zstd => {
-            (Some("zstd"), zstd::bulk::compress(group, 1).expect("compressing into memory does not fail"))
-        }
     }
 }

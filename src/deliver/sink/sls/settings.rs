@@ -137,7 +137,7 @@ impl Settings {
         let is_host = |authority: http::uri::Authority| {
             authority.host().len() == authority.as_str().len() || authority.port_u16().is_some()
         };
-        if !http::uri::Authority::try_from(host.as_str()).is_ok_and(is_host) {
+        if host.contains('@') || !http::uri::Authority::try_from(host.as_str()).is_ok_and(is_host) {
             return Err(format!("endpoint: {host:?} is no host name; write cn-hangzhou.log.aliyuncs.com"));
         }
         Ok(Place { scheme: scheme.to_owned(), host, region: self.region_of(authority)? })
@@ -230,6 +230,8 @@ mod tests {
     fn a_custom_domain_replaces_the_host() {
         let given = Settings { domain: Some("logs.example.com".into()), ..settings("cn-hangzhou.log.aliyuncs.com") };
         assert_eq!(given.place().unwrap().host, "logs.example.com");
+        let wrong = Settings { domain: Some("user@logs.example.com:443".into()), ..given };
+        assert!(wrong.place().unwrap_err().contains("no host name"));
     }
 
     #[test]
