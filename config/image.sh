@@ -13,4 +13,6 @@ done
 install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/ca-certificates.crt"
 echo 'tailkeep:x:65532:65532::/var/lib/tailkeep:/sbin/nologin' | install -D -m 644 /dev/stdin "$image/etc/passwd"
 echo 'tailkeep:x:65532:' | install -D -m 644 /dev/stdin "$image/etc/group"
+# Names come from /etc/hosts, which Kubernetes writes, then from DNS.
+echo 'hosts: files dns' | install -D -m 644 /dev/stdin "$image/etc/nsswitch.conf"
 install -d -m 700 -o 65532 -g 65532 "$image/var/lib/tailkeep"

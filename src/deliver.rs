@@ -1,7 +1,7 @@
 //! Hands kept traces, metrics and logs to every sink that takes them.
 //!
 //! Pieces of OTLP grow into batches ([`batch`]) in one bounded queue ([`queue`]); each sink has a
-//! loop of its own ([`courier`]) that sends them in order and tries again for as long as it takes
+//! loop of its own (`courier`) that sends them in order and tries again for as long as it takes
 //! ([`retry`]). With a path, the queue is also on disk ([`spool`]). Pushing never waits.
 
 pub mod batch;

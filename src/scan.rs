@@ -7,16 +7,19 @@
 
 pub mod answer;
 pub mod check;
+mod dimension;
 pub mod items;
 pub mod splice;
 pub mod tracestate;
 pub mod wire;
 
 pub use answer::Questions;
+pub use dimension::dimensions;
 pub use wire::Malformed;
 
 use crate::trace::{Facts, Kind, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, Status, TraceId};
 use answer::DIMENSIONS_MAX;
+use dimension::{dimension_hash, series_hash};
 use foldhash::fast::FixedState;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -290,17 +293,6 @@ fn read_resource_attributes(
     Ok(())
 }
 
-/// Zero stands for "absent".
-fn dimension_hash(body: &[u8], value: Any, keyed: &Keyed) -> u64 {
-    match value {
-        Any::Text(text) => keyed.hash(text.of(body)) | 1,
-        Any::Bool(value) => 2 + u64::from(value) * 2,
-        Any::Int(number) => keyed.mix(1, number as u64) | 1,
-        Any::Double(number) => keyed.mix(2, number.to_bits()) | 1,
-        Any::Array(_) | Any::Other => 0,
-    }
-}
-
 /// The fields of a span, while they are walked.
 #[derive(Default)]
 struct SpanFields {
@@ -457,67 +449,6 @@ fn place(span: &mut SpanView, flags: u32) -> bool {
         return matches!(span.kind, Kind::Server | Kind::Consumer);
     }
     false
-}
-
-fn series_hash(
-    span: &SpanView,
-    resource: &ResourceAnswers,
-    own: Option<&[u64; DIMENSIONS_MAX]>,
-    questions: &Questions,
-    keyed: &Keyed,
-) -> u64 {
-    let dimensions = own.unwrap_or(&resource.dimensions);
-    let class = (span.kind as u64) << 8 | span.status as u64;
-    let start = keyed.mix(resource.service_hash ^ class, span.name_hash);
-    dimensions[..questions.dimensions.len()].iter().fold(start, |hash, &value| keyed.mix(hash, value))
-}
-
-/// The values of the extra metric dimensions of a span, as text; a span's own attribute goes before
-/// its resource's. Slow: meant for series that are new.
-pub fn dimensions(scan: &Scan, body: &[u8], span: &SpanView, questions: &Questions) -> Vec<Option<String>> {
-    let mut values = vec![None; questions.dimensions.len()];
-    let resource = scan.resources[scan.scopes[span.scope as usize].resource as usize];
-    let header = resource.header.of(&scan.arena);
-    // The fields cannot be malformed: scan has walked them.
-    let _ = read_dimensions(header, Slice { start: 0, len: header.len() as u32 }, &[1, 1], questions, &mut values);
-    let _ = read_dimensions(body, span.raw, &[9], questions, &mut values);
-    values
-}
-
-fn read_dimensions(
-    body: &[u8],
-    message: Slice,
-    path: &[u32],
-    questions: &Questions,
-    values: &mut [Option<String>],
-) -> Result<(), Malformed> {
-    let mut fields = Reader::new(body, message);
-    while let Some(field) = fields.next()? {
-        match path {
-            [last] if field.number == *last => {
-                let (key, value) = read_key_value(body, field.value.bytes()?)?;
-                let wanted = questions.dimensions.iter().position(|name| name.as_bytes() == key.of(body));
-                if let Some((index, value)) = wanted.zip(value) {
-                    values[index] = any_text(body, Any::read(body, value)?);
-                }
-            }
-            [first, deeper @ ..] if field.number == *first => {
-                read_dimensions(body, field.value.bytes()?, deeper, questions, values)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn any_text(body: &[u8], value: Any) -> Option<String> {
-    match value {
-        Any::Text(text) => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
-        Any::Bool(value) => Some(value.to_string()),
-        Any::Int(number) => Some(number.to_string()),
-        Any::Double(number) => Some(number.to_string()),
-        Any::Array(_) | Any::Other => None,
-    }
 }
 
 /// The facts of one stored span under another question set. `header` is its resource's header, both

@@ -177,6 +177,15 @@ fn pure_code_has_no_clock_and_no_world() {
 }
 
 #[test]
+fn every_channel_is_bounded() {
+    let endless = Regex::new(r"unbounded_channel|std::sync::mpsc::channel|[^:]\bmpsc::channel\(\)").expect("valid");
+    for source in sources() {
+        let found = endless.find(&source.code).map(|found| found.as_str());
+        assert_eq!(found, None, "{}: name a capacity, and what happens beyond it", source.path);
+    }
+}
+
+#[test]
 fn nothing_is_left_undone() {
     let mut files = Vec::new();
     ["src", "tests", "benches"].iter().for_each(|folder| rust_files(&root().join(folder), &mut files));

@@ -6,7 +6,7 @@
 //! written when its bytes and its name are synced; only then does the queue let go of its memory.
 //!
 //! Sent but not yet noted in the cursors means sent again after a crash: at least once, never less.
-//! It does not know the queue: [`writer`] moves entries between the two.
+//! It does not know the queue: `writer` moves entries between the two.
 
 pub mod files;
 pub(crate) mod writer;

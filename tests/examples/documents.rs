@@ -91,10 +91,13 @@ impl Document {
     /// Headings as links name them.
     pub fn anchors(&self) -> Vec<String> {
         let headings = self.text.lines().filter_map(|line| line.strip_prefix('#'));
-        let word = |c: char| (c.is_alphanumeric() || c == '-' || c == ' ').then(|| if c == ' ' { '-' } else { c });
-        headings
-            .map(|line| line.trim_start_matches('#').trim().to_lowercase().chars().filter_map(word).collect())
-            .collect()
+        let letter = |c: char| match c {
+            ' ' => Some('-'),
+            c => (c.is_alphanumeric() || c == '-').then_some(c),
+        };
+        let anchor =
+            |line: &str| line.trim_start_matches('#').trim().to_lowercase().chars().filter_map(letter).collect();
+        headings.map(anchor).collect()
     }
 
     /// The words in backquotes of the first cells of all table rows.

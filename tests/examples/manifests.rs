@@ -21,7 +21,7 @@ impl<'n> Part<'n> {
     }
 
     fn get(&self, keys: &str) -> Part<'n> {
-        keys.split('.')
+        keys.split('/')
             .fold(self.clone(), |part, key| part.find(key).unwrap_or_else(|| panic!("{} has no `{key}`", part.place)))
     }
 
@@ -64,7 +64,7 @@ fn check_manifest(name: &str) {
     assert_eq!(config, read(&format!("config/{name}")), "{name} embeds config/{name}");
     let config = load_config(&format!("{name}: tailkeep.yaml"), config);
     let pods = ["Deployment", "DaemonSet", "StatefulSet"].into_iter().flat_map(of_kind);
-    let pods: Vec<Part> = pods.map(|workload| workload.get("spec.template.spec")).collect();
+    let pods: Vec<Part> = pods.map(|workload| workload.get("spec/template/spec")).collect();
     let ours: Vec<(Part, Part)> = pods.iter().flat_map(|pod| our_containers(pod)).collect();
     assert_eq!(ours.len(), 1, "{name} runs tailkeep");
     for (pod, container) in ours {
@@ -97,12 +97,12 @@ fn check_container(pod: &Part<'_>, container: &Part<'_>, config: &Config, text: 
     assert!(non_root, "{place} does not run as root");
     let grace: u64 = pod.get("terminationGracePeriodSeconds").text().parse().expect("a number");
     assert!(grace > config.drain.deadline.as_secs(), "{place} is killed before it has drained");
-    let limit = parse_size(&format!("{}B", container.get("resources.limits.memory").text())).expect("a size") as usize;
+    let limit = parse_size(&format!("{}B", container.get("resources/limits/memory").text())).expect("a size") as usize;
     assert!(limit >= config.memory + config.memory / 2, "{place}: the limit leaves room beside `memory`");
     let health = config.health.expect("probed");
     assert!(!health.ip().is_loopback(), "{place}: the kubelet reaches `health`");
     for (probe, at) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
-        assert_eq!(container.get(probe).get("httpGet.path").text(), at, "{place}");
+        assert_eq!(container.get(probe).get("httpGet/path").text(), at, "{place}");
     }
     check_ports(container, config);
     check_variables(container, text);
