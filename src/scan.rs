@@ -9,6 +9,7 @@ pub mod answer;
 pub mod check;
 mod dimension;
 pub mod items;
+mod span;
 pub mod splice;
 pub mod tracestate;
 pub mod wire;
@@ -17,14 +18,14 @@ pub use answer::Questions;
 pub use dimension::dimensions;
 pub use wire::Malformed;
 
-use crate::trace::{Facts, Kind, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, Status, TraceId};
+use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing};
 use answer::DIMENSIONS_MAX;
-use dimension::{dimension_hash, series_hash};
+use dimension::dimension_hash;
 use foldhash::fast::FixedState;
+use span::{Refusal, walk_span};
 use std::collections::HashSet;
 use std::hash::BuildHasher;
-use tracestate::Sampling;
-use wire::{Any, Field, Reader, read_key_value};
+use wire::{Any, Reader, read_key_value};
 
 /// Hashes with a key that no client knows: ids are chosen by whoever sends them.
 #[derive(Clone, Debug)]
@@ -88,18 +89,6 @@ struct ResourceAnswers {
     service: Slice,
     service_hash: u64,
     dimensions: [u64; DIMENSIONS_MAX],
-}
-
-/// Why a span was refused.
-enum Refusal {
-    BadId,
-    Malformed,
-}
-
-impl From<Malformed> for Refusal {
-    fn from(_: Malformed) -> Refusal {
-        Refusal::Malformed
-    }
 }
 
 impl Scan {
@@ -291,164 +280,6 @@ fn read_resource_attributes(
         }
     }
     Ok(())
-}
-
-/// The fields of a span, while they are walked.
-#[derive(Default)]
-struct SpanFields {
-    span: SpanView,
-    trace_id: Slice,
-    span_id: Slice,
-    parent_id: Slice,
-    trace_state: Slice,
-    flags: u32,
-    tests: Facts,
-    absent: Facts,
-    dimensions: Option<[u64; DIMENSIONS_MAX]>,
-}
-
-/// Flags of a span: the low byte is W3C's, bit 8 says that bit 9 is known, bit 9 that the parent is remote.
-const FLAG_RANDOM: u32 = 0x002;
-const FLAG_REMOTE_KNOWN: u32 = 0x100;
-const FLAG_REMOTE: u32 = 0x200;
-
-/// Walks one span; the second value says that it is an entry unless its parent is in the request.
-fn walk_span(
-    body: &[u8],
-    message: Slice,
-    resource: &ResourceAnswers,
-    questions: &Questions,
-    keyed: &Keyed,
-) -> Result<(SpanView, bool), Refusal> {
-    let mut walked = SpanFields { tests: resource.tests, absent: questions.absent_attributes, ..Default::default() };
-    let mut fields = Reader::new(body, message);
-    while let Some(field) = fields.next()? {
-        walked.take(body, field, questions, resource, keyed)?;
-    }
-    let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, flags, mut tests, absent, dimensions } =
-        walked;
-    span.raw = message;
-    span.trace_id = TraceId(trace_id.of(body).try_into().map_err(|_| Refusal::BadId)?);
-    span.span_id = read_id(span_id.of(body))?;
-    span.parent_id =
-        if parent_id.len == 0 { 0 } else { read_id(parent_id.of(body)).or(zero_id(parent_id.of(body)))? };
-    if span.trace_id == TraceId::default() {
-        return Err(Refusal::BadId);
-    }
-    if trace_state.len > 0 {
-        read_trace_state(trace_state.of(body), questions, &mut span, &mut tests);
-    }
-    span.random_flag = flags & FLAG_RANDOM != 0;
-    let maybe_orphan = place(&mut span, flags);
-    let name = span.name.of(body);
-    span.name_hash = keyed.hash(name);
-    span.series = series_hash(&span, resource, dimensions.as_ref(), questions, keyed);
-    span.facts = questions.conclude(tests | absent, name, span.kind, span.status, span.duration());
-    Ok((span, maybe_orphan))
-}
-
-impl SpanFields {
-    #[inline]
-    fn take(
-        &mut self,
-        body: &[u8],
-        field: Field,
-        questions: &Questions,
-        resource: &ResourceAnswers,
-        keyed: &Keyed,
-    ) -> Result<(), Malformed> {
-        let value = field.value;
-        match field.number {
-            1 => self.trace_id = value.bytes()?,
-            2 => self.span_id = value.bytes()?,
-            3 => self.trace_state = value.bytes()?,
-            4 => self.parent_id = value.bytes()?,
-            5 => self.span.name = value.bytes()?,
-            6 => self.span.kind = Kind::from_wire(value.varint()? & 0xffff_ffff),
-            7 => self.span.start = value.fixed64()?,
-            8 => self.span.end = value.fixed64()?,
-            9 => {
-                let (key, value) = read_key_value(body, value.bytes()?)?;
-                let (tests, absent) = (&mut self.tests, &mut self.absent);
-                if let Some((index, value)) = questions.attributes.answer(body, key, value, tests, absent)? {
-                    // A span's own attribute goes before the resource's.
-                    let own = self.dimensions.get_or_insert(resource.dimensions);
-                    own[index] = dimension_hash(body, value, keyed);
-                }
-            }
-            11 => {
-                let event = value.bytes()?;
-                if questions.reads_events() {
-                    questions.event(read_event_name(body, event)?.of(body), &mut self.tests);
-                }
-            }
-            13 => drop(value.bytes()?),
-            15 => self.read_status(body, value.bytes()?)?,
-            10 | 12 | 14 => drop(value.varint()?),
-            16 => self.flags = value.fixed32()?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A status that occurs again is merged: the last code wins.
-    fn read_status(&mut self, body: &[u8], message: Slice) -> Result<(), Malformed> {
-        let mut fields = Reader::new(body, message);
-        while let Some(field) = fields.next()? {
-            match field.number {
-                2 => drop(field.value.bytes()?),
-                3 => self.span.status = Status::from_wire(field.value.varint()? & 0xffff_ffff),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn read_event_name(body: &[u8], message: Slice) -> Result<Slice, Malformed> {
-    let mut fields = Reader::new(body, message);
-    let mut name = Slice::default();
-    while let Some(field) = fields.next()? {
-        if field.number == 2 {
-            name = field.value.bytes()?;
-        }
-    }
-    Ok(name)
-}
-
-fn read_id(bytes: &[u8]) -> Result<SpanId, Refusal> {
-    match bytes.try_into().map(u64::from_be_bytes) {
-        Ok(0) | Err(_) => Err(Refusal::BadId),
-        Ok(id) => Ok(id),
-    }
-}
-
-/// Eight zero bytes as a parent mean "none": some exporters write them.
-fn zero_id(bytes: &[u8]) -> Result<SpanId, Refusal> {
-    if bytes == [0; 8] { Ok(0) } else { Err(Refusal::BadId) }
-}
-
-fn read_trace_state(state: &[u8], questions: &Questions, span: &mut SpanView, tests: &mut Facts) {
-    let sampling = Sampling::read(state);
-    span.randomness = sampling.randomness;
-    span.head_sampled = sampling.threshold.is_some_and(|threshold| threshold.bits() > 0);
-    if questions.reads_trace_state() {
-        tracestate::members(state).for_each(|(key, value)| questions.trace_state_member(key, value, tests));
-    }
-}
-
-/// Sets the span's standing; true if that depends on whether its parent is in the request.
-fn place(span: &mut SpanView, flags: u32) -> bool {
-    if span.parent_id == 0 {
-        span.standing = Standing::Root;
-    } else if flags & FLAG_REMOTE_KNOWN != 0 {
-        if flags & FLAG_REMOTE != 0 {
-            span.standing = Standing::Entry;
-        }
-    } else {
-        return matches!(span.kind, Kind::Server | Kind::Consumer);
-    }
-    false
 }
 
 /// The facts of one stored span under another question set. `header` is its resource's header, both

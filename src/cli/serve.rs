@@ -3,7 +3,7 @@
 use super::{Failure, Files};
 use crate::app::office::Office;
 use crate::app::{App, StartError, Stop};
-use crate::config::{Config, Host, PolicySource, SinkKind, check_config};
+use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config};
 use crate::demo;
 use crate::diagnostic;
 use crate::doctor;
@@ -31,13 +31,13 @@ fn load(file: Option<&Path>) -> Result<Config, Failure> {
     match config {
         Some(config) => {
             if !diagnostics.is_empty() {
-                eprint!("{}", diagnostic::render(&diagnostics, &text, color));
+                eprint!("{}", diagnostic::render(&diagnostics, &config::drawable(&text), color));
             }
             Ok(config)
         }
         None => {
             let count = diagnostic::count_line(&diagnostics, &name.display().to_string()).unwrap_or_default();
-            let report = diagnostic::render(&diagnostics, &text, color);
+            let report = diagnostic::render(&diagnostics, &config::drawable(&text), color);
             Err(Failure::Usage(format!("{report}{count}; nothing was started")))
         }
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
+use crate::trace::{Kind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
