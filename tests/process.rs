@@ -1,0 +1,35 @@
+//! The real binary between real sockets: what it promises from the first span to the last signal.
+//!
+//! Every process that these tests start is scraped the whole time, and its books must balance at every
+//! scrape; see [`books`]. All traffic is on loopback, waits are short, and a process ends with its test.
+
+#[path = "process/admin.rs"]
+mod admin;
+#[path = "process/books.rs"]
+mod books;
+#[path = "process/chain.rs"]
+mod chain;
+#[path = "process/collector.rs"]
+mod collector;
+#[path = "process/grpc.rs"]
+mod grpc;
+#[path = "process/http.rs"]
+mod http;
+#[path = "process/memory.rs"]
+mod memory;
+#[path = "process/reload.rs"]
+mod reload;
+#[path = "process/shutdown.rs"]
+mod shutdown;
+#[path = "process/signals.rs"]
+mod signals;
+#[path = "process/sink.rs"]
+mod sink;
+#[path = "process/sinks.rs"]
+mod sinks;
+#[path = "process/store.rs"]
+mod store;
+#[path = "process/traffic.rs"]
+mod traffic;
+#[path = "process/verdicts.rs"]
+mod verdicts;

@@ -1,0 +1,80 @@
+//! Who may ask what.
+
+use super::collector::{Setup, program};
+use super::http::{self, Reply};
+use super::sink::Sink;
+use super::traffic::Trace;
+
+const TOKEN: &str = "s3cret-t0ken";
+
+#[test]
+fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
+    let sink = Sink::start();
+    let setup = Setup::new().otlp("stub", &sink).environment("ADMIN_TOKEN", TOKEN);
+    let tailkeep = setup.settings("admin: { listen: '127.0.0.1:0', token: '${env:ADMIN_TOKEN}' }").start();
+    let (admin, health) = (tailkeep.ports.admin, tailkeep.ports.health);
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    let path = format!("/why/{}", trace.hex());
+    let ask = |method: &str, path: &str, token: &str| -> Reply {
+        let header = format!("Bearer {token}");
+        http::request(admin, method, path, &[("authorization", &header)], &[]).unwrap()
+    };
+    let paths = [&path, "/policy", &format!("/traces/{}", trace.hex()), "/nothing"];
+    for path in paths {
+        let reply = http::get(admin, path).unwrap();
+        assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")), "{path}");
+        for wrong in ["", "s3cret-t0ke", "s3cret-t0ken0", "S3cret-t0ken"] {
+            assert_eq!(ask("GET", path, wrong).status, 401, "{path} with {wrong:?}");
+        }
+    }
+    assert_eq!(http::request(admin, "POST", &format!("/keep/{}", trace.hex()), &[], &[]).unwrap().status, 401);
+    assert_eq!(ask("GET", &path, TOKEN).json()["trace_id"], trace.hex());
+    assert_eq!(ask("POST", &path, TOKEN).status, 405);
+    assert_eq!(ask("GET", "/why/nonsense", TOKEN).status, 400);
+
+    let url = format!("http://{admin}");
+    let why = |token: Option<&str>| {
+        let mut command = program();
+        command.args(["why", &trace.hex(), "--admin", &url]);
+        command.envs(token.map(|token| ("TAILKEEP_ADMIN_TOKEN", token))).output().unwrap()
+    };
+    let refused = why(None);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("401"), "{refused:?}");
+    assert_eq!(why(Some(TOKEN)).status.code(), Some(0));
+
+    for path in [path.as_str(), "/policy", &format!("/traces/{}", trace.hex())] {
+        assert_eq!(http::get(health, path).unwrap().status, 404, "{path}");
+    }
+    let page = http::get(health, "/metrics").unwrap().text();
+    assert!(!page.contains(&trace.hex()) && !page.contains(TOKEN));
+    assert!(!page.contains("it broke"), "a status message is content of a trace");
+    let ended = tailkeep.stop();
+    assert!(!ended.log.contains(TOKEN), "the token is in the log");
+}
+
+#[test]
+fn a_dropped_trace_is_kept_on_demand() {
+    let sink = Sink::start();
+    let tailkeep = Setup::new().otlp("stub", &sink).start();
+    let (wanted, other) = (Trace::ok(), Trace::ok());
+    tailkeep.send(&wanted);
+    tailkeep.send(&other);
+    let why = tailkeep.wait_for_verdict(&wanted, "dropped");
+    assert!(why["note"].as_str().unwrap().contains("/keep/"), "{why}");
+    tailkeep.wait_for_verdict(&other, "dropped");
+    let shown = tailkeep.ask(&format!("/traces/{}", wanted.hex())).json();
+    assert_eq!(shown["resourceSpans"].as_array().unwrap().len(), 3);
+
+    let keep = |id: &str| http::request(tailkeep.ports.admin, "POST", &format!("/keep/{id}"), &[], &[]).unwrap();
+    assert_eq!(http::get(tailkeep.ports.admin, &format!("/keep/{}", wanted.hex())).unwrap().status, 405);
+    assert_eq!((keep(&wanted.hex()).status, keep(&"ab".repeat(16)).status), (200, 404));
+    assert_eq!(keep(&wanted.hex()).status, 200, "twice is once");
+    super::collector::eventually("it arrives", || (sink.spans().len() >= 4).then_some(()));
+    let why = tailkeep.why(&wanted);
+    assert_eq!((why["rule"].as_str(), why["trigger"].as_str()), (Some("api"), Some("api")));
+    tailkeep.stop();
+    super::traffic::assert_same(&sink.spans(), &wanted.placed());
+    assert!(sink.spans().iter().all(|span| span.weight().is_none()), "its probability is not known");
+}

@@ -1,0 +1,145 @@
+//! Fixed memory under more than fits: must-keeps come out, the door refuses, nothing grows.
+
+use super::collector::{POLICY, Setup, eventually};
+use super::grpc::Grpc;
+use super::http;
+use super::sink::Sink;
+use super::traffic::{self, Placed, Trace, assert_same, fail, fresh_trace_id, span, text};
+use prost::Message;
+use std::collections::BTreeSet;
+use std::io::Write;
+use tailkeep::trace::Signal;
+
+const PROTOBUF: &str = "application/x-protobuf";
+const MIB: u64 = 1 << 20;
+
+/// A request with many fast traces of one large span each.
+fn filler(traces: usize, bytes: usize) -> Vec<u8> {
+    let payload = text("db.query.text", &"x".repeat(bytes));
+    let fast = |_| {
+        let mut span = span(fresh_trace_id(), None, "GET /", 1);
+        span.attributes.push(payload.clone());
+        span
+    };
+    traffic::request("filler", (0..traces).map(fast).collect()).encode_to_vec()
+}
+
+#[test]
+fn more_than_fits_makes_the_ring_younger_and_keeps_what_must_be_kept() {
+    let sink = Sink::start();
+    // Nothing is due by itself: whatever is judged is judged because its memory is needed.
+    let policy =
+        POLICY.replace("after_root: 200ms, idle: 400ms, longest: 1s", "after_root: 30s, idle: 60s, longest: 60s");
+    let setup = Setup::new().policy(&policy).otlp("stub", &sink);
+    let tailkeep = setup.settings("memory: 48MiB\nring: { size: 16MiB }\nqueue: { memory: { traces: 8MiB } }").start();
+    let mut grpc = Grpc::connect(tailkeep.ports.grpc);
+    let mut kept = Vec::new();
+    let dropped = Trace::ok();
+    tailkeep.send(&dropped);
+    for round in 0..64 {
+        let trace = Trace::failed();
+        tailkeep.send(&trace);
+        kept.push(trace);
+        // 1.5 MiB each: six rings in all.
+        assert_eq!(grpc.export(Signal::Traces, &filler(384, 4096)).code, 0, "round {round}");
+    }
+    let books = tailkeep.books();
+    let by_memory = books.sum("tailkeep_traces_judged_total", &["trigger=\"memory\"", "verdict=\"keep\""]);
+    assert!(by_memory >= 40.0, "{by_memory} traces were kept because their memory was needed");
+    assert_eq!(books.sum("tailkeep_traces_judged_total", &["trigger=\"root\""]), 0.0);
+    assert!(books.sum("tailkeep_ring_seconds", &[]) < 30.0);
+
+    let why = tailkeep.why(&dropped);
+    assert_eq!((why["verdict"].as_str(), why["source"].as_str()), (Some("dropped"), Some("memory")), "{why}");
+    assert_eq!(why["rule"], "otherwise");
+    assert!(why["note"].as_str().unwrap().contains("very likely"), "{why}");
+    let why = tailkeep.why(&kept[0]);
+    assert_eq!((why["verdict"].as_str(), why["source"].as_str()), (Some("kept"), Some("memory")), "{why}");
+
+    let warning = tailkeep.wait_for_log("the ring is too small to wait for roots");
+    let message = warning["message"].as_str().unwrap();
+    let needed: u64 =
+        message.split("ring.size: ").nth(1).and_then(|rest| rest.strip_suffix("MiB")).unwrap().parse().unwrap();
+    assert!(needed > 16, "{message}");
+    let most = tailkeep.memory_kib("VmHWM") / 1024;
+    assert!(most < 48 + 48, "{most} MiB were resident, 48 of them are asked for");
+    tailkeep.stop();
+    let sent: Vec<Placed> = kept.iter().flat_map(Trace::placed).collect();
+    assert_same(&sink.spans(), &sent);
+    let spans = sink.spans();
+    let triggers: BTreeSet<&str> = spans.iter().filter_map(|span| span.marks().get("trigger").copied()).collect();
+    assert!(triggers.contains("memory"), "{triggers:?}");
+}
+
+#[test]
+fn a_giant_trace_harms_nobody() {
+    const SPANS: usize = 100_000;
+    let sink = Sink::start();
+    let tailkeep = Setup::new().otlp("stub", &sink).settings("memory: 64MiB\nring: { size: 24MiB }").start();
+    let id = fresh_trace_id();
+    let root = span(id, None, "loop", 100);
+    let mut grpc = Grpc::connect(tailkeep.ports.grpc);
+    let mut normal = Vec::new();
+    for _ in 0..SPANS / 1000 {
+        let spans: Vec<_> = (0..1000).map(|_| span(id, Some(&root), "step", 1)).collect();
+        assert_eq!(grpc.export(Signal::Traces, &traffic::request("runaway", spans).encode_to_vec()).code, 0);
+        let trace = Trace::failed();
+        tailkeep.send(&trace);
+        normal.push(trace);
+    }
+    let mut last = root;
+    fail(&mut last);
+    assert_eq!(grpc.export(Signal::Traces, &traffic::request("runaway", vec![last]).encode_to_vec()).code, 0);
+    tailkeep
+        .wait_for("the giant is kept", |books| books.sum("tailkeep_spans_kept_total", &["service=\"runaway\""]) > 0.0);
+    let books = tailkeep.books();
+    let of_giant = |name: &str| books.sum(name, &["service=\"runaway\""]);
+    assert_eq!(of_giant("tailkeep_spans_accepted_total"), SPANS as f64 + 1.0);
+    assert!(of_giant("tailkeep_spans_over_limit_total") > 50_000.0);
+    tailkeep.stop();
+    let (giant, others): (Vec<Placed>, Vec<Placed>) =
+        sink.spans().into_iter().partition(|span| span.span.trace_id == id);
+    assert_same(&others, &normal.iter().flat_map(Trace::placed).collect::<Vec<_>>());
+    assert!(giant.len() < 50_000, "{} spans came out", giant.len());
+    let mut marked = giant.iter().map(Placed::marks).filter(|marks| !marks.is_empty());
+    assert!(marked.all(|marks| marks["incomplete"] == "limit"), "it says that it is not whole");
+}
+
+#[test]
+fn the_door_refuses_when_the_bytes_in_flight_are_spent() {
+    let sink = Sink::start();
+    let receive = "receive: { grpc: '127.0.0.1:0', http: '127.0.0.1:0', max_request: 1MiB, in_flight: 2MiB }";
+    let mut tailkeep = Setup::new().otlp("stub", &sink).settings(receive).start();
+    let (address, body) = (tailkeep.ports.http, vec![0; MIB as usize]);
+    // Two clients that promise a mebibyte and are slow to send it.
+    let held: Vec<_> = (0..2)
+        .map(|_| {
+            let headers = [("content-type", PROTOBUF)];
+            let mut stream = http::begin(address, "POST", "/v1/traces", &headers, body.len()).unwrap();
+            stream.write_all(&body[..1000]).unwrap();
+            stream
+        })
+        .collect();
+    tailkeep.wait_for("both are admitted", |books| books.sum("tailkeep_in_flight_bytes", &[]) >= 2.0 * MIB as f64);
+    let trace = Trace::failed();
+    let reply = http::post(address, "/v1/traces", PROTOBUF, &trace.body());
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{}", reply.text());
+    let reply = Grpc::connect(tailkeep.ports.grpc).export(Signal::Traces, &trace.body());
+    assert_eq!((reply.code, reply.has_details), (14, true), "UNAVAILABLE with RetryInfo: {reply:?}");
+    assert!(!reply.message.is_empty());
+    assert_eq!(http::get(tailkeep.ports.health, "/readyz").unwrap().status, 200, "overload is not being away");
+    // Beyond the largest request, sending again would not help.
+    let large = filler(300, 4096);
+    assert_eq!(http::post(address, "/v1/traces", PROTOBUF, &large).status, 413);
+    let books = tailkeep.books();
+    assert_eq!(books.sum("tailkeep_requests_total", &["outcome=\"refused\""]), 2.0);
+    assert_eq!(books.sum("tailkeep_spans_received_total", &[]), 0.0);
+
+    drop(held);
+    eventually("it is taken again", || {
+        (http::post(address, "/v1/traces", PROTOBUF, &trace.body()).status == 200).then_some(())
+    });
+    assert!(tailkeep.is_alive());
+    tailkeep.stop();
+    assert_same(&sink.spans(), &trace.placed());
+}

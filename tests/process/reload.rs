@@ -1,0 +1,243 @@
+//! A changed policy is put in force as a whole, under load, or not at all.
+
+use super::collector::{POLICY, Setup, Tailkeep, eventually};
+use super::grpc::Grpc;
+use super::sink::Sink;
+use super::traffic::{Placed, Trace, assert_same};
+use notify::{RecursiveMode, Watcher};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tailkeep::trace::Signal;
+
+/// A change of the file is noticed by its folder's events, well before anybody looks without being told.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A version of the policy whose rules carry its number.
+fn version(number: u32) -> String {
+    POLICY.replace("keep-errors", &format!("keep-errors-{number}")).replace("keep-slow", &format!("keep-slow-{number}"))
+}
+
+/// Failed traces, one after the other, each in three requests.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Trace>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut grpc = Grpc::connect(address);
+            let mut sent = Vec::new();
+            while !stopped.load(Relaxed) {
+                let trace = Trace::failed();
+                for request in &trace.requests {
+                    assert_eq!(grpc.export(Signal::Traces, &request.encode_to_vec()).code, 0);
+                }
+                sent.push(trace);
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            sent
+        });
+        Load { stop, thread }
+    }
+
+    fn finish(self) -> Vec<Trace> {
+        self.stop.store(true, Relaxed);
+        self.thread.join().expect("every request was taken")
+    }
+}
+
+fn number_in_force(tailkeep: &Tailkeep) -> u64 {
+    tailkeep.ask("/policy").json()["number"].as_u64().expect("a number")
+}
+
+fn wait_for_policy(tailkeep: &Tailkeep, number: u64) {
+    let asked = Instant::now();
+    eventually("the new policy is in force", || (number_in_force(tailkeep) == number).then_some(()));
+    assert!(asked.elapsed() < SOON, "it took {:?}", asked.elapsed());
+}
+
+/// As kubelet does it: a fresh folder with a date, and a symlink that is swapped.
+fn swap_config_map(folder: &Path, date: u32, text: &str) {
+    let name = format!("..2026_11_24_10_00_{date:02}.4242");
+    fs::create_dir(folder.join(&name)).unwrap();
+    fs::write(folder.join(&name).join("policy.yaml"), text).unwrap();
+    let before = fs::read_link(folder.join("..data")).ok();
+    symlink(&name, folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    if let Some(before) = before {
+        fs::remove_dir_all(folder.join(before)).unwrap();
+    }
+}
+
+#[test]
+fn twenty_reloads_under_load_lose_no_span() {
+    let sink = Sink::start();
+    let tailkeep = Setup::new().policy(&version(1)).otlp("stub", &sink).start();
+    let file = tailkeep.path().join("policy.yaml");
+    let load = Load::start(tailkeep.ports.grpc);
+    for number in 2..=21 {
+        match number % 3 {
+            0 => fs::write(&file, version(number)).unwrap(),
+            1 => {
+                // As editors do it.
+                fs::write(file.with_extension("new"), version(number)).unwrap();
+                fs::rename(file.with_extension("new"), &file).unwrap();
+            }
+            _ => {
+                fs::write(&file, version(number)).unwrap();
+                tailkeep.signal("HUP");
+            }
+        }
+        wait_for_policy(&tailkeep, number.into());
+    }
+    let sent = load.finish();
+    assert_eq!(tailkeep.logged("new policy in force"), 20);
+    let books = tailkeep.books();
+    assert_eq!(books.sum("tailkeep_policy_refused_total", &[]), 0.0);
+    tailkeep.stop();
+    assert_same(&sink.spans(), &sent.iter().flat_map(Trace::placed).collect::<Vec<_>>());
+    let mut versions = BTreeSet::new();
+    for (id, spans) in sink.traces() {
+        let rules: BTreeSet<&str> = spans.iter().filter_map(|span| span.marks().get("rule").copied()).collect();
+        assert_eq!(rules.len(), 1, "{id} was kept by {rules:?}");
+        versions.extend(rules.into_iter().map(str::to_owned));
+    }
+    let known = |rule: &String| rule.strip_prefix("keep-errors-").is_some_and(|n| (1..=21).any(|m| m.to_string() == n));
+    assert!(versions.iter().all(known), "{versions:?}");
+    assert!(versions.len() > 10, "the load met {versions:?} only");
+}
+
+#[test]
+fn the_symlink_swap_of_a_config_map_is_a_change() {
+    let sink = Sink::start();
+    let setup = Setup::new().otlp("stub", &sink);
+    let folder = setup.path().join("mounted");
+    fs::create_dir(&folder).unwrap();
+    swap_config_map(&folder, 1, &version(1));
+    symlink("..data/policy.yaml", folder.join("policy.yaml")).unwrap();
+    let link = setup.path().join("policy.yaml");
+    let tailkeep = setup.policy_file(&folder.join("policy.yaml")).start();
+    fs::remove_file(link).unwrap();
+    let load = Load::start(tailkeep.ports.grpc);
+    for number in 2..=5 {
+        swap_config_map(&folder, number, &version(number));
+        wait_for_policy(&tailkeep, number.into());
+    }
+    let sent = load.finish();
+    tailkeep.stop();
+    assert_same(&sink.spans(), &sent.iter().flat_map(Trace::placed).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bad_file_leaves_the_old_policy_in_force_and_says_where_it_is_wrong() {
+    let sink = Sink::start();
+    let tailkeep = Setup::new().policy(&version(1)).otlp("stub", &sink).start();
+    let file = tailkeep.path().join("policy.yaml");
+    let refused = |books: &super::books::Books| books.sum("tailkeep_policy_refused_total", &[]);
+    let bad = version(2).replace("error: true", "eror: true");
+    fs::write(&file, &bad).unwrap();
+    tailkeep.wait_for("the refusal is counted", |books| refused(books) == 1.0);
+    let said = tailkeep.wait_for_log("policy reload refused");
+    let first = said["first"].as_str().unwrap();
+    assert!(first.starts_with("6:13 ") && first.contains("`eror`"), "{first}");
+    assert!(said["file"].as_str().unwrap().ends_with("policy.yaml"), "{said}");
+    assert_eq!(said["errors"], 1);
+
+    // It stays as it is, and is not said again.
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    let why = tailkeep.wait_for_verdict(&trace, "kept");
+    assert_eq!((why["rule"].as_str(), why["policy"].as_u64()), (Some("keep-errors-1"), Some(1)));
+    let policy = tailkeep.ask("/policy").json();
+    assert_eq!((policy["number"].as_u64(), policy["refused_reloads"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(policy["text"], version(1));
+    // Whoever sends SIGHUP hears it again.
+    tailkeep.signal("HUP");
+    tailkeep.wait_for("the refusal is counted", |books| refused(books) == 2.0);
+
+    // A file that is away, and back with another text.
+    fs::remove_file(&file).unwrap();
+    tailkeep.wait_for_log("the policy file cannot be read");
+    assert_eq!(number_in_force(&tailkeep), 1);
+    tailkeep.wait_for("that is counted", |books| refused(books) == 3.0);
+    fs::write(&file, "").unwrap();
+    tailkeep.wait_for("an empty file is refused as well", |books| refused(books) == 4.0);
+    fs::write(&file, version(3)).unwrap();
+    wait_for_policy(&tailkeep, 2);
+    let said = tailkeep.wait_for_log("new policy in force");
+    assert_eq!((said["number"].as_u64(), said["rules"].as_u64()), (Some(2), Some(2)));
+    let later = Trace::slow();
+    tailkeep.send(&later);
+    assert_eq!(tailkeep.wait_for_verdict(&later, "kept")["rule"], "keep-slow-3");
+    tailkeep.stop();
+}
+
+#[test]
+fn the_number_of_rules_that_is_said_is_that_of_the_new_policy() {
+    let tailkeep = Setup::new().store().start();
+    let shorter = "version: 1\nrules:\n  - { name: all, keep: all }\notherwise: { keep: none }\n";
+    fs::write(tailkeep.path().join("policy.yaml"), shorter).unwrap();
+    assert_eq!(tailkeep.wait_for_log("new policy in force")["rules"], 1);
+    tailkeep.stop();
+}
+
+#[test]
+fn reading_the_file_is_no_reason_to_read_it_again() {
+    let tailkeep = Setup::new().settings("measure: off").store().start();
+    fs::write(tailkeep.path().join("policy.yaml"), version(2)).unwrap();
+    tailkeep.wait_for_log("new policy in force");
+    // Its last look after the change is over by then.
+    std::thread::sleep(Duration::from_millis(500));
+    let (seen, events) = std::sync::mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event| drop(seen.send(event))).unwrap();
+    watcher.watch(tailkeep.path(), RecursiveMode::NonRecursive).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(watcher);
+    let touched = events
+        .iter()
+        .filter_map(Result::ok)
+        .filter(|event: &notify::Event| event.paths.iter().any(|path| path.ends_with("policy.yaml")));
+    // The look every ten seconds may fall into this one.
+    assert!(touched.count() <= 2, "the file is read again and again");
+    tailkeep.stop();
+}
+
+#[test]
+fn a_trace_is_judged_by_the_policy_in_force_when_it_is_due() {
+    let sink = Sink::start();
+    let slow_to_judge =
+        version(1).replace("after_root: 200ms, idle: 400ms, longest: 1s", "after_root: 2s, idle: 2s, longest: 2s");
+    let tailkeep = Setup::new().policy(&slow_to_judge).otlp("stub", &sink).start();
+    // Half of each trace arrives under the first version; the second asks what the first never did.
+    let [of_payment, of_others] = [Trace::ok(), Trace::ok()];
+    let mut grpc = Grpc::connect(tailkeep.ports.grpc);
+    let mut send = |request: &_| {
+        let status = grpc.export(Signal::Traces, &prost::Message::encode_to_vec(request));
+        assert_eq!(status.code, 0);
+    };
+    let rule =
+        "  - name: keep-payments\n    when: { any_span: { name: \"POST /pay\", kind: server } }\n    keep: all\n";
+    of_payment.requests.iter().for_each(&mut send);
+    of_others.requests[..2].iter().for_each(&mut send);
+    fs::write(tailkeep.path().join("policy.yaml"), version(2).replace("otherwise", &format!("{rule}otherwise")))
+        .unwrap();
+    wait_for_policy(&tailkeep, 2);
+    let why = tailkeep.wait_for_verdict(&of_payment, "kept");
+    assert_eq!((why["rule"].as_str(), why["policy"].as_u64()), (Some("keep-payments"), Some(2)));
+    tailkeep.wait_for_verdict(&of_others, "dropped");
+    tailkeep.stop();
+    let out: BTreeMap<String, Vec<Placed>> = sink.traces();
+    assert_eq!(out.keys().collect::<Vec<_>>(), [&of_payment.hex()]);
+    assert_same(&sink.spans(), &of_payment.placed());
+}

@@ -1,0 +1,114 @@
+//! The end: the last spans of a pod get in, what waits is judged, and nobody waits for ever.
+
+use super::collector::{POLICY, Setup, eventually};
+use super::grpc::Grpc;
+use super::http;
+use super::sink::{Mood, Sink};
+use super::traffic::{Trace, assert_same};
+use std::time::{Duration, Instant};
+use tailkeep::trace::Signal;
+
+/// Nothing is due before the process ends.
+fn patient_policy() -> String {
+    POLICY.replace("after_root: 200ms, idle: 400ms, longest: 1s", "after_root: 60s, idle: 60s, longest: 60s")
+}
+
+#[test]
+fn what_is_sent_after_sigterm_on_a_new_connection_comes_out() {
+    let sink = Sink::start();
+    let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
+    let tailkeep = setup.settings("drain: { accept: 1500ms, deadline: 8s }").start();
+    let ports = tailkeep.ports;
+    let [before, over_grpc, over_http] = [(); 3].map(|()| Trace::failed());
+    let dropped = Trace::ok();
+    tailkeep.send(&before);
+    tailkeep.send(&dropped);
+    assert_eq!(tailkeep.why(&before)["verdict"], "waiting");
+
+    tailkeep.signal("TERM");
+    let asked = Instant::now();
+    eventually("/readyz is false", || http::get(ports.health, "/readyz").ok().filter(|reply| reply.status == 503));
+    assert_eq!(http::get(ports.health, "/healthz").unwrap().status, 200, "draining is not being ill");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(Grpc::connect(ports.grpc).export(Signal::Traces, &over_grpc.body()).code, 0);
+    let reply = http::post(ports.http, "/v1/traces", "application/x-protobuf", &over_http.body());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(asked.elapsed() < Duration::from_millis(1500), "the machine is too slow for this test");
+
+    let ended = tailkeep.wait(asked);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.after >= Duration::from_millis(1500), "it accepted for {:?} only", ended.after);
+    assert!(ended.after < Duration::from_secs(8), "it took {:?}", ended.after);
+    assert_same(&sink.spans(), &[before.placed(), over_grpc.placed(), over_http.placed()].concat());
+    let spans = sink.spans();
+    let triggers: Vec<&str> = spans.iter().filter_map(|span| span.marks().get("trigger").copied()).collect();
+    assert_eq!(triggers, ["drain"; 3]);
+}
+
+#[test]
+fn a_busy_connection_is_told_to_go_and_loses_nothing() {
+    let sink = Sink::start();
+    let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
+    let tailkeep = setup.settings("drain: { accept: 1s, deadline: 8s }").start();
+    let mut grpc = Grpc::connect(tailkeep.ports.grpc);
+    let mut acknowledged = Vec::new();
+    let (address, asked) = (tailkeep.ports.grpc, Instant::now());
+    tailkeep.signal("TERM");
+    // As SDKs do: a connection that says goodbye is opened anew, until nobody listens.
+    while asked.elapsed() < Duration::from_secs(8) {
+        let trace = Trace::failed();
+        match grpc.try_export(Signal::Traces, &trace.body()) {
+            Ok(status) => {
+                assert_eq!(status.code, 0, "{status:?}");
+                acknowledged.extend(trace.placed());
+            }
+            Err(_) if std::net::TcpStream::connect(address).is_ok() => grpc = Grpc::connect(address),
+            Err(_) => break,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(8), "it never closed the door");
+    assert_eq!(tailkeep.wait(asked).status.code(), Some(0));
+    assert!(acknowledged.len() > 40, "{} spans", acknowledged.len());
+    assert_same(&sink.spans(), &acknowledged);
+}
+
+#[test]
+fn a_person_who_presses_ctrl_c_does_not_wait_for_others() {
+    let sink = Sink::start();
+    let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
+    let tailkeep = setup.settings("drain: { accept: 15s, deadline: 25s }").start();
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    let ended = tailkeep.end("INT");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.after < Duration::from_secs(10), "it took {:?}", ended.after);
+    assert_same(&sink.spans(), &trace.placed());
+}
+
+#[test]
+fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
+    let (hanging, taking) = (Sink::start(), Sink::start());
+    hanging.becomes(Mood::Hangs);
+    let setup = Setup::new().policy(&patient_policy()).otlp("hanging", &hanging).otlp("taking", &taking);
+    let tailkeep = setup.settings("drain: { accept: 0s, deadline: 3s }").start();
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    let ended = tailkeep.end("TERM");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.after < Duration::from_millis(3500), "it took {:?}", ended.after);
+    assert_same(&taking.spans(), &trace.placed());
+    let lost: serde_json::Value = ended.log.lines().find(|line| line.contains("\"ERROR\"")).unwrap().parse().unwrap();
+    assert_eq!(lost["fields"]["items"], 4, "{lost}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let setup = Setup::new().store().settings("drain: { accept: 15s, deadline: 25s }");
+    let tailkeep = setup.start();
+    tailkeep.signal("TERM");
+    tailkeep.wait_for_log("draining");
+    let ended = tailkeep.end("TERM");
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
+}
