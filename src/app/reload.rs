@@ -7,7 +7,8 @@ use super::force::InForce;
 use super::pipeline::Pipeline;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::Policy;
-use notify::{RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,9 +25,16 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub struct Reloader {
     path: PathBuf,
     pipeline: Arc<Pipeline>,
-    /// The last text that was refused: it is said once.
-    refused: Option<String>,
+    /// What was refused last: it is said once.
+    refused: Option<Refused>,
     pub refusals: Arc<AtomicU64>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Refused {
+    /// The file is not there, or not for us.
+    Unreadable,
+    Text(String),
 }
 
 impl Reloader {
@@ -58,9 +66,9 @@ impl Reloader {
             Ok(text) => text,
             Err(error) => {
                 // Between the two steps of a swap the file may be missing: the next look finds it.
-                if asked || self.refused.as_deref() != Some("") {
+                if asked || self.refused != Some(Refused::Unreadable) {
                     tracing::warn!(file, %error, "the policy file cannot be read, the old policy stays in force");
-                    self.refuse(String::new());
+                    self.refuse(Refused::Unreadable);
                 }
                 return;
             }
@@ -71,7 +79,7 @@ impl Reloader {
             if asked {
                 tracing::info!(file, hash = old.policy.hash, "the policy file has not changed");
             }
-        } else if asked || self.refused.as_ref() != Some(&text) {
+        } else if asked || !matches!(&self.refused, Some(Refused::Text(refused)) if *refused == text) {
             self.replace(&old, &file, text);
         }
     }
@@ -83,27 +91,27 @@ impl Reloader {
         let fresh = policy.map(|policy| InForce::new(policy, dimensions, rules));
         match fresh {
             Some(Ok(fresh)) => {
-                let (number, hash) = (fresh.policy.number, fresh.policy.hash.clone());
+                let (number, hash, rules) = (fresh.policy.number, fresh.policy.hash.clone(), fresh.policy.rules.len());
                 self.pipeline.put_in_force(fresh);
                 self.refused = None;
-                tracing::info!(file, number, hash, rules = old.policy.rules.len(), "new policy in force");
+                tracing::info!(file, number, hash, rules, "new policy in force");
             }
             Some(Err(_)) => {
                 tracing::warn!(file, "policy reload refused, the old policy stays in force: too many conditions");
-                self.refuse(text);
+                self.refuse(Refused::Text(text));
             }
             None => {
                 let errors = count_errors(&diagnostics);
                 let first = diagnostics.iter().find(|d| d.severity == Severity::Error).map(Diagnostic::brief);
                 let (first, hash) = (first.unwrap_or_default(), &old.policy.hash);
                 tracing::warn!(file, errors, first, hash, "policy reload refused, the old policy stays in force");
-                self.refuse(text);
+                self.refuse(Refused::Text(text));
             }
         }
     }
 
-    fn refuse(&mut self, text: String) {
-        self.refused = Some(text);
+    fn refuse(&mut self, what: Refused) {
+        self.refused = Some(what);
         self.refusals.fetch_add(1, Relaxed);
     }
 }
@@ -112,15 +120,22 @@ fn count_errors(diagnostics: &[Diagnostic]) -> usize {
     diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
 }
 
+fn is_read(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
 /// Tells of changes in the file's folder; without a watcher the look every ten seconds remains.
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let tell = move |_| drop(events.try_send(()));
+    let tell = move |event: notify::Result<Event>| {
+        // Reading the file is an event as well: answering that would be reading it for ever. A full channel
+        // says already that there is something to look at.
+        let is_read = event.is_ok_and(|event| is_read(event.kind));
+        let _ = if is_read { Ok(()) } else { events.try_send(()) };
+    };
     let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });
-    watcher
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy's folder, looking every 10 s"))
-        .ok()
+    watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch the policy's folder, looking every 10 s")).ok()
 }
