@@ -7,9 +7,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::hint::black_box;
+use tailkeep::policy::Case;
 use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan};
-use tailkeep::policy::Case;
 use tailkeep::shard::{Judge, Outbox, Progress, Shard, Turn, Wait};
 use tailkeep::trace::question::{Condition, Pattern, Scope, Test, ValuePattern, ValueTest};
 use tailkeep::trace::{Decision, Reason, RuleId, RuleNames, Summary, Threshold, Trigger, Verdict};
@@ -29,7 +29,7 @@ fn span(trace: u64, number: u64) -> Span {
         span_id: (trace * 8 + number + 1).to_be_bytes().to_vec(),
         parent_span_id: if number == 0 { vec![] } else { (trace * 8 + number).to_be_bytes().to_vec() },
         name: format!("GET /api/v1/items/{{id}}/{number}"),
-        kind: if number % 2 == 0 { 2 } else { 3 },
+        kind: if number.is_multiple_of(2) { 2 } else { 3 },
         start_time_unix_nano: 1_700_000_000_000_000_000 + number * 1_000_000,
         end_time_unix_nano: 1_700_000_000_050_000_000,
         attributes: vec![

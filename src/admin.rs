@@ -44,7 +44,9 @@ pub trait Desk: Send + Sync + 'static {
 pub enum Scope {
     Health,
     /// With a token, requests must carry `Authorization: Bearer TOKEN`.
-    Admin { token: Option<Arc<str>> },
+    Admin {
+        token: Option<Arc<str>>,
+    },
 }
 
 /// Serves until `stop` becomes true.
@@ -134,9 +136,10 @@ fn admin(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
         },
         ("keep", Some(id)) if desk.keep(id) => text(StatusCode::OK, "kept\n"),
         ("keep", Some(_)) => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
-        ("why" | "traces" | "keep", None) => {
-            text(StatusCode::BAD_REQUEST, "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n")
-        }
+        ("why" | "traces" | "keep", None) => text(
+            StatusCode::BAD_REQUEST,
+            "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
+        ),
         _ => text(StatusCode::NOT_FOUND, "here are /policy, /why/{id}, /traces/{id} and (POST) /keep/{id}\n"),
     }
 }

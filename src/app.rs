@@ -11,11 +11,12 @@ pub mod reload;
 pub mod service;
 
 use crate::admin::{self, Scope};
-use crate::config::{Config, Drain, PolicySource, SinkConfig, SinkKind};
-use crate::deliver::sink::{file::FileSink, otlp::OtlpSink, store::StoreSink};
-use crate::deliver::{Delivery, NamedSink, Sink};
+use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind};
+use crate::deliver::spool::SpoolSettings;
+use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic;
-use crate::measure::{Flavour, Meter};
+use crate::identity::World;
+use crate::measure::Meter;
 use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
@@ -71,7 +72,8 @@ impl App {
     /// # Errors
     /// [`StartError`], with a text for whoever wrote the files.
     pub async fn start(config: Config) -> Result<App, StartError> {
-        let dimensions: Vec<String> = config.measure.iter().flat_map(|measure| measure.dimensions.names()).map(|name| name.attribute.clone()).collect();
+        let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
+        let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let in_force = load_policy(&config.policy, &dimensions)?;
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
             SinkKind::Store(store) => Some(store.path.clone()),
@@ -80,9 +82,10 @@ impl App {
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
         let admin = bind(config.admin, "admin.listen").await?;
-        let sinks = config.sinks.into_iter().map(build_sink).collect::<Result<Vec<_>, _>>()?;
+        let world = World::system();
+        let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
-        let delivery = Arc::new(Delivery::start(config.delivery, sinks));
+        let delivery = start_delivery(config.queue, sinks)?;
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery));
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
@@ -95,7 +98,8 @@ impl App {
             policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
             pipeline,
         });
-        let admin = admin.map(|listener| (listener, config.admin_token));
+        let token = config.admin_token.map(|token| Arc::from(token.expose()));
+        let admin = admin.map(|listener| (listener, token));
         Ok(App { drain: config.drain, receiver, health, admin, reloader, office })
     }
 
@@ -194,16 +198,21 @@ async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListen
     }
 }
 
-fn build_sink(SinkConfig { name, kind }: SinkConfig) -> Result<NamedSink, StartError> {
-    let built = match kind {
-        SinkKind::Store(settings) => StoreSink::new(settings).map(|sink| Box::new(sink) as Box<dyn Sink>),
-        SinkKind::Otlp(settings) => OtlpSink::new(settings).map(|sink| Box::new(sink) as Box<dyn Sink>),
-        SinkKind::File(settings) => Ok(Box::new(FileSink::new(settings)) as Box<dyn Sink>),
-    };
-    match built {
-        Ok(sink) => Ok(NamedSink { name, sink }),
-        Err(error) => Err(StartError::Files(format!("sink {name}: {error}"))),
+fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {
+    match sink.build(world) {
+        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built }),
+        Err(error) => Err(StartError::Files(format!("sink {}: {error}", sink.name))),
     }
+}
+
+fn start_delivery(queue: QueueConfig, sinks: Vec<NamedSink>) -> Result<Arc<Delivery>, StartError> {
+    let settings = DeliverySettings {
+        batch: BatchLimits::default(),
+        quotas: queue.memory,
+        spool: queue.spool.map(|spool| SpoolSettings { path: spool.path, quotas: spool.sizes }),
+        seed: random_seed(),
+    };
+    Delivery::start(settings, sinks).map(Arc::new).map_err(StartError::World)
 }
 
 /// Different in every process, so that nobody can aim at one bucket.
@@ -239,7 +248,7 @@ async fn export_metrics(pipeline: Arc<Pipeline>) {
 
 fn push_metrics(pipeline: &Pipeline) {
     let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
-    for request in meter.export(Flavour::Explicit, unix_nanos()) {
+    for request in meter.export(meter.settings().histogram, unix_nanos()) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
         pipeline.delivery.push_own(Signal::Metrics, body, items);
@@ -257,7 +266,7 @@ async fn watch_memory(pipeline: Arc<Pipeline>) {
             pipeline.balance(|_, shards| (shards.reach_ms, shards.ring_bytes, shards.counts.swept > 0));
         let short = evicting && reach_ms < wanted.as_millis() as u64;
         if short && !said {
-            let needed = ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1)) >> 20;
+            let needed = (ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1))) >> 20;
             let seconds = reach_ms as f64 / 1e3;
             tracing::warn!(
                 ring_seconds = seconds,

@@ -50,6 +50,12 @@ enum Command {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
         admin: String,
     },
+    /// One signed, harmless probe to every sink and identity source.    tailkeep doctor --config tailkeep.yaml
+    Doctor {
+        /// The configuration whose sinks are probed.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// What the local store holds, the newest first.    tailkeep traces --errors --slower 1s
     Traces(Traces),
 }
@@ -119,6 +125,7 @@ pub fn run() -> ExitCode {
         Command::Check(files) => serve::check(&files),
         Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
         Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
+        Command::Doctor { config } => serve::doctor(config.as_deref()),
         Command::Traces(traces) => ask::traces(&traces),
     };
     match outcome {

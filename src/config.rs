@@ -1,95 +1,331 @@
-//! The configuration: what the process is told.
+//! The configuration file: YAML text to settings of every stage, or every problem at once.
+//!
+//! Every key has a default, so an empty file and no file are the same and fine. What the file does not say
+//! follows from the memory budget, see [`budget`]. Paths are relative to the folder of the file. Values may
+//! hold `${env:NAME}`; what that stands for is never shown.
+//!
+//! Codes: C01 variable that is not set, C02 `${…}` that is no variable, C03 address, C04 two listeners on a
+//! port, C05 budget, C06 more than the host has (a warning), C07 kind, name or place of a sink, C08 sink that
+//! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
+//! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
+//! buckets and dimensions, C15 policy file that cannot be read, C16 instance.
 
-use crate::deliver::sink::file::FileSettings;
-use crate::deliver::sink::otlp::OtlpSettings;
-use crate::deliver::sink::store::StoreSettings;
-use crate::{measure, receive};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+pub mod budget;
+mod check;
+mod expand;
+mod host;
+mod load;
+mod measure;
+mod queue;
+mod receive;
+mod sink;
+
+pub use check::check_config;
+pub use expand::drawable;
+pub use host::Host;
+pub use queue::{QueueConfig, SpoolConfig};
+pub use sink::{SinkConfig, SinkKind};
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::identity::Secret;
+use crate::yaml::{Map, Node, Value};
+use budget::{MEMORY_MAX, MEMORY_MIN, Part, Sizes, divide, show_size};
+use expand::Variables;
+use load::{Loader, is_off};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What the process is told.
+#[derive(Debug)]
 pub struct Config {
-    pub receive: receive::Settings,
+    pub receive: crate::receive::Settings,
+    /// The budget, bytes.
     pub memory: usize,
+    /// The part of it for spans and their index, bytes.
     pub ring: usize,
     pub policy: PolicySource,
-    pub measure: Option<measure::Settings>,
+    /// How requests are measured; none: they are not.
+    pub measure: Option<crate::measure::Settings>,
     pub sinks: Vec<SinkConfig>,
-    pub delivery: crate::deliver::DeliverySettings,
+    pub queue: QueueConfig,
+    /// Where `/healthz`, `/readyz` and `/metrics` are answered; none: nowhere. Default 127.0.0.1:13133.
     pub health: Option<SocketAddr>,
+    /// Where questions about traces are answered; none: nowhere. Default 127.0.0.1:13134.
     pub admin: Option<SocketAddr>,
-    pub admin_token: Option<std::sync::Arc<str>>,
+    /// What whoever asks `admin` must present. Always there if others than this host can reach it.
+    pub admin_token: Option<Secret>,
     pub drain: Drain,
+    /// `collector.instance.id`, also the mark of requests that have been here.
     pub instance: String,
 }
 
-#[derive(Clone, Debug)]
+/// Where the policy stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PolicySource {
     Builtin,
     File(PathBuf),
 }
 
-pub struct SinkConfig {
-    pub name: String,
-    pub kind: SinkKind,
-}
-
-pub enum SinkKind {
-    Store(StoreSettings),
-    Otlp(OtlpSettings),
-    File(FileSettings),
-}
-
-#[derive(Clone, Copy, Debug)]
+/// How the process ends, counted from the signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Drain {
+    /// How long connections and requests are still taken: applications that stop at the same moment flush
+    /// their last spans. Default 5 s.
     pub accept: Duration,
+    /// When the process ends at the latest. Default 25 s: Kubernetes kills after 30.
     pub deadline: Duration,
 }
 
-pub struct Host {}
-impl Host {
-    pub fn here() -> Host {
-        Host {}
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain { accept: Duration::from_secs(5), deadline: Duration::from_secs(25) }
     }
 }
-pub struct Report {
-    pub text: String,
-    pub exit_code: u8,
-}
-pub fn check_config(_: Option<&std::path::Path>, _: Option<&std::path::Path>, _: impl Fn(&str) -> Option<String>, _: &Host, _: bool) -> Report {
-    Report { text: String::new(), exit_code: 0 }
-}
+
+const KEYS: &[&str] =
+    &["receive", "memory", "ring", "policy", "measure", "sinks", "queue", "health", "admin", "drain", "instance"];
+const RING_KEYS: &[&str] = &["size"];
+const HEALTH_KEYS: &[&str] = &["listen"];
+const ADMIN_KEYS: &[&str] = &["listen", "token"];
+const DRAIN_KEYS: &[&str] = &["accept", "deadline"];
+
+const HEALTH_PORT: u16 = 13133;
+const ADMIN_PORT: u16 = 13134;
+/// A smaller ring would be no more than its segments' headers.
+const RING_MIN: u64 = 4 << 20;
+const INSTANCE_MAX: usize = 128;
+
 impl Config {
-    pub fn parse(_: &std::path::Path, text: &str, _: impl Fn(&str) -> Option<String>, _: &Host) -> (Option<Config>, Vec<crate::diagnostic::Diagnostic>) {
-        let mut receive = receive::Settings::default();
-        let mut measure = measure::Settings::default();
-        let mut sinks = vec![SinkConfig {
-            name: "here".into(),
-            kind: SinkKind::Store(StoreSettings { path: PathBuf::from("/tmp/tailkeep-dev/tailkeep.db"), size: 1 << 30 }),
-        }];
-        let (mut health, mut admin) = ("127.0.0.1:13133".parse().unwrap(), "127.0.0.1:13134".parse().unwrap());
-        let mut policy = PolicySource::Builtin;
-        for line in text.lines() {
-            let addr = |key: &str| line.split(key).nth(1).and_then(|r| r.split('\'').nth(1)).and_then(|a| a.parse().ok());
-            if line.starts_with("receive") { receive.grpc = addr("grpc:"); receive.http = addr("http:"); measure.kinds = measure::Kinds::ALL; }
-            if line.starts_with("health") { health = addr("listen:").unwrap(); }
-            if line.starts_with("admin") { admin = addr("listen:").unwrap(); }
-            if line.starts_with("policy:") { policy = PolicySource::File(line[7..].trim().into()); }
-            if line.contains("otlp:") {
-                let endpoint = line.split('\'').nth(1).unwrap().to_owned();
-                sinks.push(SinkConfig { name: "stub".into(), kind: SinkKind::Otlp(OtlpSettings {
-                    protocol: crate::deliver::sink::otlp::Protocol::Grpc, endpoint, urls: [None, None, None], signals: [true; 3],
-                    headers: Default::default(), compression: crate::deliver::sink::otlp::Compression::None,
-                    client: Default::default(), hop: "x".into() }) });
-            }
-        }
-        let config = Config {
-            receive, memory: 512 << 20, ring: 256 << 20, policy, measure: Some(measure), sinks,
-            delivery: crate::deliver::DeliverySettings { batch: Default::default(), quotas: [32 << 20; 3], seed: 1 },
-            health: Some(health), admin: Some(admin), admin_token: None,
-            drain: Drain { accept: Duration::from_secs(5), deadline: Duration::from_secs(25) },
-            instance: "dev".into(),
-        };
-        (Some(config), vec![])
+    /// The configuration in `text`, unless it has an error, and all problems found. Looks at no file;
+    /// `variables` are those of the environment.
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        variables: impl Fn(&str) -> Option<String>,
+        host: &Host,
+    ) -> (Option<Config>, Vec<Diagnostic>) {
+        let (config, diagnostics, _) = parse(file, text, &variables, host);
+        (config, diagnostics)
     }
+}
+
+/// Also where the policy is named, for what shows only when it is read.
+fn parse(file: &Path, text: &str, variables: Variables<'_>, host: &Host) -> (Option<Config>, Vec<Diagnostic>, Span) {
+    let mut loader = Loader::new(file, host);
+    let start = Span { start: 0, end: 0, line: 1, column: 1 };
+    let nothing = Node { span: start, value: Value::Map(Vec::new()) };
+    let root = loader.parse(text, variables).unwrap_or(nothing);
+    let map = loader.map(&root, "a configuration", KEYS);
+    let policy = map.and_then(|map| map.get("policy")).map_or(start, |node| node.span);
+    let config = map.map(|map| read(&mut loader, &map)).filter(|_| !loader.reader.has_errors());
+    (config, loader.finish(), policy)
+}
+
+fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
+    let empty = Map { span: map.span, entries: &[] };
+    let memory = memory(loader, map);
+    let instance = instance(loader, map);
+    let receive_map = loader.section(map, "receive", receive::KEYS).unwrap_or(empty);
+    let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
+    let measure_map = measure::section(loader, map);
+
+    let receive_wishes = receive::wishes(loader, &receive_map);
+    let measure_wishes = measure::wishes(loader, measure_map.as_ref());
+    let [traces, metrics, logs] = queue::wishes(loader, &queue_map);
+    let ring = loader.section(map, "ring", RING_KEYS).and_then(|ring| ring_size(loader, &ring));
+    let in_flight = receive_wishes.in_flight.or_else(|| {
+        // Not less than usual, and enough for a request.
+        Some((2 * receive_wishes.max_request?).max(budget::usual(Part::InFlight, memory)))
+    });
+    let pooled = receive_wishes.pooled;
+    let given = [ring, in_flight, pooled, traces, metrics, logs, measure_wishes.series, measure_wishes.windows];
+    let sizes = divide_or_report(loader, map, memory, &given);
+
+    let mut receive = receive::settings(loader, &receive_map, &receive_wishes, (memory, &sizes));
+    receive.instance.clone_from(&instance);
+    let (admin, admin_token) = admin(loader, map);
+    let config = Config {
+        receive,
+        memory,
+        ring: sizes[Part::Ring as usize],
+        policy: policy(loader, map),
+        measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
+        sinks: match map.get("sinks") {
+            Some(node) => sink::sinks(loader, node, &instance),
+            None => sink::default_sinks(loader, map),
+        },
+        queue: queue::settings(loader, &queue_map, &sizes),
+        health: health(loader, map),
+        admin,
+        admin_token,
+        drain: drain(loader, map),
+        instance,
+    };
+    check::check_ports(loader, map, &config);
+    config
+}
+
+fn memory(loader: &mut Loader<'_>, map: &Map<'_>) -> usize {
+    let auto = loader.host.memory_auto();
+    let Some(node) = map.get("memory") else { return auto };
+    if matches!(&node.value, Value::Scalar(scalar) if scalar.text == "auto") {
+        return auto;
+    }
+    let size = loader.size_of(node, "`memory`", MEMORY_MIN as u64..=MEMORY_MAX as u64);
+    let Some(memory) = size.map(|size| size as usize) else { return auto };
+    let limit = loader.host.memory_limit;
+    if memory as u64 > limit / 4 * 3 {
+        let limit = show_size(usize::try_from(limit).unwrap_or(usize::MAX));
+        let title = format!("`memory` is more than three quarters of the {limit} that this process may use");
+        loader
+            .reader
+            .warn("C06", node.span, title, "the process itself and its connections need some")
+            .help("`memory: auto` takes half of the limit; or raise the limit");
+    }
+    memory
+}
+
+fn ring_size(loader: &mut Loader<'_>, map: &Map<'_>) -> Option<usize> {
+    loader.size(map, "size", RING_MIN..=MEMORY_MAX as u64).map(|size| size as usize)
+}
+
+/// The budget's parts; where they do not fit, their usual sizes, and an error that shows the sum.
+fn divide_or_report(
+    loader: &mut Loader<'_>,
+    map: &Map<'_>,
+    memory: usize,
+    given: &Sizes<Option<usize>>,
+) -> Sizes<usize> {
+    let over = match divide(memory, given) {
+        Ok(sizes) => return sizes,
+        Err(over) => over,
+    };
+    let usual = Part::ALL.map(|part| given[part as usize].unwrap_or_else(|| budget::usual(part, memory)));
+    if loader.reader.has_errors() {
+        // A size that cannot be read may be what makes the others too many.
+        return usual;
+    }
+    let is_given = |part: &Part| given[*part as usize].is_some_and(|size| size > 0);
+    let terms = over.parts.iter().filter(|(part, _)| is_given(part));
+    let mut terms: Vec<String> = terms.map(|(part, size)| format!("{} {}", part.word(), show_size(*size))).collect();
+    let others = over.parts.iter().filter(|(part, _)| given[*part as usize].is_none()).map(|(_, size)| size).sum();
+    if others > 0 {
+        terms.push(format!("the others at least {}", show_size(others)));
+    }
+    let sum = over.parts.iter().fold(0usize, |sum, (_, size)| sum.saturating_add(*size));
+    let title = format!("the parts of the budget are {}, and `memory` is {}", show_size(sum), show_size(memory));
+    let at = ["memory", "ring", "receive", "queue", "measure"].iter().find_map(|key| map.entry(key));
+    let span = at.map_or(map.span, |entry| entry.key_span);
+    let needed = over.needed.div_ceil(1 << 20);
+    loader
+        .reader
+        .error("C05", span, title, terms.join(", "))
+        .help(format!("write `memory: {needed}MiB` or more, or give less to these parts"));
+    usual
+}
+
+fn policy(loader: &mut Loader<'_>, map: &Map<'_>) -> PolicySource {
+    match map.get("policy") {
+        Some(node) if matches!(&node.value, Value::Scalar(scalar) if scalar.text == "builtin") => PolicySource::Builtin,
+        _ => loader.path(map, "policy").map_or(PolicySource::Builtin, PolicySource::File),
+    }
+}
+
+fn health(loader: &mut Loader<'_>, map: &Map<'_>) -> Option<SocketAddr> {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT));
+    match map.get("health") {
+        Some(node) if is_off(node) => None,
+        _ => {
+            let section = loader.section(map, "health", HEALTH_KEYS);
+            section.and_then(|section| loader.listener(&section, "listen")).unwrap_or(Some(default))
+        }
+    }
+}
+
+fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<Secret>) {
+    let default = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)));
+    let Some(node) = map.get("admin") else { return (default, None) };
+    if is_off(node) {
+        return (None, None);
+    }
+    let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return (default, None) };
+    let listen = loader.listener(&section, "listen").unwrap_or(default);
+    let token = loader.secret(&section, "token");
+    let is_open = listen.is_some_and(|address| !address.ip().is_loopback()) && section.entry("token").is_none();
+    if let (true, Some(node)) = (is_open, section.get("listen")) {
+        loader
+            .reader
+            .error("C10", node.span, "everybody could read traces here", "reachable from other hosts")
+            .help("add `token: ${env:ADMIN_TOKEN}`, or listen on 127.0.0.1");
+    }
+    (listen, token)
+}
+
+fn drain(loader: &mut Loader<'_>, map: &Map<'_>) -> Drain {
+    let default = Drain::default();
+    let Some(section) = loader.section(map, "drain", DRAIN_KEYS) else { return default };
+    let second = Duration::from_secs(1);
+    let accept = loader.duration(&section, "accept", Duration::ZERO..=second * 600);
+    let deadline = loader.duration(&section, "deadline", second * 2..=second * 3600);
+    let drain = Drain { accept: accept.unwrap_or(default.accept), deadline: deadline.unwrap_or(default.deadline) };
+    // A second at least is for judging and delivering, one for closing sinks.
+    if drain.accept + 2 * second > drain.deadline {
+        let entry = section.entry("accept").or(section.entry("deadline"));
+        let span = entry.map_or(section.span, |entry| entry.value.span);
+        let title = format!("`accept` ({:?}) leaves no time until `deadline` ({:?})", drain.accept, drain.deadline);
+        loader
+            .reader
+            .error("C11", span, title, "what is kept must still be delivered")
+            .help("make `deadline` at least two seconds more than `accept`");
+    }
+    drain
+}
+
+fn instance(loader: &mut Loader<'_>, map: &Map<'_>) -> String {
+    let Some(name) = loader.text(map, "instance") else { return loader.host.instance.clone() };
+    let fits = |c: char| c.is_ascii_graphic() && c != ',';
+    if !name.chars().all(fits) || name.len() > INSTANCE_MAX {
+        let span = map.get("instance").map_or(map.span, |node| node.span);
+        loader
+            .reader
+            .error("C16", span, format!("`{name}` is no name for an instance"), "it is sent in headers")
+            .help(format!("use up to {INSTANCE_MAX} visible ASCII characters without commas"));
+    }
+    name
+}
+
+/// Every section with its keys, as `tailkeep.yaml` documents them: `receive.tls`, `sinks.otlp`.
+pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut auth: Vec<&str> = sink::AUTH_KEYS.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+    auth.push("type");
+    auth.sort_unstable();
+    auth.dedup();
+    let sections: &[(&str, &[&str])] = &[
+        ("", KEYS),
+        ("receive", receive::KEYS),
+        ("receive.tls", receive::TLS_KEYS),
+        ("ring", RING_KEYS),
+        ("measure", measure::KEYS),
+        ("queue", queue::KEYS),
+        ("queue.memory", queue::SIGNAL_KEYS),
+        ("queue.size", queue::SIGNAL_KEYS),
+        ("health", HEALTH_KEYS),
+        ("admin", ADMIN_KEYS),
+        ("drain", DRAIN_KEYS),
+        ("sinks", sink::KEYS),
+        ("sinks.store", sink::STORE_KEYS),
+        ("sinks.file", sink::FILE_KEYS),
+        ("sinks.otlp", sink::OTLP_KEYS),
+        ("sinks.otlp.urls", sink::OTLP_URL_KEYS),
+        ("sinks.otlp.tls", load::CLIENT_TLS_KEYS),
+        ("sinks.arms", sink::ARMS_KEYS),
+        ("sinks.arms.urls", sink::ARMS_URL_KEYS),
+        ("sinks.arms.license", sink::LICENSE_KEYS),
+        ("sinks.arms.tls", load::CLIENT_TLS_KEYS),
+        ("sinks.sls", sink::SLS_KEYS),
+        ("sinks.sls.auth", &auth),
+        ("sinks.sls.tls", load::CLIENT_TLS_KEYS),
+    ];
+    sections.iter().map(|(section, keys)| (*section, keys.to_vec())).collect()
 }

@@ -15,11 +15,17 @@ pub mod spool;
 pub use batch::BatchLimits;
 pub use queue::{Discard, Row, Tally};
 pub use sink::{Batch, Sink};
+pub use spool::SpoolSettings;
 
 use crate::trace::Signal;
 use bytes::Bytes;
 use courier::Courier;
 use queue::{Pushed, Queue};
+use spool::{
+    Recovered, Spool,
+    files::{Disk, Files},
+    writer::Writer,
+};
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -29,7 +35,7 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 /// The part of the drain's time that is kept back for closing the sinks.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -43,6 +49,8 @@ pub struct DeliverySettings {
     /// Bytes in memory per signal, in the order of [`Signal::ALL`]. Bodies under way to a sink may
     /// exceed it by one batch per sink.
     pub quotas: [usize; 3],
+    /// Without it, what is queued ends with the process.
+    pub spool: Option<SpoolSettings>,
     /// Seeds the jitter of retries; different in each process.
     pub seed: u64,
 }
@@ -56,7 +64,13 @@ pub struct NamedSink {
 /// The deliver stage. Dropping it without [`Delivery::drain`] stops the sinks at once.
 pub struct Delivery {
     shared: Arc<Shared>,
-    couriers: tokio::sync::Mutex<JoinSet<()>>,
+    tasks: tokio::sync::Mutex<Tasks>,
+}
+
+struct Tasks {
+    couriers: JoinSet<()>,
+    /// At most one.
+    writers: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +80,8 @@ enum Phase {
     Draining,
     /// Give up what is under way and close.
     Stopped,
+    /// No courier is left.
+    Over,
 }
 
 /// What pushers and couriers share.
@@ -76,6 +92,11 @@ struct Shared {
     wake: Vec<Notify>,
     phase: watch::Sender<Phase>,
     losses: Mutex<[Quiet; 3]>,
+    /// Where bodies on disk are read.
+    spool: Option<Arc<dyn Files>>,
+    /// There is something to write.
+    spool_wake: Notify,
+    spool_error: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -90,22 +111,35 @@ impl Shared {
 }
 
 impl Delivery {
-    /// Starts one loop per sink on the current tokio runtime.
-    pub fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Delivery {
+    /// Starts one loop per sink on the current tokio runtime, with what an earlier run left in the
+    /// spool. The error says why the spool's folder cannot be used.
+    pub fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Result<Delivery, String> {
         let takes: Vec<[bool; 3]> = sinks.iter().map(|named| Signal::ALL.map(|s| named.sink.takes(s))).collect();
+        let names: Vec<String> = sinks.iter().map(|named| named.name.clone()).collect();
+        let mut queue = Queue::new(settings.batch, settings.quotas, &takes);
+        let opened = settings.spool.as_ref().map(open_spool).transpose()?;
+        if let Some((_, recovered)) = &opened {
+            recover(&mut queue, &names, recovered);
+        }
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(settings.batch, settings.quotas, &takes)),
-            names: sinks.iter().map(|named| named.name.clone()).collect(),
+            queue: Mutex::new(queue),
+            names,
             wake: sinks.iter().map(|_| Notify::new()).collect(),
             phase: watch::Sender::new(Phase::Running),
             losses: Mutex::default(),
+            spool: opened.as_ref().map(|(spool, _)| spool.files()),
+            spool_wake: Notify::new(),
+            spool_error: Mutex::default(),
         });
-        let mut couriers = JoinSet::new();
+        let (mut couriers, mut writers) = (JoinSet::new(), JoinSet::new());
         for (index, named) in sinks.into_iter().enumerate() {
             let courier = Courier::new(index, named, shared.clone(), settings.seed.wrapping_add(index as u64));
             couriers.spawn(courier.run());
         }
-        Delivery { shared, couriers: tokio::sync::Mutex::new(couriers) }
+        if let Some((spool, recovered)) = opened {
+            writers.spawn(Writer::new(spool, shared.clone(), recovered.cursors).run());
+        }
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { couriers, writers }) })
     }
 
     /// Whether any sink takes the signal.
@@ -136,6 +170,7 @@ impl Delivery {
     fn report(&self, signal: Signal, pushed: Pushed, now: Instant) {
         if pushed.wake {
             self.shared.wake_all();
+            self.shared.spool_wake.notify_one();
         }
         if pushed.first_unclaimed {
             let signal = signal.word();
@@ -155,25 +190,65 @@ impl Delivery {
         self.shared.queue().rows(&self.shared.names)
     }
 
-    /// Delivers what is queued until the deadline, discards the rest as [`Discard::Shutdown`] and
-    /// closes the sinks. What is pushed later is discarded too.
+    /// Why the spool could not be written the last time; the queue is in memory meanwhile.
+    pub fn spool_error(&self) -> Option<String> {
+        self.shared.spool_error()
+    }
+
+    /// Delivers what is queued until the deadline and closes the sinks. The rest stays in the spool;
+    /// without one it is discarded as [`Discard::Shutdown`], as is what is pushed later.
     pub async fn drain(&self, deadline: Instant) {
         self.shared.queue().start_draining();
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.wake_all();
-        let mut couriers = self.couriers.lock().await;
-        let all_end = async { while couriers.join_next().await.is_some() {} };
-        let in_time = tokio::time::timeout_at(deadline - CLOSE_TIME, all_end).await;
-        if in_time.is_err() {
+        let mut tasks = self.tasks.lock().await;
+        let time = deadline.saturating_duration_since(Instant::now());
+        if !all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2)).await {
             self.shared.phase.send_replace(Phase::Stopped);
-            let all_end = async { while couriers.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout_at(deadline, all_end).await;
-            couriers.abort_all();
+            all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2) / 2).await;
+            tasks.couriers.abort_all();
         }
+        self.shared.phase.send_replace(Phase::Over);
+        all_end(&mut tasks.writers, deadline).await;
         let items = self.shared.queue().close();
         if items > 0 {
             error!(items, "the process ends before the sinks took everything; the rest is discarded");
         }
+    }
+}
+
+/// False if some task still runs at the deadline.
+async fn all_end(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
+    let end = async {
+        while let Some(ended) = tasks.join_next().await {
+            if ended.is_err_and(|reason| reason.is_panic()) {
+                error!("a delivery task panicked; what it had not delivered is lost or in the spool");
+            }
+        }
+    };
+    tokio::time::timeout_at(deadline, end).await.is_ok()
+}
+
+fn open_spool(settings: &SpoolSettings) -> Result<(Spool, Recovered), String> {
+    let files = Arc::new(Disk { folder: settings.path.clone() });
+    Spool::open(files, settings.quotas)
+        .map_err(|e| format!("the spool's folder {} cannot be used: {e}", settings.path.display()))
+}
+
+fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
+    for (index, name) in names.iter().enumerate() {
+        let cursors = recovered.cursors.get(name).copied().unwrap_or_default();
+        for (signal, cursor) in Signal::ALL.into_iter().zip(cursors) {
+            // A sink that is not in there begins with the oldest: it may have got a new name.
+            queue.set_cursor(index, signal, cursor.unwrap_or(0));
+        }
+    }
+    for found in &recovered.records {
+        queue.recover(found.signal, found.number, found.items, found.location);
+    }
+    if !recovered.records.is_empty() {
+        let items: u64 = recovered.records.iter().map(|found| found.items).sum();
+        info!(batches = recovered.records.len(), items, "went on with what an earlier run left in the spool");
     }
 }
 

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod diagnostic;
+pub mod doctor;
 pub mod identity;
 pub mod telemetry;
 pub mod yaml;

@@ -1,17 +1,22 @@
 //! Bounded memory for the raw bytes of recent spans: a circle of segments of one size.
 //!
-//! Blocks are appended to the open segment. When it is full the next one is opened, so the segment
+//! Spans are appended to the open segment. When it is full the next one is opened, so the segment
 //! after the free ones is always the oldest; the shard sweeps it before it is written again. A
 //! segment is self-contained: the headers of every resource and scope that its records refer to
 //! stand in it once. Memory is taken once and recycled, never freed.
 //!
-//! A block is 16 bytes of header, then its bytes, padded to 8:
+//! ```text
+//! segment: | bytes of spans, resources and scopes ▶      free      ◀ headers |
+//! ```
 //!
-//! | block | word 0 | word 1 | words 2, 3 |
-//! |---|---|---|---|
-//! | record | tag, flags, length | index slot | scope, previous record of the trace |
-//! | scope | tag, length | resource | hash |
-//! | resource | tag, length | service | hash |
+//! Headers grow towards the bytes, 20 bytes each, so that a sweep and a walk along a trace read
+//! memory that lies close together and never touch the spans:
+//!
+//! | header | word 0 | word 1 | word 2 | word 3 | word 4 |
+//! |---|---|---|---|---|---|
+//! | record | kind, flags, length | start | index slot | scope | previous record of the trace |
+//! | scope | kind, length | start | resource | hash | hash |
+//! | resource | kind, length | start | service | hash | hash |
 //!
 //! It does not know what a trace is, and it never decides what to drop.
 
@@ -21,20 +26,21 @@ pub mod wheel;
 use crate::scan::Scan;
 use std::collections::HashMap;
 
-const HEADER: usize = 16;
-const ALIGN: usize = 8;
-const TAG_SHIFT: u32 = 29;
-const TAG_RECORD: u32 = 0;
-const TAG_SCOPE: u32 = 1;
-const TAG_RESOURCE: u32 = 2;
+/// Bytes of a header, and of one of its words.
+const HEADER: usize = 5 * WORD;
+const WORD: usize = 4;
+const KIND_SHIFT: u32 = 29;
+const KIND_RECORD: u32 = 0;
+const KIND_SCOPE: u32 = 1;
+const KIND_RESOURCE: u32 = 2;
 const DELIVERED: u32 = 1 << 31;
-const LENGTH_MASK: u32 = (1 << TAG_SHIFT) - 1;
+const LENGTH_MASK: u32 = (1 << KIND_SHIFT) - 1;
 
 /// A segment is an eighth of the ring, within these bounds.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=32 << 20;
 const SEGMENTS_MIN: usize = 8;
 
-/// Where a block starts, in units of 8 bytes.
+/// Where a header is, in words from the start of the memory: 16 GiB can be addressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Loc(u32);
 
@@ -42,7 +48,7 @@ impl Loc {
     pub const NONE: Loc = Loc(u32::MAX);
 
     fn offset(self) -> usize {
-        self.0 as usize * ALIGN
+        self.0 as usize * WORD
     }
 }
 
@@ -68,9 +74,17 @@ pub struct Context {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Segment {
-    used: usize,
+    /// Bytes of spans and contexts.
+    bytes: usize,
+    headers: usize,
     /// When it was opened; says how old its records may be.
     opened: u32,
+}
+
+impl Segment {
+    fn used(&self) -> usize {
+        self.bytes + self.headers * HEADER
+    }
 }
 
 /// What stands at the sweep's position.
@@ -91,7 +105,7 @@ pub struct Ring {
     open: usize,
     /// Free segments, which follow the open one.
     free: usize,
-    /// Offset in the oldest segment up to which it has been swept.
+    /// Headers of the oldest segment that have been swept.
     swept: usize,
     /// Hash of a context to its place in the open segment.
     contexts: HashMap<u64, Loc, foldhash::fast::FixedState>,
@@ -100,7 +114,7 @@ pub struct Ring {
 impl Ring {
     /// Takes `bytes` of memory, rounded down to whole segments (at least eight).
     pub fn new(bytes: usize) -> Ring {
-        let segment_bytes = (bytes / SEGMENTS_MIN).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()) & !(ALIGN - 1);
+        let segment_bytes = (bytes / SEGMENTS_MIN).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()) & !(WORD - 1);
         let count = (bytes / segment_bytes).max(SEGMENTS_MIN);
         Ring {
             // Zeroed memory is mapped when it is first written, not here.
@@ -125,11 +139,7 @@ impl Ring {
 
     /// Bytes in use, stale records included.
     pub fn used(&self) -> usize {
-        self.segments.iter().map(|segment| segment.used).sum()
-    }
-
-    pub fn free_segments(&self) -> usize {
-        self.free
+        self.segments.iter().map(Segment::used).sum()
     }
 
     /// The segment that holds a block.
@@ -152,15 +162,14 @@ impl Ring {
         self.oldest().map(|segment| segment as u32)
     }
 
-    /// Bytes that a block takes.
-    pub fn block_bytes(len: usize) -> usize {
-        (HEADER + len).next_multiple_of(ALIGN)
+    /// Bytes that a span takes.
+    pub fn record_bytes(len: usize) -> usize {
+        HEADER + len
     }
 
     /// Whether the open segment has room for a span and, at worst, both of its contexts.
     pub fn fits(&self, span: usize, scope: usize, resource: usize) -> bool {
-        let need = Ring::block_bytes(span) + Ring::block_bytes(scope) + Ring::block_bytes(resource);
-        need <= self.segment_bytes - self.segments[self.open].used
+        3 * HEADER + span + scope + resource <= self.segment_bytes - self.segments[self.open].used()
     }
 
     /// Opens the next segment, if it is free.
@@ -170,7 +179,7 @@ impl Ring {
         }
         self.free -= 1;
         self.open = (self.open + 1) % self.segments.len();
-        self.segments[self.open] = Segment { used: 0, opened: now };
+        self.segments[self.open] = Segment { opened: now, ..Segment::default() };
         self.contexts.clear();
         true
     }
@@ -178,30 +187,35 @@ impl Ring {
     /// The sweep keeps ahead of the writer: in its second half the open segment asks for a free one.
     pub fn sweep_due(&self) -> bool {
         let Some(oldest) = self.oldest().filter(|_| self.free == 0) else { return false };
-        let written = self.segments[self.open].used as u64 * 2;
+        let written = self.segments[self.open].used() as u64 * 2;
         let half = self.segment_bytes as u64;
-        written > half && (self.swept as u64) * half < (written - half) * self.segments[oldest].used as u64
+        written > half && (self.swept as u64) * half < (written - half) * self.segments[oldest].headers as u64
     }
 
     /// The record at the sweep's position; contexts are stepped over.
     pub fn sweep(&mut self) -> Swept {
         let Some(oldest) = self.oldest() else { return Swept::Nothing };
-        while self.swept < self.segments[oldest].used {
-            let loc = Loc(((oldest * self.segment_bytes + self.swept) / ALIGN) as u32);
-            if self.word(loc, 0) >> TAG_SHIFT & 3 == TAG_RECORD {
+        while self.swept < self.segments[oldest].headers {
+            let loc = self.header(oldest, self.swept);
+            if (self.word(loc, 0) >> KIND_SHIFT) & 3 == KIND_RECORD {
                 return Swept::Record(loc);
             }
-            self.swept += Ring::block_bytes(self.len(loc));
+            self.swept += 1;
         }
-        self.segments[oldest].used = 0;
+        self.segments[oldest] = Segment::default();
         self.swept = 0;
         self.free += 1;
         Swept::Freed
     }
 
     /// Steps over the record at the sweep's position.
-    pub fn sweep_past(&mut self, loc: Loc) {
-        self.swept += Ring::block_bytes(self.len(loc));
+    pub fn sweep_past(&mut self) {
+        self.swept += 1;
+    }
+
+    /// Header number `index` of a segment, counted from its end.
+    fn header(&self, segment: usize, index: usize) -> Loc {
+        Loc((((segment + 1) * self.segment_bytes - (index + 1) * HEADER) / WORD) as u32)
     }
 
     /// The scope of a request in the open segment; stored there with its resource if it is new.
@@ -214,66 +228,68 @@ impl Ring {
         let resource_view = scan.resources[view.resource as usize];
         let resource = self.contexts.get(&resource_view.hash).copied().unwrap_or_else(|| {
             let header = resource_view.header.of(&scan.arena);
-            self.append_context(TAG_RESOURCE, resource_view.service_id, resource_view.hash, header)
+            self.append_context(KIND_RESOURCE, resource_view.service_id, resource_view.hash, header)
         });
-        self.append_context(TAG_SCOPE, resource.0, view.hash, view.header.of(&scan.arena))
+        self.append_context(KIND_SCOPE, resource.0, view.hash, view.header.of(&scan.arena))
     }
 
-    fn append_context(&mut self, tag: u32, word: u32, hash: u64, header: &[u8]) -> Loc {
-        let loc = self.append(tag << TAG_SHIFT, word, hash, header);
+    fn append_context(&mut self, kind: u32, word: u32, hash: u64, header: &[u8]) -> Loc {
+        let loc = self.append(kind, [word, hash as u32, (hash >> 32) as u32], header);
         self.contexts.insert(hash, loc);
         loc
     }
 
     /// Appends a span to the open segment. The caller has asked [`Ring::fits`].
     pub fn record(&mut self, slot: u32, scope: Loc, previous: Loc, span: &[u8]) -> Loc {
-        self.append(TAG_RECORD << TAG_SHIFT, slot, u64::from(scope.0) | u64::from(previous.0) << 32, span)
+        self.append(KIND_RECORD, [slot, scope.0, previous.0], span)
     }
 
-    fn append(&mut self, tag: u32, word: u32, wide: u64, bytes: &[u8]) -> Loc {
+    fn append(&mut self, kind: u32, words: [u32; 3], bytes: &[u8]) -> Loc {
+        let loc = self.header(self.open, self.segments[self.open].headers);
         let segment = &mut self.segments[self.open];
-        let start = self.open * self.segment_bytes + segment.used;
-        segment.used += Ring::block_bytes(bytes.len());
-        let block = &mut self.memory[start..start + HEADER + bytes.len()];
-        block[0..4].copy_from_slice(&(tag | bytes.len() as u32).to_le_bytes());
-        block[4..8].copy_from_slice(&word.to_le_bytes());
-        block[8..16].copy_from_slice(&wide.to_le_bytes());
-        block[HEADER..].copy_from_slice(bytes);
-        Loc((start / ALIGN) as u32)
+        let start = segment.bytes;
+        segment.bytes += bytes.len();
+        segment.headers += 1;
+        let at = self.open * self.segment_bytes + start;
+        self.memory[at..at + bytes.len()].copy_from_slice(bytes);
+        let header = &mut self.memory[loc.offset()..loc.offset() + HEADER];
+        let [a, b, c] = words;
+        for (place, word) in
+            header.chunks_exact_mut(WORD).zip([kind << KIND_SHIFT | bytes.len() as u32, start as u32, a, b, c])
+        {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        loc
     }
 
     fn word(&self, loc: Loc, index: usize) -> u32 {
-        let start = loc.offset() + index * 4;
-        u32::from_le_bytes(self.memory[start..start + 4].try_into().expect("four bytes"))
+        let start = loc.offset() + index * WORD;
+        u32::from_le_bytes(self.memory[start..start + WORD].try_into().expect("a word"))
     }
 
-    fn len(&self, loc: Loc) -> usize {
-        (self.word(loc, 0) & LENGTH_MASK) as usize
-    }
-
-    /// The bytes of a block: a span message, or the header of a resource or scope.
+    /// What a header stands for: a span message, or the header of a resource or scope.
     pub fn bytes(&self, loc: Loc) -> &[u8] {
-        let start = loc.offset() + HEADER;
-        &self.memory[start..start + self.len(loc)]
+        let start = self.segment_of(loc) as usize * self.segment_bytes + self.word(loc, 1) as usize;
+        &self.memory[start..start + (self.word(loc, 0) & LENGTH_MASK) as usize]
     }
 
     pub fn read(&self, loc: Loc) -> Record {
         Record {
-            slot: self.word(loc, 1),
-            scope: Loc(self.word(loc, 2)),
-            previous: Loc(self.word(loc, 3)),
+            slot: self.word(loc, 2),
+            scope: Loc(self.word(loc, 3)),
+            previous: Loc(self.word(loc, 4)),
             delivered: self.word(loc, 0) & DELIVERED != 0,
         }
     }
 
     pub fn set_delivered(&mut self, loc: Loc) {
         let word = self.word(loc, 0) | DELIVERED;
-        self.memory[loc.offset()..loc.offset() + 4].copy_from_slice(&word.to_le_bytes());
+        self.memory[loc.offset()..loc.offset() + WORD].copy_from_slice(&word.to_le_bytes());
     }
 
     fn context(&self, loc: Loc) -> Context {
-        let hash = u64::from(self.word(loc, 2)) | u64::from(self.word(loc, 3)) << 32;
-        Context { word: self.word(loc, 1), hash }
+        let hash = u64::from(self.word(loc, 3)) | u64::from(self.word(loc, 4)) << 32;
+        Context { word: self.word(loc, 2), hash }
     }
 
     /// Hash of a scope and its resource: equal contexts in different segments have equal hashes.

@@ -239,13 +239,13 @@ impl Shard {
         let swept = self.ring.sweep();
         if let Swept::Record(loc) = swept {
             let slot = self.ring.read(loc).slot;
-            let dies = self.index.is_live(slot) && self.ring.sweeping() == Some(self.index.entry(slot).oldest_segment);
+            let dies = self.ring.sweeping() == self.index.oldest_segment(slot);
             budget.pay();
             if dies {
                 self.retire(turn, slot, Trigger::Memory);
             } else {
                 self.counts.swept += 1;
-                self.ring.sweep_past(loc);
+                self.ring.sweep_past();
             }
         }
         swept
@@ -316,7 +316,7 @@ impl Shard {
     fn store<J: Judge>(&mut self, turn: &Turn<'_, J>, scan: &Scan, body: &[u8], span: &SpanView, slot: u32) {
         let scope = &scan.scopes[span.scope as usize];
         let resource = &scan.resources[scope.resource as usize];
-        let bytes = Ring::block_bytes(span.raw.len as usize);
+        let bytes = Ring::record_bytes(span.raw.len as usize);
         let entry = self.index.entry_mut(slot);
         let is_first = entry.newest == Loc::NONE;
         let over_limit = !is_first && entry.stored_bytes as usize + bytes > self.trace_bytes_max;
@@ -335,8 +335,9 @@ impl Shard {
             let at = self.ring.scope(scan, span.scope);
             let loc = self.ring.record(slot, at, entry.newest, span.raw.of(body));
             if is_first {
-                entry.oldest_segment = self.ring.segment_of(loc);
+                self.index.set_oldest_segment(slot, self.ring.segment_of(loc));
             }
+            let entry = self.index.entry_mut(slot);
             entry.newest = loc;
             entry.undelivered += 1;
             entry.stored_bytes += bytes as u32;

@@ -104,7 +104,14 @@ mod tests {
             policy: Some(1),
             share: Some(1.0),
             source: Some("ring".into()),
-            seen: Some(Seen { spans: 3, errors: 1, duration_ms: 20.0, envelope_ms: 25.5, services: vec!["a".into(), "b".into()], ..Seen::default() }),
+            seen: Some(Seen {
+                spans: 3,
+                errors: 1,
+                duration_ms: 20.0,
+                envelope_ms: 25.5,
+                services: vec!["a".into(), "b".into()],
+                ..Seen::default()
+            }),
             ..Answer::default()
         };
         let expected = "trace 4bf92f3577b34da6a3ce929d0e0e4736: kept by keep-errors

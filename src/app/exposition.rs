@@ -57,8 +57,11 @@ fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let door = &snapshot.door;
     let received = [(vec![], door.received[0] as f64)];
     write_metric(out, "tailkeep_spans_received_total", Counter, "Spans in requests that could be read.", received)?;
-    let reasons =
-        [("bad_id", door.rejected.bad_id), ("malformed", door.rejected.malformed), ("too_large", door.rejected.too_large)];
+    let reasons = [
+        ("bad_id", door.rejected.bad_id),
+        ("malformed", door.rejected.malformed),
+        ("too_large", door.rejected.too_large),
+    ];
     let rejected = reasons.map(|(reason, count)| (vec![("reason", reason)], count as f64));
     let help = "Spans refused for good, told to the client as partial_success.";
     write_metric(out, "tailkeep_spans_rejected_total", Counter, help, rejected)?;
@@ -93,7 +96,8 @@ fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let rule = |id| snapshot.rules.name(id);
     let word = |keep| if keep { "keep" } else { "drop" };
     let verdicts = counts.verdicts.iter().map(|(key, count)| {
-        let labels: Labels = vec![("rule", rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
+        let labels: Labels =
+            vec![("rule", rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
         (labels, *count as f64)
     });
     write_metric(out, "tailkeep_traces_judged_total", Counter, "Traces by their first verdict.", verdicts)?;
@@ -104,7 +108,13 @@ fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         let labels: Labels = vec![("rule", rule(*id)), ("verdict", word(*keep))];
         (labels, *count as f64)
     });
-    write_metric(out, "tailkeep_traces_left_total", Counter, "Traces that left the ring, by their last verdict.", traces)?;
+    write_metric(
+        out,
+        "tailkeep_traces_left_total",
+        Counter,
+        "Traces that left the ring, by their last verdict.",
+        traces,
+    )?;
     for (name, help, list) in [
         ("tailkeep_rule_spans_kept_total", "Spans handed over, by rule.", &counts.kept),
         ("tailkeep_rule_spans_dropped_total", "Spans dropped, by the last verdict's rule.", &counts.dropped),
@@ -121,7 +131,11 @@ fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         ("tailkeep_ring_bytes", "Memory of the ring's segments.", shards.ring_bytes as f64),
         ("tailkeep_ring_used_bytes", "Bytes of the ring in use; a full ring is normal.", shards.ring_used as f64),
         ("tailkeep_ring_traces", "Traces in the ring.", shards.traces as f64),
-        ("tailkeep_ring_seconds", "Age of the oldest span in the ring: what the memory buys.", shards.reach_ms as f64 / 1e3),
+        (
+            "tailkeep_ring_seconds",
+            "Age of the oldest span in the ring: what the memory buys.",
+            shards.reach_ms as f64 / 1e3,
+        ),
     ];
     for (name, help, value) in gauges {
         write_metric(out, name, Gauge, help, [(vec![], value)])?;
@@ -132,8 +146,12 @@ fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     type Column = (&'static str, MetricKind, &'static str, fn(&Row) -> u64);
     let columns: [Column; 5] = [
-        ("tailkeep_sink_items_total", Counter, "Items handed over to a sink's queue.", |r| r.tally.pushed + r.tally.recovered),
-        ("tailkeep_sink_recovered_total", Counter, "Of these, items that a former process left in the spool.", |r| r.tally.recovered),
+        ("tailkeep_sink_items_total", Counter, "Items handed over to a sink's queue.", |r| {
+            r.tally.pushed + r.tally.recovered
+        }),
+        ("tailkeep_sink_recovered_total", Counter, "Of these, items that a former process left in the spool.", |r| {
+            r.tally.recovered
+        }),
         ("tailkeep_sink_delivered_total", Counter, "Items that the sink took.", |r| r.tally.delivered),
         ("tailkeep_sink_queued", Gauge, "Items that wait for the sink.", |r| r.tally.queued),
         ("tailkeep_sink_queued_bytes", Gauge, "Bytes that wait for the sink.", |r| r.tally.queued_bytes),
@@ -172,7 +190,12 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         write_metric(out, name, Counter, help, samples)?;
     }
     let mut one = |name, kind, help, value: u64| write_metric(out, name, kind, help, [(vec![], value as f64)]);
-    one("tailkeep_requests_unrouted_total", Counter, "Requests for something that is no OTLP endpoint.", stats.unrouted)?;
+    one(
+        "tailkeep_requests_unrouted_total",
+        Counter,
+        "Requests for something that is no OTLP endpoint.",
+        stats.unrouted,
+    )?;
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;
     one("tailkeep_connections", Gauge, "Connections open now.", stats.connections_open)?;
     let help = "Connections closed at once: there were receive.connections of them.";

@@ -180,7 +180,9 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
         },
         Remembered::Dropped { rule, policy, at } => {
             let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
-            let note = format!("very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone");
+            let note = format!(
+                "very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone"
+            );
             Answer {
                 verdict: "dropped".into(),
                 source: Some("memory".into()),

@@ -116,7 +116,7 @@ impl Pipeline {
     fn shard_of(&self, id: TraceId) -> usize {
         // The index uses the upper half of the same hash.
         let low = self.keyed.hash(&id.0) & 0xffff_ffff;
-        (low * self.shards.len() as u64 >> 32) as usize
+        ((low * self.shards.len() as u64) >> 32) as usize
     }
 
     fn accept_traces(&self, body: &[u8]) -> Result<Accepted, Malformed> {

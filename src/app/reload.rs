@@ -9,6 +9,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::Policy;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -120,18 +121,27 @@ fn count_errors(diagnostics: &[Diagnostic]) -> usize {
     diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
 }
 
+/// Reading the file is an event as well: answering that would be reading it for ever.
 fn is_read(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// The file itself, or the link that a ConfigMap's volume swaps; other files in the folder may be busy.
+fn concerns(event: &Event, name: Option<&OsStr>) -> bool {
+    let is_ours = |path: &PathBuf| path.file_name() == name || path.file_name() == Some(OsStr::new("..data"));
+    event.paths.is_empty() || event.paths.iter().any(is_ours)
 }
 
 /// Tells of changes in the file's folder; without a watcher the look every ten seconds remains.
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().map(ToOwned::to_owned);
     let tell = move |event: notify::Result<Event>| {
-        // Reading the file is an event as well: answering that would be reading it for ever. A full channel
-        // says already that there is something to look at.
-        let is_read = event.is_ok_and(|event| is_read(event.kind));
-        let _ = if is_read { Ok(()) } else { events.try_send(()) };
+        if event.is_ok_and(|event| is_read(event.kind) || !concerns(&event, name.as_deref())) {
+            return;
+        }
+        // A full channel says already that there is something to look at.
+        let _ = events.try_send(());
     };
     let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;

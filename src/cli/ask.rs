@@ -59,7 +59,9 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
     };
     if !path.exists() {
         let path = path.display();
-        return Err(Failure::Usage(format!("there is no store at {path} yet: it is made when the first trace is kept")));
+        return Err(Failure::Usage(format!(
+            "there is no store at {path} yet: it is made when the first trace is kept"
+        )));
     }
     let filter = TraceFilter {
         service: wanted.service.clone(),

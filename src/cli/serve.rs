@@ -6,6 +6,8 @@ use crate::app::{App, StartError, Stop};
 use crate::config::{Config, Host, PolicySource, SinkKind, check_config};
 use crate::demo;
 use crate::diagnostic;
+use crate::doctor;
+use crate::identity::World;
 use crate::telemetry::{LogFormat, start_log};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,37 @@ pub(super) fn check(files: &Files) -> Result<(), Failure> {
     let report = check_config(files.config.as_deref(), files.policy.as_deref(), environment, &Host::here(), color);
     print!("{}", report.text);
     if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
+}
+
+pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
+    let config = load(config)?;
+    let world = World::system();
+    let findings = runtime()?.block_on(async {
+        let mut findings = Vec::new();
+        for sink in &config.sinks {
+            match &sink.kind {
+                SinkKind::Sls(settings) => {
+                    findings.extend(doctor::examine_sls(&sink.name, (**settings).clone(), world.clone()).await);
+                }
+                SinkKind::Otlp(_) | SinkKind::Arms(_) => {
+                    let mut built = sink.build(&world).map_err(Failure::Usage)?;
+                    findings.extend(doctor::examine_otlp(&sink.name, built.as_mut()).await);
+                }
+                // Local: the log says at the first batch what is wrong with the disk.
+                SinkKind::Store(_) | SinkKind::File(_) => {}
+            }
+        }
+        Ok(findings)
+    })?;
+    if findings.is_empty() {
+        println!("no sink in the configuration is elsewhere: there is nothing to probe");
+    }
+    print!("{}", doctor::render(&findings));
+    if findings.iter().all(doctor::Finding::is_fine) {
+        Ok(())
+    } else {
+        Err(Failure::Running("some probes failed".to_owned()))
+    }
 }
 
 /// Threads: as many as cores, so that an idle sidecar is small.
@@ -122,10 +155,13 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     let config = load(None)?;
     runtime()?.block_on(async {
         let app = start(config).await?;
-        let Some(grpc) = app.addresses().grpc else { return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned())) };
+        let Some(grpc) = app.addresses().grpc else {
+            return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
+        };
         let (addresses, office) = (app.addresses(), app.office());
         let (stop, stopped) = watch::channel(false);
-        let until_stopped = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let until_stopped =
+            |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
         let traffic = tokio::spawn(demo::traffic(grpc, crate::app::random_seed(), until_stopped(stopped.clone())));
         let view = tokio::spawn(demo::watch(view_of(office, addresses), until_stopped(stopped.clone())));
         app.run(async {

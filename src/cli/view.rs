@@ -1,8 +1,8 @@
 //! Fills the demo's view from the running process.
 
 use crate::app::office::Office;
-use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
 use crate::deliver::sink::store::{Store, TraceFilter};
+use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
 use crate::measure::OperationRow;
 use crate::receive::LocalAddrs;
 use crate::trace::Signal;
@@ -26,9 +26,9 @@ pub(super) struct Viewer {
 impl Viewer {
     pub fn new(office: Arc<Office>, addresses: LocalAddrs) -> Viewer {
         let named = [("gRPC", addresses.grpc), ("HTTP", addresses.http)];
-        let listeners = named.into_iter().filter_map(|(protocol, address)| {
-            Some(Listener { protocol, endpoint: format!("http://{}", address?) })
-        });
+        let listeners = named
+            .into_iter()
+            .filter_map(|(protocol, address)| Some(Listener { protocol, endpoint: format!("http://{}", address?) }));
         Viewer { office, listeners: listeners.collect(), started: Instant::now(), received: VecDeque::new() }
     }
 
@@ -49,12 +49,17 @@ impl Viewer {
             },
             rules: self.rules(),
             operations: self.operations(),
-            sinks: snapshot.sinks.iter().filter(|row| row.signal == Signal::Traces).map(|row| Sink {
-                name: row.sink.clone(),
-                delivered: row.tally.delivered,
-                queued: row.tally.queued,
-                discarded: crate::deliver::Discard::ALL.into_iter().map(|why| row.tally.discarded(why)).sum(),
-            }).collect(),
+            sinks: snapshot
+                .sinks
+                .iter()
+                .filter(|row| row.signal == Signal::Traces)
+                .map(|row| Sink {
+                    name: row.sink.clone(),
+                    delivered: row.tally.delivered,
+                    queued: row.tally.queued,
+                    discarded: crate::deliver::Discard::ALL.into_iter().map(|why| row.tally.discarded(why)).sum(),
+                })
+                .collect(),
             kept: self.kept(),
         }
     }
@@ -81,7 +86,8 @@ impl Viewer {
             name: snapshot.rules.name(id).to_owned(),
             kept: count(id, true),
             dropped: count(id, false),
-        }).collect()
+        })
+        .collect()
     }
 
     /// The busiest first.
@@ -98,12 +104,14 @@ impl Viewer {
         let filter = TraceFilter { limit: KEPT_SHOWN, ..TraceFilter::default() };
         // Being written for the first time, or away: the view is drawn without it.
         let rows = Store::open_read(path).and_then(|store| store.traces(&filter)).unwrap_or_default();
-        rows.into_iter().map(|row| Kept {
-            id: row.trace_id,
-            rule: row.rule.unwrap_or_default(),
-            duration: row.duration,
-            entry: format!("{} {}", row.service, row.name),
-        }).collect()
+        rows.into_iter()
+            .map(|row| Kept {
+                id: row.trace_id,
+                rule: row.rule.unwrap_or_default(),
+                duration: row.duration,
+                entry: format!("{} {}", row.service, row.name),
+            })
+            .collect()
     }
 }
 

@@ -8,10 +8,13 @@ use super::{
     queue::{Body, Discard, Next, Taken},
     retry::Backoff,
     sink::{Batch, SendError, SendResult, Sink},
+    spool::{self, Location},
 };
 use crate::trace::Signal;
+use bytes::Bytes;
 use std::{
     collections::VecDeque,
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -33,7 +36,9 @@ pub(super) struct Courier {
 /// What the loop knows of one signal.
 #[derive(Debug, Default)]
 struct Lane {
-    /// What is left of the entry under way.
+    /// The entry under way, until its body is here.
+    unread: Option<Taken>,
+    /// What is left of it then.
     pieces: VecDeque<Batch>,
     backoff: Backoff,
     not_before: Option<Instant>,
@@ -51,7 +56,7 @@ impl Courier {
     pub(super) async fn run(mut self) {
         let mut phase = self.shared.phase.subscribe();
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Stopped | Phase::Over)) => {}
             () = self.work() => {}
         }
         if tokio::time::timeout(CLOSE_MOST, self.sink.close()).await.is_err() {
@@ -94,21 +99,59 @@ impl Courier {
     }
 
     async fn begin(&mut self, taken: Taken) {
-        let Taken { signal, items, body } = taken;
-        let Body::Memory(body) = body else { unreachable!() };
-        self.lanes[signal as usize].pieces.push_back(Batch { signal, body, items });
+        let signal = taken.signal;
+        self.lanes[signal as usize].unread = Some(taken);
         self.attempt(signal).await;
     }
 
     /// Sends the first piece once.
     async fn attempt(&mut self, signal: Signal) {
+        self.read(signal).await;
         let lane = &mut self.lanes[signal as usize];
-        let Some(piece) = lane.pieces.front() else { return };
-        let outcome = self.sink.send(piece).await;
-        self.conclude(signal, outcome);
-        if self.lanes[signal as usize].pieces.is_empty() {
+        if let Some(piece) = lane.pieces.front() {
+            let outcome = self.sink.send(piece).await;
+            self.conclude(signal, outcome);
+        }
+        let lane = &self.lanes[signal as usize];
+        if lane.pieces.is_empty() && lane.unread.is_none() {
             self.shared.queue().done(self.index, signal);
         }
+    }
+
+    /// Fetches the body of an entry that was just taken.
+    async fn read(&mut self, signal: Signal) {
+        let Some(taken) = self.lanes[signal as usize].unread.take() else { return };
+        let body = match &taken.body {
+            Body::Memory(body) => Ok(body.clone()),
+            Body::Disk(location) => self.read_from_disk(signal, *location).await,
+        };
+        match body {
+            Ok(body) => {
+                let batch = Batch { signal, body, items: taken.items };
+                self.lanes[signal as usize].pieces.push_back(batch);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.discard_unread(
+                    signal,
+                    taken.items,
+                    Discard::QueueFull,
+                    "the spool dropped it to stay within its size",
+                );
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
+            }
+            Err(error) => {
+                self.lanes[signal as usize].unread = Some(taken);
+                self.note_failure(signal, None, format!("cannot read the spool: {error}"));
+            }
+        }
+    }
+
+    async fn read_from_disk(&mut self, signal: Signal, location: Location) -> io::Result<Bytes> {
+        let files = self.shared.spool.clone().ok_or_else(|| io::Error::other("there is no spool"))?;
+        let read = tokio::task::spawn_blocking(move || spool::read_body(files.as_ref(), signal, location));
+        read.await.unwrap_or_else(|_| Err(io::Error::other("the process is stopping")))
     }
 
     fn conclude(&mut self, signal: Signal, outcome: SendResult) {
@@ -145,6 +188,10 @@ impl Courier {
 
     fn discard(&mut self, signal: Signal, why: Discard, reason: &str) {
         let items = self.pop(signal);
+        self.discard_unread(signal, items, why, reason);
+    }
+
+    fn discard_unread(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
         let mut queue = self.shared.queue();
         queue.discarded(self.index, signal, items, why);
         queue.failed(self.index, signal, reason.to_owned());

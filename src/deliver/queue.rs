@@ -5,9 +5,15 @@
 //! A lane is what one sink has to do with one signal. For every lane, at any moment,
 //! `pushed + recovered = delivered + queued + discarded`.
 
+mod books;
+mod persist;
+mod push;
+
+pub use books::{Discard, Row, Tally};
+pub(crate) use push::Pushed;
+
 use super::{
     batch::{BatchLimits, Growing},
-    sink::Batch,
     spool::Location,
 };
 use crate::trace::Signal;
@@ -17,84 +23,6 @@ use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
 const ENTRY_OVERHEAD: usize = 128;
-
-/// Why items did not reach a sink.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[repr(u8)]
-pub enum Discard {
-    /// No sink takes the signal.
-    NoSink,
-    /// The signal's quota was used up before the sink came to them.
-    QueueFull,
-    /// The sink will never take this batch.
-    Refused,
-    /// A single item that is larger than the sink takes.
-    TooLarge,
-    /// The sink took the batch without them (`partial_success`).
-    Rejected,
-    /// Their place in the spool cannot be read any more.
-    Corrupt,
-    /// The process ended before the sink took them, and there is no spool.
-    Shutdown,
-}
-
-impl Discard {
-    pub const ALL: [Discard; 7] = [
-        Discard::NoSink,
-        Discard::QueueFull,
-        Discard::Refused,
-        Discard::TooLarge,
-        Discard::Rejected,
-        Discard::Corrupt,
-        Discard::Shutdown,
-    ];
-
-    pub fn word(self) -> &'static str {
-        ["no_sink", "queue_full", "refused", "too_large", "rejected", "corrupt", "shutdown"][self as usize]
-    }
-}
-
-/// The books of one lane. All but `queued` and `queued_bytes` only ever grow.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Items handed to [`super::Delivery::push`].
-    pub pushed: u64,
-    /// Items found in the spool at start.
-    pub recovered: u64,
-    pub delivered: u64,
-    /// Items that wait or are under way.
-    pub queued: u64,
-    pub queued_bytes: u64,
-    discarded: [u64; Discard::ALL.len()],
-    /// Why the last attempt failed; none after a success.
-    pub last_error: Option<String>,
-    pub last_success: Option<SystemTime>,
-}
-
-impl Tally {
-    pub fn discarded(&self, why: Discard) -> u64 {
-        self.discarded[why as usize]
-    }
-
-    /// `pushed + recovered = delivered + queued + discarded`.
-    pub fn balances(&self) -> bool {
-        self.pushed + self.recovered == self.delivered + self.queued + self.discarded.iter().sum::<u64>()
-    }
-
-    fn discard(&mut self, items: u64, why: Discard) {
-        self.queued -= items;
-        self.discarded[why as usize] += items;
-    }
-}
-
-/// A lane's books with its name.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// `none` for a signal that no sink takes.
-    pub sink: String,
-    pub signal: Signal,
-    pub tally: Tally,
-}
 
 /// Where an entry's bytes are.
 #[derive(Clone, Debug)]
@@ -195,17 +123,6 @@ pub(crate) enum Next {
     Finished,
 }
 
-/// What [`Queue::push`] did, for the caller to act on outside the lock.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pushed {
-    /// A sink that sleeps has a reason to look.
-    pub(crate) wake: bool,
-    /// Items that were discarded, most over all sinks, because the signal's quota is used up.
-    pub(crate) lost: u64,
-    /// The signal's first push, and no sink takes it.
-    pub(crate) first_unclaimed: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -254,117 +171,6 @@ impl Queue {
 
     fn lane(&mut self, sink: usize, signal: Signal) -> &mut Lane {
         self.sinks[sink][signal as usize].as_mut().expect("a loop only speaks of signals that its sink takes")
-    }
-
-    /// Adds a piece to the growing batch, or alone if it is `own` or large. Never fails: what does
-    /// not fit pushes out the oldest of its signal.
-    pub(crate) fn push(&mut self, piece: Batch, own: bool, now: Instant) -> Pushed {
-        let signal = piece.signal;
-        let (items, bytes) = (piece.items, piece.body.len());
-        if !self.takes(signal) {
-            let first_unclaimed = self.unclaimed[signal as usize] == 0;
-            self.unclaimed[signal as usize] += items;
-            return Pushed { first_unclaimed, ..Pushed::default() };
-        }
-        for lane in self.lanes(signal) {
-            lane.tally.pushed += items;
-            lane.tally.queued += items;
-            lane.tally.queued_bytes += bytes as u64;
-        }
-        if self.phase == Phase::Closed {
-            self.discard_pushed(signal, items, bytes, Discard::Shutdown);
-            return Pushed::default();
-        }
-        let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
-        if !fits {
-            self.discard_pushed(signal, items, bytes, Discard::QueueFull);
-            return Pushed { lost: lost + items, ..Pushed::default() };
-        }
-        Pushed { wake: self.append(piece, own, now), lost, first_unclaimed: false }
-    }
-
-    fn discard_pushed(&mut self, signal: Signal, items: u64, bytes: usize, why: Discard) {
-        for lane in self.lanes(signal) {
-            lane.tally.discard(items, why);
-            lane.tally.queued_bytes -= bytes as u64;
-        }
-    }
-
-    /// Returns whether there is something new to wait for or to take.
-    fn append(&mut self, piece: Batch, own: bool, now: Instant) -> bool {
-        let signal = piece.signal;
-        let log = &self.logs[signal as usize];
-        let alone = own || piece.body.len() >= log.limits.bytes / 2;
-        let full = log.growing.as_ref().is_some_and(|growing| alone || !growing.has_room(&piece, &log.limits));
-        if full {
-            self.seal(signal);
-        }
-        if alone {
-            self.add_entry(piece, !own);
-            return true;
-        }
-        let log = &mut self.logs[signal as usize];
-        let opened = log.growing.is_none();
-        log.held += piece.body.len() + if opened { ENTRY_OVERHEAD } else { 0 };
-        let growing = log.growing.get_or_insert_with(|| Growing::new(now));
-        growing.append(&piece);
-        let full_now = growing.is_full(&log.limits);
-        if full_now {
-            self.seal(signal);
-        }
-        full || opened || full_now
-    }
-
-    fn seal(&mut self, signal: Signal) {
-        let log = &mut self.logs[signal as usize];
-        if let Some(growing) = log.growing.take() {
-            log.held -= growing.bytes() + ENTRY_OVERHEAD;
-            self.add_entry(growing.seal(signal), true);
-        }
-    }
-
-    fn add_entry(&mut self, batch: Batch, durable: bool) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let entry =
-            Entry { number, items: batch.items, bytes: batch.body.len(), durable, body: Body::Memory(batch.body) };
-        let log = &mut self.logs[batch.signal as usize];
-        log.held += entry.held();
-        log.entries.push_back(entry);
-    }
-
-    /// Discards the oldest entries in memory until `bytes` more fit. Returns whether they do, and
-    /// the items lost.
-    fn make_room(&mut self, signal: Signal, bytes: usize) -> (bool, u64) {
-        let mut lost = 0;
-        loop {
-            let log = &mut self.logs[signal as usize];
-            if log.held + bytes <= log.quota {
-                return (true, lost);
-            }
-            if bytes > log.quota {
-                return (false, lost);
-            }
-            match log.entries.iter().position(|e| matches!(e.body, Body::Memory(_))) {
-                Some(oldest) => lost += self.discard_entry(signal, oldest),
-                None if log.growing.is_some() => self.seal(signal),
-                None => return (false, lost),
-            }
-        }
-    }
-
-    /// Removes an entry; lanes that have not taken it lose it. Returns its items if any lane did.
-    fn discard_entry(&mut self, signal: Signal, index: usize) -> u64 {
-        let log = &mut self.logs[signal as usize];
-        let entry = log.entries.remove(index).expect("the caller found it there");
-        log.held -= entry.held();
-        let mut lost = 0;
-        for lane in self.lanes(signal).filter(|lane| lane.next <= entry.number) {
-            lane.tally.discard(entry.items, Discard::QueueFull);
-            lane.tally.queued_bytes -= entry.bytes as u64;
-            lost = entry.items;
-        }
-        lost
     }
 
     /// From now on nothing waits for its batch to grow.
@@ -503,81 +309,11 @@ impl Queue {
         for signal in Signal::ALL {
             let items = self.unclaimed[signal as usize];
             if items > 0 {
-                let mut tally = Tally { pushed: items, queued: items, ..Tally::default() };
-                tally.discard(items, Discard::NoSink);
+                let tally = Tally::unclaimed(items);
                 rows.push(Row { sink: "none".to_owned(), signal, tally });
             }
         }
         rows
-    }
-}
-
-/// What the spool's writer does with the queue.
-impl Queue {
-    /// An entry that the spool held at start. Entries must come in order of their numbers.
-    pub(crate) fn recover(&mut self, signal: Signal, number: u64, items: u64, location: Location) {
-        self.next_number = self.next_number.max(number + 1);
-        if !self.takes(signal) {
-            self.unclaimed[signal as usize] += items;
-            return;
-        }
-        let bytes = location.bytes();
-        for lane in self.lanes(signal).filter(|lane| lane.next <= number) {
-            lane.tally.recovered += items;
-            lane.tally.queued += items;
-            lane.tally.queued_bytes += bytes as u64;
-        }
-        let entry = Entry { number, items, bytes, durable: true, body: Body::Disk(location) };
-        self.logs[signal as usize].entries.push_back(entry);
-        self.forget_done(signal);
-    }
-
-    /// Where a sink goes on after a restart; before any [`Queue::recover`].
-    pub(crate) fn set_cursor(&mut self, sink: usize, signal: Signal, number: u64) {
-        self.next_number = self.next_number.max(number);
-        if let Some(lane) = &mut self.sinks[sink][signal as usize] {
-            lane.next = number;
-        }
-    }
-
-    /// Per sink and signal: the first entry that is not done.
-    pub(crate) fn cursors(&self) -> Vec<[Option<u64>; 3]> {
-        self.sinks.iter().map(|lanes| std::array::from_fn(|s| lanes[s].as_ref().map(Lane::cursor))).collect()
-    }
-
-    /// Entries that are not on disk yet, oldest first, up to about `bytes`.
-    pub(crate) fn unwritten(&self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
-        let mut found = Vec::new();
-        for entry in self.logs[signal as usize].entries.iter().filter(|entry| entry.durable) {
-            if let Body::Memory(body) = &entry.body {
-                found.push((entry.number, entry.items, body.clone()));
-                bytes = bytes.saturating_sub(body.len());
-            }
-            if bytes == 0 {
-                break;
-            }
-        }
-        found
-    }
-
-    /// The entry's bytes are safe on disk; those in memory are let go.
-    pub(crate) fn written(&mut self, signal: Signal, number: u64, location: Location) {
-        let log = &mut self.logs[signal as usize];
-        let index = log.entries.partition_point(|e| e.number < number);
-        if let Some(entry) = log.entries.get_mut(index).filter(|e| e.number == number) {
-            log.held -= entry.held();
-            entry.body = Body::Disk(location);
-        }
-    }
-
-    /// The spool dropped its entries up to `last` to stay within its size. Returns the items lost.
-    pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
-        let mut lost = 0;
-        let is_dropped = |e: &Entry| e.number <= last && matches!(e.body, Body::Disk(_));
-        while let Some(index) = self.logs[signal as usize].entries.iter().position(is_dropped) {
-            lost += self.discard_entry(signal, index);
-        }
-        lost
     }
 }
 

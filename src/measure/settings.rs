@@ -2,6 +2,7 @@
 //! are checked where they are made.
 
 use super::histogram::{Bounds, Unit};
+use super::otlp::Flavour;
 use super::window::HISTOGRAM_BYTES;
 use crate::trace::Kind;
 use std::collections::HashSet;
@@ -116,6 +117,8 @@ pub(crate) fn prometheus_label(attribute: &str) -> String {
 pub struct Settings {
     /// Which spans are counted. All kinds is what the span metrics connector does.
     pub kinds: Kinds,
+    /// The kind of histogram that goes to sinks.
+    pub histogram: Flavour,
     /// How often metrics go to sinks.
     pub every: Duration,
     /// How many series there may be besides overflow series. Further ones share one overflow series per service.
@@ -143,6 +146,7 @@ impl Settings {
     pub fn for_memory(memory: usize) -> Settings {
         Settings {
             kinds: Kinds::default(),
+            histogram: Flavour::Explicit,
             every: Duration::from_secs(10),
             series_max: (memory / (64 << 10)).clamp(256, 5_000),
             buckets: Bounds::default(),

@@ -38,8 +38,7 @@ where
     }
     let Some(signal) = signal(&request) else {
         door.counters.unrouted.fetch_add(1, Relaxed);
-        let path = request.uri().path();
-        return refuse(Status::unimplemented(format!("no method {path:?} here; OTLP calls its methods `…/Export`")));
+        return refuse(Status::unimplemented("the methods here are OTLP's Trace-, Metrics- and LogsService/Export"));
     };
     match export(door, signal, request).await {
         Ok(accepted) => accept(&accepted),

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tonic::Status;
 
+/// How many times the largest request is read and thrown away, so that its sender gets to hear why.
+const WITHIN_REASON: usize = 4;
+
 /// How a request is written, and so how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
@@ -100,7 +103,7 @@ where
     let mut result = take(door, signal, format, &head.headers, &mut body, &mut tally).await;
     let is_waiting = matches!(result, Err(ref why) if !matches!(why, Refusal::Aborted | Refusal::TimedOut(_)));
     if is_waiting && lets_finish && !body.is_end_stream() {
-        let discarded = door.in_time(discard(&mut body, door.admission.max_request())).await;
+        let discarded = door.in_time(discard(&mut body, door.admission.max_request() * WITHIN_REASON)).await;
         if discarded == Err(Refusal::Aborted) {
             result = Err(Refusal::Aborted);
         }
@@ -151,7 +154,7 @@ where
     Ok(wire)
 }
 
-/// Reads what is left of a body, within reason, and keeps none of it.
+/// Reads what is left of a body, up to `most` bytes, and keeps none of it.
 async fn discard<B>(body: &mut B, most: usize) -> Result<(), Refusal>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -38,7 +38,7 @@ impl Encoding {
         } else if word.eq_ignore_ascii_case(b"zstd") {
             Ok(Encoding::Zstd)
         } else {
-            Err(Refusal::Encoding(String::from_utf8_lossy(word).into_owned()))
+            Err(Refusal::Encoding(String::from_utf8_lossy(&word[..word.len().min(40)]).into_owned()))
         }
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let gigabyte = 1 << 30;
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-        for _ in 0..64 {
+        for _ in 0..4 {
             gzip.write_all(&vec![0; MAX]).unwrap();
             zstd.write_all(&vec![0; MAX]).unwrap();
         }

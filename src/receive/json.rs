@@ -11,6 +11,7 @@
 mod schema;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use super::admission::Buffer;
 use super::refusal::Refusal;
@@ -22,15 +23,16 @@ use schema::{Field, Kind, Message, Presence};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
+use writer::{Wire, Writer};
 
 /// The `Export…ServiceRequest` that `json` says, appended to `out`.
 pub(super) fn to_protobuf(signal: Signal, json: &[u8], out: Buffer) -> Result<Buffer, Refusal> {
-    let mut writer = Writer { out, refusal: None };
+    let mut writer = Writer::new(out);
     let mut reader = serde_json::Deserializer::from_slice(json);
     let done = Fields { message: Message::request(signal), writer: &mut writer }
         .deserialize(&mut reader)
         .and_then(|()| reader.end());
-    match (writer.refusal, done) {
+    match (writer.refusal.take(), done) {
         (Some(refusal), _) => Err(refusal),
         (None, Err(error)) => Err(Refusal::Malformed(format!("the body is not OTLP/JSON: {error}"))),
         (None, Ok(())) => Ok(writer.out),
@@ -222,7 +224,10 @@ enum Scalar<'a> {
 impl<'a> Scalar<'a> {
     fn unexpected(&self) -> de::Unexpected<'a> {
         match *self {
-            Scalar::Text(text) => de::Unexpected::Str(text),
+            // An error goes back to the sender: it need not repeat a whole stack trace.
+            Scalar::Text(text) => {
+                de::Unexpected::Str(text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end]))
+            }
             Scalar::Integer(value) => match u64::try_from(value) {
                 Ok(value) => de::Unexpected::Unsigned(value),
                 Err(_) => de::Unexpected::Signed(value as i64),
@@ -253,14 +258,6 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// A value as protobuf writes it.
-enum Wire<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(Cow<'a, [u8]>),
-}
-
 impl<'a> Wire<'a> {
     /// The value as a field of this kind holds it; none if it cannot.
     fn of(kind: Kind, scalar: Scalar<'a>) -> Option<Wire<'a>> {
@@ -285,24 +282,6 @@ impl<'a> Wire<'a> {
             }
         };
         Some(wire)
-    }
-
-    fn is_default(&self) -> bool {
-        match self {
-            Wire::Varint(value) | Wire::Fixed64(value) => *value == 0,
-            Wire::Fixed32(value) => *value == 0,
-            Wire::Bytes(bytes) => bytes.is_empty(),
-        }
-    }
-
-    /// The wire type (protobuf, "Encoding").
-    fn wire_type(&self) -> u32 {
-        match self {
-            Wire::Varint(_) => 0,
-            Wire::Fixed64(_) => 1,
-            Wire::Bytes(_) => 2,
-            Wire::Fixed32(_) => 5,
-        }
     }
 }
 
@@ -349,75 +328,4 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     } else {
         LENIENT.decode(text).ok()
     }
-}
-
-/// Writes protobuf into a charged buffer.
-struct Writer {
-    out: Buffer,
-    /// Why the buffer would not grow: serde's errors have no room for it.
-    refusal: Option<Refusal>,
-}
-
-impl Writer {
-    /// Turns a refusal into an error of serde's and remembers it.
-    fn note<T, E: de::Error>(&mut self, written: Result<T, Refusal>) -> Result<T, E> {
-        written.map_err(|refusal| {
-            let error = E::custom(&refusal);
-            self.refusal = Some(refusal);
-            error
-        })
-    }
-
-    fn field(&mut self, number: u32, wire: &Wire<'_>) -> Result<(), Refusal> {
-        self.varint(u64::from(number << 3 | wire.wire_type()))?;
-        if let Wire::Bytes(bytes) = wire {
-            self.varint(bytes.len() as u64)?;
-        }
-        self.payload(wire)
-    }
-
-    fn payload(&mut self, wire: &Wire<'_>) -> Result<(), Refusal> {
-        match wire {
-            Wire::Varint(value) => self.varint(*value),
-            Wire::Fixed64(value) => self.out.append(&value.to_le_bytes()),
-            Wire::Fixed32(value) => self.out.append(&value.to_le_bytes()),
-            Wire::Bytes(bytes) => self.out.append(bytes),
-        }
-    }
-
-    fn varint(&mut self, value: u64) -> Result<(), Refusal> {
-        let (bytes, len) = encode_varint(value);
-        self.out.append(&bytes[..len])
-    }
-
-    /// Begins a length-delimited field; gives the place of its length, for [`Writer::close`].
-    fn open(&mut self, number: u32) -> Result<usize, Refusal> {
-        self.varint(u64::from(number << 3 | 2))?;
-        self.out.append(&[0])?;
-        Ok(self.out.len() - 1)
-    }
-
-    /// Writes the length of what came since `open`, moving it up if the length needs more than a byte.
-    fn close(&mut self, start: usize) -> Result<(), Refusal> {
-        let content = start + 1..self.out.len();
-        let (bytes, len) = encode_varint(content.len() as u64);
-        self.out.append(&[0; 10][..len - 1])?;
-        let out = self.out.bytes_mut();
-        out.copy_within(content, start + len);
-        out[start..start + len].copy_from_slice(&bytes[..len]);
-        Ok(())
-    }
-}
-
-/// The bytes of a varint and how many there are.
-fn encode_varint(mut value: u64) -> ([u8; 10], usize) {
-    let mut bytes = [0; 10];
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    (bytes, len + 1)
 }

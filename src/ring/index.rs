@@ -29,8 +29,6 @@ pub struct Entry {
     pub state: State,
     /// Its newest record; the others follow by links.
     pub newest: Loc,
-    /// The segment of its oldest record: the trace dies with it.
-    pub oldest_segment: u32,
     /// Arrivals of its first and last span and of its chosen entry span.
     pub first: Tick,
     pub last: Tick,
@@ -59,7 +57,6 @@ impl Entry {
             verdict: None,
             state: State::Waiting,
             newest: Loc::NONE,
-            oldest_segment: 0,
             first: now,
             last: now,
             entered: now,
@@ -75,9 +72,14 @@ impl Entry {
     }
 }
 
+const NOWHERE: u32 = u32::MAX;
+
 /// Traces by id.
 pub struct Index {
     entries: Entries,
+    /// The segment of each trace's oldest record, with which it dies; `NOWHERE` for a vacant slot. Beside
+    /// the entries, because the sweep asks it of every record.
+    oldest_segments: Vec<u32>,
     /// Slots that were given back.
     vacant: Vec<u32>,
     /// Upper half: the upper half of the trace's hash. Lower half: slot + 1. Zero: empty.
@@ -96,14 +98,15 @@ impl Timers for Entries {
 
 impl Index {
     /// Bytes that one trace costs at worst: its entry, its share of a table that is at least a
-    /// quarter empty and at most five eighths, and a vacant slot.
-    pub const TRACE_BYTES: usize = size_of::<Entry>() + 8 * 8 / 3 + size_of::<u32>();
+    /// quarter empty and at most five eighths, its oldest segment and a vacant slot.
+    pub const TRACE_BYTES: usize = size_of::<Entry>() + 8 * 8 / 3 + 2 * size_of::<u32>();
 
     /// An index of at most `capacity` traces. The memory is mapped as it is first used.
     pub fn new(capacity: usize) -> Index {
         let buckets = (capacity * 4 / 3 + 1).next_power_of_two();
         Index {
             entries: Entries(Vec::with_capacity(capacity)),
+            oldest_segments: Vec::with_capacity(capacity),
             vacant: Vec::with_capacity(capacity),
             table: vec![0; buckets],
             capacity,
@@ -130,6 +133,15 @@ impl Index {
     /// Whether a slot holds a trace.
     pub fn is_live(&self, slot: u32) -> bool {
         self.entries.0[slot as usize].newest != Loc::NONE
+    }
+
+    /// The segment with which the trace in this slot dies; none if the slot is vacant.
+    pub fn oldest_segment(&self, slot: u32) -> Option<u32> {
+        Some(self.oldest_segments[slot as usize]).filter(|segment| *segment != NOWHERE)
+    }
+
+    pub fn set_oldest_segment(&mut self, slot: u32, segment: u32) {
+        self.oldest_segments[slot as usize] = segment;
     }
 
     pub fn entry(&self, slot: u32) -> &Entry {
@@ -178,6 +190,7 @@ impl Index {
             }
             None => {
                 self.entries.0.push(entry);
+                self.oldest_segments.push(NOWHERE);
                 self.entries.0.len() as u32 - 1
             }
         };
@@ -212,6 +225,7 @@ impl Index {
         }
         self.table[hole] = 0;
         self.entries.0[slot as usize].newest = Loc::NONE;
+        self.oldest_segments[slot as usize] = NOWHERE;
         self.vacant.push(slot);
     }
 }

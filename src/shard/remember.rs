@@ -104,6 +104,6 @@ impl Verdicts {
     }
 
     fn bucket(&self, hash: u64) -> usize {
-        (u128::from(hash) * self.dropped.len() as u128 >> 64) as usize
+        ((u128::from(hash) * self.dropped.len() as u128) >> 64) as usize
     }
 }

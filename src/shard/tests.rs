@@ -22,7 +22,7 @@ impl Judge for Errors {
         let half = Threshold::from_share(0.5);
         let (decision, rule, threshold) = if case.summary.error() {
             (Decision::KeepAll, ERRORS, Some(Threshold::ALL))
-        } else if case.id.0[0] % 2 == 0 {
+        } else if case.id.0[0].is_multiple_of(2) {
             (Decision::DropNone, RuleId::OTHERWISE, None)
         } else if case.summary.randomness(case.id).0.passes(half) {
             (Decision::KeepShare, SHARE, Some(half))
@@ -379,7 +379,7 @@ proptest! {
         for (n, (trace, error, again, bytes, ticks)) in steps.into_iter().enumerate() {
             let id = n as u8 + 1;
             let one = fat(span(trace, id, id / 2), bytes);
-            let one = if error && id % 5 == 0 { failed(one) } else { one };
+            let one = if error && id.is_multiple_of(5) { failed(one) } else { one };
             failures.extend(one.status.is_some().then(|| one.clone()));
             let spans = if again { vec![one.clone(), one] } else { vec![one] };
             twice += u64::from(again);

@@ -40,8 +40,8 @@ fn more_than_fits_makes_the_ring_younger_and_keeps_what_must_be_kept() {
         let trace = Trace::failed();
         tailkeep.send(&trace);
         kept.push(trace);
-        // 1.5 MiB each: six rings in all.
-        assert_eq!(grpc.export(Signal::Traces, &filler(384, 4096)).code, 0, "round {round}");
+        // 1.5 MiB each: six rings in all, of few traces, so that their verdicts are remembered.
+        assert_eq!(grpc.export(Signal::Traces, &filler(48, 32 << 10)).code, 0, "round {round}");
     }
     let books = tailkeep.books();
     let by_memory = books.sum("tailkeep_traces_judged_total", &["trigger=\"memory\"", "verdict=\"keep\""]);

@@ -38,10 +38,10 @@ fn request(shape: &Shape) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans: shape.iter().enumerate().map(resource).collect() }
 }
 
+type Placed = (Option<Resource>, String, Option<InstrumentationScope>, String, Span);
+
 /// Each span with all of its context, in order.
-fn flat(
-    request: &ExportTraceServiceRequest,
-) -> Vec<(Option<Resource>, String, Option<InstrumentationScope>, String, Span)> {
+fn flat(request: &ExportTraceServiceRequest) -> Vec<Placed> {
     let mut spans = Vec::new();
     for resource in &request.resource_spans {
         for scope in &resource.scope_spans {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::deliver::Batch;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -171,7 +172,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut Vec<[u64; 3]>) {
+fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]) {
     let busy = |queue: &Queue, sink: usize, signal: u8| {
         let lane = queue.sinks[sink][usize::from(signal)].as_ref();
         lane.and_then(|lane| lane.under_way.as_ref().map(|entry| entry.items))

@@ -1,1 +1,251 @@
-//! To be filled in.
+//! ARMS and Managed Service for OpenTelemetry: OTLP with tokens, to both generations of endpoints.
+//!
+//! Applications' attributes are never rewritten; a few that ARMS reads are added where they are
+//! missing. Spans keep their bytes. Metrics that ARMS would drop silently are converted or counted.
+//! Source: help pages "OpenTelemetry integration guide", "Managed Service for Prometheus:
+//! OpenTelemetry metrics endpoint".
+
+mod dress;
+mod metrics;
+
+use super::{
+    Batch, SendResult, Sent, Sink,
+    otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
+};
+use crate::{
+    deliver::{Quiet, client::ClientSettings},
+    identity::Secret,
+    trace::Signal,
+};
+use dress::Dress;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use std::{fmt, future::Future, pin::Pin};
+use tokio::time::Instant;
+
+/// Ports on which both generations speak gRPC.
+const GRPC_PORTS: [u16; 2] = [8090, 10010];
+
+/// `arms` of a sink. It takes traces and metrics; ARMS has no door for logs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Scheme, host and port as the console shows them. May be left out if both URLs are given.
+    /// Not shown either, as a whole URL with a token may have been written here.
+    pub endpoint: Option<Secret>,
+    /// Default: gRPC on ports 8090 and 10010, HTTP with protobuf on others.
+    pub protocol: Option<Protocol>,
+    pub access: Access,
+    /// The whole URL of traces, over HTTP, verbatim. It may hold a token.
+    pub traces_url: Option<Secret>,
+    /// The whole URL of metrics, over HTTP, verbatim.
+    pub metrics_url: Option<Secret>,
+    /// Signals to take, in the order of [`Signal::ALL`]; the third, logs, is never taken.
+    pub signals: [bool; 3],
+    /// Sent with every request. Values are secret.
+    pub headers: HeaderMap,
+    pub compression: Compression,
+    /// `host.name` for resources that have none and no `k8s.node.name` either.
+    pub host_name: Option<String>,
+    pub client: ClientSettings,
+}
+
+/// How requests prove whose they are.
+#[derive(Clone, Debug, Default)]
+pub enum Access {
+    /// By `headers` or by the URLs alone.
+    #[default]
+    Free,
+    /// The classic endpoint: `Authentication` metadata over gRPC, part of the path over HTTP.
+    Token(Secret),
+    /// The endpoint of CloudMonitor 2.0.
+    Licence { key: Secret, project: String, workspace: String },
+}
+
+impl fmt::Debug for Settings {
+    /// Headers and URLs may be tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("signals", &self.signals).finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            endpoint: None,
+            protocol: None,
+            access: Access::Free,
+            traces_url: None,
+            metrics_url: None,
+            signals: [true, true, false],
+            headers: HeaderMap::new(),
+            compression: Compression::default(),
+            host_name: None,
+            client: ClientSettings::default(),
+        }
+    }
+}
+
+/// An ARMS endpoint as a sink.
+pub struct Arms {
+    exporter: Exporter,
+    dress: Dress,
+    place: String,
+    protocol: Protocol,
+    unwritable: Quiet,
+}
+
+impl Arms {
+    /// Connects to nothing. The error says which setting to change and holds no secret.
+    pub fn new(settings: Settings) -> Result<Arms, String> {
+        let protocol = settings.protocol();
+        let urls = settings.urls(protocol)?;
+        let first = urls.iter().flatten().next().ok_or("no signal is taken: allow traces or metrics")?.clone();
+        warn_of_clear_text(&settings, &first);
+        let dress = Dress::new(settings.host_name.clone(), settings.workspace());
+        let exporter = Exporter::new(ExporterSettings {
+            protocol,
+            urls,
+            headers: settings.all_headers(protocol)?,
+            compression: settings.compression,
+            client: settings.client,
+        })?;
+        Ok(Arms { exporter, dress, place: place(&first), protocol, unwritable: Quiet::default() })
+    }
+
+    /// Scheme, host and port; a path may be a token.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> SendResult {
+        let (body, rejected) = match batch.signal {
+            Signal::Metrics => metrics::convert(&batch.body),
+            _ => (batch.body.clone(), 0),
+        };
+        let mut sent = Sent { rejected };
+        if rejected == 0 || !body.is_empty() {
+            let body = self.dress.put_on(batch.signal, body);
+            sent.rejected += self.exporter.send(&Batch { body, ..batch.clone() }).await?.rejected;
+        }
+        // Only now: a batch that is tried again has lost nothing yet.
+        if rejected > 0
+            && let Some(points) = self.unwritable.say(rejected, Instant::now())
+        {
+            tracing::error!(points, "left out delta histograms, which ARMS does not take; make them cumulative");
+        }
+        Ok(sent)
+    }
+}
+
+impl Sink for Arms {
+    fn takes(&self, signal: Signal) -> bool {
+        self.exporter.takes(signal)
+    }
+
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        Box::pin(self.deliver(batch))
+    }
+}
+
+impl Settings {
+    fn protocol(&self) -> Protocol {
+        let port = self.endpoint.as_ref().and_then(|url| url.expose().parse::<Uri>().ok()?.port_u16());
+        match self.protocol {
+            Some(protocol) => protocol,
+            None if port.is_some_and(|port| GRPC_PORTS.contains(&port)) => Protocol::Grpc,
+            None => Protocol::Http,
+        }
+    }
+
+    fn workspace(&self) -> Option<String> {
+        match &self.access {
+            Access::Licence { workspace, .. } => Some(workspace.clone()),
+            Access::Free | Access::Token(_) => None,
+        }
+    }
+
+    fn urls(&self, protocol: Protocol) -> Result<[Option<Uri>; 3], String> {
+        let [traces, metrics, _] = self.signals;
+        let given = [&self.traces_url, &self.metrics_url];
+        if protocol == Protocol::Grpc {
+            if given.iter().any(|url| url.is_some()) {
+                return Err("traces_url and metrics_url are for HTTP; write protocol: http or an endpoint".to_owned());
+            }
+            let endpoint = self.endpoint.as_ref().ok_or("endpoint: write http://HOST:8090")?;
+            parse("endpoint", endpoint)?;
+            let [traces_url, metrics_url, _] =
+                grpc_urls(endpoint.expose()).map_err(|error| format!("endpoint: {error}"))?;
+            return Ok([traces.then_some(traces_url), metrics.then_some(metrics_url), None]);
+        }
+        let url = |signal: Signal, given: &Option<Secret>| match given {
+            Some(url) => parse(&format!("{}_url", signal.word()), url),
+            None => self.http_url(signal),
+        };
+        let traces = traces.then(|| url(Signal::Traces, &self.traces_url)).transpose()?;
+        let metrics = metrics.then(|| url(Signal::Metrics, &self.metrics_url)).transpose()?;
+        Ok([traces, metrics, None])
+    }
+
+    fn http_url(&self, signal: Signal) -> Result<Uri, String> {
+        let word = signal.word();
+        let endpoint = self.endpoint.as_ref().ok_or_else(|| format!("write endpoint or {word}_url"))?;
+        let base = Secret::new(endpoint.expose().trim_end_matches('/'));
+        let has_path = !matches!(parse("endpoint", &base)?.path(), "" | "/");
+        let base = base.expose();
+        let url = match &self.access {
+            Access::Token(token) => format!("{base}/adapt_{}/api/otlp/{word}", token.expose().trim()),
+            Access::Licence { .. } if !has_path => format!("{base}/opentelemetry/v1/{word}"),
+            Access::Licence { .. } | Access::Free => format!("{base}/v1/{word}"),
+        };
+        parse("token", &Secret::new(url))
+    }
+
+    fn all_headers(&self, protocol: Protocol) -> Result<HeaderMap, String> {
+        let mut headers = self.headers.clone();
+        let mut put = |name: &'static str, key: &str, value: &str| {
+            if value.is_empty() {
+                return Err(format!("{key} is empty"));
+            }
+            let value = HeaderValue::from_str(value).map_err(|_| format!("{key} has characters that no header has"))?;
+            headers.insert(HeaderName::from_static(name), value);
+            Ok(())
+        };
+        match &self.access {
+            Access::Free => (),
+            Access::Token(_) if protocol == Protocol::Http => (), // it is in the path
+            // Not `Authorization`, and no `Bearer`.
+            Access::Token(token) => put("authentication", "token", token.expose().trim())?,
+            Access::Licence { key, project, workspace } => {
+                put("x-arms-license-key", "licence key", key.expose().trim())?;
+                put("x-arms-project", "project", project)?;
+                put("x-cms-workspace", "workspace", workspace)?;
+            }
+        }
+        Ok(headers)
+    }
+}
+
+/// The error names the setting and never quotes it: a token may be anywhere in a URL.
+fn parse(setting: &str, url: &Secret) -> Result<Uri, String> {
+    let url: Uri = url.expose().parse().map_err(|_| format!("{setting}: this gives no URL; write http://HOST/PATH"))?;
+    match url.scheme_str() {
+        Some("http" | "https") if url.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err(format!("{setting}: this gives no complete URL; write http://HOST/PATH")),
+    }
+}
+
+/// The classic endpoints speak plain HTTP. That is as it should be inside a VPC only.
+fn warn_of_clear_text(settings: &Settings, url: &Uri) {
+    let host = url.host().unwrap_or_default();
+    let is_near =
+        host.contains("-internal") || host.contains("-intranet") || host.starts_with("127.") || host == "localhost";
+    if url.scheme_str() == Some("http") && !is_near && !matches!(settings.access, Access::Free) {
+        tracing::warn!(host, "the token crosses the public network in clear text, the internal endpoint would not");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -207,9 +207,9 @@ impl Files {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        let synced = self.open.iter_mut().filter_map(Option::take).map(|open| open.file.sync_all());
         // Every file is flushed, also after one that failed.
-        synced.fold(Ok(()), |all, one| all.and(one))
+        let synced: Vec<_> = self.open.iter_mut().filter_map(Option::take).map(|open| open.file.sync_all()).collect();
+        synced.into_iter().collect()
     }
 }
 

@@ -1,1 +1,288 @@
-//! To be filled in.
+//! Log Service: spans, samples and log records by signed PutLogs requests.
+//!
+//! A batch becomes one or more packs of at most 1 MiB or 4096 logs. A pack that was taken is never
+//! sent again, whatever happens to the next: a retry of the batch goes on where the last attempt
+//! ended. Only a reply that was lost makes duplicates; Log Service cannot tell them.
+
+pub(super) mod encode;
+pub(super) mod exponential;
+mod json;
+mod logs;
+mod metrics;
+mod project;
+mod reply;
+mod seal;
+mod settings;
+mod sign;
+mod time;
+mod traces;
+
+pub use settings::{Compression, MetricsPath, Settings, TimeUnit};
+pub use sign::SignatureVersion;
+
+use super::{Batch, SendError, SendResult, Sent, Sink};
+use crate::{
+    deliver::Quiet,
+    identity::{Identity, World},
+    trace::Signal,
+};
+use bytes::Bytes;
+use encode::Limits;
+use project::{Problem, Project};
+use reply::{Action, Refusal};
+use seal::{Cut, Decoded, Style};
+use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// Longest pause that a quota makes.
+const SLOWEST: Duration = Duration::from_secs(60);
+/// Pause before a store that is missing, or keys that are refused, are tried again.
+const PATIENT: Duration = Duration::from_secs(30);
+/// Signature refusals of one batch before its logs are dropped: a wrong secret does not heal, but a
+/// proxy that changes headers may go away.
+const SIGNATURE_TRIES: u32 = 4;
+
+/// One project's stores as a sink.
+pub struct Sls {
+    settings: Settings,
+    project: Project,
+    style: Arc<Style>,
+    packs: PackIds,
+    progress: Option<Progress>,
+    /// The pause after the last refusal for a quota.
+    pause: Duration,
+    unwritable: Quiet,
+}
+
+/// How far a batch has come; it outlives a failed attempt.
+struct Progress {
+    signal: Signal,
+    body: Bytes,
+    /// Items that were taken or refused for good.
+    done: usize,
+    rejected: u64,
+    limits: Limits,
+    signature_refusals: u32,
+    /// The clock was set for this batch: once must do.
+    clock_set: bool,
+}
+
+/// `__pack_id__`: a prefix for this process, a number for each pack, the same again when it is retried.
+struct PackIds {
+    prefix: u64,
+    next: u64,
+}
+
+/// What follows from a pack that was not taken.
+enum Next {
+    /// Pack anew: with fewer items, or by another clock.
+    Repack,
+    GiveUp,
+    Wait(Option<Duration>),
+}
+
+impl Sls {
+    /// Checks the settings; asks nothing over the network. The error says which setting to change.
+    pub fn new(settings: Settings, world: World) -> Result<Sls, String> {
+        let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
+        let source = settings.source.clone().unwrap_or_else(own_address);
+        let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
+        let packs = PackIds { prefix: (world.random)(), next: 0 };
+        let project = Project::new(settings.clone(), world)?;
+        Ok(Sls {
+            settings,
+            project,
+            style: Arc::new(style),
+            packs,
+            progress: None,
+            pause: Duration::ZERO,
+            unwritable: Quiet::default(),
+        })
+    }
+
+    /// Whose keys sign.
+    pub fn identity(&self) -> &Arc<Identity> {
+        self.project.identity()
+    }
+
+    /// The host that requests go to.
+    pub fn host(&self) -> &str {
+        self.project.host()
+    }
+
+    /// The store of a signal, if it is delivered.
+    pub fn store(&self, signal: Signal) -> Option<&str> {
+        self.settings.store(signal)
+    }
+
+    /// A signed request that changes nothing: asks for the settings of `store`. Gives the request's
+    /// id, or what Log Service said, which names the request as well.
+    pub async fn probe(&mut self, store: &str) -> Result<String, ProbeError> {
+        self.project.probe(store).await.map_err(|problem| {
+            let cause = match &problem {
+                Problem::Keys(_) => ProbeCause::Keys,
+                Problem::Network(_) => ProbeCause::Network,
+                Problem::ClockSet(refusal) | Problem::Refused(refusal) => {
+                    ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock)
+                }
+            };
+            ProbeError { cause, text: problem.to_string() }
+        })
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> SendResult {
+        let Some(store) = self.settings.store(batch.signal).map(str::to_owned) else {
+            return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
+        };
+        let decoded = Decoded::new(batch).await?;
+        if !self.progress.as_ref().is_some_and(|progress| progress.is_of(batch)) {
+            // What was under way for a batch that was given up may have arrived: its number is used.
+            self.packs.next += u64::from(self.progress.is_some());
+            self.progress = Some(Progress::new(batch));
+        }
+        loop {
+            let cut = self.cut();
+            let sealed = decoded.seal(&self.style, cut).await?;
+            if sealed.items == 0 {
+                break;
+            }
+            let mut rejected = sealed.refused;
+            if let Some(body) = sealed.body {
+                match self.project.put(batch.signal, &store, body).await {
+                    Ok(()) => self.pause = Duration::ZERO,
+                    Err(problem) => match self.judge(&problem, &store, sealed.items) {
+                        Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
+                        Next::GiveUp => rejected = sealed.items,
+                        Next::Repack => continue,
+                    },
+                }
+            }
+            self.note_unwritable(sealed.refused, &store);
+            self.advance(sealed.items, rejected);
+        }
+        let rejected = self.progress.take().expect("set above").rejected;
+        Ok(Sent { rejected })
+    }
+
+    /// The next pack of the batch that is on its way: the same again until it was advanced.
+    fn cut(&self) -> Cut {
+        let progress = self.progress.as_ref().expect("a batch is on its way");
+        Cut { done: progress.done, limits: progress.limits, now: self.project.now(), pack_id: self.packs.current() }
+    }
+
+    fn advance(&mut self, items: usize, rejected: usize) {
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        progress.done += items;
+        progress.rejected += rejected as u64;
+        self.packs.next += 1;
+    }
+
+    fn note_unwritable(&mut self, items: usize, store: &str) {
+        if items > 0
+            && let Some(items) = self.unwritable.say(items as u64, Instant::now())
+        {
+            tracing::error!(store, items, "left out what log service has no form for, or is above 8 MiB");
+        }
+    }
+
+    fn judge(&mut self, problem: &Problem, store: &str, items: usize) -> Next {
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        let refusal = match problem {
+            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
+            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
+            Problem::Refused(refusal) => refusal,
+        };
+        match refusal.action {
+            Action::Retry | Action::SetClock => Next::Wait(None),
+            Action::RenewKeys => Next::Wait(Some(PATIENT)),
+            Action::SlowDown { first } => {
+                self.pause = first.max(self.pause * 2).min(SLOWEST);
+                Next::Wait(Some(self.pause))
+            }
+            Action::WaitForStore => {
+                tracing::warn!(host = self.project.host(), store, %refusal, "the store is missing, please create it");
+                Next::Wait(Some(PATIENT))
+            }
+            Action::CheckSignature => {
+                progress.signature_refusals += 1;
+                if progress.signature_refusals < SIGNATURE_TRIES {
+                    Next::Wait(None)
+                } else {
+                    lose(refusal, store, items)
+                }
+            }
+            Action::Split if items > 1 => {
+                progress.limits.items = items.div_ceil(2);
+                Next::Repack
+            }
+            Action::Split | Action::Drop => lose(refusal, store, items),
+        }
+    }
+}
+
+fn lose(refusal: &Refusal, store: &str, items: usize) -> Next {
+    tracing::error!(store, items, %refusal, "log service refused data for good");
+    Next::GiveUp
+}
+
+impl Sink for Sls {
+    fn takes(&self, signal: Signal) -> bool {
+        self.settings.store(signal).is_some()
+    }
+
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        Box::pin(self.deliver(batch))
+    }
+}
+
+impl Progress {
+    fn new(batch: &Batch) -> Progress {
+        Progress {
+            signal: batch.signal,
+            body: batch.body.clone(),
+            done: 0,
+            rejected: 0,
+            limits: Limits::default(),
+            signature_refusals: 0,
+            clock_set: false,
+        }
+    }
+
+    /// By content: a batch that comes from a disk again is another piece of memory.
+    fn is_of(&self, batch: &Batch) -> bool {
+        self.signal == batch.signal && self.body == batch.body
+    }
+}
+
+impl PackIds {
+    fn current(&self) -> String {
+        format!("{:016X}-{:X}", self.prefix, self.next)
+    }
+}
+
+/// Why a probe failed.
+#[derive(Debug)]
+pub struct ProbeError {
+    pub cause: ProbeCause,
+    /// What happened, with the request's id where there is one.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeCause {
+    Keys,
+    Network,
+    /// HTTP status, and whether the clock is to blame.
+    Status(u16, bool),
+}
+
+fn host_name(world: &World) -> String {
+    let from_kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    from_kernel.or_else(|| (world.variable)("HOSTNAME")).unwrap_or_default().trim().to_owned()
+}
+
+/// The address from which this host reaches others. Connecting a UDP socket sends nothing.
+fn own_address() -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").map(|()| socket));
+    socket.and_then(|socket| socket.local_addr()).map_or(String::new(), |address| address.ip().to_string())
+}

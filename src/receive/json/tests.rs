@@ -339,6 +339,8 @@ fn errors_say_where_and_what_to_write() {
         let error = span(fields).unwrap_err();
         assert!(error.contains(says), "{fields}: {error}");
     }
+    let long = span(&format!(r#""kind":"{}""#, "\u{fffd}".repeat(10_000))).unwrap_err();
+    assert!(long.len() < 300, "{} bytes of error", long.len());
     for (json, says) in [("", "EOF"), ("[]", "an object"), ("{} {}", "trailing characters"), ("null", "an object")] {
         let Err(Refusal::Malformed(error)) = convert(Signal::Traces, json.as_bytes()) else {
             panic!("{json:?} is malformed");

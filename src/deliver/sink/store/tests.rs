@@ -196,7 +196,7 @@ proptest! {
         let spans: Vec<Span> = spans.into_iter().enumerate().map(|(at, (id, parent, start, duration, fails, remote))| {
             let mut span = span(1, id * 8 + at as u64, parent, start, duration);
             // Where the flags speak, an entry does not depend on what else is in its batch.
-            span.flags = 0x100 | remote * 0x200;
+            span.flags = 0x100 | (remote * 0x200);
             if fails { failed(span) } else { span }
         }).collect();
         let row_of = |batches: Vec<Vec<Span>>| {

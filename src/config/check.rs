@@ -1,0 +1,149 @@
+//! What shows only when the parts of a configuration are seen together: ports, sinks, the policy's file.
+
+use super::load::{Loader, Target};
+use super::{Config, Host, PolicySource, drawable, parse};
+use crate::diagnostic::{Diagnostic, Span, count_line, has_errors, render};
+use crate::identity::World;
+use crate::policy::{Report, check_policy};
+use crate::yaml::{Map, Reader};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+/// An address that we listen on, and where the file says so, if it does.
+struct Listener {
+    key: &'static str,
+    address: SocketAddr,
+    span: Option<Span>,
+}
+
+/// Reports listeners that take each other's port, and sinks that would deliver to ourselves.
+pub(super) fn check_ports(loader: &mut Loader<'_>, map: &Map<'_>, config: &Config) {
+    let listeners = listeners(map, config);
+    for (index, listener) in listeners.iter().enumerate() {
+        let Some(other) = listeners[..index].iter().find(|other| collide(other.address, listener.address)) else {
+            continue;
+        };
+        let title = format!("`{}` and `{}` listen on the same port", other.key, listener.key);
+        let span = listener.span.or(other.span).unwrap_or(map.span);
+        let port = listener.address.port();
+        let diagnostic = loader.reader.error("C04", span, title, format!("port {port} again"));
+        if let (Some(_), Some(first)) = (listener.span, other.span) {
+            diagnostic.other(first, "first here");
+        }
+        diagnostic.help("give each listener a port of its own");
+    }
+    for target in std::mem::take(&mut loader.targets) {
+        let Some(listener) = listeners.iter().find(|listener| leads_to(&target, listener.address)) else { continue };
+        let title = format!("this sink delivers to our own `{}`", listener.key);
+        loader
+            .reader
+            .error("C08", target.span, title, "what leaves here would come in again")
+            .help("write the address of the next collector or backend");
+    }
+}
+
+fn listeners(map: &Map<'_>, config: &Config) -> Vec<Listener> {
+    let span = |section: &str, key: &str| {
+        let section = map.get(section)?;
+        let crate::yaml::Value::Map(entries) = &section.value else { return None };
+        Map { span: section.span, entries }.get(key).map(|node| node.span)
+    };
+    let all = [
+        ("receive.grpc", config.receive.grpc, span("receive", "grpc")),
+        ("receive.http", config.receive.http, span("receive", "http")),
+        ("health.listen", config.health, span("health", "listen")),
+        ("admin.listen", config.admin, span("admin", "listen")),
+    ];
+    all.into_iter().filter_map(|(key, address, span)| Some(Listener { key, address: address?, span })).collect()
+}
+
+/// Port 0 is any free port.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_ip
+}
+
+/// Whether a connection to `target` may arrive at `listener`, as far as the names tell.
+fn leads_to(target: &Target, listener: SocketAddr) -> bool {
+    let is_here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+    let same_host = match target.host.parse::<IpAddr>() {
+        Ok(ip) => ip == listener.ip() || is_here(ip) && is_here(listener.ip()),
+        Err(_) => target.host == "localhost" && is_here(listener.ip()),
+    };
+    same_host && target.port == listener.port()
+}
+
+/// Checks a configuration without starting anything: its file, what its sinks need, and the policy, which is
+/// the one it names unless `policy` names another. Without a file it is the built-in configuration.
+pub fn check_config(
+    file: Option<&Path>,
+    policy: Option<&Path>,
+    variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    host: &Host,
+    color: bool,
+) -> Report {
+    let text = match file.map(fs::read_to_string).transpose() {
+        Ok(text) => text.unwrap_or_default(),
+        Err(error) => return unreadable(file.unwrap_or(Path::new("")), &error),
+    };
+    let file = file.unwrap_or(Path::new("the built-in configuration"));
+    let world = World { variable: Arc::new(variables), ..World::system() };
+    let (config, mut diagnostics, named_at) = parse(file, &text, &|name| (world.variable)(name), host);
+    let mut reader = Reader::new(file.display().to_string());
+    let mut policy_report = policy.map(|path| match fs::read_to_string(path) {
+        Ok(text) => check_policy(&path.display().to_string(), &text, color),
+        Err(error) => unreadable(path, &error),
+    });
+    if let Some(config) = &config {
+        refuse_unbuildable(config, &world, &mut reader);
+        if let (None, PolicySource::File(path)) = (&policy_report, &config.policy) {
+            policy_report = check_named_policy(path, named_at, &mut reader, color);
+        }
+    }
+    diagnostics.extend(reader.finish());
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+    let report = report(&file.display().to_string(), &text, &diagnostics, color);
+    match policy_report {
+        None => report,
+        Some(policy) => Report { text: report.text + &policy.text, exit_code: report.exit_code.max(policy.exit_code) },
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Report {
+    Report { text: format!("cannot read {}: {error}\n", file.display()), exit_code: 2 }
+}
+
+/// What a sink needs besides the file: certificates, and variables that hold its keys.
+fn refuse_unbuildable(config: &Config, world: &World, reader: &mut Reader) {
+    for sink in &config.sinks {
+        if let Err(error) = sink.build(world) {
+            sink.report(reader, &error);
+        }
+    }
+}
+
+fn check_named_policy(path: &Path, named_at: Span, reader: &mut Reader, color: bool) -> Option<Report> {
+    match fs::read_to_string(path) {
+        Ok(text) => Some(check_policy(&path.display().to_string(), &text, color)),
+        Err(error) => {
+            reader
+                .error("C15", named_at, "the policy cannot be read", error.to_string())
+                .help("a path is relative to the folder of this file; `builtin` needs none");
+            None
+        }
+    }
+}
+
+fn report(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> Report {
+    let exit_code = if has_errors(diagnostics) { 2 } else { 0 };
+    let drawn = render(diagnostics, &drawable(text), color);
+    let last = match (count_line(diagnostics, file), exit_code) {
+        (None, _) => format!("{file}: no problem"),
+        (Some(counts), 0) => format!("{counts}; the configuration can be used"),
+        (Some(counts), _) => format!("{counts}; nothing was started"),
+    };
+    Report { text: format!("{drawn}{last}\n"), exit_code }
+}

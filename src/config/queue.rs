@@ -1,0 +1,71 @@
+//! The section `queue`: how much waits for sinks, in memory and on disk.
+
+use super::budget::{Part, Sizes};
+use super::load::Loader;
+use crate::trace::Signal;
+use crate::yaml::{Map, Value};
+use std::path::PathBuf;
+
+pub(super) const KEYS: &[&str] = &["memory", "path", "size"];
+pub(super) const SIGNAL_KEYS: &[&str] = &["traces", "metrics", "logs"];
+
+/// The queue between the shards and the sinks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QueueConfig {
+    /// Bytes in memory per signal, in the order of [`Signal::ALL`].
+    pub memory: [usize; 3],
+    /// The queue on disk, if there is one.
+    pub spool: Option<SpoolConfig>,
+}
+
+/// A queue that survives the process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolConfig {
+    /// The folder.
+    pub path: PathBuf,
+    /// Bytes on disk per signal, in the order of [`Signal::ALL`].
+    pub sizes: [u64; 3],
+}
+
+/// 1 GiB on disk, unless the file says more or less.
+const SPOOL_SIZE: u64 = 1 << 30;
+/// The least that a signal's quota can be: a batch takes a quarter of it.
+const QUOTA_MIN: u64 = 256 << 10;
+
+/// What the section says about memory, per signal.
+pub(super) fn wishes(loader: &mut Loader<'_>, map: &Map<'_>) -> [Option<usize>; 3] {
+    per_signal(loader, map, "memory").map(|size| size.map(|size| size as usize))
+}
+
+pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usize>) -> QueueConfig {
+    let memory = Part::QUEUES.map(|part| sizes[part as usize]);
+    let path = loader.path(map, "path");
+    if let (None, Some(entry)) = (map.entry("path"), map.entry("size")) {
+        let title = "`size` says nothing without `path`";
+        loader
+            .reader
+            .error("C11", entry.key_span, title, "no queue on disk is asked for")
+            .help("add `path:`, the folder of the queue on disk; what waits in memory is bounded by `memory`");
+    }
+    let given = per_signal(loader, map, "size");
+    let usual = divide(SPOOL_SIZE);
+    let sizes = Signal::ALL.map(|signal| given[signal as usize].unwrap_or(usual[signal as usize]));
+    QueueConfig { memory, spool: path.map(|path| SpoolConfig { path, sizes }) }
+}
+
+/// A size for all three signals together, or for each.
+fn per_signal(loader: &mut Loader<'_>, map: &Map<'_>, key: &str) -> [Option<u64>; 3] {
+    let Some(node) = map.get(key) else { return [None; 3] };
+    if !matches!(node.value, Value::Map(_)) {
+        let total = loader.size_of(node, &format!("`{key}`"), 5 * QUOTA_MIN..=1 << 40);
+        return total.map_or([None; 3], |total| divide(total).map(Some));
+    }
+    let Some(signals) = loader.section(map, key, SIGNAL_KEYS) else { return [None; 3] };
+    Signal::ALL.map(|signal| loader.size(&signals, signal.word(), QUOTA_MIN..=1 << 40))
+}
+
+/// Three fifths for traces, one each for metrics and logs.
+fn divide(total: u64) -> [u64; 3] {
+    let fifth = total / 5;
+    [total - 2 * fifth, fifth, fifth]
+}

@@ -1,0 +1,132 @@
+//! The section `receive`: every bound of the receiver by name.
+
+use super::budget::{Part, Sizes, usual_connections, usual_request};
+use super::load::Loader;
+use crate::receive::{Settings, TlsFiles};
+use crate::yaml::Map;
+use std::time::Duration;
+
+pub(super) const KEYS: &[&str] = &[
+    "grpc",
+    "http",
+    "tls",
+    "max_request",
+    "in_flight",
+    "pooled",
+    "connections",
+    "streams",
+    "window",
+    "header_bytes",
+    "header_timeout",
+    "body_timeout",
+    "keepalive_interval",
+    "keepalive_timeout",
+    "retry_after",
+];
+pub(super) const TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
+
+const MIB: u64 = 1 << 20;
+
+/// What the section says about memory, before the budget is divided.
+pub(super) struct Wishes {
+    pub max_request: Option<usize>,
+    pub in_flight: Option<usize>,
+    pub pooled: Option<usize>,
+}
+
+pub(super) fn wishes(loader: &mut Loader<'_>, map: &Map<'_>) -> Wishes {
+    let mut size = |key, range| loader.size(map, key, range).map(|size| size as usize);
+    let wishes = Wishes {
+        max_request: size("max_request", 64 << 10..=1 << 30),
+        in_flight: size("in_flight", 128 << 10..=64 << 30),
+        pooled: size("pooled", 0..=1 << 30),
+    };
+    if let (Some(max_request), Some(in_flight)) = (wishes.max_request, wishes.in_flight)
+        && in_flight / 2 < max_request
+    {
+        let span = map.get("in_flight").map_or(map.span, |node| node.span);
+        let needed = super::budget::show_size(max_request * 2);
+        loader
+            .reader
+            .error("C11", span, "`in_flight` is less than twice `max_request`", "a largest request would never fit")
+            .help(format!("a body is held twice while it is inflated: write at least `{needed}`"));
+    }
+    wishes
+}
+
+/// The receiver's settings. `sizes` is the budget, divided.
+pub(super) fn settings(
+    loader: &mut Loader<'_>,
+    map: &Map<'_>,
+    wishes: &Wishes,
+    (memory, sizes): (usize, &Sizes<usize>),
+) -> Settings {
+    let default = Settings::default();
+    let seconds = |seconds: u64| Duration::from_secs(seconds);
+    let in_flight = sizes[Part::InFlight as usize];
+    let connections = loader.count(map, "connections", 1..=100_000).map(|count| count as usize);
+    let (connections, usual_window) = usual_connections(memory, connections);
+    let (tls, tls_check_every) = tls(loader, map);
+    let settings = Settings {
+        grpc: loader.listener(map, "grpc").unwrap_or(default.grpc),
+        http: loader.listener(map, "http").unwrap_or(default.http),
+        tls,
+        tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
+        instance: String::new(),
+        max_request: wishes.max_request.unwrap_or_else(|| usual_request(in_flight)),
+        in_flight,
+        pooled: sizes[Part::Pooled as usize],
+        connections,
+        streams: loader.count(map, "streams", 1..=10_000).map_or(default.streams, |count| count as u32),
+        window: loader.size(map, "window", 64 << 10..=64 * MIB).map_or(usual_window, |size| size as u32),
+        header_bytes: loader.size(map, "header_bytes", 8 << 10..=MIB).map_or(default.header_bytes, |size| size as u32),
+        header_timeout: loader
+            .duration(map, "header_timeout", seconds(1)..=seconds(3600))
+            .unwrap_or(default.header_timeout),
+        body_timeout: loader.duration(map, "body_timeout", seconds(1)..=seconds(3600)).unwrap_or(default.body_timeout),
+        keepalive_interval: loader
+            .duration(map, "keepalive_interval", seconds(1)..=seconds(3600))
+            .unwrap_or(default.keepalive_interval),
+        keepalive_timeout: loader
+            .duration(map, "keepalive_timeout", seconds(1)..=seconds(600))
+            .unwrap_or(default.keepalive_timeout),
+        retry_after: loader
+            .duration(map, "retry_after", Duration::from_millis(1)..=seconds(300))
+            .unwrap_or(default.retry_after),
+    };
+    if settings.grpc.is_none() && settings.http.is_none() {
+        loader
+            .reader
+            .error("C11", map.span, "`grpc` and `http` are both off", "nothing can be received")
+            .help("leave one of them on");
+    }
+    warn_of_windows(loader, map, memory, &settings);
+    settings
+}
+
+fn tls(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<TlsFiles>, Option<Duration>) {
+    let Some(tls) = loader.section(map, "tls", TLS_KEYS) else { return (None, None) };
+    let cert = loader.require(&tls, "cert", "`tls` of a listener").and_then(|_| loader.path(&tls, "cert"));
+    let key = loader.require(&tls, "key", "`tls` of a listener").and_then(|_| loader.path(&tls, "key"));
+    let client_ca = loader.path(&tls, "client_ca");
+    let check_every = loader.duration(&tls, "check_every", Duration::from_secs(1)..=Duration::from_secs(24 * 3600));
+    (cert.zip(key).map(|(cert, key)| TlsFiles { cert, key, client_ca }), check_every)
+}
+
+/// Peers can make both listeners hold connections × window. Only warned of where the file asks for it: the
+/// defaults follow the budget.
+fn warn_of_windows(loader: &mut Loader<'_>, map: &Map<'_>, memory: usize, settings: &Settings) {
+    let Some(entry) = map.entry("window").or(map.entry("connections")) else { return };
+    let listeners = [settings.grpc, settings.http].iter().flatten().count();
+    let held = (settings.connections as u64).saturating_mul(u64::from(settings.window)) * listeners as u64;
+    let left = loader.host.memory_limit.saturating_sub(memory as u64);
+    if held > left {
+        let show = |bytes: u64| super::budget::show_size(bytes as usize);
+        let title = format!("peers can make connections hold {}", show(held));
+        let label = format!("{} × {}", settings.connections, show(settings.window.into()));
+        loader.reader.warn("C06", entry.value.span, title, label).help(format!(
+            "beside `memory`, this process may use {}: allow fewer connections or a smaller window",
+            show(left)
+        ));
+    }
+}

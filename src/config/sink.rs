@@ -1,0 +1,264 @@
+//! The section `sinks`: names, kinds and what each kind needs.
+
+mod arms;
+mod auth;
+mod otlp;
+mod sls;
+
+pub(super) use auth::KEYS_BY_TYPE as AUTH_KEYS;
+
+use super::expand::{Substituted, conceal_text};
+use super::load::Loader;
+use crate::deliver::Sink;
+use crate::deliver::sink::arms::{Arms, Settings as ArmsSettings};
+use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
+use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink};
+use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
+use crate::deliver::sink::store::{SIZE_MIN, StoreSettings, StoreSink};
+use crate::diagnostic::Span;
+use crate::identity::World;
+use crate::trace::Signal;
+use crate::yaml::{Entry, Map, Node, Reader, Value};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub(super) const KEYS: &[&str] = &["name", "store", "otlp", "arms", "sls", "file"];
+const KINDS: &[&str] = &["store", "otlp", "arms", "sls", "file"];
+pub(super) const STORE_KEYS: &[&str] = &["path", "size"];
+pub(super) const FILE_KEYS: &[&str] = &["path", "format", "size", "keep", "signals"];
+pub(super) use arms::{KEYS as ARMS_KEYS, LICENSE_KEYS, URL_KEYS as ARMS_URL_KEYS};
+pub(super) use otlp::{KEYS as OTLP_KEYS, URL_KEYS as OTLP_URL_KEYS};
+pub(super) use sls::KEYS as SLS_KEYS;
+
+/// 1 GiB, about a week of a small cluster's kept traces.
+const STORE_SIZE: u64 = 1 << 30;
+const NAME_MAX: usize = 64;
+/// What the accounts call signals that no sink takes.
+const RESERVED: &str = "none";
+
+/// A sink as the file describes it. `Debug` shows nothing that may be a secret.
+pub struct SinkConfig {
+    /// Unique; labels metrics.
+    pub name: String,
+    pub kind: SinkKind,
+    origin: Origin,
+}
+
+/// One kind of sink with its settings.
+pub enum SinkKind {
+    Store(StoreSettings),
+    Otlp(Box<OtlpSettings>),
+    Arms(Box<ArmsSettings>),
+    Sls(Box<SlsSettings>),
+    File(FileSettings),
+}
+
+impl SinkKind {
+    /// As the file writes it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            SinkKind::Store(_) => "store",
+            SinkKind::Otlp(_) => "otlp",
+            SinkKind::Arms(_) => "arms",
+            SinkKind::Sls(_) => "sls",
+            SinkKind::File(_) => "file",
+        }
+    }
+}
+
+impl fmt::Debug for SinkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SinkConfig").field("name", &self.name).field("kind", &self.kind.word()).finish_non_exhaustive()
+    }
+}
+
+/// Where a sink's settings stand, for what shows only when it is built.
+struct Origin {
+    section: Span,
+    values: Vec<(String, Span)>,
+    substituted: Vec<Substituted>,
+}
+
+impl SinkConfig {
+    /// Builds the sink: reads certificate files and looks at the variables that its keys come from, but
+    /// connects to nothing.
+    ///
+    /// # Errors
+    /// What to write instead. The text holds no secret.
+    pub fn build(&self, world: &World) -> Result<Box<dyn Sink>, String> {
+        fn boxed(sink: impl Sink) -> Box<dyn Sink> {
+            Box::new(sink)
+        }
+        let built = match &self.kind {
+            SinkKind::Store(settings) => StoreSink::new(settings.clone()).map(boxed),
+            SinkKind::Otlp(settings) => OtlpSink::new((**settings).clone()).map(boxed),
+            SinkKind::Arms(settings) => Arms::new((**settings).clone()).map(boxed),
+            SinkKind::Sls(settings) => Sls::new((**settings).clone(), world.clone()).map(boxed),
+            SinkKind::File(settings) => Ok(boxed(FileSink::new(settings.clone()))),
+        };
+        built.map_err(|error| conceal_text(&error, &self.origin.substituted))
+    }
+
+    /// Reports what [`SinkConfig::build`] said where it belongs: sinks begin their errors with the setting
+    /// at fault.
+    pub(super) fn report(&self, reader: &mut Reader, error: &str) {
+        let setting = error.split_once(": ").map(|(setting, _)| setting);
+        let value = self.origin.values.iter().find(|(key, _)| Some(key.as_str()) == setting);
+        let span = value.map_or(self.origin.section, |(_, span)| *span);
+        let title = format!("the sink `{}` cannot be built", self.name);
+        reader.error("C09", span, title, error);
+    }
+}
+
+/// The sinks of a file that names none: a store in the user's data folder.
+pub(super) fn default_sinks(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<SinkConfig> {
+    let Some(path) = default_store(loader) else {
+        loader
+            .reader
+            .error("C07", map.span, "no sink is named, and there is no place for a store", "add `sinks:`")
+            .help("write `sinks: [{ store: { path: /var/lib/tailkeep/tailkeep.db } }]`, or set HOME");
+        return Vec::new();
+    };
+    let origin = Origin { section: map.span, values: Vec::new(), substituted: Vec::new() };
+    let kind = SinkKind::Store(StoreSettings { path, size: STORE_SIZE });
+    vec![SinkConfig { name: kind.word().to_owned(), kind, origin }]
+}
+
+fn default_store(loader: &Loader<'_>) -> Option<PathBuf> {
+    loader.host.data_folder.as_ref().map(|folder| folder.join("tailkeep.db"))
+}
+
+pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, instance: &str) -> Vec<SinkConfig> {
+    let Some(items) = loader.reader.list(node, "`sinks`") else { return Vec::new() };
+    if items.is_empty() {
+        loader
+            .reader
+            .warn("C13", node.span, "nothing is delivered anywhere", "no sink")
+            .help("leave `sinks` out for a store in your data folder");
+    }
+    let mut seen = Seen::default();
+    items.iter().filter_map(|item| sink(loader, item, instance, &mut seen)).collect()
+}
+
+/// What may not be there twice.
+#[derive(Default)]
+struct Seen {
+    names: Vec<(String, Span)>,
+    places: Vec<(PathBuf, Span)>,
+}
+
+fn sink(loader: &mut Loader<'_>, node: &Node, instance: &str, seen: &mut Seen) -> Option<SinkConfig> {
+    let map = loader.reader.map(node, "a sink", KEYS)?;
+    let entry = one_kind(loader, &map)?;
+    let name = name(loader, &map, entry, seen);
+    let kind = match entry.key.as_str() {
+        "store" => SinkKind::Store(store(loader, entry, seen)?),
+        "otlp" => SinkKind::Otlp(Box::new(otlp::settings(loader, entry, instance)?)),
+        "arms" => SinkKind::Arms(Box::new(arms::settings(loader, entry)?)),
+        "sls" => SinkKind::Sls(Box::new(sls::settings(loader, entry)?)),
+        _ => SinkKind::File(file(loader, entry, seen)?),
+    };
+    Some(SinkConfig { name: name?, kind, origin: Origin::of(loader, entry) })
+}
+
+impl Origin {
+    fn of(loader: &Loader<'_>, entry: &Entry) -> Origin {
+        let inside = |span: Span| entry.key_span.start <= span.start && span.end <= entry.value.span.end;
+        let values = match &entry.value.value {
+            Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.span)).collect(),
+            _ => Vec::new(),
+        };
+        let substituted = loader.substituted.iter().filter(|s| inside(s.span)).cloned().collect();
+        Origin { section: entry.key_span, values, substituted }
+    }
+}
+
+/// The key that says what kind of sink it is.
+fn one_kind<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<&'n Entry> {
+    let mut kinds = map.entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str()));
+    match (kinds.next(), kinds.next()) {
+        (Some(entry), None) => Some(entry),
+        (Some(first), Some(second)) => {
+            loader
+                .reader
+                .error("C07", second.key_span, "a sink is of one kind only", "a second kind")
+                .other(first.key_span, "the first")
+                .help("begin another sink with `- name:`");
+            None
+        }
+        (None, _) => {
+            let unknown = map.entries.iter().any(|entry| !KEYS.contains(&entry.key.as_str()));
+            if !unknown {
+                let help = format!("add one of {}", KINDS.join(", "));
+                loader.reader.error("C07", map.span, "this sink is of no kind", "where does it deliver to?").help(help);
+            }
+            None
+        }
+    }
+}
+
+/// Its name, or the word for its kind.
+fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: &Entry, seen: &mut Seen) -> Option<String> {
+    let (name, span) = match map.get("name") {
+        Some(node) => (loader.reader.text(node, "`name`")?.to_owned(), node.span),
+        None => (kind.key.clone(), kind.key_span),
+    };
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if !is_plain || name.len() > NAME_MAX || name == RESERVED {
+        let title = format!("`{name}` is no name for a sink");
+        loader
+            .reader
+            .error("C07", span, title, "names label metrics")
+            .help(format!("use up to {NAME_MAX} letters, digits, `-`, `_` and `.`; not `{RESERVED}`"));
+        return None;
+    }
+    if let Some((_, first)) = seen.names.iter().find(|(known, _)| *known == name) {
+        let title = format!("two sinks are called `{name}`");
+        let diagnostic = loader.reader.error("C07", span, title, "again here");
+        diagnostic.other(*first, "first here").help("give each a `name` of its own");
+        return None;
+    }
+    seen.names.push((name.clone(), span));
+    Some(name)
+}
+
+fn store(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<StoreSettings> {
+    let map = loader.map(&entry.value, "`store`", STORE_KEYS)?;
+    let size = loader.size(&map, "size", SIZE_MIN..=1 << 44).unwrap_or(STORE_SIZE);
+    if map.entry("path").is_some() {
+        let path = loader.path(&map, "path")?;
+        refuse_shared_place(loader, &path, entry, seen);
+        return Some(StoreSettings { path, size });
+    }
+    let Some(path) = default_store(loader) else {
+        let title = "there is no folder for the data of a user";
+        let diagnostic = loader.reader.error("C07", entry.key_span, title, "`path:` is missing");
+        diagnostic.help("write `path: /var/lib/tailkeep/tailkeep.db`, or set HOME");
+        return None;
+    };
+    refuse_shared_place(loader, &path, entry, seen);
+    Some(StoreSettings { path, size })
+}
+
+fn file(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<FileSettings> {
+    let map = loader.map(&entry.value, "`file`", FILE_KEYS)?;
+    let formats = [("json", FileFormat::Json), ("protobuf", FileFormat::Protobuf)];
+    let format = loader.word(&map, "format", &formats).unwrap_or_default();
+    let signals = loader.signals(&map, "signals", &Signal::ALL).unwrap_or([true; 3]);
+    let size = loader.size(&map, "size", 1 << 10..=1 << 40).unwrap_or(64 << 20);
+    let keep = loader.count(&map, "keep", 0..=1000).map_or(4, |keep| keep as u32);
+    loader.require(&map, "path", "`file`")?;
+    let folder = loader.path(&map, "path")?;
+    refuse_shared_place(loader, &folder, entry, seen);
+    Some(FileSettings { folder, format, signals, size, keep })
+}
+
+/// Two sinks that write into the same file would destroy it.
+fn refuse_shared_place(loader: &mut Loader<'_>, path: &Path, entry: &Entry, seen: &mut Seen) {
+    if let Some((_, first)) = seen.places.iter().find(|(known, _)| known == path) {
+        let title = "two sinks write to the same place";
+        let diagnostic = loader.reader.error("C07", entry.key_span, title, "this one");
+        diagnostic.other(*first, "and this one").help("give each a `path` of its own");
+    }
+    seen.places.push((path.to_owned(), entry.key_span));
+}

@@ -1,0 +1,73 @@
+//! What the spool's writer does with the queue: entries on disk stay in it, only their bytes leave.
+
+use super::{Body, Entry, Lane, Queue};
+use crate::{deliver::spool::Location, trace::Signal};
+use bytes::Bytes;
+
+impl Queue {
+    /// An entry that the spool held at start. Entries must come in order of their numbers.
+    pub(crate) fn recover(&mut self, signal: Signal, number: u64, items: u64, location: Location) {
+        self.next_number = self.next_number.max(number + 1);
+        if !self.takes(signal) {
+            self.unclaimed[signal as usize] += items;
+            return;
+        }
+        let bytes = location.bytes();
+        for lane in self.lanes(signal).filter(|lane| lane.next <= number) {
+            lane.tally.recovered += items;
+            lane.tally.queued += items;
+            lane.tally.queued_bytes += bytes as u64;
+        }
+        let entry = Entry { number, items, bytes, durable: true, body: Body::Disk(location) };
+        self.logs[signal as usize].entries.push_back(entry);
+        self.forget_done(signal);
+    }
+
+    /// Where a sink goes on after a restart; before any [`Queue::recover`].
+    pub(crate) fn set_cursor(&mut self, sink: usize, signal: Signal, number: u64) {
+        self.next_number = self.next_number.max(number);
+        if let Some(lane) = &mut self.sinks[sink][signal as usize] {
+            lane.next = number;
+        }
+    }
+
+    /// Per sink and signal: the first entry that is not done.
+    pub(crate) fn cursors(&self) -> Vec<[Option<u64>; 3]> {
+        self.sinks.iter().map(|lanes| std::array::from_fn(|s| lanes[s].as_ref().map(Lane::cursor))).collect()
+    }
+
+    /// Entries that are not on disk yet, oldest first, up to about `bytes`.
+    pub(crate) fn unwritten(&self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
+        let mut found = Vec::new();
+        for entry in self.logs[signal as usize].entries.iter().filter(|entry| entry.durable) {
+            if let Body::Memory(body) = &entry.body {
+                found.push((entry.number, entry.items, body.clone()));
+                bytes = bytes.saturating_sub(body.len());
+            }
+            if bytes == 0 {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The entry's bytes are safe on disk; those in memory are let go.
+    pub(crate) fn written(&mut self, signal: Signal, number: u64, location: Location) {
+        let log = &mut self.logs[signal as usize];
+        let index = log.entries.partition_point(|e| e.number < number);
+        if let Some(entry) = log.entries.get_mut(index).filter(|e| e.number == number) {
+            log.held -= entry.held();
+            entry.body = Body::Disk(location);
+        }
+    }
+
+    /// The spool dropped its entries up to `last` to stay within its size. Returns the items lost.
+    pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
+        let mut lost = 0;
+        let is_dropped = |e: &Entry| e.number <= last && matches!(e.body, Body::Disk(_));
+        while let Some(index) = self.logs[signal as usize].entries.iter().position(is_dropped) {
+            lost += self.discard_entry(signal, index);
+        }
+        lost
+    }
+}

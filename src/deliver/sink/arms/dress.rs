@@ -1,0 +1,272 @@
+//! Adds the attributes that ARMS reads where they are missing, on the bytes: what is not touched is
+//! copied verbatim, unknown fields too.
+//!
+//! - `host.name` on a resource, from its `k8s.node.name` or from the configuration;
+//! - `acs.cms.workspace` on a resource, for endpoints of CloudMonitor 2.0;
+//! - `sample.reason` on a span that says by `tailkeep.reason` why its trace was kept.
+
+use crate::{
+    deliver::{batch::Fields, sink::sls::encode::put_bytes},
+    trace::{Reason, Signal},
+};
+use bytes::Bytes;
+use memchr::memmem;
+
+const REASON: &str = "tailkeep.reason";
+const SAMPLE_REASON: &str = "sample.reason";
+const HOST: &str = "host.name";
+const NODE: &str = "k8s.node.name";
+const WORKSPACE: &str = "acs.cms.workspace";
+
+/// Field numbers of `opentelemetry/proto`.
+const RESOURCE_GROUPS: u32 = 1;
+const RESOURCE: u32 = 1;
+const SCOPE_GROUPS: u32 = 2;
+const SPANS: u32 = 2;
+const RESOURCE_ATTRIBUTES: u32 = 1;
+const SPAN_ATTRIBUTES: u32 = 9;
+
+/// What to add.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dress {
+    host_name: Option<String>,
+    workspace: Option<String>,
+}
+
+impl Dress {
+    pub(super) fn new(host_name: Option<String>, workspace: Option<String>) -> Dress {
+        Dress { host_name, workspace }
+    }
+
+    /// The request with what it lacked; itself if it lacks nothing or is no protobuf.
+    pub(super) fn put_on(&self, signal: Signal, body: Bytes) -> Bytes {
+        let has_reasons = signal == Signal::Traces && memmem::find(&body, REASON.as_bytes()).is_some();
+        let dressed = rewrite(&body, &mut |number, payload| match number {
+            RESOURCE_GROUPS => self.group(payload, has_reasons),
+            _ => None,
+        });
+        dressed.map_or(body, Bytes::from)
+    }
+
+    /// One ResourceSpans or ResourceMetrics; none if it stays as it is.
+    fn group(&self, group: &[u8], has_reasons: bool) -> Option<Vec<u8>> {
+        let mut missing = self.missing(group);
+        let dressed = rewrite(group, &mut |number, payload| match number {
+            RESOURCE if !missing.is_empty() => Some([payload, &std::mem::take(&mut missing)[..]].concat()),
+            SCOPE_GROUPS if has_reasons && memmem::find(payload, REASON.as_bytes()).is_some() => {
+                rewrite(payload, &mut |number, span| if number == SPANS { give_reason(span) } else { None })
+            }
+            _ => None,
+        });
+        if missing.is_empty() {
+            return dressed;
+        }
+        // There was no resource at all.
+        let mut out = Vec::with_capacity(group.len() + missing.len() + 8);
+        put_bytes(&mut out, RESOURCE, &missing);
+        out.extend_from_slice(dressed.as_deref().unwrap_or(group));
+        Some(out)
+    }
+
+    /// The attribute fields that the group's resource lacks.
+    fn missing(&self, group: &[u8]) -> Vec<u8> {
+        let resources = || Fields::new(group).flatten().filter_map(|field| field.message(RESOURCE));
+        let text = |key| resources().find_map(|resource| attribute(resource, RESOURCE_ATTRIBUTES, key));
+        let mut missing = Vec::new();
+        if text(HOST).is_none() {
+            let node = text(NODE).flatten().map(str::to_owned);
+            if let Some(host) = node.or_else(|| self.host_name.clone()) {
+                put_attribute(&mut missing, RESOURCE_ATTRIBUTES, HOST, &host);
+            }
+        }
+        if let Some(workspace) = self.workspace.as_ref().filter(|_| text(WORKSPACE).is_none()) {
+            put_attribute(&mut missing, RESOURCE_ATTRIBUTES, WORKSPACE, workspace);
+        }
+        missing
+    }
+}
+
+/// Gives another payload for a field's number and payload, or none to keep it.
+type Replace<'a> = dyn FnMut(u32, &[u8]) -> Option<Vec<u8>> + 'a;
+
+/// The message with other payloads in some of its length-delimited fields; none if all stay, or
+/// where it is no protobuf.
+fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
+    let mut out: Option<Vec<u8>> = None;
+    let mut copied = 0;
+    for field in Fields::new(message) {
+        let field = field?;
+        let replaced = field.payload.and_then(|payload| replace(field.number, payload));
+        if let Some(payload) = replaced {
+            let out = out.get_or_insert_with(|| message[..copied].to_vec());
+            put_bytes(out, field.number, &payload);
+        } else if let Some(out) = &mut out {
+            out.extend_from_slice(field.raw);
+        }
+        copied += field.raw.len();
+    }
+    out
+}
+
+/// A span with the sampling reason in ARMS's words; none if it says none or has one.
+fn give_reason(span: &[u8]) -> Option<Vec<u8>> {
+    let word = attribute(span, SPAN_ATTRIBUTES, REASON)??;
+    if attribute(span, SPAN_ATTRIBUTES, SAMPLE_REASON).is_some() {
+        return None;
+    }
+    let mut out = span.to_vec();
+    put_attribute(&mut out, SPAN_ATTRIBUTES, SAMPLE_REASON, arms_reason(word));
+    Some(out)
+}
+
+/// ARMS's codes: s9 kept for an error, s10 for slowness, s4 by a share, s3 by a rule of one's own.
+fn arms_reason(word: &str) -> &'static str {
+    let reasons = [Reason::Failed, Reason::Slow, Reason::Share, Reason::Rule];
+    match reasons.into_iter().find(|reason| reason.word() == word) {
+        Some(Reason::Failed) => "s9",
+        Some(Reason::Slow) => "s10",
+        Some(Reason::Share) => "s4",
+        Some(Reason::Rule) | None => "s3",
+    }
+}
+
+/// An attribute among the fields `number` of `message`: none if absent, its text if it is a string.
+fn attribute<'a>(message: &'a [u8], number: u32, key: &str) -> Option<Option<&'a str>> {
+    Fields::new(message).flatten().filter_map(|field| field.message(number)).find_map(|pair| {
+        let found = |number| Fields::new(pair).flatten().filter_map(|field| field.message(number)).last();
+        (found(1)? == key.as_bytes()).then(|| {
+            let value = found(2)?;
+            let text = Fields::new(value).flatten().filter_map(|field| field.message(1)).last()?;
+            std::str::from_utf8(text).ok()
+        })
+    })
+}
+
+fn put_attribute(out: &mut Vec<u8>, number: u32, key: &str, text: &str) {
+    let mut value = Vec::new();
+    put_bytes(&mut value, 1, text.as_bytes());
+    let mut pair = Vec::new();
+    put_bytes(&mut pair, 1, key.as_bytes());
+    put_bytes(&mut pair, 2, &value);
+    put_bytes(out, number, &pair);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_proto::tonic::{
+        collector::trace::v1::ExportTraceServiceRequest,
+        common::v1::{AnyValue, KeyValue, any_value::Value},
+        resource::v1::Resource,
+        trace::v1::{ResourceSpans, ScopeSpans, Span},
+    };
+    use prost::Message;
+
+    fn text(key: &str, value: &str) -> KeyValue {
+        let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
+        KeyValue { key: key.into(), value, ..Default::default() }
+    }
+
+    fn group(resource: Option<Vec<KeyValue>>, spans: Vec<Vec<KeyValue>>) -> ResourceSpans {
+        let spans = spans.into_iter().map(|attributes| Span { name: "s".into(), attributes, ..Default::default() });
+        ResourceSpans {
+            resource: resource.map(|attributes| Resource { attributes, ..Default::default() }),
+            scope_spans: vec![ScopeSpans { spans: spans.collect(), ..Default::default() }],
+            schema_url: "https://example.test/schema".into(),
+        }
+    }
+
+    /// Dresses one group and expects that the result is `want`, field by field.
+    fn check(dress: &Dress, given: ResourceSpans, want: ResourceSpans) {
+        let encode = |group| ExportTraceServiceRequest { resource_spans: vec![group] }.encode_to_vec();
+        let dressed = dress.put_on(Signal::Traces, encode(given).into());
+        let dressed = ExportTraceServiceRequest::decode(dressed).unwrap();
+        assert_eq!(dressed.resource_spans, vec![want]);
+    }
+
+    #[test]
+    fn host_name_comes_from_the_node_or_the_configuration_and_is_never_replaced() {
+        let dress = Dress::new(Some("configured".into()), None);
+        let node = text(NODE, "node-7");
+        let own = text(HOST, "own");
+        check(
+            &dress,
+            group(Some(vec![node.clone()]), vec![vec![]]),
+            group(Some(vec![node.clone(), text(HOST, "node-7")]), vec![vec![]]),
+        );
+        check(&dress, group(Some(vec![]), vec![]), group(Some(vec![text(HOST, "configured")]), vec![]));
+        check(&dress, group(None, vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
+        let both = group(Some(vec![own, node]), vec![vec![]]);
+        check(&dress, both.clone(), both);
+        let nothing = group(None, vec![vec![]]);
+        check(&Dress::default(), nothing.clone(), nothing);
+    }
+
+    #[test]
+    fn a_workspace_is_added_once() {
+        let dress = Dress::new(None, Some("prod".into()));
+        let dressed = group(Some(vec![text(WORKSPACE, "prod")]), vec![]);
+        check(&dress, group(None, vec![]), dressed.clone());
+        check(&dress, dressed.clone(), dressed);
+        let other = group(Some(vec![text(WORKSPACE, "theirs")]), vec![]);
+        check(&dress, other.clone(), other);
+    }
+
+    #[test]
+    fn the_reason_is_told_in_the_words_of_arms_on_its_span_alone() {
+        for (word, code) in [("failed", "s9"), ("slow", "s10"), ("share", "s4"), ("rule", "s3"), ("new", "s3")] {
+            let marked = vec![text(REASON, word), text("x", "y")];
+            let given = group(Some(vec![]), vec![vec![text("a", "b")], marked.clone(), vec![]]);
+            let want = [marked, vec![text(SAMPLE_REASON, code)]].concat();
+            check(&Dress::default(), given, group(Some(vec![]), vec![vec![text("a", "b")], want, vec![]]));
+        }
+        let has_one = group(None, vec![vec![text(SAMPLE_REASON, "s1"), text(REASON, "slow")]]);
+        check(&Dress::default(), has_one.clone(), has_one);
+        let as_text_only = group(None, vec![vec![text("note", REASON)]]);
+        check(&Dress::default(), as_text_only.clone(), as_text_only);
+    }
+
+    #[test]
+    fn untouched_bytes_are_the_same_memory_and_unknown_fields_survive() {
+        let body = Bytes::from(ExportTraceServiceRequest { resource_spans: vec![group(None, vec![])] }.encode_to_vec());
+        let same = Dress::default().put_on(Signal::Traces, body.clone());
+        assert_eq!(same.as_ptr(), body.as_ptr());
+
+        let dress = Dress::new(Some("h".into()), None);
+        let broken = Bytes::from_static(b"\x0a\xff");
+        assert_eq!(dress.put_on(Signal::Traces, broken.clone()), broken);
+
+        // Field 15 of the group, after and before the resource.
+        let mut inner = Vec::new();
+        put_bytes(&mut inner, 15, b"new");
+        put_bytes(&mut inner, 1, b"");
+        put_bytes(&mut inner, 15, b"newer");
+        let mut outer = Vec::new();
+        put_bytes(&mut outer, 1, &inner);
+        let dressed = dress.put_on(Signal::Traces, outer.into());
+        assert!(memmem::find(&dressed, b"newer").is_some());
+        let mut want = Vec::new();
+        put_bytes(&mut want, 15, b"new");
+        let mut resource = Vec::new();
+        put_attribute(&mut resource, 1, HOST, "h");
+        put_bytes(&mut want, 1, &resource);
+        put_bytes(&mut want, 15, b"newer");
+        assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload.unwrap(), want);
+    }
+
+    #[test]
+    fn a_request_that_ends_early_never_panics_and_valid_ones_stay_valid() {
+        let dress = Dress::new(Some("h".into()), Some("w".into()));
+        let full = group(Some(vec![text(NODE, "n")]), vec![vec![text(REASON, "slow")]]);
+        let body = ExportTraceServiceRequest { resource_spans: vec![full.clone(), full] }.encode_to_vec();
+        for end in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..end]);
+            let is_valid = ExportTraceServiceRequest::decode(cut.clone()).is_ok();
+            let dressed = dress.put_on(Signal::Traces, cut.clone());
+            assert!(
+                if is_valid { ExportTraceServiceRequest::decode(dressed).is_ok() } else { dressed == cut },
+                "{end}"
+            );
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use super::*;
+
+fn urls(settings: &Settings) -> Result<[String; 2], String> {
+    let [traces, metrics, logs] = settings.urls(settings.protocol())?;
+    assert!(logs.is_none());
+    Ok([traces, metrics].map(|url| url.map_or(String::new(), |url| url.to_string())))
+}
+
+fn settings(endpoint: &str, access: Access) -> Settings {
+    Settings { endpoint: Some(Secret::new(endpoint)), access, ..Default::default() }
+}
+
+fn token() -> Access {
+    Access::Token(Secret::new("abc@def_abc@ghi"))
+}
+
+fn licence() -> Access {
+    Access::Licence { key: Secret::new("key"), project: "proj-xtrace-1".into(), workspace: "w".into() }
+}
+
+#[test]
+fn both_generations_over_both_protocols() {
+    for (endpoint, access, want) in [
+        ("http://dc-hz.test", token(), "http://dc-hz.test/adapt_abc@def_abc@ghi/api/otlp/traces"),
+        (
+            "http://dc-hz.test:8090",
+            token(),
+            "http://dc-hz.test:8090/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        ),
+        ("https://p.log.test", licence(), "https://p.log.test/opentelemetry/v1/traces"),
+        (
+            "https://p.log.test/apm/trace/opentelemetry/",
+            licence(),
+            "https://p.log.test/apm/trace/opentelemetry/v1/traces",
+        ),
+        (
+            "https://p.log.test:10010",
+            licence(),
+            "https://p.log.test:10010/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        ),
+        ("http://own.test:4318", Access::Free, "http://own.test:4318/v1/traces"),
+    ] {
+        assert_eq!(urls(&settings(endpoint, access)).unwrap()[0], want);
+    }
+    let forced = Settings { protocol: Some(Protocol::Http), ..settings("http://dc-hz.test:8090", token()) };
+    assert!(urls(&forced).unwrap()[1].ends_with(":8090/adapt_abc@def_abc@ghi/api/otlp/metrics"));
+}
+
+#[test]
+fn given_urls_are_taken_verbatim() {
+    let given = Settings {
+        traces_url: Some(Secret::new("http://a.test/adapt_x@y/api/otlp/traces")),
+        metrics_url: Some(Secret::new("https://b.test/metrics?key=1")),
+        ..Default::default()
+    };
+    assert_eq!(urls(&given).unwrap(), ["http://a.test/adapt_x@y/api/otlp/traces", "https://b.test/metrics?key=1"]);
+    let traces_only = Settings { metrics_url: None, signals: [true, false, false], ..given };
+    assert_eq!(urls(&traces_only).unwrap()[1], "");
+}
+
+#[test]
+fn headers_of_each_access() {
+    let names = |access, protocol| {
+        let headers = settings("http://h.test", access).all_headers(protocol).unwrap();
+        let mut names: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(token(), Protocol::Grpc), ["authentication"]);
+    assert_eq!(names(licence(), Protocol::Http), ["x-arms-license-key", "x-arms-project", "x-cms-workspace"]);
+    assert!(names(token(), Protocol::Http).is_empty(), "there the token is in the path");
+    assert!(names(Access::Free, Protocol::Grpc).is_empty());
+    let empty = Access::Licence { key: Secret::new("k"), project: String::new(), workspace: "w".into() };
+    assert_eq!(settings("http://h.test", empty).all_headers(Protocol::Http).unwrap_err(), "project is empty");
+}
+
+#[test]
+fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
+    let secret = "http://h.test/adapt_swordfish@x/ \u{fc}";
+    let with_url = Settings { traces_url: Some(Secret::new(secret)), ..settings("http://h.test", Access::Free) };
+    let with_token = settings("http://h.test", Access::Token(Secret::new("sword\nfish")));
+    let as_endpoint = settings(secret, token());
+    let mut with_header = settings("not a url", Access::Free);
+    with_header.headers.insert("x-key", HeaderValue::from_static("swordfish"));
+    for settings in [with_url, with_token, as_endpoint, with_header] {
+        let shown = format!("{settings:?}");
+        let error = Arms::new(settings).err().expect("it is wrong");
+        assert!(!error.contains("sword"), "{error}");
+        assert!(!shown.contains("swordfish"), "{shown}");
+    }
+    assert!(Arms::new(Settings::default()).err().unwrap().contains("write endpoint or traces_url"));
+    let none = Settings { signals: [false; 3], ..settings("http://h.test", token()) };
+    assert!(Arms::new(none).err().unwrap().contains("allow traces or metrics"));
+    let mixed =
+        Settings { traces_url: Some(Secret::new("http://h.test/x")), ..settings("http://h.test:8090", token()) };
+    assert!(Arms::new(mixed).err().unwrap().contains("protocol: http"));
+}

@@ -1,0 +1,243 @@
+//! The LogGroup protobuf of PutLogs, written by hand: everything in it is text.
+//!
+//! Source: `log.proto` of aliyun-log-go-sdk (proto2):
+//! `LogGroup { Logs=1, Topic=3, Source=4, LogTags=6 }`, `Log { Time=1, Contents=2, Time_ns=4 (fixed32) }`,
+//! `Content { Key=1, Value=2 }`, `LogTag { Key=1, Value=2 }`.
+
+/// When a pack is full. Log Service takes 10 MB of LogGroup at most; official producers seal at 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes at which a pack is sealed.
+    pub(super) bytes: usize,
+    /// Bytes that a single item may have; above it the item is refused.
+    pub(super) bytes_max: usize,
+    pub(super) logs: usize,
+    /// Items; halved when Log Service finds a pack too large.
+    pub(super) items: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { bytes: 1 << 20, bytes_max: 8 << 20, logs: 4096, items: usize::MAX }
+    }
+}
+
+/// A time as a log carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogTime {
+    pub(super) seconds: u32,
+    pub(super) nanos: u32,
+}
+
+/// The logs of one PutLogs request. An item is a span, a log record or a data point; a data point can
+/// be several logs, and one item's logs never part.
+#[derive(Debug, Default)]
+pub(super) struct Pack {
+    logs: Vec<u8>,
+    log_count: usize,
+    items: usize,
+    /// Items that are not in it and never will be: too large, or without a form in Log Service.
+    refused: usize,
+}
+
+/// Whether a pack takes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Left,
+    Full,
+}
+
+impl Pack {
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
+
+    pub(super) fn has_logs(&self) -> bool {
+        self.log_count > 0
+    }
+
+    pub(super) fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Gives up on the item that is being written; what was written of it must be nothing.
+    pub(super) fn refuse(&mut self) {
+        self.refused += 1;
+    }
+
+    /// Appends the logs that `write` gives, unless they belong in the next pack: then the pack is as
+    /// before and full.
+    pub(super) fn item(&mut self, limits: &Limits, write: impl FnOnce(&mut Pack)) -> Room {
+        let (bytes, count, refused) = (self.logs.len(), self.log_count, self.refused);
+        write(self);
+        let grown = self.logs.len() - bytes;
+        let exceeds = self.logs.len() > limits.bytes || self.log_count > limits.logs;
+        if self.items > 0 && exceeds {
+            self.logs.truncate(bytes);
+            (self.log_count, self.refused) = (count, refused);
+            return Room::Full;
+        }
+        self.items += 1;
+        if grown > limits.bytes_max {
+            self.logs.truncate(bytes);
+            (self.log_count, self.refused) = (count, refused + 1);
+            return Room::Full;
+        }
+        if exceeds || self.items >= limits.items { Room::Full } else { Room::Left }
+    }
+
+    /// Appends one log with `contents` in their order.
+    pub(super) fn log<'a>(&mut self, time: LogTime, contents: impl Iterator<Item = (&'a str, &'a str)> + Clone) {
+        let of_contents: usize = contents.clone().map(|(key, value)| field_len(pair_len(key, value))).sum();
+        // Time, then the fixed32 with its tag.
+        let len = 1 + varint_len(time.seconds.into()) + of_contents + 5;
+        put_varint(&mut self.logs, 1 << 3 | 2);
+        put_varint(&mut self.logs, len as u64);
+        put_varint(&mut self.logs, 1 << 3);
+        put_varint(&mut self.logs, time.seconds.into());
+        for (key, value) in contents {
+            put_pair(&mut self.logs, 2, key, value);
+        }
+        put_varint(&mut self.logs, 4 << 3 | 5);
+        self.logs.extend_from_slice(&time.nanos.to_le_bytes());
+        self.log_count += 1;
+    }
+
+    /// The whole LogGroup.
+    pub(super) fn finish(mut self, topic: &str, source: &str, pack_id: &str) -> Vec<u8> {
+        put_bytes(&mut self.logs, 3, topic.as_bytes());
+        put_bytes(&mut self.logs, 4, source.as_bytes());
+        put_pair(&mut self.logs, 6, "__pack_id__", pack_id);
+        self.logs
+    }
+}
+
+fn pair_len(key: &str, value: &str) -> usize {
+    field_len(key.len()) + field_len(value.len())
+}
+
+/// Length of a length-delimited field with a one-byte tag.
+fn field_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+fn put_pair(out: &mut Vec<u8>, number: u32, key: &str, value: &str) {
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, pair_len(key, value) as u64);
+    put_bytes(out, 1, key.as_bytes());
+    put_bytes(out, 2, value.as_bytes());
+}
+
+/// Appends a length-delimited field.
+pub(in crate::deliver::sink) fn put_bytes(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+pub(in crate::deliver::sink) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::deliver::sink::sls::sign::{hex, tests::RAW};
+    use prost::Message;
+
+    /// The same messages by prost, to read what was written.
+    #[derive(Clone, PartialEq, Message)]
+    pub(crate) struct LogGroup {
+        #[prost(message, repeated, tag = "1")]
+        pub(crate) logs: Vec<Log>,
+        #[prost(string, optional, tag = "3")]
+        pub(crate) topic: Option<String>,
+        #[prost(string, optional, tag = "4")]
+        pub(crate) source: Option<String>,
+        #[prost(message, repeated, tag = "6")]
+        pub(crate) tags: Vec<Pair>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(crate) struct Log {
+        #[prost(uint32, required, tag = "1")]
+        pub(crate) time: u32,
+        #[prost(message, repeated, tag = "2")]
+        pub(crate) contents: Vec<Pair>,
+        #[prost(fixed32, optional, tag = "4")]
+        pub(crate) time_ns: Option<u32>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub(crate) struct Pair {
+        #[prost(string, required, tag = "1")]
+        pub(crate) key: String,
+        #[prost(string, required, tag = "2")]
+        pub(crate) value: String,
+    }
+
+    pub(crate) fn read(pack: Pack) -> LogGroup {
+        LogGroup::decode(&pack.finish("topic", "source", "id")[..]).unwrap()
+    }
+
+    const TIME: LogTime = LogTime { seconds: 1_795_428_000, nanos: 123_456_789 };
+
+    /// The LogGroup of the signature vectors, as the official Python SDK serialised it.
+    #[test]
+    fn bytes_of_the_official_sdk() {
+        let mut pack = Pack::default();
+        let contents = [("service", "checkout"), ("traceID", "0af7651916cd43dd8448eb211c80319c"), ("duration", "1020")];
+        pack.log(LogTime { seconds: 1_763_892_000, nanos: 123_456_789 }, contents.into_iter());
+        assert_eq!(hex(&pack.finish("tail", "10.0.0.7", "0123456789ABCDEF-0")), RAW);
+    }
+
+    #[test]
+    fn lengths_are_right_for_every_size_of_text() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_152] {
+            let text = "x".repeat(len);
+            let mut pack = Pack::default();
+            pack.log(TIME, [("k", text.as_str()), (text.as_str(), "v")].into_iter());
+            pack.log(LogTime { seconds: 0, nanos: 0 }, std::iter::empty());
+            let group = read(pack);
+            assert_eq!(group.logs.len(), 2);
+            assert_eq!(group.logs[0].contents[0].value, text);
+            assert_eq!((group.logs[0].time, group.logs[0].time_ns), (TIME.seconds, Some(TIME.nanos)));
+        }
+    }
+
+    #[test]
+    fn a_pack_is_sealed_between_items() {
+        let limits = Limits { bytes: 100, bytes_max: 200, logs: 3, items: usize::MAX };
+        let write = |pack: &mut Pack, logs: usize, len: usize| {
+            let text = "x".repeat(len);
+            pack.item(&limits, |pack| (0..logs).for_each(|_| pack.log(TIME, [("k", text.as_str())].into_iter())))
+        };
+        let mut pack = Pack::default();
+        assert_eq!(write(&mut pack, 2, 1), Room::Left);
+        assert_eq!(write(&mut pack, 2, 1), Room::Full, "a fourth log");
+        assert_eq!((pack.items(), pack.log_count), (1, 2));
+        assert_eq!(write(&mut pack, 1, 80), Room::Full, "too many bytes");
+        assert_eq!(read(pack).logs.len(), 2);
+
+        let mut pack = Pack::default();
+        assert_eq!(write(&mut pack, 1, 150), Room::Full, "alone it may be larger");
+        assert!(pack.has_logs() && pack.refused() == 0);
+
+        let mut pack = Pack::default();
+        assert_eq!(write(&mut pack, 1, 250), Room::Full);
+        assert!(pack.refused() == 1 && !pack.has_logs() && pack.items() == 1);
+
+        let mut pack = Pack::default();
+        let limits = Limits { items: 1, ..limits };
+        assert_eq!(pack.item(&limits, |_| ()), Room::Full);
+        assert!(!pack.has_logs());
+    }
+}

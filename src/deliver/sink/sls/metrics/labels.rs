@@ -1,0 +1,83 @@
+//! Names and labels in the alphabet of Prometheus.
+
+use crate::deliver::sink::sls::json;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use std::collections::BTreeMap;
+
+/// Labels by their Prometheus name, sorted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// Attributes whose names become the same are joined by `;`, as OpenTelemetry's mapping to
+    /// Prometheus says; of equal names the last counts.
+    pub(super) fn new(attributes: &[KeyValue]) -> Labels {
+        let by_name: BTreeMap<&str, &KeyValue> =
+            attributes.iter().map(|attribute| (attribute.key.as_str(), attribute)).collect();
+        let mut labels = BTreeMap::<String, String>::new();
+        for (name, attribute) in by_name {
+            let value = label_value(json::as_text(json::value_of(attribute)));
+            labels.entry(label_name(name)).and_modify(|joined| *joined = format!("{joined};{value}")).or_insert(value);
+        }
+        Labels(labels)
+    }
+
+    /// These and `attributes`, which win over them.
+    pub(super) fn with(&self, attributes: &[KeyValue]) -> Labels {
+        let mut all = self.clone();
+        all.0.extend(Labels::new(attributes).0);
+        all
+    }
+
+    /// `__labels__`, with `le` or `quantile` in its place.
+    pub(super) fn text(&self, extra: Option<(&str, &str)>) -> String {
+        let mut text = String::new();
+        let mut put = |name: &str, value: &str| {
+            if !text.is_empty() {
+                text.push('|');
+            }
+            text.extend([name, "#$#", value]);
+        };
+        let mut extra = extra;
+        for (name, value) in &self.0 {
+            if let Some((first, bound)) = extra.filter(|(extra, _)| *extra <= name.as_str()) {
+                put(first, bound);
+                extra = None;
+                if first == name {
+                    continue;
+                }
+            }
+            put(name, value);
+        }
+        if let Some((last, bound)) = extra {
+            put(last, bound);
+        }
+        text
+    }
+}
+
+/// `[a-zA-Z_:][a-zA-Z0-9_:]*`: each other byte becomes `_`.
+pub(super) fn metric_name(name: &str) -> String {
+    let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+    let mut kept: String = name.bytes().map(|byte| if is_kept(byte) { char::from(byte) } else { '_' }).collect();
+    if kept.starts_with(|first: char| first.is_ascii_digit()) {
+        kept.insert(0, '_');
+    }
+    kept
+}
+
+/// `[a-zA-Z_][a-zA-Z0-9_]*`, by the exporter's rules: others become `_`, a digit in front gets `key_`,
+/// an underscore in front `key`.
+fn label_name(name: &str) -> String {
+    let kept: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    match kept.chars().next() {
+        Some(first) if first.is_ascii_digit() => format!("key_{kept}"),
+        Some('_') => format!("key{kept}"),
+        _ => kept,
+    }
+}
+
+/// The separators of `__labels__` cannot be escaped; they are replaced.
+fn label_value(value: String) -> String {
+    if value.contains(['|', '#']) { value.replace('|', "_").replace("#$#", "_") } else { value }
+}

@@ -1,0 +1,206 @@
+use super::*;
+use crate::deliver::sink::sls::encode::tests::read;
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue, any_value},
+    metrics::v1::{
+        ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, HistogramDataPoint, ResourceMetrics, ScopeMetrics,
+        Sum, Summary, exponential_histogram_data_point::Buckets, summary_data_point::ValueAtQuantile,
+    },
+};
+
+const NOW: Now = Now(1_795_428_000_123_456_789);
+const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+const DELTA: i32 = AggregationTemporality::Delta as i32;
+
+fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.into())) });
+    KeyValue { key: key.into(), value, ..Default::default() }
+}
+
+fn request(data: Vec<Data>) -> ExportMetricsServiceRequest {
+    let metrics =
+        data.into_iter().map(|data| Metric { name: "shop.cart".into(), data: Some(data), ..Default::default() });
+    let resource = Some(Resource { attributes: vec![text("service.name", "shop")], ..Default::default() });
+    let scope_metrics = vec![ScopeMetrics { metrics: metrics.collect(), ..Default::default() }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { resource, scope_metrics, ..Default::default() }],
+    }
+}
+
+/// (name and suffix, labels, value) of every sample, and the refused points.
+fn samples(data: Vec<Data>) -> (Vec<(String, String, String)>, usize) {
+    let pack = pack(&request(data), 0, &Limits::default(), NOW);
+    let refused = pack.refused();
+    let samples = read(pack).logs.into_iter().map(|log| {
+        let keys: Vec<_> = log.contents.iter().map(|pair| pair.key.as_str()).collect();
+        assert_eq!(keys, ["__name__", "__labels__", "__time_nano__", "__value__"]);
+        assert_eq!(log.contents[2].value, format!("{}{:09}", log.time, log.time_ns.unwrap()));
+        let value = |index: usize| log.contents[index].value.clone();
+        (value(0), value(1), value(3))
+    });
+    (samples.collect(), refused)
+}
+
+fn number(value: Value, attributes: Vec<KeyValue>) -> NumberDataPoint {
+    NumberDataPoint { attributes, time_unix_nano: NOW.0, value: Some(value), ..Default::default() }
+}
+
+fn histogram(temporality: i32) -> Data {
+    let point = HistogramDataPoint {
+        time_unix_nano: NOW.0,
+        count: 6,
+        sum: Some(3.5),
+        explicit_bounds: vec![0.25, 1e6],
+        bucket_counts: vec![3, 2, 1],
+        attributes: vec![text("zone", "a")],
+        ..Default::default()
+    };
+    Data::Histogram(opentelemetry_proto::tonic::metrics::v1::Histogram {
+        data_points: vec![point],
+        aggregation_temporality: temporality,
+    })
+}
+
+fn row(name: &str, labels: &str, value: &str) -> (String, String, String) {
+    (format!("shop_cart{name}"), labels.into(), value.into())
+}
+
+#[test]
+fn gauges_and_sums_are_one_sample_a_point() {
+    let gauge = Gauge { data_points: vec![number(Value::AsInt(-3), vec![]), number(Value::AsDouble(0.5), vec![])] };
+    let sum = Sum {
+        data_points: vec![number(Value::AsDouble(1_234_567.0), vec![])],
+        aggregation_temporality: CUMULATIVE,
+        is_monotonic: true,
+    };
+    let (rows, refused) = samples(vec![Data::Gauge(gauge), Data::Sum(sum)]);
+    let labels = "service_name#$#shop";
+    assert_eq!(rows, [row("", labels, "-3"), row("", labels, "0.5"), row("", labels, "1.234567e+06")]);
+    assert_eq!(refused, 0);
+}
+
+#[test]
+fn buckets_are_cumulative_and_end_with_inf() {
+    let (rows, _) = samples(vec![histogram(CUMULATIVE)]);
+    let bucket = |le: &str, value| row("_bucket", &format!("le#$#{le}|service_name#$#shop|zone#$#a"), value);
+    let plain = "service_name#$#shop|zone#$#a";
+    let want = [
+        row("_sum", plain, "3.5"),
+        row("_count", plain, "6"),
+        bucket("0.25", "3"),
+        bucket("1e+06", "5"),
+        bucket("+Inf", "6"),
+    ];
+    assert_eq!(rows, want);
+}
+
+#[test]
+fn exponential_histograms_become_explicit_ones() {
+    let point = ExponentialHistogramDataPoint {
+        time_unix_nano: NOW.0,
+        count: 6,
+        zero_count: 1,
+        positive: Some(Buckets { offset: 0, bucket_counts: vec![2, 3] }),
+        ..Default::default()
+    };
+    let of = |temporality| {
+        Data::ExponentialHistogram(ExponentialHistogram {
+            data_points: vec![point.clone()],
+            aggregation_temporality: temporality,
+        })
+    };
+    let (rows, refused) = samples(vec![of(CUMULATIVE), of(DELTA)]);
+    let bucket = |le: &str, value| row("_bucket", &format!("le#$#{le}|service_name#$#shop"), value);
+    let want = [
+        row("_count", "service_name#$#shop", "6"),
+        bucket("1", "1"),
+        bucket("2", "3"),
+        bucket("4", "6"),
+        bucket("+Inf", "6"),
+    ];
+    assert_eq!((&rows[..], refused), (&want[..], 1));
+}
+
+#[test]
+fn summaries_have_quantiles() {
+    let point = SummaryDataPoint {
+        count: 2,
+        sum: 7.0,
+        quantile_values: vec![ValueAtQuantile { quantile: 0.99, value: 4.0 }],
+        ..Default::default()
+    };
+    let (rows, _) = samples(vec![Data::Summary(Summary { data_points: vec![point] })]);
+    let plain = "service_name#$#shop";
+    assert_eq!(
+        rows,
+        [row("_sum", plain, "7"), row("_count", plain, "2"), row("", "quantile#$#0.99|service_name#$#shop", "4")]
+    );
+}
+
+#[test]
+fn what_cannot_be_said_is_refused_and_counted_and_gaps_are_neither() {
+    let mut stale = number(Value::AsInt(1), vec![]);
+    stale.flags = 1;
+    let nothing = NumberDataPoint::default();
+    let (rows, refused) = samples(vec![histogram(DELTA), Data::Gauge(Gauge { data_points: vec![stale, nothing] })]);
+    assert_eq!((rows.len(), refused), (0, 1));
+
+    let mut wide = histogram(CUMULATIVE);
+    if let Data::Histogram(histogram) = &mut wide {
+        histogram.data_points[0].explicit_bounds = (0..2000).map(f64::from).collect();
+    }
+    assert_eq!(samples(vec![wide]), (vec![], 1));
+}
+
+#[test]
+fn labels_keep_the_alphabet_and_the_order() {
+    let attributes = vec![
+        text("b.c", "2"),
+        text("b_c", "1"),
+        text("a|b", "x|y#$#z"),
+        text("1st", "d"),
+        text("_u", "u"),
+        text("service.name", "point"),
+        text("Ünï", "é"),
+    ];
+    let (rows, _) = samples(vec![Data::Gauge(Gauge { data_points: vec![number(Value::AsInt(1), attributes)] })]);
+    let want = "a_b#$#x_y_z|b_c#$#2;1|key_1st#$#d|key_n_#$#é|key_u#$#u|service_name#$#point";
+    assert_eq!(rows[0].1, want);
+}
+
+#[test]
+fn an_attribute_named_as_the_bound_gives_way_to_it() {
+    let labels = Labels::new(&[text("le", "mine"), text("zone", "a")]);
+    assert_eq!(labels.text(Some(("le", "5"))), "le#$#5|zone#$#a");
+    assert_eq!(Labels::default().text(Some(("le", "5"))), "le#$#5");
+}
+
+#[test]
+fn floats_as_go_writes_them() {
+    for (value, text) in [
+        (0.0, "0"),
+        (100_000.0, "100000"),
+        (1e6, "1e+06"),
+        (1_234_567.0, "1.234567e+06"),
+        (1e21, "1e+21"),
+        (0.0001, "0.0001"),
+        (0.00001, "1e-05"),
+        (2.5e-7, "2.5e-07"),
+        (-15.5, "-15.5"),
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "+Inf"),
+        (f64::NEG_INFINITY, "-Inf"),
+    ] {
+        assert_eq!(go_float(value), text);
+    }
+}
+
+#[test]
+fn a_points_samples_stay_in_one_request() {
+    let request = request(vec![histogram(CUMULATIVE), histogram(CUMULATIVE)]);
+    let limits = Limits { logs: 7, ..Default::default() };
+    let first = pack(&request, 0, &limits, NOW);
+    let second = pack(&request, 1, &limits, NOW);
+    assert_eq!((first.items(), second.items()), (1, 1));
+    assert_eq!((read(first).logs.len(), read(second).logs.len()), (5, 5));
+}

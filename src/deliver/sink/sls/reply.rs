@@ -1,0 +1,189 @@
+//! What Log Service's refusals mean.
+//!
+//! Source: help page "Error codes" and what the official clients do with them. The body is
+//! `{"errorCode":…,"errorMessage":…}`; anything else, such as a proxy's page, counts by its status.
+
+use http::HeaderMap;
+use serde::Deserialize;
+use std::{fmt, time::Duration};
+
+/// Longest part of a message that is kept.
+const MESSAGE_MAX: usize = 300;
+
+/// What to do about a refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    /// Trouble on their side or on the way.
+    Retry,
+    /// A quota is used up; the delay doubles with every further refusal.
+    SlowDown {
+        first: Duration,
+    },
+    /// The keys are unknown, expired or lack a permission: take new ones at once, then retry slowly.
+    RenewKeys,
+    /// A wrong secret, or a fault of ours: a few more tries, then drop.
+    CheckSignature,
+    /// The clock is off: take theirs and try again at once.
+    SetClock,
+    /// Project or store is missing: somebody has to create it.
+    WaitForStore,
+    Split,
+    Drop,
+}
+
+/// A reply that is not a success.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Refusal {
+    pub(super) action: Action,
+    status: u16,
+    code: String,
+    message: String,
+    /// The service's own name of this request, for a support ticket.
+    pub(super) request_id: String,
+    /// Its `Date`.
+    pub(super) date: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    error_code: String,
+    #[serde(default)]
+    error_message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body: Option<Body> = serde_json::from_slice(body).ok();
+        let code = body.as_ref().map_or("", |body| body.error_code.as_str());
+        let message = body.as_ref().map_or("", |body| body.error_message.as_str());
+        Refusal {
+            action: action(status, code),
+            status,
+            code: code.chars().take(MESSAGE_MAX).collect(),
+            message: message.chars().take(MESSAGE_MAX).collect(),
+            request_id: header("x-log-requestid").unwrap_or_else(|| "none".to_owned()),
+            date: header("date"),
+        }
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = if self.code.is_empty() { "without an error code" } else { &self.code };
+        write!(f, "log service answered {} {code}", self.status)?;
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        write!(f, " (request id {})", self.request_id)
+    }
+}
+
+fn action(status: u16, code: &str) -> Action {
+    const SECOND: Duration = Duration::from_secs(1);
+    match code {
+        "WriteQuotaExceed" | "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND },
+        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND },
+        "InternalServerError" | "ServerBusy" | "RequestTimeout" => Action::Retry,
+        "SignatureNotMatch" => Action::CheckSignature,
+        "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => Action::RenewKeys,
+        "RequestTimeTooSkewed" | "RequestTimeExpired" => Action::SetClock,
+        "ProjectNotExist" | "ProjectNotExists" | "LogStoreNotExist" => Action::WaitForStore,
+        "PostBodyTooLarge" => Action::Split,
+        _ => action_by_status(status),
+    }
+}
+
+/// For codes that are unknown or absent.
+fn action_by_status(status: u16) -> Action {
+    match status {
+        401 => Action::RenewKeys,
+        404 => Action::WaitForStore,
+        413 => Action::Split,
+        400 | 405 | 406 | 411 | 414 | 415 | 422 | 431 => Action::Drop,
+        // 403 without a known code is a policy or a proxy: data must not be lost while somebody looks.
+        403 => Action::SlowDown { first: Duration::from_secs(30) },
+        429 => Action::SlowDown { first: Duration::from_secs(1) },
+        _ => Action::Retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str) -> Action {
+        let body = format!(r#"{{"errorCode":"{code}","errorMessage":"why"}}"#);
+        Refusal::new(status, &HeaderMap::new(), body.as_bytes()).action
+    }
+
+    #[test]
+    fn every_row_of_the_error_table() {
+        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds) };
+        for (status, code, action) in [
+            (403, "WriteQuotaExceed", slow(1)),
+            (403, "ShardWriteQuotaExceed", slow(1)),
+            (403, "ExceedQuota", slow(30)),
+            (403, "ProjectQuotaExceed", slow(30)),
+            (500, "InternalServerError", Action::Retry),
+            (503, "ServerBusy", Action::Retry),
+            (400, "RequestTimeout", Action::Retry),
+            (401, "Unauthorized", Action::RenewKeys),
+            (401, "InvalidAccessKeyId", Action::RenewKeys),
+            (401, "SecurityToken.Expired", Action::RenewKeys),
+            (401, "SecurityTokenExpired", Action::RenewKeys),
+            (401, "SignatureNotMatch", Action::CheckSignature),
+            (400, "RequestTimeTooSkewed", Action::SetClock),
+            (400, "RequestTimeExpired", Action::SetClock),
+            (404, "ProjectNotExist", Action::WaitForStore),
+            (404, "ProjectNotExists", Action::WaitForStore),
+            (404, "LogStoreNotExist", Action::WaitForStore),
+            (400, "PostBodyTooLarge", Action::Split),
+            (400, "PostBodyInvalid", Action::Drop),
+            (400, "InvalidTimestamp", Action::Drop),
+            (400, "InvalidEncoding", Action::Drop),
+            (400, "InvalidKey", Action::Drop),
+            (400, "PostBodyUncompressError", Action::Drop),
+            (400, "ParameterInvalid", Action::Drop),
+            (400, "InvalidCompressType", Action::Drop),
+            (400, "MissingBodyRawSize", Action::Drop),
+            (400, "InvalidBodyRawSize", Action::Drop),
+            (415, "InvalidContentType", Action::Drop),
+            (411, "MissingContentLength", Action::Drop),
+            (401, "SomethingNew", Action::RenewKeys),
+            (418, "SomethingNew", Action::Retry),
+        ] {
+            assert_eq!(answer(status, code), action, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_counts_by_its_status() {
+        let truncated = br#"{"errorCode":"PostBodyTooLa"#;
+        for body in [&b"<html>502 Bad Gateway</html>"[..], b"", truncated, b"[]"] {
+            let answer = |status| Refusal::new(status, &HeaderMap::new(), body).action;
+            for status in [500, 502, 503, 504] {
+                assert_eq!(answer(status), Action::Retry);
+            }
+            assert_eq!(answer(400), Action::Drop);
+            assert_eq!(answer(413), Action::Split);
+            assert_eq!(answer(404), Action::WaitForStore);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_its_request() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-log-requestid", "5F2A".parse().unwrap());
+        let body = br#"{"errorCode":"LogStoreNotExist","errorMessage":"logstore otel does not exist"}"#;
+        let text = Refusal::new(404, &headers, body).to_string();
+        assert_eq!(text, "log service answered 404 LogStoreNotExist: logstore otel does not exist (request id 5F2A)");
+        let text = Refusal::new(502, &HeaderMap::new(), b"<html>").to_string();
+        assert_eq!(text, "log service answered 502 without an error code (request id none)");
+    }
+}

@@ -1,0 +1,385 @@
+use super::*;
+use proptest::prelude::*;
+use std::{collections::BTreeMap, sync::Mutex};
+
+/// A folder in memory whose machine can lose power. A file's bytes are safe up to the last sync, its
+/// name since the last sync of the folder; what comes after may be there, in part, or as garbage.
+#[derive(Default)]
+struct Simulated(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    /// Every change of `names` since the last sync of the folder, after the names of that moment.
+    safe_names: BTreeMap<String, usize>,
+    changes: Vec<BTreeMap<String, usize>>,
+    /// Bytes that may still be written.
+    room: Option<usize>,
+    read_only: bool,
+    /// Syncs and repairs fail, while appends reach the cache: a disk that is going.
+    no_sync: bool,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    bytes: Vec<u8>,
+    safe: usize,
+}
+
+impl State {
+    fn inode(&mut self, name: &str) -> io::Result<&mut Inode> {
+        let at = *self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(&mut self.inodes[at])
+    }
+
+    fn changed(&mut self) {
+        self.changes.push(self.names.clone());
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    fn check_sync(&self) -> io::Result<()> {
+        if self.no_sync { Err(io::Error::other("input/output error")) } else { self.check() }
+    }
+}
+
+impl Simulated {
+    /// `random` decides what of the unsafe is left: a prefix of the folder's changes, and of each file.
+    fn crash(&self, mut random: u64) {
+        let mut state = self.0.lock().unwrap();
+        let mut below = |limit: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % (limit + 1)
+        };
+        let kept = below(state.changes.len());
+        state.names = if kept == 0 { state.safe_names.clone() } else { state.changes[kept - 1].clone() };
+        state.safe_names = state.names.clone();
+        state.changes.clear();
+        for inode in &mut state.inodes {
+            let kept = inode.safe + below(inode.bytes.len() - inode.safe);
+            inode.bytes.truncate(kept);
+            // Blocks that never reached the disk read as zeros.
+            let torn = inode.safe + below(kept - inode.safe);
+            inode.bytes[torn..].fill(0);
+            inode.safe = kept;
+        }
+    }
+
+    fn set_room(&self, room: Option<usize>) {
+        self.0.lock().unwrap().room = room;
+    }
+}
+
+impl Files for Simulated {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.0.lock().unwrap().names.keys().cloned().collect())
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().inode(name)?.bytes.len() as u64)
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut state = self.0.lock().unwrap();
+        let bytes = &state.inode(name)?.bytes;
+        bytes.get(offset as usize..offset as usize + len).map(<[u8]>::to_vec).ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check()?;
+        if !state.names.contains_key(name) {
+            state.inodes.push(Inode::default());
+            let at = state.inodes.len() - 1;
+            state.names.insert(name.to_owned(), at);
+            state.changed();
+        }
+        let written = state.room.unwrap_or(bytes.len()).min(bytes.len());
+        state.room = state.room.map(|room| room - written);
+        state.inode(name)?.bytes.extend_from_slice(&bytes[..written]);
+        if written < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check_sync()?;
+        let inode = state.inode(name)?;
+        inode.bytes.truncate(len as usize);
+        inode.safe = inode.safe.min(len as usize);
+        Ok(())
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check_sync()?;
+        let inode = state.inode(name)?;
+        inode.safe = inode.bytes.len();
+        Ok(())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check_sync()?;
+        state.safe_names = state.names.clone();
+        state.changes.clear();
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check()?;
+        let at = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), at);
+        state.changed();
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.check()?;
+        state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.changed();
+        Ok(())
+    }
+}
+
+const QUOTA: u64 = 12_000;
+
+fn body(number: u64) -> Bytes {
+    Bytes::from(number.to_le_bytes().repeat(1 + number as usize % 30))
+}
+
+/// What must be on disk, beside the spool itself.
+struct Model {
+    files: Arc<Simulated>,
+    spool: Spool,
+    next: u64,
+    /// Numbers that `append` said are safe, minus those dropped or forgotten.
+    safe: [BTreeMap<u64, u64>; 3],
+    /// Appended without success, forgotten or dropped: may or may not be there.
+    doubtful: [BTreeMap<u64, u64>; 3],
+    /// Appended without success: the queue offers them again.
+    pending: [Vec<u64>; 3],
+    cursors: Cursors,
+    /// Also good, if the last `write_cursors` failed half-way.
+    newer_cursors: Option<Cursors>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { signal: u8, count: u8 },
+    EnforceQuota { signal: u8 },
+    Forget { signal: u8, keep: u8 },
+    Cursors { number: u64 },
+    Full { room: u16 },
+    Space,
+    ReadOnly(bool),
+    NoSync(bool),
+    Crash(u64),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        10 => (0..2u8, 1..8u8).prop_map(|(signal, count)| Step::Append { signal, count }),
+        2 => (0..3u8).prop_map(|signal| Step::EnforceQuota { signal }),
+        2 => (0..3u8, 0..20u8).prop_map(|(signal, keep)| Step::Forget { signal, keep }),
+        2 => (0..50u64).prop_map(|number| Step::Cursors { number }),
+        1 => (0..900u16).prop_map(|room| Step::Full { room }),
+        2 => Just(Step::Space),
+        1 => any::<bool>().prop_map(Step::ReadOnly),
+        4 => any::<bool>().prop_map(Step::NoSync),
+        3 => any::<u64>().prop_map(Step::Crash),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+impl Model {
+    fn new() -> Model {
+        let files = Arc::new(Simulated::default());
+        let (spool, _) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
+        let (safe, doubtful, pending) = Default::default();
+        Model { files, spool, next: 0, safe, doubtful, pending, cursors: Cursors::new(), newer_cursors: None }
+    }
+
+    fn play(&mut self, step: Step) {
+        match step {
+            Step::Append { signal, count } => self.append(Signal::ALL[usize::from(signal)], count),
+            Step::EnforceQuota { signal } => {
+                let signal = Signal::ALL[usize::from(signal)];
+                match self.spool.enforce_quota(signal) {
+                    Ok(Some(last)) => self.gone(signal, last + 1),
+                    Ok(None) => {}
+                    // Part may be gone: what is left is only known to the spool.
+                    Err(_) => self.gone(signal, self.spool.segments[signal as usize].first().map_or(0, |s| s.first)),
+                }
+                assert!(self.files.0.lock().unwrap().read_only || self.spool.bytes(signal) <= QUOTA);
+            }
+            Step::Forget { signal, keep } => {
+                let signal = Signal::ALL[usize::from(signal)];
+                let below = self.next.saturating_sub(keep.into());
+                let _ = self.spool.forget_below(signal, below);
+                // Whole segments only: what is below may be there or not.
+                let numbers: Vec<u64> = self.safe[signal as usize].range(..below).map(|(number, _)| *number).collect();
+                for number in numbers {
+                    let items = self.safe[signal as usize].remove(&number).unwrap();
+                    self.doubtful[signal as usize].insert(number, items);
+                }
+            }
+            Step::Cursors { number } => {
+                let cursors = Cursors::from([("sink".to_owned(), [Some(number), None, Some(0)])]);
+                match self.spool.write_cursors(&cursors) {
+                    Ok(()) => (self.cursors, self.newer_cursors) = (cursors, None),
+                    Err(_) => self.newer_cursors = Some(cursors),
+                }
+            }
+            Step::Full { room } => self.files.set_room(Some(room.into())),
+            Step::Space => self.files.set_room(None),
+            Step::ReadOnly(read_only) => self.files.0.lock().unwrap().read_only = read_only,
+            Step::NoSync(no_sync) => self.files.0.lock().unwrap().no_sync = no_sync,
+            Step::Crash(random) => {
+                self.mend();
+                // Its memory is gone, too: only what is on disk is offered again.
+                self.pending = Default::default();
+                self.files.crash(random);
+                self.reopen();
+            }
+            Step::Restart => {
+                self.pending = Default::default();
+                self.reopen();
+            }
+        }
+    }
+
+    fn mend(&self) {
+        let mut state = self.files.0.lock().unwrap();
+        (state.read_only, state.no_sync) = (false, false);
+    }
+
+    fn append(&mut self, signal: Signal, count: u8) {
+        let mut numbers = std::mem::take(&mut self.pending[signal as usize]);
+        numbers.extend(self.next..self.next + u64::from(count));
+        self.next += u64::from(count);
+        let entries: Vec<_> = numbers.iter().map(|&number| (number, number % 7, body(number))).collect();
+        let (locations, outcome) = self.spool.append(signal, &entries);
+        assert_eq!(locations.len() == entries.len(), outcome.is_ok());
+        for (at, (number, items, _)) in entries.iter().enumerate() {
+            match locations.get(at) {
+                Some(location) => {
+                    let read = read_body(self.files.as_ref(), signal, *location);
+                    assert_eq!(read.unwrap(), body(*number));
+                    self.safe[signal as usize].insert(*number, *items);
+                }
+                None => {
+                    self.doubtful[signal as usize].insert(*number, *items);
+                    self.pending[signal as usize].push(*number);
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, signal: Signal, below: u64) {
+        // A removed name may come back after a crash: the spool then simply has more than it must.
+        let kept = self.safe[signal as usize].split_off(&below);
+        let gone = std::mem::replace(&mut self.safe[signal as usize], kept);
+        self.doubtful[signal as usize].extend(gone);
+    }
+
+    /// Everything that is safe is there, once, in order and readable; nothing else but what was
+    /// appended is.
+    fn reopen(&mut self) {
+        let (spool, recovered) = Spool::open(self.files.clone(), [QUOTA; 3]).unwrap();
+        self.spool = spool;
+        for signal in Signal::ALL {
+            let records: Vec<&Found> = recovered.records.iter().filter(|found| found.signal == signal).collect();
+            assert!(records.is_sorted_by(|a, b| a.number < b.number), "{records:?}");
+            for (number, items) in &self.safe[signal as usize] {
+                let found = records.iter().find(|found| found.number == *number);
+                let found = found.unwrap_or_else(|| panic!("{} {number} is lost", signal.word()));
+                assert_eq!(found.items, *items);
+                assert_eq!(read_body(self.files.as_ref(), signal, found.location).unwrap(), body(*number));
+            }
+            for found in records {
+                let known = self.safe[signal as usize].get(&found.number);
+                let known = known.or_else(|| self.doubtful[signal as usize].get(&found.number));
+                assert_eq!(known, Some(&found.items), "{found:?}");
+                match read_body(self.files.as_ref(), signal, found.location) {
+                    Ok(bytes) => assert_eq!(bytes, body(found.number)),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData),
+                }
+            }
+        }
+        let good = recovered.cursors == self.cursors || Some(&recovered.cursors) == self.newer_cursors.as_ref();
+        assert!(good, "{:?}", recovered.cursors);
+        (self.cursors, self.newer_cursors) = (recovered.cursors, None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn what_was_synced_survives_every_crash(steps in steps()) {
+        let mut model = Model::new();
+        for step in steps {
+            model.play(step);
+        }
+        model.mend();
+        model.reopen();
+    }
+}
+
+fn filled(count: u64) -> (Arc<Simulated>, Vec<Location>) {
+    let files = Arc::new(Simulated::default());
+    let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    let entries: Vec<_> = (0..count).map(|number| (number, 3, body(number))).collect();
+    let (locations, outcome) = spool.append(Signal::Traces, &entries);
+    outcome.unwrap();
+    (files, locations)
+}
+
+#[test]
+fn truncation_at_every_byte_loses_only_the_cut_record() {
+    let (files, locations) = filled(5);
+    let name = segment_name(Signal::Traces, 0);
+    let whole = files.read(&name, 0, files.len(&name).unwrap() as usize).unwrap();
+    for cut in 0..whole.len() {
+        let files = Arc::new(Simulated::default());
+        files.append(&name, &whole[..cut]).unwrap();
+        let (mut spool, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+        let expected = locations.iter().filter(|l| l.offset as usize + HEADER + l.bytes() <= cut).count();
+        assert_eq!(recovered.records.len(), expected, "{cut}");
+        // And it goes on.
+        spool.append(Signal::Traces, &[(9, 1, body(9))]).1.unwrap();
+        let (_, recovered) = Spool::open(files, [1 << 20; 3]).unwrap();
+        assert_eq!(recovered.records.len(), expected + 1, "{cut}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_wherever_it_is() {
+    let name = segment_name(Signal::Traces, 0);
+    let (files, locations) = filled(3);
+    let len = files.len(&name).unwrap() as usize;
+    for at in 0..len {
+        let (files, _) = filled(3);
+        files.0.lock().unwrap().inode(&name).unwrap().bytes[at] ^= 4;
+        let (_, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+        let read = |found: &Found| read_body(files.as_ref(), Signal::Traces, found.location);
+        let good = recovered.records.iter().filter(|found| read(found).is_ok()).count();
+        let hit = locations.iter().rposition(|location| location.offset as usize <= at);
+        let in_body = hit.is_some_and(|hit| at >= locations[hit].offset as usize + HEADER);
+        match hit {
+            // A damaged body costs its record, a damaged header what follows it in the segment.
+            Some(_) if in_body => assert_eq!((recovered.records.len(), good), (3, 2), "{at}"),
+            Some(hit) => assert_eq!((recovered.records.len(), good), (hit, hit), "{at}"),
+            None => assert_eq!(recovered.records.len(), 0, "{at}"),
+        }
+        let put_aside = files.list().unwrap().iter().any(|file| file.ends_with(".damaged"));
+        assert_eq!(put_aside, !in_body, "{at}");
+    }
+}

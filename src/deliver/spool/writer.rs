@@ -1,0 +1,140 @@
+//! Moves entries of the queue to the spool, and notes how far the sinks have come.
+//!
+//! A disk that is full or read-only costs nothing but memory: entries stay where they are, within
+//! the queue's quotas, the state is reported, and the next pass tries again.
+
+use super::{Cursors, Spool};
+use crate::{
+    deliver::{Phase, Shared},
+    trace::Signal,
+};
+use std::{io, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+/// Bytes appended and synced at once.
+const CHUNK: usize = 8 << 20;
+/// Cursors and deletions need not be fresher: what was sent meanwhile is sent again after a crash.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a disk that failed is left alone.
+const REST: Duration = Duration::from_secs(5);
+
+/// The task beside the couriers, if there is a spool.
+pub(in crate::deliver) struct Writer {
+    spool: Spool,
+    shared: Arc<Shared>,
+    written_cursors: Cursors,
+    /// When the cursors were compared the last time.
+    noted: Instant,
+}
+
+impl Writer {
+    pub(in crate::deliver) fn new(spool: Spool, shared: Arc<Shared>, written_cursors: Cursors) -> Writer {
+        Writer { spool, shared, written_cursors, noted: Instant::now() }
+    }
+
+    /// Until the couriers have ended. The last pass leaves on disk what they did not deliver.
+    pub(in crate::deliver) async fn run(mut self) {
+        let mut phase = self.shared.phase.subscribe();
+        let mut ends = false;
+        while !ends {
+            let wait = if self.shared.spool_error().is_some() { REST } else { TICK };
+            tokio::select! {
+                _ = phase.wait_for(|phase| *phase == Phase::Over) => ends = true,
+                () = self.shared.spool_wake.notified(), if wait == TICK => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            let pass = tokio::task::spawn_blocking(move || {
+                let outcome = self.pass(ends);
+                (self, outcome)
+            });
+            // A panic has been printed; without a writer the queue lives in memory.
+            let Ok((writer, outcome)) = pass.await else { return };
+            self = writer;
+            self.report(outcome);
+        }
+    }
+
+    /// Everything that is to be done now; at the end, also what could wait.
+    fn pass(&mut self, ends: bool) -> io::Result<()> {
+        for signal in Signal::ALL {
+            self.write(signal)?;
+            if let Some(last) = self.spool.enforce_quota(signal)? {
+                let items = self.shared.queue().dropped_on_disk(signal, last);
+                if items > 0 {
+                    let signal = signal.word();
+                    error!(
+                        signal,
+                        items, "the spool is full: the oldest were discarded for sinks that had not taken them"
+                    );
+                }
+            }
+        }
+        if ends || self.noted.elapsed() >= TICK {
+            self.note_cursors()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, signal: Signal) -> io::Result<()> {
+        loop {
+            let entries = self.shared.queue().unwritten(signal, CHUNK);
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let (locations, outcome) = self.spool.append(signal, &entries);
+            let mut queue = self.shared.queue();
+            for ((number, ..), location) in entries.iter().zip(locations) {
+                queue.written(signal, *number, location);
+            }
+            drop(queue);
+            outcome?;
+        }
+    }
+
+    /// Cursors first, then deletions: numbers must never be given twice.
+    fn note_cursors(&mut self) -> io::Result<()> {
+        let cursors = self.shared.queue().cursors();
+        let named: Cursors = self.shared.names.iter().cloned().zip(cursors.iter().copied()).collect();
+        if named != self.written_cursors {
+            self.spool.write_cursors(&named)?;
+            self.written_cursors = named;
+        }
+        for signal in Signal::ALL {
+            let lanes = cursors.iter().filter_map(|lanes| lanes[signal as usize]);
+            // A signal without a lane has no entries either.
+            self.spool.forget_below(signal, lanes.min().unwrap_or(u64::MAX))?;
+        }
+        self.noted = Instant::now();
+        Ok(())
+    }
+
+    fn report(&self, outcome: io::Result<()>) {
+        let before = self.shared.spool_error();
+        match (outcome, before) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
+                self.shared.set_spool_error(None);
+                info!("the spool can be written again");
+            }
+            (Err(reason), before) => {
+                let reason = reason.to_string();
+                if before.as_ref() != Some(&reason) {
+                    warn!(reason, "the spool cannot be written: the queue is in memory only");
+                }
+                self.shared.set_spool_error(Some(reason));
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Why the spool could not be written the last time.
+    pub(in crate::deliver) fn spool_error(&self) -> Option<String> {
+        self.spool_error.lock().expect("no code panics under this lock").clone()
+    }
+
+    fn set_spool_error(&self, error: Option<String>) {
+        *self.spool_error.lock().expect("no code panics under this lock") = error;
+    }
+}

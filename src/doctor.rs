@@ -1,0 +1,244 @@
+//! `tailkeep doctor`: one harmless probe to every sink and identity source, and what to do about
+//! each that fails. It writes no data: Log Service is asked for a store's settings, OTLP endpoints
+//! get an empty export, STS and the metadata service are asked for keys.
+
+use crate::{
+    deliver::sink::{
+        Batch, SendError, Sink,
+        sls::{self, ProbeCause, ProbeError, Sls},
+    },
+    identity::{self, Identity, Utc, World},
+    trace::Signal,
+};
+use bytes::Bytes;
+use std::{fmt::Write, sync::Arc};
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Name of the sink in the configuration.
+    pub sink: String,
+    /// What was probed: `keys from RRSA`, `traces to the logstore otel-traces`.
+    pub probe: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It works; what the other side said, such as its request id.
+    Fine(String),
+    Failed {
+        what: String,
+        advice: String,
+    },
+}
+
+impl Finding {
+    pub fn is_fine(&self) -> bool {
+        matches!(self.outcome, Outcome::Fine(_))
+    }
+}
+
+/// Probes keys and stores of an `sls` sink.
+pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> Vec<Finding> {
+    let finding = |probe: String, outcome| Finding { sink: name.to_owned(), probe, outcome };
+    let mut sink = match Sls::new(settings, world) {
+        Ok(sink) => sink,
+        Err(what) => {
+            let advice = "correct the configuration file".to_owned();
+            return vec![finding("settings".to_owned(), Outcome::Failed { what, advice })];
+        }
+    };
+    let identity = Arc::clone(sink.identity());
+    let keys = examine_identity(&identity).await;
+    let mut findings = vec![finding(format!("keys from {}", identity.source()), keys)];
+    if !findings[0].is_fine() {
+        return findings;
+    }
+    for signal in Signal::ALL {
+        let Some(store) = sink.store(signal).map(str::to_owned) else { continue };
+        let outcome = match sink.probe(&store).await {
+            Ok(request_id) => Outcome::Fine(format!("request id {request_id}")),
+            Err(error) => explain_sls(error, &store, sink.host()),
+        };
+        findings.push(finding(format!("{} to the store {store}", signal.word()), outcome));
+    }
+    findings
+}
+
+/// Probes a sink that speaks OTLP by an empty export of every signal that it takes.
+pub async fn examine_otlp(name: &str, sink: &mut dyn Sink) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect::<Vec<_>>() {
+        let outcome = match sink.send(&Batch { signal, body: Bytes::new(), items: 0 }).await {
+            Ok(_) => Outcome::Fine("an empty export was taken".to_owned()),
+            Err(error) => explain_otlp(error),
+        };
+        findings.push(Finding { sink: name.to_owned(), probe: format!("export of {}", signal.word()), outcome });
+    }
+    findings
+}
+
+async fn examine_identity(identity: &Arc<Identity>) -> Outcome {
+    match identity.probe().await {
+        Ok((keys, request_id)) => {
+            let mut said = format!("access key id {}", keys.id);
+            if let Some(expires) = keys.expires {
+                let _ = write!(said, ", expires {}", Utc(expires).iso());
+            }
+            if let Some(id) = request_id {
+                let _ = write!(said, ", request id {id}");
+            }
+            Outcome::Fine(said)
+        }
+        Err(error) => Outcome::Failed { advice: advise_identity(&error).to_owned(), what: error.to_string() },
+    }
+}
+
+fn advise_identity(error: &identity::Error) -> &'static str {
+    match error.source {
+        "RRSA" => {
+            "enable RRSA on the cluster, label the namespace for ack-pod-identity-webhook, and compare the role's \
+             trust policy with config/ram/rrsa-trust.json"
+        }
+        "ECS role" => "attach a RAM role to the machine, or use RRSA; a container needs a route to 100.100.100.200",
+        "AssumeRole" => {
+            "allow the base keys sts:AssumeRole as in config/ram/assume-role.json, and name them in the role's trust policy"
+        }
+        _ => "check the keys that are configured",
+    }
+}
+
+fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
+    let advice = match error.cause {
+        // The service has checked the signature before it looks at permissions.
+        _ if error.text.contains("log:GetLogStore") => {
+            "keys and signature are right, but they may not read the store's settings: add config/ram/sls-doctor.json \
+             to see more, or ignore this if config/ram/sls-write.json is attached"
+                .to_owned()
+        }
+        ProbeCause::Keys => "see the finding on keys".to_owned(),
+        ProbeCause::Network => format!(
+            "check that {host} resolves and is reachable from here; inside a VPC of the same region use the \
+             -intranet endpoint"
+        ),
+        ProbeCause::Status(_, true) => "set this machine's clock; until then tailkeep follows log service's".to_owned(),
+        ProbeCause::Status(401, _) => {
+            "check that the keys are enabled, that the secret belongs to them and that `region` is right".to_owned()
+        }
+        ProbeCause::Status(403, _) => {
+            "a quota or an access policy of the project forbids it; see its settings".to_owned()
+        }
+        ProbeCause::Status(404, _) => format!("create {store} in the project, or correct its name and the project's"),
+        ProbeCause::Status(500.., _) => "try again; if it stays, open a ticket with the request id".to_owned(),
+        ProbeCause::Status(..) => "open an issue with the request id: the request was well meant".to_owned(),
+    };
+    Outcome::Failed { what: error.text, advice }
+}
+
+fn explain_otlp(error: SendError) -> Outcome {
+    let (what, advice) = match error {
+        SendError::Retry { reason, .. } => (reason, "check that the endpoint is reachable from here and up"),
+        SendError::Split { reason } | SendError::Refused { reason } => {
+            (reason, "check protocol, port and path of the endpoint, and its token")
+        }
+    };
+    Outcome::Failed { what, advice: advice.to_owned() }
+}
+
+/// The findings as text, grouped by sink, and a last line that counts.
+pub fn render(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let mut sink = None;
+    for finding in findings {
+        if sink.replace(&finding.sink) != Some(&finding.sink) {
+            let _ = writeln!(text, "{}", finding.sink);
+        }
+        match &finding.outcome {
+            Outcome::Fine(said) => {
+                let _ = writeln!(text, "  ok    {}: {said}", finding.probe);
+            }
+            Outcome::Failed { what, advice } => {
+                let _ = writeln!(text, "  FAIL  {}: {what}\n        → {advice}", finding.probe);
+            }
+        }
+    }
+    let fine = findings.iter().filter(|finding| finding.is_fine()).count();
+    let _ = writeln!(text, "{fine} of {} probes are fine", findings.len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(sink: &str, probe: &str, outcome: Outcome) -> Finding {
+        Finding { sink: sink.into(), probe: probe.into(), outcome }
+    }
+
+    #[test]
+    fn a_report_groups_by_sink_and_says_what_to_do() {
+        let failed =
+            Outcome::Failed { what: "404 LogStoreNotExist (request id 5F)".into(), advice: "create it".into() };
+        let findings = [
+            finding("logs", "keys from RRSA", Outcome::Fine("access key id STS.x, request id R".into())),
+            finding("logs", "traces to the store otel", failed),
+            finding("arms", "export of traces", Outcome::Fine("an empty export was taken".into())),
+        ];
+        let want = "\
+logs
+  ok    keys from RRSA: access key id STS.x, request id R
+  FAIL  traces to the store otel: 404 LogStoreNotExist (request id 5F)
+        → create it
+arms
+  ok    export of traces: an empty export was taken
+2 of 3 probes are fine
+";
+        assert_eq!(render(&findings), want);
+    }
+
+    #[test]
+    fn each_failure_of_log_service_has_its_advice() {
+        let advice =
+            |cause, text: &str| match explain_sls(ProbeError { cause, text: text.into() }, "otel", "p.log.test") {
+                Outcome::Failed { what, advice } => {
+                    assert_eq!(what, text);
+                    advice
+                }
+                Outcome::Fine(_) => panic!("a failure is not fine"),
+            };
+        for (cause, text, word) in [
+            (ProbeCause::Status(404, false), "404 LogStoreNotExist", "create otel"),
+            (
+                ProbeCause::Status(401, false),
+                "401 Unauthorized denied by ram, action: log:GetLogStore",
+                "signature are right",
+            ),
+            (ProbeCause::Status(401, false), "401 SignatureNotMatch", "secret belongs"),
+            (ProbeCause::Status(400, true), "400 RequestTimeTooSkewed", "clock"),
+            (ProbeCause::Status(403, false), "403 WriteQuotaExceed", "quota"),
+            (ProbeCause::Status(503, false), "503 ServerBusy", "ticket"),
+            (ProbeCause::Network, "cannot connect", "p.log.test"),
+        ] {
+            let advice = advice(cause, text);
+            assert!(advice.contains(word), "{text}: {advice}");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_a_finding_of_their_own() {
+        let findings = examine_sls("logs", sls::Settings::default(), World::system()).await;
+        assert_eq!(findings.len(), 1);
+        assert!(!findings[0].is_fine() && findings[0].probe == "settings");
+    }
+
+    #[test]
+    fn the_policy_documents_that_advice_names_are_there_and_are_json() {
+        for name in ["sls-write", "sls-doctor", "assume-role", "rrsa-trust"] {
+            let path = format!("{}/config/ram/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            assert_eq!(document["Version"], "1", "{path}");
+            assert_eq!(document["Statement"][0]["Effect"], "Allow", "{path}");
+        }
+    }
+}

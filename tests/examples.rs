@@ -1,0 +1,114 @@
+//! What the documents show is true: every YAML block and every file in `config/` loads, every command
+//! line runs, every link leads somewhere, and the tables name what the program has.
+
+#[path = "examples/commands.rs"]
+mod commands;
+#[path = "examples/documents.rs"]
+mod documents;
+#[path = "examples/manifests.rs"]
+mod manifests;
+#[path = "examples/process.rs"]
+mod process;
+#[path = "examples/tables.rs"]
+mod tables;
+
+use documents::{documents, path, read};
+use std::path::Path;
+use tailkeep::config::{Config, Host};
+use tailkeep::diagnostic::render;
+use tailkeep::policy::Policy;
+use tailkeep::trace::RuleNames;
+
+/// Variables that examples name, with values of the right form.
+fn variable(name: &str) -> Option<String> {
+    let value = match name {
+        "OTLP_ENDPOINT" => "https://otlp.example.com:4317",
+        "ARMS_TRACES_URL" | "ARMS_METRICS_URL" => "https://arms.example.com/adapt_x/api/otlp",
+        _ => "a-value",
+    };
+    Some(value.to_owned())
+}
+
+fn host() -> Host {
+    Host { memory_limit: 8 << 30, data_folder: Some("/data".into()), instance: "an-instance".to_owned() }
+}
+
+/// The policy in `text`; not even a warning is allowed.
+fn load_policy(what: &str, text: &str) -> Policy {
+    let (policy, diagnostics) = Policy::compile(what, text, 1, &mut RuleNames::default());
+    assert!(diagnostics.is_empty(), "{what}:\n{}", render(&diagnostics, text, false));
+    policy.expect("no diagnostics, so a policy")
+}
+
+/// The configuration in `text`, likewise.
+fn load_config(what: &str, text: &str) -> Config {
+    let (config, diagnostics) = Config::parse(Path::new(what), text, variable, &host());
+    assert!(diagnostics.is_empty(), "{what}:\n{}", render(&diagnostics, text, false));
+    config.expect("no diagnostics, so a configuration")
+}
+
+/// Loads a policy, rules of one, or a configuration: its first key tells.
+fn load(what: &str, text: &str) {
+    let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.is_empty());
+    let first = first.unwrap_or_else(|| panic!("{what} is empty"));
+    if first.starts_with("version:") {
+        load_policy(what, text);
+    } else if first.starts_with("- name:") {
+        load_policy(what, &format!("version: 1\nrules:\n{text}otherwise: {{ keep: none }}\n"));
+    } else {
+        load_config(what, text);
+    }
+}
+
+#[test]
+fn every_yaml_block_loads() {
+    let blocks: Vec<_> = documents().iter().flat_map(|document| document.blocks("yaml")).collect();
+    assert!(blocks.len() > 5, "the documents have examples");
+    blocks.iter().for_each(|block| load(&block.place, &block.text));
+}
+
+#[test]
+fn every_file_in_config_is_checked() {
+    for entry in std::fs::read_dir(path("config")).expect("a folder") {
+        let entry = entry.expect("readable").path();
+        let name = entry.strip_prefix(path("")).expect("ours").display().to_string();
+        match entry.extension().and_then(|extension| extension.to_str()) {
+            Some("yaml") => load(&name, &read(&name)),
+            // Run by `tests/image/run`.
+            Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
+            None if name == "config/k8s" => manifests::check_all(),
+            None if name == "config/ram" => check_ram(),
+            _ => panic!("say here how {name} is checked"),
+        }
+    }
+}
+
+/// Policy documents of RAM: JSON of the only version that there is.
+fn check_ram() {
+    for entry in std::fs::read_dir(path("config/ram")).expect("a folder") {
+        let name = entry.expect("readable").file_name().into_string().expect("a name");
+        let document: serde_json::Value =
+            serde_json::from_str(&read(&format!("config/ram/{name}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(document["Version"], "1", "{name}");
+        assert!(document["Statement"].as_array().is_some_and(|list| !list.is_empty()), "{name}");
+        assert!(read("docs/alibaba-cloud.md").contains(&format!("config/ram/{name}")), "{name} is not explained");
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut links = 0;
+    for document in documents() {
+        for link in document.links() {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = document.resolve(file);
+            assert!(path(&target).exists(), "{}: {link} leads nowhere", document.name);
+            if !anchor.is_empty() {
+                let anchors = documents::Document::read(&target).anchors();
+                assert!(anchors.iter().any(|known| known == anchor), "{}: {link}: only {anchors:?}", document.name);
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 20, "the documents refer to each other");
+}

@@ -1,0 +1,188 @@
+//! Runs every command line that the documents show, in their order, as one session.
+
+use super::documents::{Block, documents, path, read};
+use super::process::{ADMIN, HEALTH, HTTP, Place, Running, ask, get, wait_for};
+use super::tables;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The trace that the documents ask about.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// One user's session: commands share what is running and what was stored.
+struct Session {
+    place: Place,
+    running: Option<Running>,
+    ran: usize,
+}
+
+#[test]
+fn every_command_line_runs() {
+    let mut session = Session { place: Place::new(), running: None, ran: 0 };
+    for block in documents().iter().flat_map(|document| document.blocks("sh")) {
+        session.run_block(&block);
+    }
+    session.start_with(&[]);
+    let (status, page) = get(HEALTH, "/metrics").expect("it listens");
+    assert_eq!(status, 200);
+    tables::compare_metrics(&page);
+    session.stop();
+    assert!(session.ran > 20, "only {} command lines were found", session.ran);
+}
+
+impl Session {
+    fn run_block(&mut self, block: &Block) {
+        for line in block.text.lines().filter(|line| !line.is_empty()) {
+            let words = words(line);
+            let place = format!("{}: {line}", block.place);
+            println!("{place}");
+            self.run_line(&words, &place);
+            self.ran += 1;
+        }
+    }
+
+    fn run_line(&mut self, words: &[String], place: &str) {
+        let known: Vec<&str> = words.iter().map(String::as_str).collect();
+        match known.as_slice() {
+            ["cargo", "run", "--release"] => self.start_with(&[]),
+            ["cargo", "run", "--release", "--", ..] => self.run_tailkeep(&words[4..], place),
+            ["tailkeep", ..] => self.run_tailkeep(&words[1..], place),
+            // This very command runs us.
+            ["cargo", "test"] => {}
+            ["cargo", "bench", "--bench", bench, ..] => {
+                assert!(read("Cargo.toml").contains(&format!("name = {bench:?}")), "{place}: there is no such bench");
+            }
+            ["export", setting] => {
+                let name = setting.split('=').next().expect("a name");
+                assert!(
+                    ["OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"].contains(&name),
+                    "{place}"
+                );
+            }
+            ["sqlite3", store, statement] => self.query(store, statement, place),
+            ["curl", ..] => self.curl(&words[1..], place),
+            // Needs a cluster; the file is checked with the other manifests.
+            ["kubectl", "apply", "-f", file] => assert!(path(file).exists(), "{place}"),
+            _ => panic!("{place}: say here how to run this"),
+        }
+    }
+
+    fn run_tailkeep(&mut self, arguments: &[String], place: &str) {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["demo"] => self.demo(),
+            ["run", ..] => self.start_with(arguments),
+            // It would call the cloud: the command is there, and its file is checked with the others.
+            ["doctor", "--config", file] => {
+                assert!(path(file).exists(), "{place}");
+                self.expect(&["doctor".to_owned(), "--help".to_owned()], "--config", place);
+            }
+            ["traces", ..] | ["why", ..] => self.expect(arguments, TRACE, place),
+            ["check", ..] => self.expect(arguments, "no problem", place),
+            ["explain", ..] => self.expect(arguments, "keep, ratio", place),
+            _ => panic!("{place}: say here how to run this"),
+        }
+    }
+
+    /// Runs a command to its end: exit code 0, and `wanted` in what it prints.
+    fn expect(&self, arguments: &[String], wanted: &str, place: &str) {
+        let output = self.place.run(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{place}: {}\n{out}{err}", output.status);
+        assert!(out.contains(wanted), "{place}: no {wanted:?} in\n{out}{err}");
+    }
+
+    /// The demo makes its own traffic and ends well.
+    fn demo(&mut self) {
+        self.stop();
+        let demo = Running::start(&self.place, &["demo".to_owned()]);
+        wait_for("traffic of the demo", || {
+            let (_, page) = get(HEALTH, "/metrics")?;
+            value(&page, "tailkeep_spans_received_total").filter(|spans| *spans > 100.0)
+        });
+        assert!(demo.log().contains("http://127.0.0.1:4317"), "it says where to send: {}", demo.log());
+        demo.stop();
+    }
+
+    /// Starts tailkeep in place of the one that runs, sends it the trace, and waits until that can be asked about.
+    fn start_with(&mut self, arguments: &[String]) {
+        self.stop();
+        self.running = Some(Running::start(&self.place, arguments));
+        let sent = ask(HTTP, "POST", "/v1/traces", "application/json", &trace());
+        assert_eq!(sent.map(|(status, _)| status), Some(200), "the trace is taken");
+        wait_for("the trace in the store", || {
+            let output = self.place.run(&["traces".to_owned()]);
+            String::from_utf8_lossy(&output.stdout).contains(TRACE).then_some(())
+        });
+    }
+
+    fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+
+    fn query(&self, store: &str, statement: &str, place: &str) {
+        let store = self.place.expand(store);
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let store = rusqlite::Connection::open_with_flags(&store, flags).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let mut query = store.prepare(statement).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let rows = query.query_map([], |_| Ok(())).unwrap_or_else(|e| panic!("{place}: {e}"));
+        assert!(rows.filter_map(Result::ok).count() > 0, "{place}: finds nothing");
+    }
+
+    fn curl(&self, arguments: &[String], place: &str) {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (method, url, file) = match words.as_slice() {
+            [url] => ("GET", url, None),
+            ["-X", method, url] => (*method, url, None),
+            [url, "-o", file] => ("GET", url, Some(file)),
+            _ => panic!("{place}: say here what this means"),
+        };
+        let rest = url.strip_prefix("http://127.0.0.1:").unwrap_or_else(|| panic!("{place}: is not on this host"));
+        let (port, target) = rest.split_once('/').expect("a path");
+        let port: u16 = port.parse().expect("a port");
+        assert!([HEALTH, ADMIN].contains(&port), "{place}");
+        let (status, body) = ask(port, method, &format!("/{target}"), "", "").expect("it listens");
+        assert!(status == 200 && !body.is_empty(), "{place}: {status} {body}");
+        if let Some(file) = file {
+            std::fs::write(self.place.expand(file), body).expect("a writable folder");
+        }
+    }
+}
+
+/// Splits as a shell does, with double quotes alone.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut quoted) = (vec![String::new()], false);
+    for c in line.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().expect("one at least").push(c),
+        }
+    }
+    words
+}
+
+/// The sum over a metric's samples.
+fn value(page: &str, name: &str) -> Option<f64> {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<f64>().ok());
+    samples.reduce(|a, b| a + b)
+}
+
+/// A request of `shop` that failed after 700 ms.
+fn trace() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let attribute = |key: &str, value: &str| serde_json::json!({ "key": key, "value": { "stringValue": value } });
+    let span = serde_json::json!({
+        "traceId": TRACE,
+        "spanId": "00f067aa0ba902b7",
+        "name": "GET /cart",
+        "kind": 2,
+        "startTimeUnixNano": (now - 700_000_000).to_string(),
+        "endTimeUnixNano": now.to_string(),
+        "attributes": [attribute("http.route", "/cart")],
+        "status": { "code": 2, "message": "out of stock" },
+    });
+    let resource = serde_json::json!({ "attributes": [attribute("service.name", "shop")] });
+    serde_json::json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": [{ "spans": [span] }] }] }).to_string()
+}

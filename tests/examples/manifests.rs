@@ -1,0 +1,133 @@
+//! The Kubernetes manifests: what they embed loads, is the same as the file beside them, and fits what
+//! the pod is given.
+
+use super::documents::{path, read};
+use super::{load_config, load_policy};
+use tailkeep::config::Config;
+use tailkeep::yaml::{Meaning, Node, Value, parse, parse_size};
+
+/// A value in a manifest, with its place for messages.
+#[derive(Clone)]
+struct Part<'n> {
+    node: &'n Node,
+    place: String,
+}
+
+impl<'n> Part<'n> {
+    fn find(&self, key: &str) -> Option<Part<'n>> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        let entry = entries.iter().find(|entry| entry.key == key)?;
+        Some(Part { node: &entry.value, place: format!("{}.{key}", self.place) })
+    }
+
+    fn get(&self, keys: &str) -> Part<'n> {
+        keys.split('.')
+            .fold(self.clone(), |part, key| part.find(key).unwrap_or_else(|| panic!("{} has no `{key}`", part.place)))
+    }
+
+    fn items(&self) -> Vec<Part<'n>> {
+        let Value::List(items) = &self.node.value else { panic!("{} is no list", self.place) };
+        let part = |(at, node)| Part { node, place: format!("{}[{at}]", self.place) };
+        items.iter().enumerate().map(part).collect()
+    }
+
+    fn text(&self) -> &'n str {
+        let Value::Scalar(scalar) = &self.node.value else { panic!("{} is no text", self.place) };
+        &scalar.text
+    }
+
+    fn is(&self, key: &str, wanted: bool) -> bool {
+        let Some(Part { node: Node { value: Value::Scalar(scalar), .. }, .. }) = self.find(key) else { return false };
+        scalar.meaning() == Meaning::Bool(wanted)
+    }
+}
+
+pub fn check_all() {
+    let mut names: Vec<String> = std::fs::read_dir(path("config/k8s"))
+        .expect("a folder")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["daemonset.yaml", "gateway.yaml", "sidecar.yaml"]);
+    names.iter().for_each(|name| check_manifest(name));
+}
+
+fn check_manifest(name: &str) {
+    let text = read(&format!("config/k8s/{name}"));
+    let trees: Vec<Node> = text.split("\n---\n").map(|document| tree(name, document)).collect();
+    let documents: Vec<Part> = trees.iter().map(|node| Part { node, place: name.to_owned() }).collect();
+    let of_kind = |kind: &str| documents.iter().filter(|d| d.get("kind").text() == kind).cloned().collect::<Vec<_>>();
+    let embedded = of_kind("ConfigMap").into_iter().find(|map| map.get("data").find("tailkeep.yaml").is_some());
+    let data = embedded.expect("a ConfigMap for tailkeep").get("data");
+    load_policy(&format!("{name}: policy.yaml"), data.get("policy.yaml").text());
+    let config = data.get("tailkeep.yaml").text();
+    assert_eq!(config, read(&format!("config/{name}")), "{name} embeds config/{name}");
+    let config = load_config(&format!("{name}: tailkeep.yaml"), config);
+    let pods = ["Deployment", "DaemonSet", "StatefulSet"].into_iter().flat_map(of_kind);
+    let pods: Vec<Part> = pods.map(|workload| workload.get("spec.template.spec")).collect();
+    let ours: Vec<(Part, Part)> = pods.iter().flat_map(|pod| our_containers(pod)).collect();
+    assert_eq!(ours.len(), 1, "{name} runs tailkeep");
+    for (pod, container) in ours {
+        check_container(&pod, &container, &config, data.get("tailkeep.yaml").text());
+    }
+}
+
+fn tree(name: &str, document: &str) -> Node {
+    let (tree, flaws) = parse(document);
+    assert!(flaws.is_empty(), "{name}: {flaws:?}");
+    tree.unwrap_or_else(|| panic!("{name}: an empty document"))
+}
+
+/// The containers that run tailkeep, with their pod.
+fn our_containers<'n>(pod: &Part<'n>) -> Vec<(Part<'n>, Part<'n>)> {
+    let lists = ["initContainers", "containers"].iter().filter_map(|key| pod.find(key));
+    let containers = lists.flat_map(|list| list.items());
+    let ours = containers.filter(|container| container.get("image").text().starts_with("tailkeep:"));
+    ours.map(|container| (pod.clone(), container)).collect()
+}
+
+fn check_container(pod: &Part<'_>, container: &Part<'_>, config: &Config, text: &str) {
+    let place = &container.place;
+    let security = container.get("securityContext");
+    assert!(security.is("readOnlyRootFilesystem", true), "{place}: the image needs no writing");
+    assert!(security.is("allowPrivilegeEscalation", false), "{place}");
+    let of_pod = pod.find("securityContext");
+    let non_root =
+        security.is("runAsNonRoot", true) || of_pod.is_some_and(|security| security.is("runAsNonRoot", true));
+    assert!(non_root, "{place} does not run as root");
+    let grace: u64 = pod.get("terminationGracePeriodSeconds").text().parse().expect("a number");
+    assert!(grace > config.drain.deadline.as_secs(), "{place} is killed before it has drained");
+    let limit = parse_size(&format!("{}B", container.get("resources.limits.memory").text())).expect("a size") as usize;
+    assert!(limit >= config.memory + config.memory / 2, "{place}: the limit leaves room beside `memory`");
+    let health = config.health.expect("probed");
+    assert!(!health.ip().is_loopback(), "{place}: the kubelet reaches `health`");
+    for (probe, at) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container.get(probe).get("httpGet.path").text(), at, "{place}");
+    }
+    check_ports(container, config);
+    check_variables(container, text);
+}
+
+fn check_ports(container: &Part<'_>, config: &Config) {
+    let ports = container.get("ports").items();
+    let number = |name: &str| {
+        let port = ports.iter().find(|port| port.get("name").text() == name)?;
+        Some(port.get("containerPort").text().parse::<u16>().expect("a number"))
+    };
+    let place = &container.place;
+    assert_eq!(number("health"), config.health.map(|address| address.port()), "{place}");
+    for (name, address) in [("otlp-grpc", config.receive.grpc), ("otlp-http", config.receive.http)] {
+        let reachable = address.filter(|address| !address.ip().is_loopback());
+        assert_eq!(number(name), reachable.map(|address| address.port()), "{place}: {name}");
+    }
+}
+
+/// Every `${env:NAME}` of the configuration is a variable of the container.
+fn check_variables(container: &Part<'_>, config: &str) {
+    let set: Vec<&str> = container
+        .find("env")
+        .map_or(Vec::new(), |env| env.items().iter().map(|variable| variable.get("name").text()).collect());
+    for named in config.split("${env:").skip(1).filter_map(|rest| rest.split('}').next()) {
+        assert!(set.contains(&named), "{}: {named} is not set", container.place);
+    }
+}

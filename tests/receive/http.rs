@@ -1,0 +1,232 @@
+//! The HTTP port.
+
+use crate::harness::*;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, Outcome};
+use tailkeep::trace::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+/// `google.rpc.Status`, as far as OTLP/HTTP shows it.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+/// The code and message of an error, in whichever format it came.
+fn rpc_status(reply: &Reply) -> (i64, String) {
+    if reply.header("content-type") == JSON {
+        let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        (json["code"].as_i64().unwrap(), json["message"].as_str().unwrap().to_owned())
+    } else {
+        assert_eq!(reply.header("content-type"), PROTOBUF);
+        let status = RpcStatus::decode(&reply.body[..]).unwrap();
+        (status.code.into(), status.message)
+    }
+}
+
+fn with_header(mut request: Request<Full<Bytes>>, name: &'static str, value: &str) -> Request<Full<Bytes>> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn every_version_format_and_encoding_is_served() {
+    let server = Server::start(small()).await;
+    let mut h1 = connect_h1(server.http).await;
+    let mut h2 = connect_h2(server.http).await;
+    let json = br#"{"resourceSpans":[{"schemaUrl":"a"}]}"#;
+    let protobuf = b"\x0a\x03\x1a\x01a";
+    for (content_type, body, answer) in [(PROTOBUF, &protobuf[..], &b""[..]), (JSON, json, b"{}")] {
+        for (encoding, wire) in
+            [("", body.to_vec()), ("identity", body.to_vec()), ("gzip", gzip(body)), ("zstd", zstd(body))]
+        {
+            let request = || with_header(http_request("/v1/traces", content_type, &wire), "content-encoding", encoding);
+            let one = Reply::read(h1.send_request(request()).await.unwrap()).await;
+            let mut to_h2 = request();
+            *to_h2.uri_mut() = "http://tailkeep/v1/traces".parse().unwrap();
+            let two = Reply::read(h2.send_request(to_h2).await.unwrap()).await;
+            for reply in [one, two] {
+                assert_eq!((reply.status, reply.header("content-type")), (200, content_type), "{encoding}");
+                assert_eq!(reply.body, answer);
+            }
+            let taken = Taken { signal: Signal::Traces, body: protobuf.to_vec(), hops: vec![] };
+            assert_eq!(server.taken(), [taken.clone(), taken]);
+        }
+    }
+    for (path, signal) in [("/v1/metrics", Signal::Metrics), ("/v1/logs", Signal::Logs)] {
+        let with_charset = http_request(path, "Application/JSON; charset=utf-8", b"{}");
+        assert_eq!(post(server.http, with_charset).await.status, 200);
+        assert_eq!(server.taken()[0].signal, signal);
+        assert_eq!(server.stats().requests(signal, Outcome::Accepted), 1);
+    }
+}
+
+#[tokio::test]
+async fn rejected_items_are_a_partial_success_in_the_format_of_the_request() {
+    let answer = Accepted { rejected: 2, message: "two \"bad\" ones".to_owned() };
+    let server = Server::answering(small(), move |_| Ok(answer.clone())).await;
+    let reply = post(server.http, http_request("/v1/traces", PROTOBUF, b"")).await;
+    let partial = ExportTraceServiceResponse::decode(&reply.body[..]).unwrap().partial_success.unwrap();
+    assert_eq!((partial.rejected_spans, partial.error_message.as_str()), (2, "two \"bad\" ones"));
+    for (path, key) in
+        [("/v1/traces", "rejectedSpans"), ("/v1/metrics", "rejectedDataPoints"), ("/v1/logs", "rejectedLogRecords")]
+    {
+        let reply = post(server.http, http_request(path, JSON, b"{}")).await;
+        let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(json["partialSuccess"][key], "2");
+        assert_eq!(json["partialSuccess"]["errorMessage"], "two \"bad\" ones");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_hears_why_in_its_own_format() {
+    let server = Server::answering(small(), |body| match body {
+        b"bad" => Err(Malformed("field 0 at byte 0".to_owned())),
+        _ => Ok(Accepted::default()),
+    })
+    .await;
+    let zeros = vec![b' '; (1 << 20) + 1];
+    let protobuf = |body: &[u8]| http_request("/v1/traces", PROTOBUF, body);
+    let json = |body: &[u8]| http_request("/v1/traces", JSON, body);
+    for (what, request, status, code, says) in [
+        ("bad protobuf", protobuf(b"bad"), 400, 3, "field 0"),
+        ("bad json", json(b"bad"), 400, 3, "line 1 column 1"),
+        ("too large", protobuf(&zeros), 413, 3, "1048576 bytes"),
+        ("too large json", json(&zeros), 413, 3, "1048576 bytes"),
+        ("a bomb", with_header(protobuf(&gzip(&zeros)), "content-encoding", "gzip"), 413, 3, "1048576 bytes"),
+        ("a zstd bomb", with_header(json(&zstd(&zeros)), "content-encoding", "zstd"), 413, 3, "1048576 bytes"),
+        ("no gzip", with_header(json(b"{}"), "content-encoding", "gzip"), 400, 3, "not gzip"),
+        ("deflate", with_header(json(b"{}"), "content-encoding", "deflate"), 415, 12, "gzip or zstd"),
+        ("a loop", with_header(protobuf(b""), HOP_HEADER.as_str().to_owned().leak(), "x,me"), 508, 9, "\"me\""),
+    ] {
+        let reply = post(server.http, request).await;
+        let (found, message) = rpc_status(&reply);
+        assert_eq!((reply.status, found), (status, code), "{what}");
+        assert!(message.contains(says), "{what}: {message}");
+    }
+    let stats = server.stats();
+    let requests = |outcome| stats.requests(Signal::Traces, outcome);
+    assert_eq!(
+        [Outcome::Malformed, Outcome::TooLarge, Outcome::Unsupported, Outcome::Looped].map(requests),
+        [3, 4, 1, 1]
+    );
+    assert_eq!((stats.in_flight_bytes, server.taken().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_full_house_refuses_and_says_when_to_come_back() {
+    let server = Server::start(small()).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        let head =
+            "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1048576\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    server.until("both are charged", |stats| stats.in_flight_bytes == 2 << 20).await;
+    for content_type in [PROTOBUF, JSON] {
+        let reply = post(server.http, http_request("/v1/metrics", content_type, b"{}")).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "2"), "1.5 s, rounded up");
+        assert_eq!(rpc_status(&reply).0, 14);
+    }
+    assert_eq!(server.stats().requests(Signal::Metrics, Outcome::Refused), 2);
+    drop(held);
+    server.until("all is given back", |stats| stats.in_flight_bytes == 0).await;
+    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Aborted), 2);
+    assert_eq!(post(server.http, http_request("/v1/metrics", JSON, b"{}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_otlp_request_gets_a_line_of_text() {
+    let server = Server::start(small()).await;
+    let get = |path: &str| Request::get(path).header("host", "x").body(Full::default()).unwrap();
+    let reply = post(server.http, get("/v1/traces")).await;
+    assert_eq!((reply.status, reply.header("allow")), (405, "POST"));
+    for path in ["/", "/v1/spans", "/v1/traces/", "/V1/traces"] {
+        let reply = post(server.http, http_request(path, JSON, b"{}")).await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(String::from_utf8(reply.body).unwrap().contains("/v1/traces"));
+    }
+    assert_eq!(server.stats().unrouted, 5);
+    for content_type in ["text/plain", "application/protobuf", ""] {
+        let reply = post(server.http, http_request("/v1/logs", content_type, b"{}")).await;
+        assert_eq!(reply.status, 415, "{content_type}");
+        assert!(String::from_utf8(reply.body).unwrap().contains("application/x-protobuf or application/json"));
+    }
+    assert_eq!(server.stats().requests(Signal::Logs, Outcome::Unsupported), 3);
+}
+
+#[tokio::test]
+async fn a_grpc_client_on_the_http_port_is_told_so_in_grpc() {
+    let server = Server::start(small()).await;
+    let status = call(server.http, grpc_request(TRACES, Pieces::of([&framed(0, b"")[..]]))).await.grpc();
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    assert!(status.message().contains("OTLP/HTTP"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_bounded_as_it_comes() {
+    let server = Server::start(small()).await;
+    let mut connection = connect_h1(server.http).await;
+    let request = |pieces: &[&[u8]]| {
+        let body = Pieces::of(pieces.iter().copied());
+        Request::post("/v1/traces").header("host", "x").header("content-type", PROTOBUF).body(body).unwrap()
+    };
+    let reply = Reply::read(connection.send_request(request(&[b"one ", b"", b"two"])).await.unwrap()).await;
+    assert_eq!((reply.status, server.taken()[0].body.as_slice()), (200, &b"one two"[..]));
+    let megabyte = vec![0; 1 << 20];
+    let reply = Reply::read(connection.send_request(request(&[&megabyte, b"!"])).await.unwrap()).await;
+    assert_eq!(reply.status, 413);
+    // What was left was read, so the connection lives on.
+    let reply = Reply::read(connection.send_request(request(&[&megabyte])).await.unwrap()).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(server.stats().connections_open, 1);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_without_listening_still_hears_why_it_was_refused() {
+    let server = Server::start(small()).await;
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let head =
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 4_000_000]).await.expect("the whole body is read");
+    let request = b"POST /v1/traces HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 413 ") && answers.contains("HTTP/1.0 200 OK"), "{answers}");
+    assert_eq!(server.stats().in_flight_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let server = Server::start(small()).await;
+    let answer = raw(
+        server.http,
+        b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2000000\r\nexpect: 100-continue\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut line = [0; 25];
+    stream.read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{}").await.unwrap();
+    stream.read_exact(&mut line[..15]).await.unwrap();
+    assert_eq!(&line[..15], b"HTTP/1.1 200 OK");
+}

@@ -1,0 +1,267 @@
+//! The queue on disk from outside: outages, restarts, full quotas and damage.
+
+use bytes::Bytes;
+use std::{
+    fs,
+    future::Future,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tailkeep::{
+    deliver::{
+        Batch, BatchLimits, Delivery, DeliverySettings, Discard, NamedSink, Sink, SpoolSettings, Tally,
+        sink::{SendError, SendResult, Sent},
+    },
+    trace::Signal,
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// A destination that outlives the process that sends to it.
+#[derive(Clone, Default)]
+struct Place {
+    away: Arc<AtomicBool>,
+    seen: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl Place {
+    fn away() -> Place {
+        let place = Place::default();
+        place.away.store(true, Ordering::SeqCst);
+        place
+    }
+
+    fn comes_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+    }
+
+    fn sink(&self, name: &str) -> NamedSink {
+        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()) }
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        let number = |body: &Bytes| u64::from_le_bytes(body[..8].try_into().unwrap());
+        self.seen.lock().unwrap().iter().map(number).collect()
+    }
+}
+
+impl Sink for Place {
+    fn takes(&self, _: Signal) -> bool {
+        true
+    }
+
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        Box::pin(async {
+            if self.away.load(Ordering::SeqCst) {
+                return Err(SendError::Retry { after: None, reason: "away".to_owned() });
+            }
+            self.seen.lock().unwrap().push(batch.body.clone());
+            Ok(Sent::default())
+        })
+    }
+}
+
+/// Every push is a batch of its own.
+fn settings(folder: &Path, disk: u64, memory: usize) -> DeliverySettings {
+    DeliverySettings {
+        batch: BatchLimits { items: 1, ..BatchLimits::default() },
+        quotas: [memory; 3],
+        spool: Some(SpoolSettings { path: folder.join("spool"), quotas: [disk; 3] }),
+        seed: 1,
+    }
+}
+
+const MANY: u64 = 64 << 20;
+const MIB: usize = 1 << 20;
+const PIECE: usize = 10_000;
+
+fn push(delivery: &Delivery, signal: Signal, number: u64) {
+    delivery.push(signal, [number.to_le_bytes().to_vec(), vec![7; PIECE]].concat(), 1);
+    balanced(delivery);
+}
+
+fn balanced(delivery: &Delivery) {
+    delivery.snapshot().iter().for_each(|row| assert!(row.tally.balances(), "{row:?}"));
+}
+
+fn tally(delivery: &Delivery, sink: &str, signal: Signal) -> Tally {
+    let rows = delivery.snapshot();
+    rows.into_iter().find(|row| row.sink == sink && row.signal == signal).unwrap().tally
+}
+
+/// Until the condition holds; simulated time runs meanwhile, real I/O takes what it takes.
+async fn until(delivery: &Delivery, condition: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "{:?}", delivery.snapshot());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        balanced(delivery);
+    }
+}
+
+async fn drain(delivery: Delivery) {
+    delivery.drain(Instant::now() + Duration::from_secs(5)).await;
+    balanced(&delivery);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_and_a_restart_lose_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (here, there) = (Place::default(), Place::away());
+    let start = |disk| {
+        Delivery::start(settings(folder.path(), disk, MIB), vec![here.sink("here"), there.sink("there")]).unwrap()
+    };
+    // Five times what fits into memory.
+    let delivery = start(MANY);
+    for number in 0..500 {
+        push(&delivery, Signal::Traces, number);
+        if number % 50 == 49 {
+            until(&delivery, || tally(&delivery, "here", Signal::Traces).queued == 0).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+    assert_eq!(here.numbers(), (0..500).collect::<Vec<_>>(), "the other sink is not held up");
+    drain(delivery).await;
+
+    let delivery = start(MANY);
+    let waiting = tally(&delivery, "there", Signal::Traces);
+    assert_eq!((waiting.recovered, waiting.queued, waiting.pushed), (500, 500, 0));
+    assert_eq!(tally(&delivery, "here", Signal::Traces).recovered, 0, "it had them all");
+    push(&delivery, Signal::Traces, 500);
+    there.comes_back();
+    until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
+    assert_eq!(there.numbers(), (0..501).collect::<Vec<_>>(), "in order");
+    assert_eq!(here.numbers().len(), 501);
+    drain(delivery).await;
+    let left = fs::read_dir(folder.path().join("spool")).unwrap().count();
+    assert_eq!(left, 1, "only the cursors are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_repeats_at_most_what_was_not_noted() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    (0..20).for_each(|number| push(&delivery, Signal::Traces, number));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The process is gone between one instruction and the next.
+    let copy = folder.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(folder.path().join("spool")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    place.comes_back();
+    drain(delivery).await;
+    assert_eq!(place.numbers().len(), 20);
+
+    let mut after = settings(folder.path(), MANY, MIB);
+    after.spool.as_mut().unwrap().path = copy;
+    let delivery = Delivery::start(after, vec![place.sink("there")]).unwrap();
+    until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
+    assert_eq!(place.numbers(), (0..20).chain(0..20).collect::<Vec<_>>(), "at least once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_spool_drops_the_oldest_of_its_signal() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), 1 << 20, MIB), vec![place.sink("there")]).unwrap();
+    push(&delivery, Signal::Traces, 0);
+    for number in 0..300 {
+        push(&delivery, Signal::Logs, number);
+        if number % 30 == 29 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let logs = tally(&delivery, "there", Signal::Logs);
+    assert!(logs.discarded(Discard::QueueFull) >= 190, "{logs:?}");
+    assert_eq!(tally(&delivery, "there", Signal::Traces).queued, 1);
+    place.comes_back();
+    until(&delivery, || tally(&delivery, "there", Signal::Logs).queued == 0).await;
+    let numbers = place.numbers();
+    assert_eq!(*numbers.last().unwrap(), 299, "the newest are there");
+    assert_eq!(logs.pushed, 300);
+    drain(delivery).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_metrics_are_never_on_disk() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    delivery.push_own(Signal::Metrics, vec![9; 100], 10);
+    push(&delivery, Signal::Metrics, 1);
+    delivery.drain(Instant::now() + Duration::from_secs(5)).await;
+    let metrics = tally(&delivery, "there", Signal::Metrics);
+    assert_eq!((metrics.discarded(Discard::Shutdown), metrics.queued), (10, 1), "{metrics:?}");
+    let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    assert_eq!(tally(&again, "there", Signal::Metrics).recovered, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_means_memory_until_it_is_back() {
+    let folder = TempDir::new().unwrap();
+    let spool = folder.path().join("spool");
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    // A file where the folder was: every operation fails, also for root.
+    fs::remove_dir_all(&spool).unwrap();
+    fs::write(&spool, "").unwrap();
+    (0..5).for_each(|number| push(&delivery, Signal::Traces, number));
+    until(&delivery, || delivery.spool_error().is_some()).await;
+    assert_eq!(tally(&delivery, "there", Signal::Traces).queued, 5);
+    fs::remove_file(&spool).unwrap();
+    fs::create_dir(&spool).unwrap();
+    until(&delivery, || delivery.spool_error().is_none()).await;
+    drain(delivery).await;
+    let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    assert_eq!(tally(&again, "there", Signal::Traces).recovered, 5);
+
+    fs::remove_dir_all(&spool).unwrap();
+    fs::write(&spool, "").unwrap();
+    let refused = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).err().unwrap();
+    assert!(refused.contains(&spool.display().to_string()), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_costs_what_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    (0..10).for_each(|number| push(&delivery, Signal::Traces, number));
+    drain(delivery).await;
+    let segment = fs::read_dir(folder.path().join("spool")).unwrap().map(|file| file.unwrap().path());
+    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|e| e == "spool")).unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let end = bytes.len() - 5;
+    fs::write(&segment, &bytes[..end]).unwrap();
+
+    place.comes_back();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
+    let traces = tally(&delivery, "there", Signal::Traces);
+    assert_eq!((traces.recovered, traces.delivered, traces.discarded(Discard::Corrupt)), (9, 8, 1));
+    assert_eq!(place.numbers().len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_sink_begins_with_the_oldest() {
+    let folder = TempDir::new().unwrap();
+    let (old, new) = (Place::away(), Place::default());
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![old.sink("old")]).unwrap();
+    (0..3).for_each(|number| push(&delivery, Signal::Traces, number));
+    drain(delivery).await;
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![new.sink("renamed")]).unwrap();
+    until(&delivery, || new.numbers().len() == 3).await;
+    assert_eq!(new.numbers(), [0, 1, 2]);
+    drain(delivery).await;
+}
