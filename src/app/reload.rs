@@ -1,26 +1,34 @@
 //! Puts a changed policy file in force, as a whole or not at all.
 //!
-//! It looks when the folder of the file changes (an editor's rename, or the symlink swap of a
-//! ConfigMap), on SIGHUP, and every ten seconds in case that nobody said anything.
+//! It looks twice a second whether the file is another one: edited, renamed over, or behind a link that
+//! a ConfigMap's volume swapped. That costs a system call, works on every file system, and is not
+//! disturbed by a busy folder. SIGHUP makes it look at once, and say what it found.
 
 use super::force::InForce;
 use super::pipeline::Pipeline;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::Policy;
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecursiveMode, Watcher};
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{MissedTickBehavior, interval};
 
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// Writers often touch a file several times.
-const SETTLE: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What tells one state of the file from another: device, inode, length, and when it changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp([u64; 3], [i64; 4]);
+
+impl Stamp {
+    fn of(file: &Metadata) -> Stamp {
+        let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
+        Stamp([file.dev(), file.ino(), file.len()], times)
+    }
+}
 
 /// Watches one policy file.
 pub struct Reloader {
@@ -45,18 +53,25 @@ impl Reloader {
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let (events, mut changes) = mpsc::channel(1);
-        let _watcher = watch(&self.path, events);
         let mut hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
-        let mut asked = false;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What was read last, and what the look before this one saw. The file may have changed since the
+        // start read it: the first look reads it again.
+        let (mut read, mut before) = (None, None);
         loop {
-            tokio::select! {
-                Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
-                _ = hangup.recv() => asked = true,
-                () = tokio::time::sleep_until(Instant::now() + LOOK_AGAIN) => {}
+            let asked = tokio::select! {
+                _ = looks.tick() => false,
+                _ = hangup.recv() => true,
+            };
+            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|file| Stamp::of(&file));
+            // A file that is being written is left alone until it stands still.
+            let settled = stamp == before && Some(stamp) != read;
+            before = stamp;
+            if asked || settled {
+                read = Some(stamp);
+                self.look(asked).await;
             }
-            while changes.try_recv().is_ok() {}
-            self.look(std::mem::take(&mut asked)).await;
         }
     }
 
@@ -119,33 +134,4 @@ impl Reloader {
 
 fn count_errors(diagnostics: &[Diagnostic]) -> usize {
     diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
-}
-
-/// Reading the file is an event as well: answering that would be reading it for ever.
-fn is_read(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
-}
-
-/// The file itself, or the link that a ConfigMap's volume swaps; other files in the folder may be busy.
-fn concerns(event: &Event, name: Option<&OsStr>) -> bool {
-    let is_ours = |path: &PathBuf| path.file_name() == name || path.file_name() == Some(OsStr::new("..data"));
-    event.paths.is_empty() || event.paths.iter().any(is_ours)
-}
-
-/// Tells of changes in the file's folder; without a watcher the look every ten seconds remains.
-fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().map(ToOwned::to_owned);
-    let tell = move |event: notify::Result<Event>| {
-        if event.is_ok_and(|event| is_read(event.kind) || !concerns(&event, name.as_deref())) {
-            return;
-        }
-        // A full channel says already that there is something to look at.
-        let _ = events.try_send(());
-    };
-    let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch the policy's folder, looking every 10 s")).ok()
 }

@@ -4,7 +4,6 @@ use super::collector::{POLICY, Setup, Tailkeep, eventually};
 use super::grpc::Grpc;
 use super::sink::Sink;
 use super::traffic::{Placed, Trace, assert_same};
-use notify::{RecursiveMode, Watcher};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -189,27 +188,6 @@ fn the_number_of_rules_that_is_said_is_that_of_the_new_policy() {
     let shorter = "version: 1\nrules:\n  - { name: all, keep: all }\notherwise: { keep: none }\n";
     fs::write(tailkeep.path().join("policy.yaml"), shorter).unwrap();
     assert_eq!(tailkeep.wait_for_log("new policy in force")["rules"], 1);
-    tailkeep.stop();
-}
-
-#[test]
-fn reading_the_file_is_no_reason_to_read_it_again() {
-    let tailkeep = Setup::new().settings("measure: off").store().start();
-    fs::write(tailkeep.path().join("policy.yaml"), version(2)).unwrap();
-    tailkeep.wait_for_log("new policy in force");
-    // Its last look after the change is over by then.
-    std::thread::sleep(Duration::from_millis(500));
-    let (seen, events) = std::sync::mpsc::channel();
-    let mut watcher = notify::recommended_watcher(move |event| drop(seen.send(event))).unwrap();
-    watcher.watch(tailkeep.path(), RecursiveMode::NonRecursive).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    drop(watcher);
-    let touched = events
-        .iter()
-        .filter_map(Result::ok)
-        .filter(|event: &notify::Event| event.paths.iter().any(|path| path.ends_with("policy.yaml")));
-    // The look every ten seconds may fall into this one.
-    assert!(touched.count() <= 2, "the file is read again and again");
     tailkeep.stop();
 }
 
