@@ -11,6 +11,7 @@ pub mod queue;
 pub mod retry;
 pub mod sink;
 pub mod spool;
+pub mod upstream;
 
 pub use batch::BatchLimits;
 pub use queue::{Discard, Row, Tally};

@@ -339,6 +339,7 @@ mod servers {
                 ..ClientSettings::default()
             },
             hop: "instance-1".to_owned(),
+            upstream: Arc::default(),
         }
     }
 

@@ -15,12 +15,14 @@ use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
 use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink};
 use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
 use crate::deliver::sink::store::{SIZE_MIN, StoreSettings, StoreSink};
+use crate::deliver::upstream::Upstream;
 use crate::diagnostic::Span;
 use crate::identity::World;
 use crate::trace::Signal;
 use crate::yaml::{Entry, Map, Node, Reader, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(super) const KEYS: &[&str] = &["name", "store", "otlp", "arms", "sls", "file"];
 const KINDS: &[&str] = &["store", "otlp", "arms", "sls", "file"];
@@ -97,6 +99,13 @@ impl SinkConfig {
             SinkKind::File(settings) => Ok(boxed(FileSink::new(settings.clone()))),
         };
         built.map_err(|error| conceal_text(&error, &self.origin.substituted))
+    }
+
+    /// Requests of this sink will also name the collectors that send to this process.
+    pub fn name_upstream(&mut self, upstream: &Arc<Upstream>) {
+        if let SinkKind::Otlp(settings) = &mut self.kind {
+            settings.upstream = upstream.clone();
+        }
     }
 
     /// Reports what [`SinkConfig::build`] said where it belongs: sinks begin their errors with the setting

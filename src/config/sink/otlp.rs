@@ -52,6 +52,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry, instance: &str) -
         compression: loader.word(&map, "compression", COMPRESSIONS).unwrap_or_default(),
         client: loader.client(&map),
         hop: instance.to_owned(),
+        upstream: Default::default(),
     };
     refuse_wrong_urls(loader, &map, &settings);
     note_targets(loader, &map, &settings);

@@ -11,6 +11,7 @@ use crate::{
     deliver::{
         Quiet,
         client::{Client, ClientError, ClientSettings, HttpVersion},
+        upstream::Upstream,
     },
     trace::Signal,
 };
@@ -26,6 +27,7 @@ use std::{
     future::Future,
     io::{self, Write},
     pin::Pin,
+    sync::Arc,
     time::SystemTime,
 };
 use tokio::time::Instant;
@@ -157,6 +159,10 @@ impl Exporter {
 
     /// One attempt, by the protocol's rules on what may be sent again.
     pub async fn send(&self, batch: &Batch) -> SendResult {
+        self.send_marked(batch, None).await
+    }
+
+    async fn send_marked(&self, batch: &Batch, mark: Option<HeaderValue>) -> SendResult {
         let Some(url) = &self.urls[batch.signal as usize] else {
             return Err(SendError::Refused { reason: format!("no URL for {}", batch.signal.word()) });
         };
@@ -166,6 +172,9 @@ impl Exporter {
         })?;
         let mut request = Request::post(url.clone()).body(body).expect("the parts were valid before");
         request.headers_mut().extend(self.headers.clone());
+        if let Some(mark) = mark {
+            request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), mark);
+        }
         let reply = match self.client.send(request).await {
             Ok(response) => Reply::read(self.protocol, &response, SystemTime::now()),
             Err(error @ ClientError::Invalid(_)) => Reply::Refused { reason: error.to_string() },
@@ -250,10 +259,16 @@ pub struct OtlpSettings {
     pub client: ClientSettings,
     /// This process's instance id, sent as [`HOP_HEADER`].
     pub hop: String,
+    /// Sent with it.
+    pub upstream: Arc<Upstream>,
 }
 
 /// An OTLP endpoint as a sink.
-pub struct OtlpSink(Exporter);
+pub struct OtlpSink {
+    exporter: Exporter,
+    hop: String,
+    upstream: Arc<Upstream>,
+}
 
 impl OtlpSink {
     /// The error is for the configuration's author.
@@ -263,22 +278,23 @@ impl OtlpSink {
             Protocol::Http => http_urls(&settings.endpoint, &settings.urls)?.map(Some),
         };
         urls.iter_mut().zip(settings.signals).for_each(|(url, takes)| *url = url.take().filter(|_| takes));
-        let mut headers = settings.headers;
-        let hop = HeaderValue::from_str(&settings.hop).map_err(|_| "the instance id must be printable ASCII")?;
-        headers.insert(HeaderName::from_static(HOP_HEADER), hop);
-        let (protocol, compression, client) = (settings.protocol, settings.compression, settings.client);
-        Exporter::new(ExporterSettings { protocol, urls, headers, compression, client }).map(OtlpSink)
+        HeaderValue::from_str(&settings.hop).map_err(|_| "the instance id must be printable ASCII")?;
+        let OtlpSettings { protocol, headers, compression, client, hop, upstream, .. } = settings;
+        let exporter = Exporter::new(ExporterSettings { protocol, urls, headers, compression, client })?;
+        Ok(OtlpSink { exporter, hop, upstream })
     }
 }
 
 impl Sink for OtlpSink {
     fn takes(&self, signal: Signal) -> bool {
-        self.0.takes(signal)
+        self.exporter.takes(signal)
     }
 
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        let mark = self.upstream.mark(batch.signal, &self.hop, Instant::now());
+        let mark = HeaderValue::try_from(mark).expect("ids come from headers, and our own was checked");
         // The exporter is shared by reference; a sink is not, which makes this future Send either way.
-        Box::pin(self.0.send(batch))
+        Box::pin(self.exporter.send_marked(batch, Some(mark)))
     }
 }
 
