@@ -483,6 +483,9 @@ impl Shard {
     /// Keeps a trace by its id, with no known probability; false if it is not in the ring.
     pub fn keep_by_id<J: Judge>(&mut self, turn: &Turn<'_, J>, id: TraceId) -> bool {
         let Some(slot) = self.index.find(self.hash(id), id) else { return false };
+        if self.walk.as_ref().is_some_and(|walk| walk.gives_up(slot)) {
+            return false;
+        }
         if self.index.entry(slot).state != State::Kept {
             let earlier = self.index.entry(slot).verdict;
             let verdict = Verdict {

@@ -321,6 +321,34 @@ fn a_trace_that_was_dropped_and_forgotten_is_marked_evicted() {
 }
 
 #[test]
+fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
+    let mut bench = Bench::new(2 << 20);
+    // More records than one call works on.
+    let span_of = |n: u16| Span { span_id: [[1; 6].as_slice(), &n.to_be_bytes()].concat(), ..span(2, 1, 9) };
+    bench.send("shop", (0..600).map(span_of).collect());
+    bench.pass(120);
+    assert_eq!(bench.state(2), Some(State::Dropped));
+    for n in 0..1000u16 {
+        let id = [[3; 14].as_slice(), &n.to_be_bytes()].concat();
+        let body = request("shop", vec![fat(Span { trace_id: id, ..span(1, 1, 0) }, 4_000)]).encode_to_vec();
+        bench.with(|shard, turn, scan, out| {
+            scan.read(&body, turn.questions, shard.span_bytes_max()).expect("well formed");
+            // One call only, whether or not it took the span.
+            shard.append(turn, scan, &body, &[0], out);
+        });
+        if (1..600).contains(&bench.totals().dropped) {
+            break;
+        }
+    }
+    assert!((1..600).contains(&bench.totals().dropped), "the walk was never interrupted");
+    assert!(!bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
+    bench.pass(1);
+    bench.drain();
+    assert!(bench.left().is_empty());
+    assert_eq!(bench.shard.counts.kept.iter().sum::<u64>(), 0);
+}
+
+#[test]
 fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
     let mut bench = Bench::new(4 << 20);
     bench.send("shop", vec![failed(span(2, 1, 0))]);

@@ -62,6 +62,11 @@ impl Walk {
     pub fn last(slot: u32, purpose: Purpose) -> Walk {
         Walk { last: true, ..Walk::new(slot, purpose) }
     }
+
+    /// A part of this trace has been counted as dropped: it is too late to keep it.
+    pub fn gives_up(&self, slot: u32) -> bool {
+        self.slot == slot && self.purpose == Purpose::Count
+    }
 }
 
 /// Spans of one scope, encoded as fields of a `ScopeSpans`.

@@ -282,10 +282,15 @@ impl Tailkeep {
         eventually(what, || Some(self.books()).filter(|books| says(books)))
     }
 
-    /// Sends all requests of a trace over one gRPC connection, the innermost service first.
+    /// Sends all requests of a trace, the innermost service first.
     pub fn send(&self, trace: &Trace) {
+        self.send_all(std::slice::from_ref(trace));
+    }
+
+    /// Sends traces over one gRPC connection.
+    pub fn send_all(&self, traces: &[Trace]) {
         let mut grpc = Grpc::connect(self.ports.grpc);
-        for request in trace.requests.iter().rev() {
+        for request in traces.iter().flat_map(|trace| trace.requests.iter().rev()) {
             let status = grpc.export(Signal::Traces, &request.encode_to_vec());
             assert_eq!(status.code, 0, "{status:?}");
         }

@@ -37,7 +37,9 @@ pub fn method(signal: Signal) -> &'static str {
 
 impl Grpc {
     pub fn connect(address: SocketAddr) -> Grpc {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // A thread of its own: a connection answers pings also while its test does something else.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let requests = runtime.block_on(async {
             let stream = TcpStream::connect(address).await.expect("the listener accepts");
             let (requests, connection) =

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 fn send(tailkeep: &Tailkeep, count: usize) -> Vec<Placed> {
     let traces: Vec<Trace> = (0..count).map(|_| Trace::failed()).collect();
-    traces.iter().for_each(|trace| tailkeep.send(trace));
+    tailkeep.send_all(&traces);
     traces.iter().flat_map(Trace::placed).collect()
 }
 
@@ -87,7 +87,7 @@ fn a_sink_that_hangs_is_given_up_and_asked_again() {
 #[test]
 fn a_slow_sink_holds_nobody_up() {
     let (slow, fast) = (Sink::start(), Sink::start());
-    slow.becomes(Mood::Dawdles(Duration::from_secs(2)));
+    slow.becomes(Mood::Dawdles(Duration::from_secs(1)));
     let tailkeep = Setup::new().otlp("slow", &slow).otlp("fast", &fast).start();
     let first = send(&tailkeep, 1);
     eventually("the slow one is busy", || (slow.attempts() == 1).then_some(()));

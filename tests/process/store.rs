@@ -155,7 +155,7 @@ fn a_disk_that_is_full_is_survived_and_said() {
     };
     let mut tailkeep = setup.start();
     let traces: Vec<Trace> = (0..100).map(|_| Trace::failed()).collect();
-    traces.iter().for_each(|trace| tailkeep.send(trace));
+    tailkeep.send_all(&traces);
     eventually("the other sink gets them", || (other.spans().len() == 400).then_some(()));
     let said = tailkeep.wait_for_log("the sink failed; will try again");
     assert_eq!(said["sink"], "here");
