@@ -86,7 +86,7 @@ impl App {
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery));
+        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery, config.hops));
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
             PolicySource::Builtin => None,

@@ -338,7 +338,7 @@ mod servers {
                 timeout: Duration::from_secs(5),
                 ..ClientSettings::default()
             },
-            hop: "instance-1".to_owned(),
+            hops: tailkeep::deliver::Hops::new("instance-1"),
         }
     }
 

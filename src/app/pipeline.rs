@@ -3,7 +3,7 @@
 
 use super::force::{Bench, InForce};
 use super::service::Services;
-use crate::deliver::Delivery;
+use crate::deliver::{self, Delivery};
 use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
@@ -41,6 +41,7 @@ pub struct Pipeline {
     /// None with `measure: off`.
     pub meter: Option<Meter>,
     pub delivery: Arc<Delivery>,
+    hops: deliver::Hops,
     door: Mutex<Door>,
     /// Held for reading while spans move from one account to the next, for writing by whoever reads
     /// the accounts: so they balance at any moment, not only at rest.
@@ -63,7 +64,14 @@ thread_local! {
 
 impl Pipeline {
     /// A pipeline with a ring of `ring_bytes`. `seed` keys the hashes of ids: different in each process.
-    pub fn new(ring_bytes: usize, seed: u64, in_force: InForce, meter: Option<Meter>, delivery: Arc<Delivery>) -> Self {
+    pub fn new(
+        ring_bytes: usize,
+        seed: u64,
+        in_force: InForce,
+        meter: Option<Meter>,
+        delivery: Arc<Delivery>,
+        hops: deliver::Hops,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = (SHARDS_PER_CORE * cores).min(ring_bytes / SHARD_BYTES_MIN).max(1);
         let keyed = Keyed::new(seed);
@@ -77,6 +85,7 @@ impl Pipeline {
             services: Services::default(),
             meter,
             delivery,
+            hops,
             door: Mutex::default(),
             books: RwLock::default(),
             started: Instant::now(),
@@ -303,7 +312,8 @@ fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
 }
 
 impl Intake for Pipeline {
-    fn accept(&self, signal: Signal, body: &[u8], _: Hops<'_>) -> Result<Accepted, Malformed> {
+    fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed> {
+        self.hops.saw(signal, hops.ids(), Instant::now());
         match signal {
             Signal::Traces => self.accept_traces(body),
             Signal::Metrics | Signal::Logs => self.pass_on(signal, body),

@@ -109,7 +109,7 @@ fn a_queue_that_overflows_loses_the_oldest_and_says_so() {
     let overflowed = |tailkeep: &Tailkeep| tailkeep.books().sum(discarded, &["sink=\"away\"", "reason=\"queue_full\""]);
     while overflowed(&tailkeep) == 0.0 {
         assert!(sent.len() < 10_000, "the queue never overflows");
-        sent.extend(send(&tailkeep, 20));
+        sent.extend(send(&tailkeep, 100));
         wait_for_spans(&taking, sent.len());
     }
     let said = tailkeep.wait_for_log("the queue is full");

@@ -9,7 +9,7 @@ mod reply;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
     deliver::{
-        Quiet,
+        Hops, Quiet,
         client::{Client, ClientError, ClientSettings, HttpVersion},
     },
     trace::Signal,
@@ -93,6 +93,8 @@ pub struct ExporterSettings {
     pub compression: Compression,
     /// Its `version` is replaced by what the protocol needs, its `tls` dropped if no URL is `https`.
     pub client: ClientSettings,
+    /// Sent as [`HOP_HEADER`]; none where the peer is no collector.
+    pub hops: Option<Hops>,
 }
 
 impl fmt::Debug for ExporterSettings {
@@ -112,6 +114,7 @@ pub struct Exporter {
     headers: HeaderMap,
     compression: Compression,
     client: Client,
+    hops: Option<Hops>,
     partial: std::sync::Mutex<Quiet>,
 }
 
@@ -146,6 +149,7 @@ impl Exporter {
             headers,
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
+            hops: settings.hops,
             partial: std::sync::Mutex::default(),
         })
     }
@@ -166,6 +170,12 @@ impl Exporter {
         })?;
         let mut request = Request::post(url.clone()).body(body).expect("the parts were valid before");
         request.headers_mut().extend(self.headers.clone());
+        if let Some(hops) = &self.hops {
+            let value = hops.value(batch.signal, std::time::Instant::now());
+            // The ids that came in a header go out in one.
+            let value = HeaderValue::from_str(&value).expect("ids are visible ASCII");
+            request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
+        }
         let reply = match self.client.send(request).await {
             Ok(response) => Reply::read(self.protocol, &response, SystemTime::now()),
             Err(error @ ClientError::Invalid(_)) => Reply::Refused { reason: error.to_string() },
@@ -248,8 +258,8 @@ pub struct OtlpSettings {
     pub headers: HeaderMap,
     pub compression: Compression,
     pub client: ClientSettings,
-    /// This process's instance id, sent as [`HOP_HEADER`].
-    pub hop: String,
+    /// Where the data has been, sent as [`HOP_HEADER`].
+    pub hops: Hops,
 }
 
 /// An OTLP endpoint as a sink.
@@ -263,11 +273,9 @@ impl OtlpSink {
             Protocol::Http => http_urls(&settings.endpoint, &settings.urls)?.map(Some),
         };
         urls.iter_mut().zip(settings.signals).for_each(|(url, takes)| *url = url.take().filter(|_| takes));
-        let mut headers = settings.headers;
-        let hop = HeaderValue::from_str(&settings.hop).map_err(|_| "the instance id must be printable ASCII")?;
-        headers.insert(HeaderName::from_static(HOP_HEADER), hop);
-        let (protocol, compression, client) = (settings.protocol, settings.compression, settings.client);
-        Exporter::new(ExporterSettings { protocol, urls, headers, compression, client }).map(OtlpSink)
+        let OtlpSettings { protocol, headers, compression, client, hops, .. } = settings;
+        let hops = Some(hops);
+        Exporter::new(ExporterSettings { protocol, urls, headers, compression, client, hops }).map(OtlpSink)
     }
 }
 
