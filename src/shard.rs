@@ -13,6 +13,7 @@
 //! [`WORK_MAX`] records, so that the lock around it is always short.
 
 pub mod count;
+mod layout;
 pub mod remember;
 pub mod walk;
 
@@ -23,6 +24,7 @@ use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
 use crate::trace::{Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
+use layout::Layout;
 use remember::{Remembered, Verdicts};
 use std::collections::VecDeque;
 use walk::{Purpose, Walk};
@@ -98,32 +100,6 @@ impl Budget {
 pub enum Progress {
     Done,
     More,
-}
-
-/// How a shard divides its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
-    pub ring_bytes: usize,
-    pub traces: usize,
-    pub kept_remembered: usize,
-    pub dropped_remembered: usize,
-}
-
-/// A trace is taken to hold this many bytes: a smaller mean fills the index before the ring.
-const TRACE_BYTES_ASSUMED: usize = 1536;
-
-impl Layout {
-    /// Divides `bytes`: one index entry for every 1.5 KiB, 1/64 for remembered verdicts, the rest for segments.
-    pub fn of(bytes: usize) -> Layout {
-        let traces = (bytes / TRACE_BYTES_ASSUMED).max(64);
-        let remembered = bytes / 64;
-        Layout {
-            ring_bytes: bytes.saturating_sub(traces * Index::TRACE_BYTES + remembered),
-            traces,
-            kept_remembered: remembered / 4 / Verdicts::KEPT_BYTES,
-            dropped_remembered: remembered * 3 / 4 / Verdicts::DROPPED_BYTES,
-        }
-    }
 }
 
 /// One shard's memory and state.
