@@ -13,8 +13,11 @@
 //! [`WORK_MAX`] records, so that the lock around it is always short.
 
 pub mod count;
+mod layout;
 pub mod remember;
 pub mod walk;
+
+pub use layout::Layout;
 
 use crate::policy::Case;
 use crate::ring::index::{Entry, Index, State};
@@ -98,32 +101,6 @@ impl Budget {
 pub enum Progress {
     Done,
     More,
-}
-
-/// How a shard divides its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
-    pub ring_bytes: usize,
-    pub traces: usize,
-    pub kept_remembered: usize,
-    pub dropped_remembered: usize,
-}
-
-/// A trace is taken to hold this many bytes: a smaller mean fills the index before the ring.
-const TRACE_BYTES_ASSUMED: usize = 1536;
-
-impl Layout {
-    /// Divides `bytes`: one index entry for every 1.5 KiB, 1/64 for remembered verdicts, the rest for segments.
-    pub fn of(bytes: usize) -> Layout {
-        let traces = (bytes / TRACE_BYTES_ASSUMED).max(64);
-        let remembered = bytes / 64;
-        Layout {
-            ring_bytes: bytes.saturating_sub(traces * Index::TRACE_BYTES + remembered),
-            traces,
-            kept_remembered: remembered / 4 / Verdicts::KEPT_BYTES,
-            dropped_remembered: remembered * 3 / 4 / Verdicts::DROPPED_BYTES,
-        }
-    }
 }
 
 /// One shard's memory and state.
