@@ -17,6 +17,8 @@ mod layout;
 pub mod remember;
 pub mod walk;
 
+pub use layout::Layout;
+
 use crate::policy::Case;
 use crate::ring::index::{Entry, Index, State};
 use crate::ring::wheel::{Tick, Wheel};

@@ -1,9 +1,9 @@
-//! How much of a shard's memory is for spans, for traces and for remembered verdicts.
+//! How a shard divides its memory.
 
 use super::remember::Verdicts;
 use crate::ring::index::Index;
 
-/// How a shard divides its memory.
+/// The parts of a shard's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     pub ring_bytes: usize,
