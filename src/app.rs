@@ -13,7 +13,6 @@ pub mod service;
 use crate::admin::{self, Scope};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind};
 use crate::deliver::spool::SpoolSettings;
-use crate::deliver::upstream::Upstream;
 use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic;
 use crate::identity::World;
@@ -72,7 +71,7 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`], with a text for whoever wrote the files.
-    pub async fn start(mut config: Config) -> Result<App, StartError> {
+    pub async fn start(config: Config) -> Result<App, StartError> {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let in_force = load_policy(&config.policy, &dimensions)?;
@@ -84,12 +83,10 @@ impl App {
         let health = bind(config.health, "health.listen").await?;
         let admin = bind(config.admin, "admin.listen").await?;
         let world = World::system();
-        let upstream = Arc::<Upstream>::default();
-        config.sinks.iter_mut().for_each(|sink| sink.name_upstream(&upstream));
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery, upstream));
+        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery, config.hops));
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
             PolicySource::Builtin => None,

@@ -26,6 +26,7 @@ pub use host::Host;
 pub use queue::{QueueConfig, SpoolConfig};
 pub use sink::{SinkConfig, SinkKind};
 
+use crate::deliver::Hops;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::identity::Secret;
 use crate::yaml::{Map, Node, Value};
@@ -58,6 +59,8 @@ pub struct Config {
     pub drain: Drain,
     /// `collector.instance.id`, also the mark of requests that have been here.
     pub instance: String,
+    /// Where the data that goes out has been; shared with the sinks.
+    pub hops: Hops,
 }
 
 /// Where the policy stands.
@@ -126,6 +129,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let empty = Map { span: map.span, entries: &[] };
     let memory = memory(loader, map);
     let instance = instance(loader, map);
+    let hops = Hops::new(instance.clone());
     let receive_map = loader.section(map, "receive", receive::KEYS).unwrap_or(empty);
     let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
     let measure_map = measure::section(loader, map);
@@ -152,7 +156,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
         policy: policy(loader, map),
         measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
         sinks: match map.get("sinks") {
-            Some(node) => sink::sinks(loader, node, &instance),
+            Some(node) => sink::sinks(loader, node, &hops),
             None => sink::default_sinks(loader, map),
         },
         queue: queue::settings(loader, &queue_map, &sizes),
@@ -161,6 +165,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
         admin_token,
         drain: drain(loader, map),
         instance,
+        hops,
     };
     check::check_ports(loader, map, &config);
     config

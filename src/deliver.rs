@@ -7,13 +7,14 @@
 pub mod batch;
 pub mod client;
 mod courier;
+pub mod hops;
 pub mod queue;
 pub mod retry;
 pub mod sink;
 pub mod spool;
-pub mod upstream;
 
 pub use batch::BatchLimits;
+pub use hops::Hops;
 pub use queue::{Discard, Row, Tally};
 pub use sink::{Batch, Sink};
 pub use spool::SpoolSettings;

@@ -393,7 +393,8 @@ fn otlp_takes_its_protocol_from_the_endpoint() {
          signals: [traces, logs], tls: { cert: c, key: k }, connect_to: 10.0.0.1:1",
     );
     assert_eq!(full.headers["x-tenant"], SECRET);
-    assert_eq!((full.client.timeout, full.hop.as_str()), (Duration::from_secs(3), "i-1"));
+    let hops = full.hops.value(tailkeep::trace::Signal::Traces, std::time::Instant::now());
+    assert_eq!((full.client.timeout, hops.as_str()), (Duration::from_secs(3), "i-1"));
     assert_eq!((full.signals, full.client.connect_to.as_deref()), ([true, false, true], Some("10.0.0.1:1")));
     assert!(full.client.tls.expect("trust").identity.is_some());
 }

@@ -338,8 +338,7 @@ mod servers {
                 timeout: Duration::from_secs(5),
                 ..ClientSettings::default()
             },
-            hop: "instance-1".to_owned(),
-            upstream: Arc::default(),
+            hops: tailkeep::deliver::Hops::new("instance-1"),
         }
     }
 

@@ -3,8 +3,7 @@
 
 use super::force::{Bench, InForce};
 use super::service::Services;
-use crate::deliver::Delivery;
-use crate::deliver::upstream::Upstream;
+use crate::deliver::{self, Delivery};
 use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
@@ -42,7 +41,7 @@ pub struct Pipeline {
     /// None with `measure: off`.
     pub meter: Option<Meter>,
     pub delivery: Arc<Delivery>,
-    upstream: Arc<Upstream>,
+    hops: deliver::Hops,
     door: Mutex<Door>,
     /// Held for reading while spans move from one account to the next, for writing by whoever reads
     /// the accounts: so they balance at any moment, not only at rest.
@@ -71,7 +70,7 @@ impl Pipeline {
         in_force: InForce,
         meter: Option<Meter>,
         delivery: Arc<Delivery>,
-        upstream: Arc<Upstream>,
+        hops: deliver::Hops,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = (SHARDS_PER_CORE * cores).min(ring_bytes / SHARD_BYTES_MIN).max(1);
@@ -86,7 +85,7 @@ impl Pipeline {
             services: Services::default(),
             meter,
             delivery,
-            upstream,
+            hops,
             door: Mutex::default(),
             books: RwLock::default(),
             started: Instant::now(),
@@ -314,7 +313,7 @@ fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
 
 impl Intake for Pipeline {
     fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed> {
-        self.upstream.hear(signal, hops.ids(), tokio::time::Instant::now());
+        self.hops.saw(signal, hops.ids(), Instant::now());
         match signal {
             Signal::Traces => self.accept_traces(body),
             Signal::Metrics | Signal::Logs => self.pass_on(signal, body),

@@ -9,20 +9,18 @@ pub(super) use auth::KEYS_BY_TYPE as AUTH_KEYS;
 
 use super::expand::{Substituted, conceal_text};
 use super::load::Loader;
-use crate::deliver::Sink;
 use crate::deliver::sink::arms::{Arms, Settings as ArmsSettings};
 use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
 use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink};
 use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
 use crate::deliver::sink::store::{SIZE_MIN, StoreSettings, StoreSink};
-use crate::deliver::upstream::Upstream;
+use crate::deliver::{Hops, Sink};
 use crate::diagnostic::Span;
 use crate::identity::World;
 use crate::trace::Signal;
 use crate::yaml::{Entry, Map, Node, Reader, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub(super) const KEYS: &[&str] = &["name", "store", "otlp", "arms", "sls", "file"];
 const KINDS: &[&str] = &["store", "otlp", "arms", "sls", "file"];
@@ -101,13 +99,6 @@ impl SinkConfig {
         built.map_err(|error| conceal_text(&error, &self.origin.substituted))
     }
 
-    /// Requests of this sink will also name the collectors that send to this process.
-    pub fn name_upstream(&mut self, upstream: &Arc<Upstream>) {
-        if let SinkKind::Otlp(settings) = &mut self.kind {
-            settings.upstream = upstream.clone();
-        }
-    }
-
     /// Reports what [`SinkConfig::build`] said where it belongs: sinks begin their errors with the setting
     /// at fault.
     pub(super) fn report(&self, reader: &mut Reader, error: &str) {
@@ -137,7 +128,7 @@ fn default_store(loader: &Loader<'_>) -> Option<PathBuf> {
     loader.host.data_folder.as_ref().map(|folder| folder.join("tailkeep.db"))
 }
 
-pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, instance: &str) -> Vec<SinkConfig> {
+pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, hops: &Hops) -> Vec<SinkConfig> {
     let Some(items) = loader.reader.list(node, "`sinks`") else { return Vec::new() };
     if items.is_empty() {
         loader
@@ -146,7 +137,7 @@ pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, instance: &str) -> Vec
             .help("leave `sinks` out for a store in your data folder");
     }
     let mut seen = Seen::default();
-    items.iter().filter_map(|item| sink(loader, item, instance, &mut seen)).collect()
+    items.iter().filter_map(|item| sink(loader, item, hops, &mut seen)).collect()
 }
 
 /// What may not be there twice.
@@ -156,13 +147,13 @@ struct Seen {
     places: Vec<(PathBuf, Span)>,
 }
 
-fn sink(loader: &mut Loader<'_>, node: &Node, instance: &str, seen: &mut Seen) -> Option<SinkConfig> {
+fn sink(loader: &mut Loader<'_>, node: &Node, hops: &Hops, seen: &mut Seen) -> Option<SinkConfig> {
     let map = loader.reader.map(node, "a sink", KEYS)?;
     let entry = one_kind(loader, &map)?;
     let name = name(loader, &map, entry, seen);
     let kind = match entry.key.as_str() {
         "store" => SinkKind::Store(store(loader, entry, seen)?),
-        "otlp" => SinkKind::Otlp(Box::new(otlp::settings(loader, entry, instance)?)),
+        "otlp" => SinkKind::Otlp(Box::new(otlp::settings(loader, entry, hops)?)),
         "arms" => SinkKind::Arms(Box::new(arms::settings(loader, entry)?)),
         "sls" => SinkKind::Sls(Box::new(sls::settings(loader, entry)?)),
         _ => SinkKind::File(file(loader, entry, seen)?),

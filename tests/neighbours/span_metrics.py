@@ -141,5 +141,5 @@ def prometheus_differences(ours, theirs, limit=12):
     lines += [f"only tailkeep has {key}" for key in sorted(ours.keys() - theirs.keys(), key=repr)]
     for key in sorted(ours.keys() & theirs.keys(), key=repr):
         if abs(ours[key] - theirs[key]) > 1e-9 * max(abs(ours[key]), abs(theirs[key]), 1):
-            lines.append(f"{key}: ours {ours[key]:r}, the Collector's {theirs[key]:r}")
+            lines.append(f"{key}: ours {ours[key]!r}, the Collector's {theirs[key]!r}")
     return lines[:limit] + ([f"… and {len(lines) - limit} more"] if len(lines) > limit else [])

@@ -1,6 +1,7 @@
 //! `otlp` of a sink.
 
 use super::super::load::Loader;
+use crate::deliver::Hops;
 use crate::deliver::sink::otlp::{Compression, OtlpSettings, Protocol, grpc_urls, http_urls, parse_url, place};
 use crate::trace::Signal;
 use crate::yaml::{Entry, Map};
@@ -26,7 +27,7 @@ pub(super) const COMPRESSIONS: &[(&str, Compression)] =
 /// The port that OTLP/HTTP usually has.
 const HTTP_PORT: u16 = 4318;
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry, instance: &str) -> Option<OtlpSettings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry, hops: &Hops) -> Option<OtlpSettings> {
     let map = loader.map(&entry.value, "`otlp`", KEYS)?;
     let given = urls(loader, &map);
     let endpoint = match map.entry("endpoint") {
@@ -51,8 +52,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry, instance: &str) -
         headers: loader.headers(&map, "headers").unwrap_or_default(),
         compression: loader.word(&map, "compression", COMPRESSIONS).unwrap_or_default(),
         client: loader.client(&map),
-        hop: instance.to_owned(),
-        upstream: Default::default(),
+        hops: hops.clone(),
     };
     refuse_wrong_urls(loader, &map, &settings);
     note_targets(loader, &map, &settings);

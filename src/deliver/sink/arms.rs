@@ -107,6 +107,7 @@ impl Arms {
             headers: settings.all_headers(protocol)?,
             compression: settings.compression,
             client: settings.client,
+            hops: None,
         })?;
         Ok(Arms { exporter, dress, place: place(&first), protocol, unwritable: Quiet::default() })
     }

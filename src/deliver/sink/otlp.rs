@@ -9,9 +9,8 @@ mod reply;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
     deliver::{
-        Quiet,
+        Hops, Quiet,
         client::{Client, ClientError, ClientSettings, HttpVersion},
-        upstream::Upstream,
     },
     trace::Signal,
 };
@@ -27,7 +26,6 @@ use std::{
     future::Future,
     io::{self, Write},
     pin::Pin,
-    sync::Arc,
     time::SystemTime,
 };
 use tokio::time::Instant;
@@ -95,6 +93,8 @@ pub struct ExporterSettings {
     pub compression: Compression,
     /// Its `version` is replaced by what the protocol needs, its `tls` dropped if no URL is `https`.
     pub client: ClientSettings,
+    /// Sent as [`HOP_HEADER`]; none where the peer is no collector.
+    pub hops: Option<Hops>,
 }
 
 impl fmt::Debug for ExporterSettings {
@@ -114,6 +114,7 @@ pub struct Exporter {
     headers: HeaderMap,
     compression: Compression,
     client: Client,
+    hops: Option<Hops>,
     partial: std::sync::Mutex<Quiet>,
 }
 
@@ -148,6 +149,7 @@ impl Exporter {
             headers,
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
+            hops: settings.hops,
             partial: std::sync::Mutex::default(),
         })
     }
@@ -159,10 +161,6 @@ impl Exporter {
 
     /// One attempt, by the protocol's rules on what may be sent again.
     pub async fn send(&self, batch: &Batch) -> SendResult {
-        self.send_marked(batch, None).await
-    }
-
-    async fn send_marked(&self, batch: &Batch, mark: Option<HeaderValue>) -> SendResult {
         let Some(url) = &self.urls[batch.signal as usize] else {
             return Err(SendError::Refused { reason: format!("no URL for {}", batch.signal.word()) });
         };
@@ -172,8 +170,11 @@ impl Exporter {
         })?;
         let mut request = Request::post(url.clone()).body(body).expect("the parts were valid before");
         request.headers_mut().extend(self.headers.clone());
-        if let Some(mark) = mark {
-            request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), mark);
+        if let Some(hops) = &self.hops {
+            let value = hops.value(batch.signal, std::time::Instant::now());
+            // The ids that came in a header go out in one.
+            let value = HeaderValue::from_str(&value).expect("ids are visible ASCII");
+            request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
         }
         let reply = match self.client.send(request).await {
             Ok(response) => Reply::read(self.protocol, &response, SystemTime::now()),
@@ -257,18 +258,12 @@ pub struct OtlpSettings {
     pub headers: HeaderMap,
     pub compression: Compression,
     pub client: ClientSettings,
-    /// This process's instance id, sent as [`HOP_HEADER`].
-    pub hop: String,
-    /// Sent with it.
-    pub upstream: Arc<Upstream>,
+    /// Where the data has been, sent as [`HOP_HEADER`].
+    pub hops: Hops,
 }
 
 /// An OTLP endpoint as a sink.
-pub struct OtlpSink {
-    exporter: Exporter,
-    hop: String,
-    upstream: Arc<Upstream>,
-}
+pub struct OtlpSink(Exporter);
 
 impl OtlpSink {
     /// The error is for the configuration's author.
@@ -278,23 +273,20 @@ impl OtlpSink {
             Protocol::Http => http_urls(&settings.endpoint, &settings.urls)?.map(Some),
         };
         urls.iter_mut().zip(settings.signals).for_each(|(url, takes)| *url = url.take().filter(|_| takes));
-        HeaderValue::from_str(&settings.hop).map_err(|_| "the instance id must be printable ASCII")?;
-        let OtlpSettings { protocol, headers, compression, client, hop, upstream, .. } = settings;
-        let exporter = Exporter::new(ExporterSettings { protocol, urls, headers, compression, client })?;
-        Ok(OtlpSink { exporter, hop, upstream })
+        let OtlpSettings { protocol, headers, compression, client, hops, .. } = settings;
+        let hops = Some(hops);
+        Exporter::new(ExporterSettings { protocol, urls, headers, compression, client, hops }).map(OtlpSink)
     }
 }
 
 impl Sink for OtlpSink {
     fn takes(&self, signal: Signal) -> bool {
-        self.exporter.takes(signal)
+        self.0.takes(signal)
     }
 
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
-        let mark = self.upstream.mark(batch.signal, &self.hop, Instant::now());
-        let mark = HeaderValue::try_from(mark).expect("ids come from headers, and our own was checked");
         // The exporter is shared by reference; a sink is not, which makes this future Send either way.
-        Box::pin(self.exporter.send_marked(batch, Some(mark)))
+        Box::pin(self.0.send(batch))
     }
 }
 

@@ -137,6 +137,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
         headers,
         compression: Compression::None,
         client: ClientSettings::default(),
+        hops: None,
     };
     assert!(!format!("{settings:?}").contains("t0k3n"));
     let exporter = Exporter::new(settings).unwrap();
