@@ -29,6 +29,8 @@ mod sink;
 mod sinks;
 #[path = "process/store.rs"]
 mod store;
+#[path = "process/storm.rs"]
+mod storm;
 #[path = "process/traffic.rs"]
 mod traffic;
 #[path = "process/verdicts.rs"]

@@ -42,6 +42,7 @@ impl Grpc {
         let runtime = runtime.expect("a runtime");
         let requests = runtime.block_on(async {
             let stream = TcpStream::connect(address).await.expect("the listener accepts");
+            stream.set_nodelay(true).expect("a TCP socket");
             let (requests, connection) =
                 handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("the listener speaks HTTP/2");
             tokio::spawn(connection);
