@@ -26,7 +26,6 @@ use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
 use crate::trace::{Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
-use layout::Layout;
 use remember::{Remembered, Verdicts};
 use std::collections::VecDeque;
 use walk::{Purpose, Walk};

@@ -30,8 +30,8 @@ rules:
 otherwise: { keep: none }
 ";
 
-/// Longest time that any condition may take to become true on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest time that any condition may take to become true: a sink is asked again after up to 30 s.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until there is an answer.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
