@@ -163,6 +163,7 @@ impl Shard {
         out: &mut Outbox,
     ) -> usize {
         let mut budget = Budget::new();
+        self.warm(scan, spans);
         let mut neighbour: Option<(TraceId, u32)> = None;
         for (taken, &index) in spans.iter().enumerate() {
             let span = &scan.spans[index as usize];
@@ -177,6 +178,12 @@ impl Shard {
             self.store(turn, scan, body, span, slot);
         }
         spans.len()
+    }
+
+    /// Fetches the entries of the traces that this call works on, all at once.
+    fn warm(&self, scan: &Scan, spans: &[u32]) {
+        let ids = spans.iter().take(WORK_MAX).map(|&index| scan.spans[index as usize].trace_id);
+        std::hint::black_box(ids.fold(0, |sum, id| sum ^ self.index.warm(self.hash(id))));
     }
 
     /// Sweeps what is due and what is needed; false when the budget is spent before there is room.
