@@ -27,6 +27,8 @@ mod signals;
 mod sink;
 #[path = "process/sinks.rs"]
 mod sinks;
+#[path = "process/spool.rs"]
+mod spool;
 #[path = "process/store.rs"]
 mod store;
 #[path = "process/storm.rs"]
