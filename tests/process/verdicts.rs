@@ -123,6 +123,7 @@ fn spans_of_a_kept_trace_follow_it() {
     assert_eq!(grpc.export(Signal::Traces, &gateway.encode_to_vec()).code, 0);
     eventually("the first part arrives", || (sink.spans().len() == 2).then_some(()));
     assert_eq!(grpc.export(Signal::Traces, &checkout.encode_to_vec()).code, 0);
+    eventually("a single span arrives", || (sink.spans().len() == 3).then_some(()));
     assert_eq!(grpc.export(Signal::Traces, &payment.encode_to_vec()).code, 0);
     eventually("the rest arrives", || (sink.spans().len() == 4).then_some(()));
     tailkeep.stop();
