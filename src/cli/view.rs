@@ -1,5 +1,6 @@
 //! Fills the demo's view from the running process.
 
+use crate::app::exposition::Snapshot;
 use crate::app::office::Office;
 use crate::deliver::sink::store::{Store, TraceFilter};
 use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
@@ -47,7 +48,7 @@ impl Viewer {
                 reaches_back: Duration::from_millis(shards.reach_ms),
                 traces: shards.traces,
             },
-            rules: self.rules(),
+            rules: self.rules(&snapshot),
             operations: self.operations(),
             sinks: snapshot
                 .sinks
@@ -76,8 +77,7 @@ impl Viewer {
     }
 
     /// By first verdict, in the order of the policy.
-    fn rules(&self) -> Vec<Rule> {
-        let snapshot = self.office.snapshot();
+    fn rules(&self, snapshot: &Snapshot) -> Vec<Rule> {
         let verdicts = &snapshot.shards.counts.verdicts;
         let in_force = self.office.pipeline.in_force.load();
         let ids = in_force.policy.rules.iter().map(|rule| rule.id).chain([crate::trace::RuleId::OTHERWISE]);
