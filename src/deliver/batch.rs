@@ -12,7 +12,7 @@ use crate::trace::Signal;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
-pub(crate) use wire::{Fields, put_message};
+pub(crate) use wire::{Fields, Value, put_message};
 
 /// When a growing batch is full. What is reached first seals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ fn leaf_items(signal: Signal, leaf: &[u8]) -> Option<u64> {
     let mut points = 0;
     for field in Fields::new(leaf) {
         let field = field?;
-        if let (5 | 7 | 9 | 10 | 11, Some(data)) = (field.number, field.payload) {
+        if let (5 | 7 | 9 | 10 | 11, Some(data)) = (field.number, field.payload()) {
             for inner in Fields::new(data) {
                 points += u64::from(inner?.message(1).is_some());
             }

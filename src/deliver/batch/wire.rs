@@ -1,19 +1,37 @@
 //! The fields of a protobuf message as runs of bytes.
 //! Source: protobuf.dev, "Encoding".
 
+/// A field's value by its wire type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    /// A text, a message, bytes or packed numbers.
+    Bytes(&'a [u8]),
+    Group,
+    Fixed32(u32),
+}
+
 /// One field: `raw` is the tag and the value, untouched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
     pub(crate) number: u32,
     pub(crate) raw: &'a [u8],
-    /// The value of a length-delimited field.
-    pub(crate) payload: Option<&'a [u8]>,
+    pub(crate) value: Value<'a>,
 }
 
 impl<'a> Field<'a> {
+    /// The value of a length-delimited field.
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
+        match self.value {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// The value, if this is the length-delimited field `number`.
     pub(crate) fn message(&self, number: u32) -> Option<&'a [u8]> {
-        self.payload.filter(|_| self.number == number)
+        self.payload().filter(|_| self.number == number)
     }
 }
 
@@ -27,30 +45,32 @@ impl<'a> Fields<'a> {
         Fields { rest: message }
     }
 
+    #[inline]
     fn next_field(&mut self) -> Option<Field<'a>> {
         let whole = self.rest;
         let mut at = whole;
         let tag = take_varint(&mut at)?;
         let number = u32::try_from(tag >> 3).ok().filter(|&n| n != 0)?;
-        let payload = match tag & 7 {
-            0 => take_varint(&mut at).map(|_| None)?,
-            1 => take(&mut at, 8).map(|_| None)?,
+        let value = match tag & 7 {
+            0 => Value::Varint(take_varint(&mut at)?),
+            1 => Value::Fixed64(u64::from_le_bytes(take(&mut at, 8)?.try_into().ok()?)),
             2 => {
                 let len = usize::try_from(take_varint(&mut at)?).ok()?;
-                Some(take(&mut at, len)?)
+                Value::Bytes(take(&mut at, len)?)
             }
-            3 => skip_group(&mut at).map(|()| None)?,
-            5 => take(&mut at, 4).map(|_| None)?,
+            3 => skip_group(&mut at).map(|()| Value::Group)?,
+            5 => Value::Fixed32(u32::from_le_bytes(take(&mut at, 4)?.try_into().ok()?)),
             _ => return None,
         };
         self.rest = at;
-        Some(Field { number, raw: &whole[..whole.len() - at.len()], payload })
+        Some(Field { number, raw: &whole[..whole.len() - at.len()], value })
     }
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Option<Field<'a>>;
 
+    #[inline]
     fn next(&mut self) -> Option<Option<Field<'a>>> {
         if self.rest.is_empty() {
             return None;
@@ -63,13 +83,25 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (taken, after) = rest.split_at_checked(len)?;
     *rest = after;
     Some(taken)
 }
 
+#[inline]
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    match **rest {
+        [byte @ ..0x80, ref after @ ..] => {
+            *rest = after;
+            Some(u64::from(byte))
+        }
+        _ => take_long_varint(rest),
+    }
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..70).step_by(7) {
         let byte = take(rest, 1)?[0];

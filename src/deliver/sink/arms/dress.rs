@@ -96,7 +96,7 @@ fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
     let mut copied = 0;
     for field in Fields::new(message) {
         let field = field?;
-        let replaced = field.payload.and_then(|payload| replace(field.number, payload));
+        let replaced = field.payload().and_then(|payload| replace(field.number, payload));
         if let Some(payload) = replaced {
             let out = out.get_or_insert_with(|| message[..copied].to_vec());
             put_bytes(out, field.number, &payload);
@@ -251,7 +251,7 @@ mod tests {
         put_attribute(&mut resource, 1, HOST, "h");
         put_bytes(&mut want, 1, &resource);
         put_bytes(&mut want, 15, b"newer");
-        assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload.unwrap(), want);
+        assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload().unwrap(), want);
     }
 
     #[test]

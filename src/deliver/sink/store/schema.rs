@@ -8,7 +8,7 @@ use std::{path::Path, time::Duration};
 pub const SCHEMA_VERSION: u32 = 1;
 /// `PRAGMA application_id`: "tkst".
 const APPLICATION: u32 = 0x746b_7374;
-/// Bytes. Rows without rowid stay in their page up to a quarter of it, which most spans do.
+/// Bytes. Several spans fit into a page, and rows grow at the table's end.
 pub(super) const PAGE: u64 = 8192;
 /// Another process that reads delays a writer only for moments.
 const BUSY: Duration = Duration::from_secs(5);
@@ -63,6 +63,7 @@ CREATE INDEX contexts_by_crc ON contexts (crc);
 CREATE INDEX contexts_by_last_trace ON contexts (last_trace);
 
 CREATE TABLE spans (
+    id INTEGER PRIMARY KEY,
     trace INTEGER NOT NULL,
     span_id TEXT NOT NULL,
     crc INTEGER NOT NULL,
@@ -75,9 +76,9 @@ CREATE TABLE spans (
     start_ns INTEGER NOT NULL,
     duration_ns INTEGER NOT NULL,
     attributes TEXT NOT NULL,
-    raw BLOB NOT NULL,
-    PRIMARY KEY (trace, span_id, crc)
-) STRICT, WITHOUT ROWID;
+    raw BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX spans_by_trace ON spans (trace, span_id, crc);
 
 CREATE VIEW span_list AS
     SELECT t.trace_id, s.span_id, s.parent_id, c.service, s.name, s.kind, s.status, s.status_message,
@@ -90,7 +91,9 @@ pub(super) fn open_write(path: &Path, size: u64) -> Result<Connection, Failure> 
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| Failure::Later(e.to_string()))?;
     }
-    let mut db = Connection::open(path)?;
+    // Its owner is one thread at a time: SQLite need not lock.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
     if file_version(&db)? == Version::Empty {
         // The page size and the vacuum mode are fixed once the first table is there.

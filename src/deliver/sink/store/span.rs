@@ -1,25 +1,23 @@
 //! A batch taken apart: traces with their spans, and what a row of `traces` says of them. Pure.
 
 use crate::{
-    deliver::batch::Fields,
+    deliver::batch::{Fields, Value},
     trace::{Kind, Standing, Status, TraceId},
 };
-use opentelemetry_proto::tonic::{
-    common::v1::any_value::Value,
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
-};
-use prost::Message;
+use foldhash::fast::RandomState;
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
 };
 
 /// Of a span's `flags`: "the next bit says whether the parent is remote", and that bit.
-const KNOWS_REMOTE: u32 = 0x100;
-const IS_REMOTE: u32 = 0x200;
+const KNOWS_REMOTE: u64 = 0x100;
+const IS_REMOTE: u64 = 0x200;
 
 /// The bytes around spans: all fields of `ResourceSpans` but its scopes, of `ScopeSpans` but its spans.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Context {
     pub(super) raw_resource: Vec<u8>,
     pub(super) raw_scope: Vec<u8>,
@@ -33,11 +31,157 @@ impl Context {
         crc.finalize()
     }
 
-    /// Fields that cannot be read are shown as empty; the raw bytes are stored in any case.
-    pub(super) fn decode(&self) -> (ResourceSpans, ScopeSpans) {
-        let resource = ResourceSpans::decode(self.raw_resource.as_slice()).unwrap_or_default();
-        (resource, ScopeSpans::decode(self.raw_scope.as_slice()).unwrap_or_default())
+    /// Attributes of the resource: field 1 of a `Resource`.
+    pub(super) fn resource(&self) -> Vec<u8> {
+        merged(&self.raw_resource)
     }
+
+    /// The first attribute `service.name`, if it is a text.
+    pub(super) fn service(&self) -> String {
+        let resource = self.resource();
+        let attributes = Fields::new(&resource).flatten().filter_map(|field| field.message(1));
+        let name = attributes.map(key_value).find(|(key, _)| *key == b"service.name").and_then(|(_, any)| last(any, 1));
+        name.map(lossy).unwrap_or_default().into_owned()
+    }
+
+    /// Name and version of the instrumentation scope.
+    pub(super) fn scope(&self) -> [String; 2] {
+        let scope = merged(&self.raw_scope);
+        [1, 2].map(|number| last(&scope, number).map(lossy).unwrap_or_default().into_owned())
+    }
+}
+
+/// The message that is field 1: where it occurs repeatedly, protobuf merges, and so does concatenation.
+fn merged(message: &[u8]) -> Vec<u8> {
+    Fields::new(message).flatten().filter_map(|field| field.message(1)).flatten().copied().collect()
+}
+
+/// A text that occurs repeatedly: the last counts.
+fn last(message: &[u8], number: u32) -> Option<&[u8]> {
+    Fields::new(message).flatten().filter_map(|field| field.message(number)).last()
+}
+
+/// What is no UTF-8 is shown as `�`.
+pub(super) fn lossy(text: &[u8]) -> Cow<'_, str> {
+    simdutf8::basic::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+}
+
+/// What the columns show of a span. Strange bytes are no reason to refuse it: what cannot be read is
+/// shown as empty, and `raw` has it all. Source: opentelemetry-proto, `trace.proto`.
+#[derive(Default)]
+pub(super) struct Shown<'a> {
+    trace_id: &'a [u8],
+    pub(super) span_id: &'a [u8],
+    pub(super) parent_id: &'a [u8],
+    trace_state: &'a [u8],
+    name: &'a [u8],
+    kind: u64,
+    start: u64,
+    end: u64,
+    flags: u64,
+    status: u64,
+    status_message: &'a [u8],
+    /// `tailkeep.rule`, `tailkeep.trigger`, `tailkeep.reason`, `tailkeep.incomplete`.
+    rule: Option<&'a [u8]>,
+    trigger: Option<&'a [u8]>,
+    reason: Option<&'a [u8]>,
+    incomplete: Option<&'a [u8]>,
+}
+
+impl<'a> Shown<'a> {
+    /// None if the span is no protobuf.
+    fn read(raw: &'a [u8]) -> Option<Shown<'a>> {
+        let mut shown = Shown::default();
+        for field in Fields::new(raw) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, Value::Bytes(bytes)) => shown.trace_id = bytes,
+                (2, Value::Bytes(bytes)) => shown.span_id = bytes,
+                (3, Value::Bytes(bytes)) => shown.trace_state = bytes,
+                (4, Value::Bytes(bytes)) => shown.parent_id = bytes,
+                (5, Value::Bytes(bytes)) => shown.name = bytes,
+                (6, Value::Varint(kind)) => shown.kind = kind,
+                (7, Value::Fixed64(nanos)) => shown.start = nanos,
+                (8, Value::Fixed64(nanos)) => shown.end = nanos,
+                (9, Value::Bytes(attribute)) => shown.read_verdict(attribute),
+                (15, Value::Bytes(status)) => shown.read_status(status),
+                (16, Value::Fixed32(flags)) => shown.flags = u64::from(flags),
+                _ => {}
+            }
+        }
+        Some(shown)
+    }
+
+    fn read_status(&mut self, status: &'a [u8]) {
+        for field in Fields::new(status).flatten() {
+            match (field.number, field.value) {
+                (2, Value::Bytes(message)) => self.status_message = message,
+                (3, Value::Varint(code)) => self.status = code,
+                _ => {}
+            }
+        }
+    }
+
+    fn read_verdict(&mut self, attribute: &'a [u8]) {
+        let (key, value) = key_value(attribute);
+        let Some(key) = key.strip_prefix(b"tailkeep.") else { return };
+        let slot = match key {
+            b"rule" => &mut self.rule,
+            b"trigger" => &mut self.trigger,
+            b"reason" => &mut self.reason,
+            b"incomplete" => &mut self.incomplete,
+            _ => return,
+        };
+        *slot = last(value, 1);
+    }
+
+    pub(super) fn start(&self) -> i64 {
+        clamp(self.start)
+    }
+
+    fn end(&self) -> i64 {
+        clamp(self.end)
+    }
+
+    pub(super) fn duration(&self) -> i64 {
+        (self.end() - self.start()).max(0)
+    }
+
+    pub(super) fn name(&self) -> Cow<'a, str> {
+        lossy(self.name)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        Kind::from_wire(self.kind)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status::from_wire(self.status)
+    }
+
+    pub(super) fn status_message(&self) -> Option<Cow<'a, str>> {
+        (!self.status_message.is_empty()).then(|| lossy(self.status_message))
+    }
+
+    /// `th` of the tracestate's `ot` member.
+    fn threshold(&self) -> Option<&'a [u8]> {
+        let ot =
+            self.trace_state.split(|byte| *byte == b',').find_map(|member| member.trim_ascii().strip_prefix(b"ot="))?;
+        ot.split(|byte| *byte == b';').find_map(|field| field.strip_prefix(b"th:"))
+    }
+}
+
+/// Key and `AnyValue` of a `KeyValue`; empty what is not there. Source: opentelemetry-proto, `common.proto`.
+pub(super) fn key_value(attribute: &[u8]) -> (&[u8], &[u8]) {
+    let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
+    for field in Fields::new(attribute).flatten() {
+        match (field.number, field.value) {
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
+            _ => {}
+        }
+    }
+    (key, value)
 }
 
 /// One span of a batch.
@@ -46,45 +190,8 @@ pub(super) struct StoredSpan<'a> {
     pub(super) context: usize,
     pub(super) raw: &'a [u8],
     pub(super) crc: u32,
-    pub(super) span: Span,
+    pub(super) shown: Shown<'a>,
     pub(super) standing: Standing,
-}
-
-impl StoredSpan<'_> {
-    pub(super) fn start(&self) -> i64 {
-        clamp(self.span.start_time_unix_nano)
-    }
-
-    pub(super) fn end(&self) -> i64 {
-        clamp(self.span.end_time_unix_nano)
-    }
-
-    pub(super) fn duration(&self) -> i64 {
-        (self.end() - self.start()).max(0)
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        Kind::from_wire(self.span.kind as u64)
-    }
-
-    pub(super) fn status(&self) -> Status {
-        self.span.status.as_ref().map_or(Status::Unset, |status| Status::from_wire(status.code as u64))
-    }
-
-    /// The text of a string attribute.
-    fn text(&self, key: &str) -> Option<String> {
-        let attribute = self.span.attributes.iter().find(|attribute| attribute.key == key)?;
-        match attribute.value.as_ref()?.value.as_ref()? {
-            Value::StringValue(text) => Some(text.clone()),
-            _ => None,
-        }
-    }
-
-    /// `th` of the tracestate's `ot` member.
-    fn threshold(&self) -> Option<&str> {
-        let ot = self.span.trace_state.split(',').find_map(|member| member.trim().strip_prefix("ot="))?;
-        ot.split(';').find_map(|field| field.strip_prefix("th:"))
-    }
 }
 
 /// SQLite has signed 64 bits, which end in the year 2262.
@@ -95,7 +202,8 @@ fn clamp(nanos: u64) -> i64 {
 /// A batch by traces, in the order in which they appear.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
-    pub(super) contexts: Vec<Context>,
+    pub(super) contexts: Vec<Arc<Context>>,
+    /// A trace's spans by span id, as the store has them.
     pub(super) traces: Vec<(TraceId, Vec<StoredSpan<'a>>)>,
     /// Spans that are no protobuf or have no trace id.
     pub(super) rejected: u64,
@@ -105,13 +213,14 @@ impl<'a> Parts<'a> {
     /// None if the bytes around the spans are malformed.
     pub(super) fn of(body: &'a [u8]) -> Option<Parts<'a>> {
         let mut parts = Parts::default();
-        let (mut places, mut contexts) = (HashMap::new(), HashMap::new());
+        let mut places = HashMap::with_hasher(RandomState::default());
+        let mut contexts = HashMap::with_hasher(RandomState::default());
         for field in Fields::new(body) {
             let Some(resource) = field?.message(1) else { continue };
             let (raw_resource, scopes) = header_and_children(resource)?;
             for scope in scopes {
                 let (raw_scope, spans) = header_and_children(scope)?;
-                let context = Context { raw_resource: raw_resource.clone(), raw_scope };
+                let context = Arc::new(Context { raw_resource: raw_resource.clone(), raw_scope });
                 let context = *contexts.entry(context).or_insert_with_key(|context| {
                     parts.contexts.push(context.clone());
                     parts.contexts.len() - 1
@@ -119,14 +228,17 @@ impl<'a> Parts<'a> {
                 spans.into_iter().for_each(|raw| parts.add(raw, context, &mut places));
             }
         }
-        parts.traces.iter_mut().for_each(|(_, spans)| set_standings(spans));
+        for (_, spans) in &mut parts.traces {
+            set_standings(spans);
+            spans.sort_unstable_by_key(|stored| (stored.shown.span_id, stored.crc));
+        }
         Some(parts)
     }
 
-    fn add(&mut self, raw: &'a [u8], context: usize, places: &mut HashMap<TraceId, usize>) {
-        let decoded = Span::decode(raw).ok();
-        let id = decoded.as_ref().and_then(|span| span.trace_id.as_slice().try_into().ok()).map(TraceId);
-        let (Some(span), Some(id)) = (decoded, id) else {
+    fn add(&mut self, raw: &'a [u8], context: usize, places: &mut HashMap<TraceId, usize, RandomState>) {
+        let shown = Shown::read(raw);
+        let id = shown.as_ref().and_then(|shown| shown.trace_id.try_into().ok()).map(TraceId);
+        let (Some(shown), Some(id)) = (shown, id) else {
             self.rejected += 1;
             return;
         };
@@ -135,7 +247,7 @@ impl<'a> Parts<'a> {
             self.traces.len() - 1
         });
         let crc = crc32fast::hash(raw);
-        self.traces[place].1.push(StoredSpan { context, raw, crc, span, standing: Standing::Inner });
+        self.traces[place].1.push(StoredSpan { context, raw, crc, shown, standing: Standing::Inner });
     }
 }
 
@@ -155,16 +267,19 @@ fn header_and_children(message: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
 /// A root has no parent. An entry's flags say that the parent is remote or, where they say nothing,
 /// it is a server or consumer span whose parent is not in this batch.
 fn set_standings(spans: &mut [StoredSpan<'_>]) {
-    let here: HashSet<Vec<u8>> = spans.iter().map(|stored| stored.span.span_id.clone()).collect();
-    for stored in spans {
-        let span = &stored.span;
-        let receives = matches!(Kind::from_wire(span.kind as u64), Kind::Server | Kind::Consumer);
-        let is_entry = match span.flags & KNOWS_REMOTE {
-            0 => receives && !here.contains(&span.parent_span_id),
-            _ => span.flags & IS_REMOTE != 0,
+    let asks =
+        |shown: &Shown<'_>| shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), Kind::Server | Kind::Consumer);
+    let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown)) {
+        true => spans.iter().map(|stored| stored.shown.span_id).collect(),
+        false => HashSet::default(),
+    };
+    for StoredSpan { shown, standing, .. } in spans {
+        let is_entry = match shown.flags & KNOWS_REMOTE {
+            0 => asks(shown) && !here.contains(shown.parent_id),
+            _ => shown.flags & IS_REMOTE != 0,
         };
-        stored.standing = match is_entry {
-            _ if span.parent_span_id.iter().all(|byte| *byte == 0) => Standing::Root,
+        *standing = match is_entry {
+            _ if shown.parent_id.iter().all(|byte| *byte == 0) => Standing::Root,
             true => Standing::Entry,
             false => Standing::Inner,
         };
@@ -180,7 +295,7 @@ pub(super) struct TraceState {
     pub(super) duration: i64,
     pub(super) service: String,
     pub(super) name: String,
-    pub(super) services: BTreeSet<String>,
+    pub(super) services: BTreeSet<Arc<str>>,
     pub(super) error: bool,
     pub(super) span_count: i64,
     pub(super) bytes: i64,
@@ -197,29 +312,30 @@ pub(super) struct TraceState {
 }
 
 impl TraceState {
-    pub(super) fn observe(&mut self, stored: &StoredSpan<'_>, service: &str) {
-        let (start, end, duration) = (stored.start(), stored.end(), stored.duration());
-        let id = hex(&stored.span.span_id);
+    pub(super) fn observe(&mut self, stored: &StoredSpan<'_>, service: &Arc<str>) {
+        let shown = &stored.shown;
+        let (start, end, duration) = (shown.start(), shown.end(), shown.duration());
+        let id = hex(shown.span_id);
         let is_first = self.span_count == 0;
         self.start = if is_first { start } else { self.start.min(start) };
         self.end = self.end.max(end);
-        self.error |= stored.status() == Status::Error;
+        self.error |= shown.status() == Status::Error;
         self.span_count += 1;
         self.bytes += stored.raw.len() as i64;
         if !self.services.contains(service) {
-            self.services.insert(service.to_owned());
+            self.services.insert(service.clone());
         }
         self.longest_span = self.longest_span.max(duration);
         if stored.standing != Standing::Inner {
             self.longest_entry = self.longest_entry.max(duration);
         }
-        self.observe_verdict(stored);
+        self.observe_verdict(shown);
         let rank = |standing, start, id| (Reverse(standing), start, id);
         let is_better = rank(stored.standing, start, id.as_str())
             < rank(self.entry_standing, self.entry_start, self.entry_span_id.as_str());
         if is_first || is_better {
-            self.service = service.to_owned();
-            self.name = stored.span.name.clone();
+            self.service = service.to_string();
+            self.name = shown.name().into_owned();
             self.entry_span_id = id;
             self.entry_standing = stored.standing;
             self.entry_start = start;
@@ -235,15 +351,16 @@ impl TraceState {
     }
 
     /// The first verdict stands: later spans of a kept trace only follow it.
-    fn observe_verdict(&mut self, stored: &StoredSpan<'_>) {
-        if let Some(rule) = stored.text("tailkeep.rule").filter(|_| self.rule.is_none()) {
-            self.rule = Some(rule);
-            self.trigger = stored.text("tailkeep.trigger");
-            self.reason = stored.text("tailkeep.reason");
+    fn observe_verdict(&mut self, shown: &Shown<'_>) {
+        let text = |bytes| lossy(bytes).into_owned();
+        if let Some(rule) = shown.rule.filter(|_| self.rule.is_none()) {
+            self.rule = Some(text(rule));
+            self.trigger = shown.trigger.map(text);
+            self.reason = shown.reason.map(text);
         }
-        self.incomplete = self.incomplete.take().or_else(|| stored.text("tailkeep.incomplete"));
+        self.incomplete = self.incomplete.take().or_else(|| shown.incomplete.map(text));
         if self.threshold.is_none() {
-            self.threshold = stored.threshold().map(str::to_owned);
+            self.threshold = shown.threshold().map(text);
         }
     }
 }
@@ -251,5 +368,10 @@ impl TraceState {
 /// Lowercase hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }

@@ -6,8 +6,9 @@ use super::{
     span::{Context, Parts, StoredSpan, TraceState, hex},
 };
 use crate::trace::{Standing, TraceId};
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 use tracing::info;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
@@ -45,22 +46,24 @@ impl From<rusqlite::Error> for Failure {
 #[derive(Clone)]
 struct Known {
     id: i64,
-    service: String,
+    service: Arc<str>,
 }
+
+type Contexts = HashMap<Arc<Context>, Known, RandomState>;
 
 /// The one writer of a store.
 pub(super) struct Writer {
     db: Connection,
     max_pages: u64,
     next_trace: i64,
-    contexts: HashMap<Context, Known>,
+    contexts: Contexts,
 }
 
 impl Writer {
     pub(super) fn open(path: &Path, size: u64) -> Result<Writer, Failure> {
         let db = schema::open_write(path, size)?;
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
-        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: HashMap::new() };
+        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: Contexts::default() };
         writer.shrink()?;
         Ok(writer)
     }
@@ -136,8 +139,8 @@ impl Writer {
 /// Rows for all contexts of a batch; new ones are written.
 fn known_contexts(
     db: &Transaction<'_>,
-    contexts: &[Context],
-    cache: &mut HashMap<Context, Known>,
+    contexts: &[Arc<Context>],
+    cache: &mut Contexts,
 ) -> Result<Vec<Known>, Failure> {
     let mut find = db.prepare("SELECT id, service, raw_resource, raw_scope FROM contexts WHERE crc = ?1")?;
     let mut known = Vec::with_capacity(contexts.len());
@@ -152,7 +155,7 @@ fn known_contexts(
             if row.get_ref(2)?.as_blob() == Ok(&context.raw_resource)
                 && row.get_ref(3)?.as_blob() == Ok(&context.raw_scope)
             {
-                found = Some(Known { id: row.get(0)?, service: row.get(1)? });
+                found = Some(Known { id: row.get(0)?, service: row.get::<_, String>(1)?.into() });
             }
         }
         let found = match found {
@@ -166,28 +169,15 @@ fn known_contexts(
 }
 
 fn insert_context(db: &Transaction<'_>, context: &Context) -> Result<Known, Failure> {
-    let (resource, scope) = context.decode();
-    let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
-    let service = attributes.iter().find(|attribute| attribute.key == "service.name");
-    let service = match service.and_then(|attribute| attribute.value.clone()).and_then(|any| any.value) {
-        Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(name)) => name,
-        _ => String::new(),
-    };
-    let scope = scope.scope.unwrap_or_default();
+    let (service, [scope, scope_version]) = (context.service(), context.scope());
+    let mut resource = String::new();
+    json::put_attributes(&mut resource, &context.resource(), 1);
     db.execute(
         "INSERT INTO contexts (crc, last_trace, service, resource, scope, scope_version, raw_resource, raw_scope)
          VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            context.crc(),
-            service,
-            json::object(&attributes),
-            scope.name,
-            scope.version,
-            context.raw_resource,
-            context.raw_scope
-        ],
+        params![context.crc(), service, resource, scope, scope_version, context.raw_resource, context.raw_scope],
     )?;
-    Ok(Known { id: db.last_insert_rowid(), service })
+    Ok(Known { id: db.last_insert_rowid(), service: service.into() })
 }
 
 /// Prepared once per transaction, used for every trace and span of it.
@@ -197,6 +187,8 @@ struct Statements<'a> {
     put_span: Statement<'a>,
     put_service: Statement<'a>,
     drop_service: Statement<'a>,
+    /// Of the span at hand, as JSON.
+    attributes: String,
 }
 
 impl<'a> Statements<'a> {
@@ -223,6 +215,7 @@ impl<'a> Statements<'a> {
                 "INSERT INTO trace_services (service, start_ns, trace, error, duration_ns) VALUES (?, ?, ?, ?, ?)",
             )?,
             drop_service: db.prepare(DROP_SERVICE)?,
+            attributes: String::new(),
         })
     }
 
@@ -250,10 +243,10 @@ impl<'a> Statements<'a> {
         }
         *next_trace += i64::from(is_new);
         for service in &before.services {
-            self.drop_service.execute(params![service, before.start, trace])?;
+            self.drop_service.execute(params![&**service, before.start, trace])?;
         }
         for service in &state.services {
-            self.put_service.execute(params![service, state.start, trace, state.error, state.duration])?;
+            self.put_service.execute(params![&**service, state.start, trace, state.error, state.duration])?;
         }
         self.put_trace(trace, &text, &state)?;
         Ok(trace)
@@ -261,22 +254,23 @@ impl<'a> Statements<'a> {
 
     /// False if the same span is there already.
     fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, Failure> {
-        let span = &stored.span;
-        let parent = (stored.standing != Standing::Root).then(|| hex(&span.parent_span_id));
-        let message = span.status.as_ref().map(|status| status.message.as_str()).filter(|message| !message.is_empty());
+        let shown = &stored.shown;
+        let parent = (stored.standing != Standing::Root).then(|| hex(shown.parent_id));
+        self.attributes.clear();
+        json::put_attributes(&mut self.attributes, stored.raw, 9);
         let added = self.put_span.execute(params![
             trace,
-            hex(&span.span_id),
+            hex(shown.span_id),
             stored.crc,
             parent,
             context.id,
-            span.name,
-            stored.kind().word(),
-            stored.status().word(),
-            message,
-            stored.start(),
-            stored.duration(),
-            json::object(&span.attributes),
+            shown.name(),
+            shown.kind().word(),
+            shown.status().word(),
+            shown.status_message(),
+            shown.start(),
+            shown.duration(),
+            self.attributes,
             stored.raw,
         ])?;
         Ok(added > 0)
@@ -291,7 +285,7 @@ impl<'a> Statements<'a> {
             state.duration,
             state.service,
             state.name,
-            json::array(state.services.iter().map(String::as_str)),
+            json::array(state.services.iter().map(|service| &**service)),
             state.error,
             state.span_count,
             state.bytes,
@@ -311,14 +305,14 @@ impl<'a> Statements<'a> {
 }
 
 fn read_state(row: &rusqlite::Row<'_>) -> rusqlite::Result<TraceState> {
-    let services: String = row.get(6)?;
+    let services: Vec<String> = serde_json::from_str(row.get_ref(6)?.as_str()?).unwrap_or_default();
     Ok(TraceState {
         start: row.get(1)?,
         end: row.get(2)?,
         duration: row.get(3)?,
         service: row.get(4)?,
         name: row.get(5)?,
-        services: serde_json::from_str(&services).unwrap_or_default(),
+        services: services.into_iter().map(Arc::from).collect(),
         error: row.get(7)?,
         span_count: row.get(8)?,
         bytes: row.get(9)?,
