@@ -86,6 +86,16 @@ enum Phase {
     Over,
 }
 
+/// Bytes that the queue holds, in the order of [`Signal::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    pub memory: [u64; 3],
+    /// In the spool, for sinks that have not taken them.
+    pub disk: [u64; 3],
+    /// The spool could not be written the last time: the queue is in memory meanwhile.
+    pub spool_fails: bool,
+}
+
 /// What pushers and couriers share.
 struct Shared {
     queue: Mutex<Queue>,
@@ -190,6 +200,12 @@ impl Delivery {
     /// The books of every sink and signal at one moment.
     pub fn snapshot(&self) -> Vec<Row> {
         self.shared.queue().rows(&self.shared.names)
+    }
+
+    /// What the queue holds at this moment.
+    pub fn holds(&self) -> Holdings {
+        let [memory, disk] = self.shared.queue().held();
+        Holdings { memory, disk, spool_fails: self.shared.spool_error().is_some() }
     }
 
     /// Why the spool could not be written the last time; the queue is in memory meanwhile.

@@ -1,7 +1,7 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
 use super::pipeline::{Door, Pipeline, ShardTotals};
-use crate::deliver::{Discard, Row};
+use crate::deliver::{Discard, Holdings, Row};
 use crate::receive::{Outcome, Stats};
 use crate::shard::count::Spans;
 use crate::telemetry::{MetricKind, write_metric};
@@ -17,6 +17,7 @@ pub struct Snapshot {
     pub services: Vec<Arc<str>>,
     pub rules: RuleNames,
     pub sinks: Vec<Row>,
+    pub queue: Holdings,
     pub receiver: Stats,
     pub policy_number: u32,
     pub policy_refusals: u64,
@@ -34,6 +35,7 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
     write_verdicts(out, snapshot)?;
     write_ring(out, snapshot)?;
     write_sinks(out, snapshot)?;
+    write_queue(out, snapshot)?;
     write_receiver(out, snapshot)?;
     write_policy(out, snapshot, pipeline)?;
     if let Some(meter) = &pipeline.meter {
@@ -168,6 +170,20 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         })
     });
     write_metric(out, "tailkeep_sink_discarded_total", Counter, "Items given up, by reason.", discarded)
+}
+
+fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let Holdings { memory, disk, spool_fails } = snapshot.queue;
+    for (name, help, bytes) in [
+        ("tailkeep_queue_memory_bytes", "Memory that holds what waits for sinks.", memory),
+        ("tailkeep_queue_disk_bytes", "What waits for sinks on disk.", disk),
+    ] {
+        let samples = Signal::ALL.into_iter().zip(bytes);
+        let samples = samples.map(|(signal, bytes)| (vec![("signal", signal.word())], bytes as f64));
+        write_metric(out, name, Gauge, help, samples)?;
+    }
+    let help = "1 while the queue's files cannot be written: it is in memory only.";
+    write_metric(out, "tailkeep_queue_disk_failing", Gauge, help, [(vec![], f64::from(u8::from(spool_fails)))])
 }
 
 fn sink_labels(row: &Row) -> Labels<'_> {

@@ -40,6 +40,7 @@ impl Office {
             services: self.pipeline.services.names(),
             rules: in_force.rules.clone(),
             sinks: self.pipeline.delivery.snapshot(),
+            queue: self.pipeline.delivery.holds(),
             receiver: self.receiver.read(),
             policy_number: in_force.policy.number,
             policy_refusals: self.policy_refusals.load(Relaxed),

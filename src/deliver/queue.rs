@@ -186,11 +186,8 @@ impl Queue {
             if self.sinks[sink][signal as usize].is_none() || !ready[signal as usize] {
                 continue;
             }
-            let log = &self.logs[signal as usize];
-            match log.growing.as_ref().map(|growing| growing.due(&log.limits)) {
-                Some(due) if due <= now || self.phase != Phase::Open => self.seal(signal),
-                Some(due) => wake = Some(wake.map_or(due, |wake| wake.min(due))),
-                None => {}
+            if let Some(due) = self.seal_due(signal, now) {
+                wake = Some(wake.map_or(due, |wake| wake.min(due)));
             }
         }
         let oldest = Signal::ALL.into_iter().filter(|&s| ready[s as usize]).filter_map(|s| self.oldest(sink, s));
@@ -296,6 +293,12 @@ impl Queue {
             }
         }
         lost
+    }
+
+    /// Bytes of bodies per signal: in memory, and on disk.
+    pub(crate) fn held(&self) -> [[u64; 3]; 2] {
+        let on_disk = |log: &Log| log.entries.iter().filter(|e| e.held() == 0).map(|e| e.bytes as u64).sum();
+        [std::array::from_fn(|s| self.logs[s].held as u64), std::array::from_fn(|s| on_disk(&self.logs[s]))]
     }
 
     /// The books of every lane, and of signals that no sink takes.

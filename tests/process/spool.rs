@@ -27,6 +27,10 @@ fn what_waits_for_a_sink_that_is_away_survives_kill_9() {
     tailkeep.wait_for("they wait for the sink", |books| {
         books.sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
     });
+    // The sink backs off for longer and longer; the disk does not wait for it.
+    tailkeep.wait_for("all of them are on disk", |books| {
+        books.sum("tailkeep_queue_memory_bytes", &["signal=\"traces\""]) == 0.0
+    });
     // Killed while it writes: kept traces come without a pause, some hundred of them first.
     let ports = tailkeep.ports;
     let sender = std::thread::spawn(move || {

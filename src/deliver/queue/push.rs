@@ -78,6 +78,17 @@ impl Queue {
         full || opened || full_now
     }
 
+    /// Seals the batch that grows if it is due; else says when it will be.
+    pub(crate) fn seal_due(&mut self, signal: Signal, now: Instant) -> Option<Instant> {
+        let log = &self.logs[signal as usize];
+        let due = log.growing.as_ref()?.due(&log.limits);
+        if due > now && self.phase == Phase::Open {
+            return Some(due);
+        }
+        self.seal(signal);
+        None
+    }
+
     pub(super) fn seal(&mut self, signal: Signal) {
         let log = &mut self.logs[signal as usize];
         if let Some(growing) = log.growing.take() {

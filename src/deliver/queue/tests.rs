@@ -85,6 +85,17 @@ fn a_signal_that_backs_off_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_batch_goes_to_disk_when_it_is_due_also_if_no_sink_is_ready() {
+    let (mut queue, start) = (queue(10_000), Instant::now());
+    queue.push(piece(Signal::Traces, "a", 4), false, start);
+    assert_eq!(queue.seal_due(Signal::Traces, start), Some(start + LIMITS.age));
+    assert!(queue.unwritten(Signal::Traces, 1000).is_empty());
+    assert_eq!(queue.seal_due(Signal::Traces, start + LIMITS.age), None);
+    assert_eq!(queue.unwritten(Signal::Traces, 1000).len(), 1);
+    queue.audit();
+}
+
+#[test]
 fn a_full_quota_pushes_out_the_oldest_unread_of_its_signal_only() {
     let (mut queue, now) = (queue(1000), Instant::now());
     queue.push(piece(Signal::Traces, "trace", 10), false, now);

@@ -14,7 +14,8 @@ use tracing::{error, info, warn};
 
 /// Bytes appended and synced at once.
 const CHUNK: usize = 8 << 20;
-/// Cursors and deletions need not be fresher: what was sent meanwhile is sent again after a crash.
+/// How often the disk catches up with memory: a crash costs what came later. Cursors and deletions
+/// need not be fresher either: what was sent meanwhile is sent again after a crash.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a disk that failed is left alone.
 const REST: Duration = Duration::from_secs(5);
@@ -78,7 +79,11 @@ impl Writer {
 
     fn write(&mut self, signal: Signal) -> io::Result<()> {
         loop {
-            let entries = self.shared.queue().unwritten(signal, CHUNK);
+            let mut queue = self.shared.queue();
+            // Sinks that back off seal nothing, and what grows in memory would not survive a crash.
+            queue.seal_due(signal, Instant::now());
+            let entries = queue.unwritten(signal, CHUNK);
+            drop(queue);
             if entries.is_empty() {
                 return Ok(());
             }
