@@ -54,7 +54,7 @@ pub struct Rejected {
     pub bad_id: u64,
     /// The span's message is not protobuf, or a field has the wrong wire type.
     pub malformed: u64,
-    /// The span is larger than the bound.
+    /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
 }
 
@@ -108,7 +108,7 @@ impl Scan {
     }
 
     /// Walks `body`, which must be shorter than 4 GiB, and forgets what it held before.
-    /// Spans of more than `span_bytes_max` bytes are refused.
+    /// Spans of more than `span_bytes_max` bytes are refused, and those whose resource and scope have more.
     ///
     /// # Errors
     /// When the request is malformed outside of its spans; nothing of it counts then.
@@ -178,6 +178,7 @@ impl Scan {
         span_bytes_max: u32,
     ) -> Result<(), Malformed> {
         let (scope, start) = (self.scopes.len() as u32, self.arena.len());
+        let first_span = self.spans.len();
         self.scopes.push(ScopeView::default());
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
@@ -194,7 +195,17 @@ impl Scan {
         let own = self.keyed.hash(header.of(&self.arena));
         let hash = self.keyed.mix(self.resources[resource as usize].hash, own);
         self.scopes[scope as usize] = ScopeView { resource, header, hash };
+        if self.resources[resource as usize].header.len + header.len > span_bytes_max {
+            self.refuse_since(first_span);
+        }
         Ok(())
+    }
+
+    /// A segment of the ring could not hold their context beside a span.
+    fn refuse_since(&mut self, first_span: usize) {
+        self.rejected.too_large += (self.spans.len() - first_span) as u64;
+        self.spans.truncate(first_span);
+        self.orphans.retain(|&orphan| (orphan as usize) < first_span);
     }
 
     fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, span_bytes_max: u32) {

@@ -307,7 +307,7 @@ fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
     };
     say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
     say(rejected.malformed, "that are not valid protobuf".to_owned());
-    say(rejected.too_large, format!("larger than {span_bytes_max} bytes"));
+    say(rejected.too_large, format!("larger than {span_bytes_max} bytes, or with a resource and scope that are"));
     if parts.is_empty() { String::new() } else { format!("spans rejected: {}", parts.join(", ")) }
 }
 

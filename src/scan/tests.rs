@@ -102,6 +102,28 @@ fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
 }
 
 #[test]
+fn a_context_has_the_same_bound_as_a_span() {
+    let with_context = |bytes: usize| {
+        let value = Some(AnyValue { value: Some(any_value::Value::BytesValue(vec![7; bytes])) });
+        let mut request = request("shop", vec![plain_span()]);
+        let resource = request.resource_spans[0].resource.as_mut().expect("it has one");
+        resource.attributes.push(KeyValue { key: "fat".into(), value, ..Default::default() });
+        request.encode_to_vec()
+    };
+    let keyed = Keyed::new(1);
+    let mut walked = Scan::new(keyed);
+    let fits = with_context(1000);
+    walked.read(&fits, &no_questions(), 1 << 20).unwrap();
+    let bound = walked.resources[0].header.len + walked.scopes[0].header.len;
+    walked.read(&fits, &no_questions(), bound).unwrap();
+    assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 0));
+    let over = [with_context(1001), fits].concat();
+    walked.read(&over, &no_questions(), bound).unwrap();
+    assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 1));
+    assert_eq!(walked.spans[0].scope, 1);
+}
+
+#[test]
 fn entries_are_remote_children_and_orphans() {
     let child = |flags: u32, kind: i32| Span { parent_span_id: vec![9; 8], flags, kind, ..plain_span() };
     let standing =

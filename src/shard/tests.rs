@@ -349,6 +349,20 @@ fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
 }
 
 #[test]
+fn the_largest_span_with_the_largest_context_is_taken() {
+    let mut bench = Bench::new(2 << 20);
+    let bound = bench.shard.span_bytes_max() as usize;
+    for n in 1..100 {
+        let name = "n".repeat(bound - 40);
+        bench.send(&name, vec![fat(span(n, 1, 0), bound - 100)]);
+    }
+    assert_eq!(bench.totals().accepted, 99);
+    bench.send(&"n".repeat(bound), vec![span(2, 1, 0)]);
+    assert_eq!((bench.totals().accepted, bench.scan.rejected.too_large), (99, 1));
+    bench.drain();
+}
+
+#[test]
 fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
     let mut bench = Bench::new(4 << 20);
     bench.send("shop", vec![failed(span(2, 1, 0))]);
