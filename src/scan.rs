@@ -18,7 +18,7 @@ pub use answer::Questions;
 pub use dimension::dimensions;
 pub use wire::Malformed;
 
-use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing};
+use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
 use answer::DIMENSIONS_MAX;
 use dimension::dimension_hash;
 use foldhash::fast::FixedState;
@@ -78,7 +78,7 @@ pub struct Scan {
     resource: ResourceAnswers,
     /// Spans that are entries unless their parent is in this request.
     orphans: Vec<u32>,
-    ids: HashSet<SpanId, FixedState>,
+    ids: HashSet<(TraceId, SpanId), FixedState>,
     keyed: Keyed,
 }
 
@@ -232,10 +232,10 @@ impl Scan {
             return;
         }
         self.ids.clear();
-        self.ids.extend(self.spans.iter().map(|span| span.span_id));
+        self.ids.extend(self.spans.iter().map(|span| (span.trace_id, span.span_id)));
         for &index in &self.orphans {
             let span = &mut self.spans[index as usize];
-            if !self.ids.contains(&span.parent_id) {
+            if !self.ids.contains(&(span.trace_id, span.parent_id)) {
                 span.standing = Standing::Entry;
             }
         }

@@ -124,6 +124,14 @@ fn a_context_has_the_same_bound_as_a_span() {
 }
 
 #[test]
+fn a_parent_is_a_span_of_the_same_trace() {
+    let child = Span { parent_span_id: vec![9; 8], flags: 0, kind: 2, ..plain_span() };
+    let stranger = Span { trace_id: vec![200; 16], span_id: vec![9; 8], ..plain_span() };
+    let body = request("s", vec![child, stranger]).encode_to_vec();
+    assert_eq!(scan(&body, &no_questions()).unwrap().spans[0].standing, Standing::Entry);
+}
+
+#[test]
 fn entries_are_remote_children_and_orphans() {
     let child = |flags: u32, kind: i32| Span { parent_span_id: vec![9; 8], flags, kind, ..plain_span() };
     let standing =
