@@ -255,6 +255,47 @@ fn any_span() -> impl Strategy<Value = Span> {
     )
 }
 
+/// The request around one span.
+fn framed(span: &[u8]) -> Vec<u8> {
+    let (mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new());
+    wire::put_bytes(&mut scope, 2, span);
+    wire::put_bytes(&mut resource, 2, &scope);
+    wire::put_bytes(&mut body, 1, &resource);
+    body
+}
+
+/// Sinks read whole batches: what passes the check must not cost them one.
+#[test]
+fn what_passes_the_check_is_read_in_a_request_too() {
+    let agree = |field: &[u8]| {
+        let span = [plain_span().encode_to_vec().as_slice(), field].concat();
+        let passes = check::check(check::Shape::Span, &span).is_ok();
+        assert_eq!(passes, ExportTraceServiceRequest::decode(framed(&span).as_slice()).is_ok());
+        passes
+    };
+    let attribute_of = |value: &[u8]| {
+        let (mut attribute, mut field) = (Vec::new(), Vec::new());
+        wire::put_bytes(&mut attribute, 2, value);
+        wire::put_bytes(&mut field, 9, &attribute);
+        field
+    };
+    let nested = |depth: usize| {
+        (0..depth).fold(vec![0x10, 0x01], |inner, _| {
+            let (mut array, mut value) = (Vec::new(), Vec::new());
+            wire::put_bytes(&mut array, 1, &inner);
+            wire::put_bytes(&mut value, 5, &array);
+            value
+        })
+    };
+    let deepest = (1..60).filter(|&depth| agree(&attribute_of(&nested(depth)))).count();
+    assert!((40..50).contains(&deepest), "{deepest}");
+    let (groups, ends) = (|depth: usize| [0xa3, 0x06].repeat(depth), |depth: usize| [0xa4, 0x06].repeat(depth));
+    let deepest = (1..=100).filter(|&d| agree(&[groups(d), vec![0x08, 0x01], ends(d)].concat())).count();
+    assert!((90..100).contains(&deepest), "{deepest}");
+    assert!(!agree(&attribute_of(&[0x42, 0x01, 0x00])), "field 8 of a value is a number");
+    assert!(!agree(&[0x4a, 0x03, 0x1a, 0x01, 0x00]), "field 3 of an attribute is a number");
+}
+
 proptest! {
     /// prost is the oracle: what it decodes, scan sees alike.
     #[test]
