@@ -227,6 +227,17 @@ fn dimensions_come_from_the_span_then_from_the_resource() {
     assert_eq!(walked.spans[1].series, walked.spans[2].series);
 }
 
+#[test]
+fn values_that_read_alike_are_one_series() {
+    use any_value::Value::{BoolValue, DoubleValue, IntValue};
+    let questions = Questions::compile(&[], &["k".to_owned()], 1).unwrap();
+    for (value, read) in [(IntValue(-7), "-7"), (DoubleValue(2.5), "2.5"), (BoolValue(true), "true")] {
+        let spans = [value, text(read)].map(|value| Span { attributes: vec![attribute("k", value)], ..plain_span() });
+        let walked = scan(&request("shop", spans.into()).encode_to_vec(), &questions).unwrap();
+        assert_eq!(walked.spans[0].series, walked.spans[1].series, "{read}");
+    }
+}
+
 fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
     dimensions(walked, body, &walked.spans[index], questions)
 }
