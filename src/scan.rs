@@ -64,6 +64,10 @@ impl Rejected {
     }
 }
 
+/// Memory for this many spans stays for the next request; few are larger.
+pub const SPANS_RETAINED: usize = 16 << 10;
+const ARENA_RETAINED: usize = 1 << 20;
+
 /// One walked request. Reused from request to request: it keeps its memory.
 #[derive(Debug)]
 pub struct Scan {
@@ -124,6 +128,18 @@ impl Scan {
         Ok(())
     }
 
+    /// Forgets the request, and gives back memory that only an unusual one needs.
+    pub fn give_back(&mut self) {
+        self.clear(0);
+        self.ids.clear();
+        self.resources.shrink_to(SPANS_RETAINED);
+        self.scopes.shrink_to(SPANS_RETAINED);
+        self.spans.shrink_to(SPANS_RETAINED);
+        self.orphans.shrink_to(SPANS_RETAINED);
+        self.ids.shrink_to(SPANS_RETAINED);
+        self.arena.shrink_to(ARENA_RETAINED);
+    }
+
     fn clear(&mut self, questions: u32) {
         self.resources.clear();
         self.scopes.clear();
@@ -160,11 +176,17 @@ impl Scan {
             service_hash: self.resource.service_hash,
             service_id: 0,
         });
+        let first_scope = self.scopes.len();
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number == 2 {
                 self.read_scope_spans(body, field.value.bytes()?, index, questions, span_bytes_max)?;
             }
+        }
+        // A message of two bytes must not cost a view.
+        if self.scopes.len() == first_scope {
+            self.resources.pop();
+            self.arena.truncate(start);
         }
         Ok(())
     }
@@ -192,12 +214,17 @@ impl Scan {
             }
         }
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
-        let own = self.keyed.hash(header.of(&self.arena));
-        let hash = self.keyed.mix(self.resources[resource as usize].hash, own);
-        self.scopes[scope as usize] = ScopeView { resource, header, hash };
-        if self.resources[resource as usize].header.len + header.len > span_bytes_max {
+        let of = self.resources[resource as usize];
+        if of.header.len + header.len > span_bytes_max {
             self.refuse_since(first_span);
         }
+        if self.spans.len() == first_span {
+            self.scopes.pop();
+            self.arena.truncate(start);
+            return Ok(());
+        }
+        let hash = self.keyed.mix(of.hash, self.keyed.hash(header.of(&self.arena)));
+        self.scopes[scope as usize] = ScopeView { resource, header, hash };
         Ok(())
     }
 
@@ -205,7 +232,7 @@ impl Scan {
     fn refuse_since(&mut self, first_span: usize) {
         self.rejected.too_large += (self.spans.len() - first_span) as u64;
         self.spans.truncate(first_span);
-        self.orphans.retain(|&orphan| (orphan as usize) < first_span);
+        while self.orphans.pop_if(|orphan| *orphan as usize >= first_span).is_some() {}
     }
 
     fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, span_bytes_max: u32) {

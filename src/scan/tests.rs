@@ -120,7 +120,27 @@ fn a_context_has_the_same_bound_as_a_span() {
     let over = [with_context(1001), fits].concat();
     walked.read(&over, &no_questions(), bound).unwrap();
     assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 1));
-    assert_eq!(walked.spans[0].scope, 1);
+    assert_eq!(walked.spans[0].scope, 0);
+}
+
+#[test]
+fn what_holds_no_span_takes_no_memory() {
+    let empty_resources = [0x0a, 0x00].repeat(100_000);
+    let mut empty_scopes = Vec::new();
+    wire::put_bytes(&mut empty_scopes, 1, &[0x12, 0x00].repeat(100_000));
+    let body = [empty_resources, request("shop", vec![plain_span()]).encode_to_vec(), empty_scopes].concat();
+    let walked = scan(&body, &no_questions()).unwrap();
+    assert_eq!((walked.resources.len(), walked.scopes.len(), walked.spans.len()), (1, 1, 1));
+    assert_eq!((walked.spans[0].scope, walked.scopes[0].resource), (0, 0));
+}
+
+#[test]
+fn a_giant_request_gives_its_memory_back() {
+    let body = request("shop", vec![plain_span(); 100_000]).encode_to_vec();
+    let mut walked = scan(&body, &no_questions()).unwrap();
+    let before = walked.spans.capacity();
+    walked.give_back();
+    assert!(before >= 100_000 && walked.spans.capacity() <= SPANS_RETAINED, "{}", walked.spans.capacity());
 }
 
 #[test]
