@@ -124,6 +124,19 @@ fn a_context_has_the_same_bound_as_a_span() {
 }
 
 #[test]
+fn unknown_fields_beside_spans_stay() {
+    let unknown = [0xfa, 0x07, 0x03, b'n', b'e', b'w'];
+    let (mut scope, mut resource, mut body) = (unknown.to_vec(), unknown.to_vec(), Vec::new());
+    wire::put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
+    wire::put_bytes(&mut resource, 2, &scope);
+    resource.extend(unknown);
+    wire::put_bytes(&mut body, 1, &resource);
+    let walked = scan(&body, &no_questions()).unwrap();
+    assert_eq!(walked.scopes[0].header.of(&walked.arena), unknown);
+    assert_eq!(walked.resources[0].header.of(&walked.arena), unknown.repeat(2));
+}
+
+#[test]
 fn what_holds_no_span_takes_no_memory() {
     let empty_resources = [0x0a, 0x00].repeat(100_000);
     let mut empty_scopes = Vec::new();
