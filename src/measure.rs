@@ -152,7 +152,8 @@ impl Meter {
         }
         // Described before the table is locked: that work is the caller's.
         let labels = describe(first).shortened();
-        let (key, identity) = self.place(first.series, labels);
+        let key = if labels.are_lossy() { self.key_of(&Identity::Named(labels.clone())) } else { first.series };
+        let (key, identity) = self.place(key, labels);
         if identity.is_overflow() && self.counters.overflow_spans.fetch_add(durations.len() as u64, Relaxed) == 0 {
             tracing::warn!(
                 max = self.settings.series_max,
@@ -170,18 +171,18 @@ impl Meter {
 
     /// Where spans of an unknown series are counted. Threads that race may pass a bound by one each.
     fn place(&self, key: u64, labels: Labels) -> (u64, Identity) {
-        if self.named.load(Relaxed) < self.settings.series_max {
+        if self.named.load(Relaxed) < self.settings.series_max || self.series.contains_key(&key) {
             return (key, Identity::Named(labels));
         }
         let service = Identity::ServiceOverflow(labels.service);
-        let service_key = self.overflow_key(&service);
+        let service_key = self.key_of(&service);
         if self.series.contains_key(&service_key) || self.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
             return (service_key, service);
         }
-        (self.overflow_key(&Identity::Overflow), Identity::Overflow)
+        (self.key_of(&Identity::Overflow), Identity::Overflow)
     }
 
-    fn overflow_key(&self, identity: &Identity) -> u64 {
+    fn key_of(&self, identity: &Identity) -> u64 {
         self.series.hasher().hash_one(identity)
     }
 

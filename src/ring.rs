@@ -307,3 +307,38 @@ impl Ring {
         self.context(self.resource_of(scope)).word
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::wire::put_bytes;
+    use crate::scan::{Keyed, Questions};
+
+    #[test]
+    fn a_segment_that_is_full_to_the_last_byte_holds_what_was_written() {
+        let (mut span, mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        put_bytes(&mut span, 1, &[1; 16]);
+        put_bytes(&mut span, 2, &[1; 8]);
+        put_bytes(&mut scope, 2, &span);
+        put_bytes(&mut scope, 3, b"scope schema");
+        put_bytes(&mut resource, 2, &scope);
+        put_bytes(&mut resource, 3, b"resource schema");
+        put_bytes(&mut body, 1, &resource);
+        let mut scan = Scan::new(Keyed::new(1));
+        scan.read(&body, &Questions::compile(&[], &[], 1).expect("none"), 1 << 20).expect("well formed");
+        let (scope, resource) = (scan.scopes[0].header, scan.resources[0].header);
+        let mut ring = Ring::new(2 << 20);
+        let room = ring.segment_bytes() - 3 * HEADER - (scope.len + resource.len) as usize;
+        assert!(!ring.fits(room + 1, scope.len as usize, resource.len as usize));
+        assert!(ring.fits(room, scope.len as usize, resource.len as usize));
+
+        let at = ring.scope(&scan, 0);
+        let bytes: Vec<u8> = (0..room).map(|n| n as u8).collect();
+        let record = ring.record(7, at, Loc::NONE, &bytes);
+        assert_eq!(ring.used(), ring.segment_bytes());
+        assert_eq!(ring.bytes(record), bytes);
+        assert_eq!(ring.bytes(at), scope.of(&scan.arena));
+        assert_eq!(ring.bytes(ring.resource_of(at)), resource.of(&scan.arena));
+        assert_eq!(ring.read(record), Record { slot: 7, scope: at, previous: Loc::NONE, delivered: false });
+    }
+}

@@ -18,7 +18,7 @@ pub use answer::Questions;
 pub use dimension::dimensions;
 pub use wire::Malformed;
 
-use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing};
+use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
 use answer::DIMENSIONS_MAX;
 use dimension::dimension_hash;
 use foldhash::fast::FixedState;
@@ -54,7 +54,7 @@ pub struct Rejected {
     pub bad_id: u64,
     /// The span's message is not protobuf, or a field has the wrong wire type.
     pub malformed: u64,
-    /// The span is larger than the bound.
+    /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
 }
 
@@ -63,6 +63,10 @@ impl Rejected {
         self.bad_id + self.malformed + self.too_large
     }
 }
+
+/// Memory for this many spans stays for the next request; few are larger.
+pub const SPANS_RETAINED: usize = 16 << 10;
+const ARENA_RETAINED: usize = 1 << 20;
 
 /// One walked request. Reused from request to request: it keeps its memory.
 #[derive(Debug)]
@@ -78,7 +82,7 @@ pub struct Scan {
     resource: ResourceAnswers,
     /// Spans that are entries unless their parent is in this request.
     orphans: Vec<u32>,
-    ids: HashSet<SpanId, FixedState>,
+    ids: HashSet<(TraceId, SpanId), FixedState>,
     keyed: Keyed,
 }
 
@@ -108,7 +112,7 @@ impl Scan {
     }
 
     /// Walks `body`, which must be shorter than 4 GiB, and forgets what it held before.
-    /// Spans of more than `span_bytes_max` bytes are refused.
+    /// Spans of more than `span_bytes_max` bytes are refused, and those whose resource and scope have more.
     ///
     /// # Errors
     /// When the request is malformed outside of its spans; nothing of it counts then.
@@ -122,6 +126,18 @@ impl Scan {
         }
         self.find_parents();
         Ok(())
+    }
+
+    /// Forgets the request, and gives back memory that only an unusual one needs.
+    pub fn give_back(&mut self) {
+        self.clear(0);
+        self.ids.clear();
+        self.resources.shrink_to(SPANS_RETAINED);
+        self.scopes.shrink_to(SPANS_RETAINED);
+        self.spans.shrink_to(SPANS_RETAINED);
+        self.orphans.shrink_to(SPANS_RETAINED);
+        self.ids.shrink_to(SPANS_RETAINED);
+        self.arena.shrink_to(ARENA_RETAINED);
     }
 
     fn clear(&mut self, questions: u32) {
@@ -160,11 +176,17 @@ impl Scan {
             service_hash: self.resource.service_hash,
             service_id: 0,
         });
+        let first_scope = self.scopes.len();
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number == 2 {
                 self.read_scope_spans(body, field.value.bytes()?, index, questions, span_bytes_max)?;
             }
+        }
+        // A message of two bytes must not cost a view.
+        if self.scopes.len() == first_scope {
+            self.resources.pop();
+            self.arena.truncate(start);
         }
         Ok(())
     }
@@ -178,6 +200,7 @@ impl Scan {
         span_bytes_max: u32,
     ) -> Result<(), Malformed> {
         let (scope, start) = (self.scopes.len() as u32, self.arena.len());
+        let first_span = self.spans.len();
         self.scopes.push(ScopeView::default());
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
@@ -191,10 +214,25 @@ impl Scan {
             }
         }
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
-        let own = self.keyed.hash(header.of(&self.arena));
-        let hash = self.keyed.mix(self.resources[resource as usize].hash, own);
+        let of = self.resources[resource as usize];
+        if of.header.len + header.len > span_bytes_max {
+            self.refuse_since(first_span);
+        }
+        if self.spans.len() == first_span {
+            self.scopes.pop();
+            self.arena.truncate(start);
+            return Ok(());
+        }
+        let hash = self.keyed.mix(of.hash, self.keyed.hash(header.of(&self.arena)));
         self.scopes[scope as usize] = ScopeView { resource, header, hash };
         Ok(())
+    }
+
+    /// A segment of the ring could not hold their context beside a span.
+    fn refuse_since(&mut self, first_span: usize) {
+        self.rejected.too_large += (self.spans.len() - first_span) as u64;
+        self.spans.truncate(first_span);
+        while self.orphans.pop_if(|orphan| *orphan as usize >= first_span).is_some() {}
     }
 
     fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, span_bytes_max: u32) {
@@ -221,10 +259,10 @@ impl Scan {
             return;
         }
         self.ids.clear();
-        self.ids.extend(self.spans.iter().map(|span| span.span_id));
+        self.ids.extend(self.spans.iter().map(|span| (span.trace_id, span.span_id)));
         for &index in &self.orphans {
             let span = &mut self.spans[index as usize];
-            if !self.ids.contains(&span.parent_id) {
+            if !self.ids.contains(&(span.trace_id, span.parent_id)) {
                 span.standing = Standing::Entry;
             }
         }

@@ -238,7 +238,7 @@ impl Shard {
     /// Works a trace out of the ring: judged if that is due, then delivered or counted, then buried.
     fn retire<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
         let entry = self.index.entry(slot);
-        if entry.state == State::Waiting || entry.again != 0 && entry.state != State::Kept {
+        if entry.awaits_judgement(turn.now) {
             if self.is_stale(turn, slot) {
                 self.walk = Some(Walk::new(slot, Purpose::Refresh));
             } else {
@@ -246,12 +246,20 @@ impl Shard {
             }
             return;
         }
-        let purpose = if entry.state == State::Dropped { Purpose::Count } else { Purpose::Deliver };
         if entry.undelivered == 0 {
             self.bury(turn, slot);
-        } else {
-            self.walk = Some(Walk::last(slot, purpose));
+            return;
         }
+        // What comes while the walk lasts must not change what is half gone: it follows, or is a part.
+        let entry = self.index.entry_mut(slot);
+        let purpose = if entry.state == State::Dropped {
+            entry.summary.forgotten = true;
+            Purpose::Count
+        } else {
+            entry.state = State::Kept;
+            Purpose::Deliver
+        };
+        self.walk = Some(Walk::last(slot, purpose));
     }
 
     fn is_stale<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
@@ -401,11 +409,12 @@ impl Shard {
                 let (due, trigger) = due_to_judge(entry, &turn.judge.wait());
                 (due <= turn.now).then_some(trigger)
             }
-            State::Settling | State::Dropped if again => Some(Trigger::Late),
+            // Settled before judged again: its dropped half is not rescued with a weight from now on either.
             State::Settling if entry.settles <= turn.now => {
                 self.keep(slot);
                 None
             }
+            State::Settling | State::Dropped if again => Some(Trigger::Late),
             State::Kept if again => {
                 self.keep(slot);
                 None

@@ -546,6 +546,18 @@ fn a_series_is_described_once() {
 }
 
 #[test]
+fn names_that_read_alike_are_one_series() {
+    let feed = Feed::new(settings());
+    // Two names whose bytes are not valid UTF-8 in different ways.
+    let (one, other) = (view(&labels("shop", "one"), 5), view(&labels("shop", "other"), 7));
+    for now in 0..2 {
+        feed.meter.record(&[one, other], now, |_| labels("shop", "a\u{fffd}"));
+    }
+    assert_eq!(feed.meter.totals().series, 1);
+    assert_eq!(feed.exported(Flavour::Explicit, START).total(), 4);
+}
+
+#[test]
 fn beyond_the_cap_a_service_has_one_overflow_series() {
     let feed = Feed::new(Settings { series_max: 10, ..settings() });
     for n in 0..50 {

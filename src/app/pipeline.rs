@@ -8,7 +8,7 @@ use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
-use crate::scan::{self, Keyed, Rejected, Scan, items};
+use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, items};
 use crate::shard::count::Counts;
 use crate::shard::{Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
@@ -56,6 +56,17 @@ struct Scratch {
     /// Indexes of a request's spans, by shard.
     by_shard: Vec<Vec<u32>>,
     out: Outbox,
+}
+
+impl Scratch {
+    /// Keeps what the next request will need, as most are: threads that wait must not hold what one giant took.
+    fn give_back(&mut self) {
+        self.scan.give_back();
+        for spans in &mut self.by_shard {
+            spans.clear();
+            spans.shrink_to(SPANS_RETAINED);
+        }
+    }
 }
 
 thread_local! {
@@ -135,15 +146,21 @@ impl Pipeline {
                 by_shard: vec![Vec::new(); self.shards.len()],
                 out: Outbox::default(),
             });
-            let in_force = self.in_force.load();
-            let read = scratch.scan.read(body, &in_force.questions, self.span_bytes_max);
-            read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
-            self.name_services(&mut scratch.scan, body);
-            self.measure(&scratch.scan, body, &in_force);
-            let _books = self.open_books();
-            self.distribute(scratch, body, &in_force);
-            Ok(self.count_spans(&scratch.scan))
+            let accepted = self.take_in(scratch, body);
+            scratch.give_back();
+            accepted
         })
+    }
+
+    fn take_in(&self, scratch: &mut Scratch, body: &[u8]) -> Result<Accepted, Malformed> {
+        let in_force = self.in_force.load();
+        let read = scratch.scan.read(body, &in_force.questions, self.span_bytes_max);
+        read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
+        self.name_services(&mut scratch.scan, body);
+        self.measure(&scratch.scan, body, &in_force);
+        let _books = self.open_books();
+        self.distribute(scratch, body, &in_force);
+        Ok(self.count_spans(&scratch.scan))
     }
 
     fn name_services(&self, scan: &mut Scan, body: &[u8]) {
@@ -307,7 +324,7 @@ fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
     };
     say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
     say(rejected.malformed, "that are not valid protobuf".to_owned());
-    say(rejected.too_large, format!("larger than {span_bytes_max} bytes"));
+    say(rejected.too_large, format!("larger than {span_bytes_max} bytes, or with a resource and scope that are"));
     if parts.is_empty() { String::new() } else { format!("spans rejected: {}", parts.join(", ")) }
 }
 

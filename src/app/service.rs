@@ -12,7 +12,7 @@ pub struct Services(RwLock<Table>);
 
 #[derive(Debug)]
 struct Table {
-    numbers: HashMap<Box<[u8]>, u32>,
+    numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
 }
 
@@ -23,9 +23,11 @@ impl Default for Services {
 }
 
 impl Services {
-    /// The number of a service; a new one if there is room.
+    /// The number of a service; a new one if there is room. Names that read alike, because they are not
+    /// valid UTF-8, are one service: a metric may not say the same name twice.
     pub fn id(&self, service: &[u8]) -> u32 {
-        let known = |table: &Table| table.numbers.get(service).copied();
+        let name = String::from_utf8_lossy(service);
+        let known = |table: &Table| table.numbers.get(&*name).copied();
         if let Some(id) = known(&self.0.read().expect("no code panics under this lock")) {
             return id;
         }
@@ -37,8 +39,9 @@ impl Services {
             return 0;
         }
         let id = table.names.len() as u32;
-        table.names.push(String::from_utf8_lossy(service).into());
-        table.numbers.insert(service.into(), id);
+        let name: Arc<str> = name.into();
+        table.names.push(name.clone());
+        table.numbers.insert(name, id);
         id
     }
 
@@ -56,6 +59,7 @@ mod tests {
     fn services_keep_their_number_and_the_last_ones_share_one() {
         let services = Services::default();
         assert_eq!((services.id(b"a"), services.id(b"b"), services.id(b"a")), (1, 2, 1));
+        assert_eq!((services.id(b"\xfe"), services.id(b"\xff")), (3, 3), "they read alike");
         for n in 0..SERVICES_MAX {
             services.id(n.to_string().as_bytes());
         }

@@ -30,6 +30,12 @@ impl Labels {
         self.extras.iter_mut().flatten().for_each(shorten);
         self
     }
+
+    /// Some of it was not valid UTF-8: other bytes may read alike, and must not be a series of their own.
+    pub(crate) fn are_lossy(&self) -> bool {
+        let mut texts = [&self.service, &self.name].into_iter().chain(self.extras.iter().flatten());
+        texts.any(|text| text.contains(char::REPLACEMENT_CHARACTER))
+    }
 }
 
 fn shorten(text: &mut String) {

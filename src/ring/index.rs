@@ -70,6 +70,16 @@ impl Entry {
             timer: Timer::default(),
         }
     }
+
+    /// Whether it may not leave before it is judged, be it again.
+    pub fn awaits_judgement(&self, now: Tick) -> bool {
+        match self.state {
+            State::Waiting => true,
+            State::Settling => self.again != 0 && now < self.settles,
+            State::Dropped => self.again != 0,
+            State::Kept => false,
+        }
+    }
 }
 
 const NOWHERE: u32 = u32::MAX;

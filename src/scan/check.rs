@@ -5,7 +5,7 @@
 use super::wire::{Malformed, Reader, Value};
 use crate::trace::Slice;
 
-/// Messages may nest this deep, as for prost.
+/// Messages and groups may nest this deep in a request, as for prost.
 const DEPTH_MAX: usize = 100;
 
 /// What is wrong with the bytes of a kept span.
@@ -87,31 +87,44 @@ fn field_kind(shape: Shape, number: u32) -> Option<Kind> {
         (Shape::Status, 3) => Varint,
         (Shape::KeyValue, 1) => Text,
         (Shape::KeyValue, 2) => Message(Shape::AnyValue),
+        (Shape::KeyValue, 3) => Varint,
         (Shape::AnyValue, 1) => Text,
         (Shape::AnyValue, 2 | 3) => Varint,
         (Shape::AnyValue, 4) => Fixed64,
         (Shape::AnyValue, 5) => Message(Shape::ArrayValue),
         (Shape::AnyValue, 6) => Message(Shape::KeyValueList),
         (Shape::AnyValue, 7) => Bytes,
+        (Shape::AnyValue, 8) => Varint,
         (Shape::ArrayValue, 1) => Message(Shape::AnyValue),
         (Shape::KeyValueList, 1) => Message(Shape::KeyValue),
         _ => return None,
     })
 }
 
-/// Checks that `message` is a valid message of this shape, all the way down.
+/// Checks that `message` is a valid message of this shape, all the way down, in its place in a request.
 ///
 /// # Errors
 /// The first fault that is found.
 pub fn check(shape: Shape, message: &[u8]) -> Result<(), Fault> {
-    check_run(shape, message, Slice { start: 0, len: message.len() as u32 }, DEPTH_MAX)
+    // A batch with one span that nests too deep is refused whole.
+    let above = match shape {
+        Shape::ResourceSpans => 0,
+        Shape::ScopeSpans => 1,
+        _ => 2,
+    };
+    check_run(shape, message, Slice { start: 0, len: message.len() as u32 }, DEPTH_MAX - above)
 }
 
 fn check_run(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<(), Fault> {
     let depth = depth.checked_sub(1).ok_or(Fault::Malformed)?;
     let mut fields = Reader::new(body, message);
     while let Some(field) = fields.next()? {
-        let Some(kind) = field_kind(shape, field.number) else { continue };
+        let Some(kind) = field_kind(shape, field.number) else {
+            match field.value {
+                Value::Group(levels) if levels >= depth => return Err(Fault::Malformed),
+                _ => continue,
+            }
+        };
         match (kind, field.value) {
             (Kind::Text, Value::Bytes(text)) => {
                 simdutf8::basic::from_utf8(text.of(body)).map_err(|_| Fault::InvalidUtf8)?;

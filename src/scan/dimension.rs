@@ -5,16 +5,27 @@ use super::answer::{DIMENSIONS_MAX, Questions};
 use super::wire::{Any, Malformed, Reader, read_key_value};
 use super::{Keyed, ResourceAnswers, Scan};
 use crate::trace::{Slice, SpanView};
+use std::fmt::Display;
+use std::io::Write;
 
-/// Zero stands for "absent".
+/// Zero stands for "absent". Values that read alike are one: a metric may not have the same labels twice.
 pub(super) fn dimension_hash(body: &[u8], value: Any, keyed: &Keyed) -> u64 {
     match value {
         Any::Text(text) => keyed.hash(text.of(body)) | 1,
-        Any::Bool(value) => 2 + u64::from(value) * 2,
-        Any::Int(number) => keyed.mix(1, number as u64) | 1,
-        Any::Double(number) => keyed.mix(2, number.to_bits()) | 1,
+        Any::Bool(value) => hash_as_text(value, keyed),
+        Any::Int(number) => hash_as_text(number, keyed),
+        Any::Double(number) => hash_as_text(number, keyed),
         Any::Array(_) | Any::Other => 0,
     }
+}
+
+fn hash_as_text(value: impl Display, keyed: &Keyed) -> u64 {
+    // The smallest double has 327 characters.
+    let mut text = [0; 352];
+    let mut rest = &mut text[..];
+    write!(rest, "{value}").expect("no number is longer");
+    let unused = rest.len();
+    keyed.hash(&text[..text.len() - unused]) | 1
 }
 
 /// Names the series that measures a span: its service, name, kind, status and dimensions.

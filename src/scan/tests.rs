@@ -102,6 +102,69 @@ fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
 }
 
 #[test]
+fn a_context_has_the_same_bound_as_a_span() {
+    let with_context = |bytes: usize| {
+        let value = Some(AnyValue { value: Some(any_value::Value::BytesValue(vec![7; bytes])) });
+        let mut request = request("shop", vec![plain_span()]);
+        let resource = request.resource_spans[0].resource.as_mut().expect("it has one");
+        resource.attributes.push(KeyValue { key: "fat".into(), value, ..Default::default() });
+        request.encode_to_vec()
+    };
+    let keyed = Keyed::new(1);
+    let mut walked = Scan::new(keyed);
+    let fits = with_context(1000);
+    walked.read(&fits, &no_questions(), 1 << 20).unwrap();
+    let bound = walked.resources[0].header.len + walked.scopes[0].header.len;
+    walked.read(&fits, &no_questions(), bound).unwrap();
+    assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 0));
+    let over = [with_context(1001), fits].concat();
+    walked.read(&over, &no_questions(), bound).unwrap();
+    assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 1));
+    assert_eq!(walked.spans[0].scope, 0);
+}
+
+#[test]
+fn unknown_fields_beside_spans_stay() {
+    let unknown = [0xfa, 0x07, 0x03, b'n', b'e', b'w'];
+    let (mut scope, mut resource, mut body) = (unknown.to_vec(), unknown.to_vec(), Vec::new());
+    wire::put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
+    wire::put_bytes(&mut resource, 2, &scope);
+    resource.extend(unknown);
+    wire::put_bytes(&mut body, 1, &resource);
+    let walked = scan(&body, &no_questions()).unwrap();
+    assert_eq!(walked.scopes[0].header.of(&walked.arena), unknown);
+    assert_eq!(walked.resources[0].header.of(&walked.arena), unknown.repeat(2));
+}
+
+#[test]
+fn what_holds_no_span_takes_no_memory() {
+    let empty_resources = [0x0a, 0x00].repeat(100_000);
+    let mut empty_scopes = Vec::new();
+    wire::put_bytes(&mut empty_scopes, 1, &[0x12, 0x00].repeat(100_000));
+    let body = [empty_resources, request("shop", vec![plain_span()]).encode_to_vec(), empty_scopes].concat();
+    let walked = scan(&body, &no_questions()).unwrap();
+    assert_eq!((walked.resources.len(), walked.scopes.len(), walked.spans.len()), (1, 1, 1));
+    assert_eq!((walked.spans[0].scope, walked.scopes[0].resource), (0, 0));
+}
+
+#[test]
+fn a_giant_request_gives_its_memory_back() {
+    let body = request("shop", vec![plain_span(); 100_000]).encode_to_vec();
+    let mut walked = scan(&body, &no_questions()).unwrap();
+    let before = walked.spans.capacity();
+    walked.give_back();
+    assert!(before >= 100_000 && walked.spans.capacity() <= SPANS_RETAINED, "{}", walked.spans.capacity());
+}
+
+#[test]
+fn a_parent_is_a_span_of_the_same_trace() {
+    let child = Span { parent_span_id: vec![9; 8], flags: 0, kind: 2, ..plain_span() };
+    let stranger = Span { trace_id: vec![200; 16], span_id: vec![9; 8], ..plain_span() };
+    let body = request("s", vec![child, stranger]).encode_to_vec();
+    assert_eq!(scan(&body, &no_questions()).unwrap().spans[0].standing, Standing::Entry);
+}
+
+#[test]
 fn entries_are_remote_children_and_orphans() {
     let child = |flags: u32, kind: i32| Span { parent_span_id: vec![9; 8], flags, kind, ..plain_span() };
     let standing =
@@ -197,6 +260,17 @@ fn dimensions_come_from_the_span_then_from_the_resource() {
     assert_eq!(walked.spans[1].series, walked.spans[2].series);
 }
 
+#[test]
+fn values_that_read_alike_are_one_series() {
+    use any_value::Value::{BoolValue, DoubleValue, IntValue};
+    let questions = Questions::compile(&[], &["k".to_owned()], 1).unwrap();
+    for (value, read) in [(IntValue(-7), "-7"), (DoubleValue(2.5), "2.5"), (BoolValue(true), "true")] {
+        let spans = [value, text(read)].map(|value| Span { attributes: vec![attribute("k", value)], ..plain_span() });
+        let walked = scan(&request("shop", spans.into()).encode_to_vec(), &questions).unwrap();
+        assert_eq!(walked.spans[0].series, walked.spans[1].series, "{read}");
+    }
+}
+
 fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
     dimensions(walked, body, &walked.spans[index], questions)
 }
@@ -223,6 +297,47 @@ fn any_span() -> impl Strategy<Value = Span> {
             ..Default::default()
         },
     )
+}
+
+/// The request around one span.
+fn framed(span: &[u8]) -> Vec<u8> {
+    let (mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new());
+    wire::put_bytes(&mut scope, 2, span);
+    wire::put_bytes(&mut resource, 2, &scope);
+    wire::put_bytes(&mut body, 1, &resource);
+    body
+}
+
+/// Sinks read whole batches: what passes the check must not cost them one.
+#[test]
+fn what_passes_the_check_is_read_in_a_request_too() {
+    let agree = |field: &[u8]| {
+        let span = [plain_span().encode_to_vec().as_slice(), field].concat();
+        let passes = check::check(check::Shape::Span, &span).is_ok();
+        assert_eq!(passes, ExportTraceServiceRequest::decode(framed(&span).as_slice()).is_ok());
+        passes
+    };
+    let attribute_of = |value: &[u8]| {
+        let (mut attribute, mut field) = (Vec::new(), Vec::new());
+        wire::put_bytes(&mut attribute, 2, value);
+        wire::put_bytes(&mut field, 9, &attribute);
+        field
+    };
+    let nested = |depth: usize| {
+        (0..depth).fold(vec![0x10, 0x01], |inner, _| {
+            let (mut array, mut value) = (Vec::new(), Vec::new());
+            wire::put_bytes(&mut array, 1, &inner);
+            wire::put_bytes(&mut value, 5, &array);
+            value
+        })
+    };
+    let deepest = (1..60).filter(|&depth| agree(&attribute_of(&nested(depth)))).count();
+    assert!((40..50).contains(&deepest), "{deepest}");
+    let (groups, ends) = (|depth: usize| [0xa3, 0x06].repeat(depth), |depth: usize| [0xa4, 0x06].repeat(depth));
+    let deepest = (1..=100).filter(|&d| agree(&[groups(d), vec![0x08, 0x01], ends(d)].concat())).count();
+    assert!((90..100).contains(&deepest), "{deepest}");
+    assert!(!agree(&attribute_of(&[0x42, 0x01, 0x00])), "field 8 of a value is a number");
+    assert!(!agree(&[0x4a, 0x03, 0x1a, 0x01, 0x00]), "field 3 of an attribute is a number");
 }
 
 proptest! {

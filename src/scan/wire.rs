@@ -19,7 +19,8 @@ pub enum Value {
     Fixed64(u64),
     /// Where the bytes of a string, a message or packed numbers are.
     Bytes(Slice),
-    Group,
+    /// How deep it nests: 1 if there is no other group in it.
+    Group(usize),
     Fixed32(u32),
 }
 
@@ -117,10 +118,7 @@ impl<'a> Reader<'a> {
                 self.at += len as usize;
                 Value::Bytes(Slice { start: start as u32, len: len as u32 })
             }
-            3 => {
-                self.skip_group(number)?;
-                Value::Group
-            }
+            3 => Value::Group(self.skip_group(number)?),
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             _ => return Err(Malformed),
         })
@@ -158,18 +156,19 @@ impl<'a> Reader<'a> {
         Ok(bytes.try_into().expect("the slice has N bytes"))
     }
 
-    /// Walks over a group whose start tag has been read, without recursion.
+    /// Walks over a group whose start tag has been read, without recursion. Returns how deep it nests.
     #[cold]
-    fn skip_group(&mut self, number: u32) -> Result<(), Malformed> {
+    fn skip_group(&mut self, number: u32) -> Result<usize, Malformed> {
         let mut open = [0; GROUP_DEPTH_MAX];
         open[0] = number;
-        let mut depth = 1;
+        let (mut depth, mut deepest) = (1, 1);
         while depth > 0 {
             let (number, wire_type) = self.tag()?;
             match wire_type {
                 3 => {
                     *open.get_mut(depth).ok_or(Malformed)? = number;
                     depth += 1;
+                    deepest = deepest.max(depth);
                 }
                 4 if open[depth - 1] == number => depth -= 1,
                 _ => {
@@ -177,7 +176,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(deepest)
     }
 }
 
@@ -319,7 +318,7 @@ mod tests {
         // Field 9 group { field 1 varint, field 10 group {} }, then field 1 varint 5.
         let body = [0x4b, 0x08, 0x01, 0x53, 0x54, 0x4c, 0x08, 0x05];
         let mut reader = Reader::whole(&body);
-        assert_eq!(reader.next().unwrap().unwrap().value, Value::Group);
+        assert_eq!(reader.next().unwrap().unwrap().value, Value::Group(2));
         assert_eq!(reader.next().unwrap().unwrap().value, Value::Varint(5));
         assert!(reader.next().unwrap().is_none());
         let nested = |depth: usize| [vec![0x4b; depth], vec![0x4c; depth]].concat();

@@ -348,6 +348,78 @@ fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
     assert_eq!(bench.shard.counts.kept.iter().sum::<u64>(), 0);
 }
 
+/// More spans than one call works on.
+fn many_spans(trace: &[u8]) -> Vec<Span> {
+    let span_of = |n: u16| Span {
+        trace_id: trace.to_vec(),
+        span_id: [[1; 6].as_slice(), &n.to_be_bytes()].concat(),
+        ..span(1, 1, 9)
+    };
+    (0..600).map(span_of).collect()
+}
+
+#[test]
+fn what_is_late_while_a_trace_is_counted_out_leaves_as_a_part() {
+    let mut bench = Bench::new(2 << 20);
+    let id = vec![2; 16];
+    bench.send("shop", many_spans(&id));
+    bench.pass(120);
+    bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, out), Progress::More));
+    assert!((1..600).contains(&bench.totals().dropped), "the walk was not interrupted");
+    let late = failed(span(2, 200, 9));
+    bench.send("shop", vec![late]);
+    bench.drain();
+    let left = bench.left();
+    assert_eq!(left[&id].len(), 1, "the others are counted dropped");
+    assert_eq!(mark(&left[&id], "tailkeep.incomplete"), ["evicted"]);
+    assert_eq!(left[&id][0].trace_state, "", "its probability is not known");
+}
+
+#[test]
+fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
+    let mut bench = Bench::new(2 << 20);
+    let mut id = vec![1; 16];
+    id[9..].fill(0xff);
+    bench.send("shop", many_spans(&id));
+    bench.pass(120);
+    for _ in 0..2 {
+        bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, out), Progress::More));
+        bench.check();
+    }
+    bench.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 200, 9) })]);
+    bench.drain();
+    let left = &bench.left()[&id];
+    assert_eq!(left.len(), 601);
+    assert!(left.iter().all(|span| span.trace_state == "ot=th:8"), "one trace has one weight");
+}
+
+#[test]
+fn the_largest_span_with_the_largest_context_is_taken() {
+    let mut bench = Bench::new(2 << 20);
+    let bound = bench.shard.span_bytes_max() as usize;
+    for n in 1..100 {
+        let name = "n".repeat(bound - 40);
+        bench.send(&name, vec![fat(span(n, 1, 0), bound - 100)]);
+    }
+    assert_eq!(bench.totals().accepted, 99);
+    bench.send(&"n".repeat(bound), vec![span(2, 1, 0)]);
+    assert_eq!((bench.totals().accepted, bench.scan.rejected.too_large), (99, 1));
+    bench.drain();
+}
+
+#[test]
+fn an_error_at_the_tick_of_settling_comes_too_late_for_both_halves_of_a_share() {
+    let mut bench = Bench::new(8 << 20);
+    let of = |span: Span, low: u8| Span { trace_id: [[1; 9], [low; 9]].concat()[..16].to_vec(), ..span };
+    bench.send("shop", vec![of(span(1, 1, 0), 0xff), of(span(1, 1, 0), 0)]);
+    bench.pass(60 + 290);
+    bench.send("shop", vec![of(failed(span(1, 2, 1)), 0xff), of(failed(span(1, 2, 1)), 0)]);
+    bench.pass(10);
+    bench.pass(10);
+    let states: Vec<String> = bench.left().into_values().flatten().map(|span| span.trace_state).collect();
+    assert_eq!(states, ["", "", "ot=th:8", "ot=th:8"], "the kept half stands for the other");
+}
+
 #[test]
 fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
     let mut bench = Bench::new(4 << 20);

@@ -124,6 +124,7 @@ async fn a_broken_message_costs_that_call() {
         ("nothing", "identity", vec![], "ended after 0 of"),
         ("a cut prefix", "identity", vec![0, 0, 0], "ended after 3 of"),
         ("a lie about the length", "identity", [&[0, 0, 0, 0, 9][..], b"hello"].concat(), "ended after 5 of 9"),
+        ("one byte too few", "identity", [&[0, 0, 0, 0, 6][..], b"hello"].concat(), "ended after 5 of 6"),
         ("garbage behind", "identity", [&framed(0, b"hello")[..], b"!"].concat(), "bytes follow after its end"),
         ("two messages", "identity", two, "one message"),
         ("an unknown flag", "identity", framed(2, b"hello"), "begins with 0 or 1"),
@@ -139,7 +140,7 @@ async fn a_broken_message_costs_that_call() {
         assert!(status.message().contains(says), "{what}: {}", status.message());
     }
     assert_eq!(server.taken(), []);
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Malformed), 10);
+    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Malformed), 11);
     assert_eq!(server.stats().in_flight_bytes, 0);
 }
 
