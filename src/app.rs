@@ -148,7 +148,8 @@ impl App {
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
         if tokio::time::timeout(half, &mut door).await.is_err() {
             door.abort();
-            tracing::warn!("some requests did not end in time, their clients will send them again");
+            let requests = office.receiver.read().requests_in_flight;
+            tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
         pipeline.drain().await;
         push_metrics(&pipeline);
@@ -209,6 +210,7 @@ fn start_delivery(queue: QueueConfig, sinks: Vec<NamedSink>) -> Result<Arc<Deliv
     let settings = DeliverySettings {
         batch: BatchLimits::default(),
         quotas: queue.memory,
+        longest_wait: queue.longest_wait,
         spool: queue.spool.map(|spool| SpoolSettings { path: spool.path, quotas: spool.sizes }),
         seed: random_seed(),
     };

@@ -52,6 +52,8 @@ pub struct DeliverySettings {
     /// exceed it by one batch per sink.
     pub quotas: [usize; 3],
     /// Without it, what is queued ends with the process.
+    /// A sink that failed is asked again after this long at the latest, unless it asks for more.
+    pub longest_wait: Duration,
     pub spool: Option<SpoolSettings>,
     /// Seeds the jitter of retries; different in each process.
     pub seed: u64,
@@ -145,7 +147,7 @@ impl Delivery {
         });
         let (mut couriers, mut writers) = (JoinSet::new(), JoinSet::new());
         for (index, named) in sinks.into_iter().enumerate() {
-            let courier = Courier::new(index, named, shared.clone(), settings.seed.wrapping_add(index as u64));
+            let courier = Courier::new(index, named, shared.clone(), &settings);
             couriers.spawn(courier.run());
         }
         if let Some((spool, recovered)) = opened {
@@ -228,9 +230,9 @@ impl Delivery {
         }
         self.shared.phase.send_replace(Phase::Over);
         all_end(&mut tasks.writers, deadline).await;
-        let items = self.shared.queue().close();
-        if items > 0 {
-            error!(items, "the process ends before the sinks took everything; the rest is discarded");
+        for (sink, signal, items) in self.shared.queue().close() {
+            let (sink, signal) = (&self.shared.names[sink], signal.word());
+            error!(sink, signal, items, "the process ends before the sink took them: they are discarded");
         }
     }
 }

@@ -350,12 +350,13 @@ fn paths_are_relative_to_the_file() {
     let config = good(
         "policy: policy.yaml
 receive: { tls: { cert: tls/a.crt, key: /abs/a.key } }
-queue: { path: spool, size: { traces: 2GiB } }
+queue: { path: spool, size: { traces: 2GiB }, longest_wait: 5s }
 sinks: [{ store: { path: ../t.db } }, { file: { path: out, format: protobuf, keep: 0, signals: logs } }]",
     );
     assert_eq!(config.policy, PolicySource::File("/etc/tailkeep/policy.yaml".into()));
     let tls = config.receive.tls.expect("it speaks TLS");
     assert_eq!((tls.cert, tls.key), ("/etc/tailkeep/tls/a.crt".into(), "/abs/a.key".into()));
+    assert_eq!(config.queue.longest_wait, Duration::from_secs(5));
     let spool = config.queue.spool.expect("a queue on disk");
     assert_eq!((spool.path, spool.sizes[0]), (PathBuf::from("/etc/tailkeep/spool"), 2 << 30));
     let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();

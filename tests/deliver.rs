@@ -111,7 +111,13 @@ fn names(body: &[u8]) -> Vec<String> {
 }
 
 fn settings() -> DeliverySettings {
-    DeliverySettings { batch: BatchLimits::default(), quotas: [1 << 20; 3], spool: None, seed: 7 }
+    DeliverySettings {
+        batch: BatchLimits::default(),
+        quotas: [1 << 20; 3],
+        longest_wait: Duration::from_secs(30),
+        spool: None,
+        seed: 7,
+    }
 }
 
 fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Delivery {

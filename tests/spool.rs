@@ -72,6 +72,7 @@ fn settings(folder: &Path, disk: u64, memory: usize) -> DeliverySettings {
         batch: BatchLimits { items: 1, ..BatchLimits::default() },
         quotas: [memory; 3],
         spool: Some(SpoolSettings { path: folder.join("spool"), quotas: [disk; 3] }),
+        longest_wait: Duration::from_secs(30),
         seed: 1,
     }
 }

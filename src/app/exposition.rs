@@ -212,6 +212,8 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         "Requests for something that is no OTLP endpoint.",
         stats.unrouted,
     )?;
+    let help = "Requests that have no answer yet.";
+    one("tailkeep_requests_in_flight", Gauge, help, stats.requests_in_flight)?;
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;
     one("tailkeep_connections", Gauge, "Connections open now.", stats.connections_open)?;
     let help = "Connections closed at once: there were receive.connections of them.";

@@ -5,8 +5,9 @@ use super::load::Loader;
 use crate::trace::Signal;
 use crate::yaml::{Map, Value};
 use std::path::PathBuf;
+use std::time::Duration;
 
-pub(super) const KEYS: &[&str] = &["memory", "path", "size"];
+pub(super) const KEYS: &[&str] = &["memory", "path", "size", "longest_wait"];
 pub(super) const SIGNAL_KEYS: &[&str] = &["traces", "metrics", "logs"];
 
 /// The queue between the shards and the sinks.
@@ -16,6 +17,8 @@ pub struct QueueConfig {
     pub memory: [usize; 3],
     /// The queue on disk, if there is one.
     pub spool: Option<SpoolConfig>,
+    /// A sink that failed is asked again after this long at the latest.
+    pub longest_wait: Duration,
 }
 
 /// A queue that survives the process.
@@ -27,6 +30,8 @@ pub struct SpoolConfig {
     pub sizes: [u64; 3],
 }
 
+/// Unless the file says more or less.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// 1 GiB on disk, unless the file says more or less.
 const SPOOL_SIZE: u64 = 1 << 30;
 /// The least that a signal's quota can be: a batch takes a quarter of it.
@@ -50,7 +55,12 @@ pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usi
     let given = per_signal(loader, map, "size");
     let usual = divide(SPOOL_SIZE);
     let sizes = Signal::ALL.map(|signal| given[signal as usize].unwrap_or(usual[signal as usize]));
-    QueueConfig { memory, spool: path.map(|path| SpoolConfig { path, sizes }) }
+    let longest_wait = loader.duration(map, "longest_wait", Duration::from_secs(1)..=Duration::from_secs(3600));
+    QueueConfig {
+        memory,
+        spool: path.map(|path| SpoolConfig { path, sizes }),
+        longest_wait: longest_wait.unwrap_or(LONGEST_WAIT),
+    }
 }
 
 /// A size for all three signals together, or for each.

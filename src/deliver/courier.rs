@@ -4,7 +4,7 @@
 //! hold up traces.
 
 use super::{
-    NamedSink, Phase, Quiet, Shared, batch,
+    DeliverySettings, NamedSink, Phase, Quiet, Shared, batch,
     queue::{Body, Discard, Next, Taken},
     retry::Backoff,
     sink::{Batch, SendError, SendResult, Sink},
@@ -34,7 +34,7 @@ pub(super) struct Courier {
 }
 
 /// What the loop knows of one signal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     /// The entry under way, until its body is here.
     unread: Option<Taken>,
@@ -47,9 +47,30 @@ struct Lane {
     failures: Quiet,
 }
 
+impl Lane {
+    fn new(longest_wait: Duration) -> Lane {
+        Lane {
+            unread: None,
+            pieces: VecDeque::new(),
+            backoff: Backoff::new(longest_wait),
+            not_before: None,
+            failing_since: None,
+            losses: Quiet::default(),
+            failures: Quiet::default(),
+        }
+    }
+}
+
 impl Courier {
-    pub(super) fn new(index: usize, named: NamedSink, shared: Arc<Shared>, random: u64) -> Courier {
-        Courier { index, name: named.name, sink: named.sink, shared, lanes: Default::default(), random }
+    pub(super) fn new(index: usize, named: NamedSink, shared: Arc<Shared>, settings: &DeliverySettings) -> Courier {
+        Courier {
+            index,
+            name: named.name,
+            sink: named.sink,
+            shared,
+            lanes: std::array::from_fn(|_| Lane::new(settings.longest_wait)),
+            random: settings.seed.wrapping_add(index as u64),
+        }
     }
 
     /// Ends when draining is done or the phase is [`Phase::Stopped`].

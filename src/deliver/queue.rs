@@ -271,15 +271,16 @@ impl Queue {
     }
 
     /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
-    /// Returns the items, summed over sinks.
-    pub(crate) fn close(&mut self) -> u64 {
+    /// Returns what each sink lost.
+    pub(crate) fn close(&mut self) -> Vec<(usize, Signal, u64)> {
         self.phase = Phase::Closed;
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for signal in Signal::ALL {
             let log = &mut self.logs[signal as usize];
             log.entries.retain(|entry| matches!(entry.body, Body::Disk(_)));
             log.held = 0;
-            for lane in self.sinks.iter_mut().filter_map(|lanes| lanes[signal as usize].as_mut()) {
+            for (sink, lanes) in self.sinks.iter_mut().enumerate() {
+                let Some(lane) = lanes[signal as usize].as_mut() else { continue };
                 let waiting = log.entries.iter().filter(|entry| entry.number >= lane.next);
                 let (mut items, mut bytes) = waiting.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
                 let on_disk = |number| log.entries.binary_search_by_key(&number, |e| e.number).is_ok();
@@ -287,9 +288,10 @@ impl Queue {
                     items += entry.items;
                     bytes += entry.bytes as u64;
                 }
-                lost += lane.tally.queued - items;
-                lane.tally.discard(lane.tally.queued - items, Discard::Shutdown);
+                let gone = lane.tally.queued - items;
+                lane.tally.discard(gone, Discard::Shutdown);
                 lane.tally.queued_bytes = bytes;
+                lost.extend((gone > 0).then_some((sink, signal, gone)));
             }
         }
         lost

@@ -27,6 +27,9 @@ const LOCAL_RESETS: usize = 1024;
 const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// Length of the HTTP/2 preface: no request of either version is read before so many bytes came.
 const PREFACE: usize = 24;
+/// When accepting has ended, a connection without a request is closed after this long: HTTP/2 waits for
+/// the peer to answer a ping, and not all peers do.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// Rest after the kernel refused a connection for lack of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -141,6 +144,27 @@ impl Drop for Open {
     }
 }
 
+/// Counts a request as in flight until dropped: for the whole receiver and for its connection.
+struct InFlight {
+    door: Arc<Door>,
+    of_connection: Arc<AtomicUsize>,
+}
+
+impl InFlight {
+    fn new(door: Arc<Door>, of_connection: Arc<AtomicUsize>) -> InFlight {
+        door.counters.requests_in_flight.fetch_add(1, Relaxed);
+        of_connection.fetch_add(1, Relaxed);
+        InFlight { door, of_connection }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.door.counters.requests_in_flight.fetch_sub(1, Relaxed);
+        self.of_connection.fetch_sub(1, Relaxed);
+    }
+}
+
 async fn serve(
     stream: TcpStream,
     protocol: Protocol,
@@ -171,9 +195,13 @@ where
     let io = TokioIo::new(Greeted { stream, greeting: greeting.clone() });
     let builder = builder(protocol, &door.settings);
     let mut patience = pin!(tokio::time::sleep(door.settings.header_timeout));
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let of_connection = in_flight.clone();
     let service = service_fn(move |request| {
         let door = door.clone();
+        let in_flight = InFlight::new(door.clone(), of_connection.clone());
         async move {
+            let _in_flight = in_flight;
             Ok::<_, Infallible>(match protocol {
                 Protocol::Grpc => grpc::answer(&door, request).await,
                 Protocol::Http => http::answer(&door, request).await,
@@ -182,9 +210,11 @@ where
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let born = *phase.borrow();
+    let mut idle = pin!(idle_at_the_end(phase.clone(), in_flight));
     let (mut patient, mut finishing) = (true, false);
     loop {
         tokio::select! {
+            () = &mut idle => return,
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(protocol = protocol.word(), %error, "a connection ended early");
@@ -201,6 +231,17 @@ where
                 finishing = true;
                 connection.as_mut().graceful_shutdown();
             }
+        }
+    }
+}
+
+/// Waits until accepting has ended and the connection has had no request for [`IDLE_GRACE`].
+async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, in_flight: Arc<AtomicUsize>) {
+    closed(&mut phase).await;
+    loop {
+        tokio::time::sleep(IDLE_GRACE).await;
+        if in_flight.load(Relaxed) == 0 {
+            return;
         }
     }
 }

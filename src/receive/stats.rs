@@ -56,6 +56,7 @@ pub(super) struct Counters {
     requests: BySignal<AtomicU64>,
     bytes: BySignal<AtomicU64>,
     pub unrouted: AtomicU64,
+    pub requests_in_flight: AtomicU64,
     pub connections_open: AtomicU64,
     pub connections_refused: AtomicU64,
 }
@@ -101,6 +102,8 @@ pub struct Stats {
     bytes: BySignal<u64>,
     /// Requests for a path or method that is no OTLP endpoint.
     pub unrouted: u64,
+    /// Gauge: requests of all kinds whose answer is not yet made.
+    pub requests_in_flight: u64,
     /// Gauge: bytes of request bodies held now.
     pub in_flight_bytes: u64,
     /// Gauge: bytes of empty buffers kept for the next requests.
@@ -138,6 +141,7 @@ impl StatsReader {
             requests: load(&counters.requests),
             bytes: load(&counters.bytes),
             unrouted: counters.unrouted.load(Relaxed),
+            requests_in_flight: counters.requests_in_flight.load(Relaxed),
             in_flight_bytes: self.admission.held() as u64,
             pooled_bytes: self.admission.pooled() as u64,
             connections_open: counters.connections_open.load(Relaxed),

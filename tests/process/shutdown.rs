@@ -5,6 +5,7 @@ use super::grpc::Grpc;
 use super::http;
 use super::sink::{Mood, Sink};
 use super::traffic::{Trace, assert_same};
+use std::io::Write;
 use std::time::{Duration, Instant};
 use tailkeep::trace::Signal;
 
@@ -99,7 +100,25 @@ fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
     assert!(ended.after < Duration::from_millis(3500), "it took {:?}", ended.after);
     assert_same(&taking.spans(), &trace.placed());
     let lost: serde_json::Value = ended.log.lines().find(|line| line.contains("\"ERROR\"")).unwrap().parse().unwrap();
-    assert_eq!(lost["fields"]["items"], 4, "{lost}");
+    let fields = &lost["fields"];
+    assert_eq!(
+        (&fields["sink"], &fields["signal"], &fields["items"]),
+        (&"hanging".into(), &"traces".into(), &4.into())
+    );
+}
+
+#[test]
+fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
+    let setup = Setup::new().store().settings("drain: { accept: 0s, deadline: 20s }");
+    let tailkeep = setup.start();
+    let mut peer = std::net::TcpStream::connect(tailkeep.ports.grpc).unwrap();
+    // The preface and empty settings; what tailkeep sends is never read.
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    tailkeep.wait_for("it is connected", |books| books.sum("tailkeep_connections", &[]) == 1.0);
+    let ended = tailkeep.end("TERM");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
+    assert!(!ended.log.contains("did not end in time"), "{}", ended.log);
 }
 
 #[test]

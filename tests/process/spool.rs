@@ -7,7 +7,7 @@ use super::traffic::Trace;
 use std::collections::BTreeSet;
 use tailkeep::trace::Signal;
 
-const ON_DISK: &str = "queue: { path: spool }";
+const ON_DISK: &str = "queue: { path: spool, longest_wait: 2s }";
 
 fn queued(tailkeep: &Tailkeep) -> f64 {
     tailkeep.books().sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""])
