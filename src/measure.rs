@@ -21,7 +21,7 @@ mod window;
 
 pub use histogram::{Bounds, BoundsError, Unit};
 pub use operations::OperationRow;
-pub use otlp::{Flavour, Now, SERIES_A_REQUEST};
+pub use otlp::{Flavour, SERIES_A_REQUEST};
 pub use series::Labels;
 pub use settings::{Dimensions, DimensionsError, Kinds, LabelName, Settings};
 pub use window::{EXACT_MAX, HISTOGRAM_BYTES, LONGEST_NANOS, Latency, SLOT_MS, SLOTS};

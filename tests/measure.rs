@@ -3,7 +3,7 @@
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, metric::Data, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, metric::Data, number_data_point};
 use proptest::prelude::*;
 use prost::Message;
 use std::collections::{BTreeMap, HashMap};
@@ -56,7 +56,7 @@ impl Feed {
     }
 
     fn exported(&self, flavour: Flavour, now: u64) -> Exported {
-        Exported::read(self.meter.export(flavour, at(now, 0)))
+        Exported::read(self.meter.export(flavour, now))
     }
 
     fn prometheus(&self) -> Scrape {
@@ -68,10 +68,6 @@ impl Feed {
     fn row(&self, name: &str, now_ms: u64) -> OperationRow {
         self.meter.operations(now_ms).into_iter().find(|row| row.name == name).expect("the operation is there")
     }
-}
-
-fn at(unix_nanos: u64, ms: u64) -> Now {
-    Now { unix_nanos, ms }
 }
 
 fn view(labels: &Labels, nanos: u64) -> SpanView {
@@ -94,7 +90,6 @@ struct Exported {
     calls: BTreeMap<String, (u64, u64, i64)>,
     /// Start, count, sum, buckets with their highest bounds.
     durations: BTreeMap<String, (u64, u64, f64, Vec<u64>)>,
-    quantiles: BTreeMap<String, f64>,
 }
 
 impl Exported {
@@ -108,12 +103,11 @@ impl Exported {
             for resource in request.resource_metrics {
                 let [scope] = resource.scope_metrics.as_slice() else { panic!("one scope") };
                 assert_eq!(scope.scope.as_ref().unwrap().name, "spanmetricsconnector");
-                let [calls, duration, quantiles @ ..] = scope.metrics.as_slice() else { panic!("two metrics") };
+                let [calls, duration] = scope.metrics.as_slice() else { panic!("two metrics") };
                 assert_eq!((calls.name.as_str(), calls.unit.as_str()), ("traces.span.metrics.calls", ""));
                 assert_eq!(duration.name, "traces.span.metrics.duration");
                 all.take_calls(calls.data.as_ref().unwrap());
                 all.take_durations(duration.data.as_ref().unwrap());
-                quantiles.iter().for_each(|metric| all.take_quantiles(metric, &duration.unit));
             }
         }
         assert_eq!(all.calls.len(), all.durations.len());
@@ -155,15 +149,6 @@ impl Exported {
                 }
             }
             other => panic!("a histogram, not {other:?}"),
-        }
-    }
-
-    fn take_quantiles(&mut self, metric: &Metric, unit: &str) {
-        assert_eq!((metric.name.as_str(), metric.unit.as_str()), ("traces.span.metrics.duration.quantile", unit));
-        let Some(Data::Gauge(gauge)) = &metric.data else { panic!("a gauge") };
-        for point in &gauge.data_points {
-            let Some(number_data_point::Value::AsDouble(value)) = point.value else { panic!("a double") };
-            assert!(self.quantiles.insert(text(&point.attributes), value).is_none(), "a point twice");
         }
     }
 
@@ -403,34 +388,10 @@ fn otlp_points_carry_what_the_connector_writes() {
 }
 
 #[test]
-fn gauges_are_the_last_minutes_percentiles_of_each_series() {
-    let feed = Feed::new(settings());
-    let failed = Labels { status: Status::Error, ..labels("shop", "pay") };
-    let idle_since_minutes = 90 * SECOND;
-    feed.send(0, &[(labels("shop", "old"), 7 * MILLI)]);
-    let durations: Vec<u64> = (1..=1000u64).map(|n| n * n * 1000).collect();
-    for nanos in &durations {
-        feed.send(idle_since_minutes, &[(labels("shop", "pay"), *nanos), (failed.clone(), nanos * 10)]);
-    }
-    let export = Exported::read(feed.meter.export(Flavour::Explicit, at(START, idle_since_minutes)));
-    assert_eq!(export.calls.len(), 3);
-    assert_eq!(export.quantiles.len(), 2 * 4, "{:?}", export.quantiles);
-    for (series, factor) in [("STATUS_CODE_UNSET", 1.0), ("STATUS_CODE_ERROR", 10.0)] {
-        for (quantile, rank) in [("0.5", 500), ("0.9", 900), ("0.95", 950), ("0.99", 990)] {
-            let exact = durations[rank - 1] as f64 / 1e6 * factor;
-            let end = format!("quantile={quantile}");
-            let found = export.quantiles.iter().find(|(key, _)| key.contains(series) && key.ends_with(&end));
-            let (_, value) = found.expect("the point is there");
-            assert!((value / exact - 1.0).abs() < 0.01, "{series} {quantile}: {value}, not {exact}");
-        }
-    }
-}
-
-#[test]
 fn resources_are_services() {
     let feed = Feed::new(settings());
     feed.send(0, &[(labels("a", "x"), 1), (labels("b", "x"), 1), (labels("a", "y"), 1)]);
-    let [request] = feed.meter.export(Flavour::Explicit, at(START, 0)).collect::<Vec<_>>().try_into().unwrap();
+    let [request] = feed.meter.export(Flavour::Explicit, START).collect::<Vec<_>>().try_into().unwrap();
     let resources: Vec<String> =
         request.resource_metrics.iter().map(|r| text(&r.resource.as_ref().unwrap().attributes)).collect();
     assert_eq!(resources, ["service.name=a", "service.name=b"]);
@@ -462,7 +423,7 @@ fn a_request_stays_below_four_mebibytes_whatever_the_labels() {
         let spans: Vec<_> = (0..42).map(|octave| (wide(n), 1u64 << octave)).collect();
         feed.send(0, &spans);
     }
-    let sizes: Vec<usize> = feed.meter.export(Flavour::Exponential, at(START, 0)).map(|r| r.encoded_len()).collect();
+    let sizes: Vec<usize> = feed.meter.export(Flavour::Exponential, START).map(|r| r.encoded_len()).collect();
     assert_eq!(sizes.len(), 2);
     assert!(sizes[0] < 4 << 20, "{}", sizes[0]);
 }

@@ -1,36 +1,31 @@
 //! The request metrics as OTLP: a monotonic cumulative sum of calls and a cumulative histogram of
-//! durations for every series, each with its own start time, and gauges of the last minute's
-//! percentiles.
+//! durations for every series, each with its own start time.
 //!
-//! Source of names and layout: the Collector's span metrics connector, v0.161, which has no gauges.
-//! One resource per service; unlike the connector it carries `service.name` alone, because a series is the sum over
+//! Source of names and layout: the Collector's span metrics connector, v0.161. One resource per
+//! service; unlike the connector it carries `service.name` alone, because a series is the sum over
 //! all instances of a service.
 
 use super::Meter;
 use super::histogram::{Cumulative, Unit};
 use super::series::{Identity, Series};
 use super::settings::{OVERFLOW, SERVICE, Settings};
-use super::window::{Latency, Minute};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
-    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Histogram, HistogramDataPoint, Metric,
+    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-/// A sink's request holds at most so many series. With labels of 100 bytes in all that is about 120 KiB,
+/// A sink's request holds at most so many series. With labels of 100 bytes in all that is about 150 KiB,
 /// and with the longest labels in all dimensions still less than the 4 MiB that receivers take by default.
-pub const SERIES_A_REQUEST: usize = 50;
+pub const SERIES_A_REQUEST: usize = 150;
 
 /// What connects our data to dashboards made for the connector; some filter on the scope.
 const SCOPE: &str = "spanmetricsconnector";
 const CALLS: &str = "traces.span.metrics.calls";
 const DURATION: &str = "traces.span.metrics.duration";
-/// Percentiles do not add up over instances; the histogram does. These are for where nobody computes:
-/// alerts on one number, and backends whose histograms are coarse.
-const QUANTILE: &str = "traces.span.metrics.duration.quantile";
 
 /// Which kind of histogram a sink takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,36 +39,27 @@ pub enum Flavour {
 
 impl Meter {
     /// All series as of now, as requests of at most [`SERIES_A_REQUEST`] series, made one at a time.
-    pub fn export(&self, flavour: Flavour, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
+    pub fn export(&self, flavour: Flavour, now_unix_nanos: u64) -> impl Iterator<Item = ExportMetricsServiceRequest> {
         let mut keys: Vec<(Option<String>, u64)> =
             self.series.iter().map(|entry| (entry.identity.service().map(str::to_owned), *entry.key())).collect();
         keys.sort_unstable();
         let mut rest = keys.into_iter().peekable();
-        let mut minute = Minute::new();
         std::iter::from_fn(move || {
             rest.peek()?;
             let part: Vec<_> = rest.by_ref().take(SERIES_A_REQUEST).collect();
             let resource_metrics = part
                 .chunk_by(|a, b| a.0 == b.0)
-                .map(|group| self.service_metrics(group, flavour, now, &mut minute))
+                .map(|group| self.service_metrics(group, flavour, now_unix_nanos))
                 .collect();
             Some(ExportMetricsServiceRequest { resource_metrics })
         })
     }
 
-    fn service_metrics(
-        &self,
-        group: &[(Option<String>, u64)],
-        flavour: Flavour,
-        now: Now,
-        minute: &mut Minute,
-    ) -> ResourceMetrics {
+    fn service_metrics(&self, group: &[(Option<String>, u64)], flavour: Flavour, now: u64) -> ResourceMetrics {
         let mut points = Points::new(flavour);
         for (_, key) in group {
             if let Some(series) = self.series.get(key) {
-                minute.clear();
-                series.window.merge_into(minute, now.ms, &self.settings.buckets);
-                points.add(&series, minute.latency(), &self.settings, now.unix_nanos);
+                points.add(&series, &self.settings, now);
             }
         }
         let service = group[0].0.as_deref();
@@ -90,22 +76,11 @@ impl Meter {
     }
 }
 
-/// One moment, by both clocks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    /// Of the wall clock.
-    pub unix_nanos: u64,
-    /// Of the clock by which [`Meter::record`] was told the time.
-    pub ms: u64,
-}
-
-/// The data points of the metrics. A series adds to all under one lock, so calls always equals the
+/// The data points of both metrics. A series adds to both under one lock, so calls always equals the
 /// histogram's count.
 struct Points {
     calls: Vec<NumberDataPoint>,
     durations: Durations,
-    /// None of a series that was idle for a minute.
-    quantiles: Vec<NumberDataPoint>,
 }
 
 enum Durations {
@@ -119,10 +94,10 @@ impl Points {
             Flavour::Explicit => Durations::Explicit(Vec::new()),
             Flavour::Exponential => Durations::Exponential(Vec::new()),
         };
-        Points { calls: Vec::new(), durations, quantiles: Vec::new() }
+        Points { calls: Vec::new(), durations }
     }
 
-    fn add(&mut self, series: &Series, latency: Option<Latency>, settings: &Settings, now: u64) {
+    fn add(&mut self, series: &Series, settings: &Settings, now: u64) {
         let attributes = attributes_of(&series.identity, settings);
         let start = series.start_unix_nanos;
         // A wall clock that was set back must not make a point end before it starts.
@@ -134,9 +109,6 @@ impl Points {
             value: Some(number_data_point::Value::AsInt(series.total.count.min(i64::MAX as u64) as i64)),
             ..NumberDataPoint::default()
         });
-        if let Some(latency) = latency {
-            self.add_quantiles(&attributes, latency, settings.unit, now);
-        }
         match &mut self.durations {
             Durations::Explicit(points) => points.push(HistogramDataPoint {
                 attributes,
@@ -153,19 +125,6 @@ impl Points {
         }
     }
 
-    fn add_quantiles(&mut self, attributes: &[KeyValue], latency: Latency, unit: Unit, now: u64) {
-        let Latency { p50, p90, p95, p99 } = latency;
-        self.quantiles.extend([(0.5, p50), (0.9, p90), (0.95, p95), (0.99, p99)].map(|(quantile, nanos)| {
-            let quantile = key_value("quantile", Value::StringValue(quantile.to_string()));
-            NumberDataPoint {
-                attributes: [attributes, &[quantile]].concat(),
-                time_unix_nano: now,
-                value: Some(number_data_point::Value::AsDouble(nanos as f64 / unit.nanos())),
-                ..NumberDataPoint::default()
-            }
-        }));
-    }
-
     fn into_metrics(self, unit: Unit) -> Vec<Metric> {
         let aggregation_temporality = AggregationTemporality::Cumulative as i32;
         let durations = match self.durations {
@@ -175,16 +134,10 @@ impl Points {
             }
         };
         let calls = Data::Sum(Sum { data_points: self.calls, aggregation_temporality, is_monotonic: true });
-        let unit = unit.code();
-        let mut metrics = vec![
+        vec![
             Metric { name: CALLS.into(), data: Some(calls), ..Metric::default() },
-            Metric { name: DURATION.into(), unit: unit.into(), data: Some(durations), ..Metric::default() },
-        ];
-        if !self.quantiles.is_empty() {
-            let data = Some(Data::Gauge(Gauge { data_points: self.quantiles }));
-            metrics.push(Metric { name: QUANTILE.into(), unit: unit.into(), data, ..Metric::default() });
-        }
-        metrics
+            Metric { name: DURATION.into(), unit: unit.code().into(), data: Some(durations), ..Metric::default() },
+        ]
     }
 }
 
