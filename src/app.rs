@@ -16,7 +16,7 @@ use crate::deliver::spool::SpoolSettings;
 use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic;
 use crate::identity::World;
-use crate::measure::Meter;
+use crate::measure::{Meter, Now};
 use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
@@ -250,7 +250,8 @@ async fn export_metrics(pipeline: Arc<Pipeline>) {
 
 fn push_metrics(pipeline: &Pipeline) {
     let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
-    for request in meter.export(meter.settings().histogram, unix_nanos()) {
+    let now = Now { ms: pipeline.now_ms(), unix_nanos: unix_nanos() };
+    for request in meter.export(meter.settings().histogram, now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
         pipeline.delivery.push_own(Signal::Metrics, body, items);

@@ -4,7 +4,8 @@
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
 //! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
 //! those without a service name too; a series is the sum over all instances of a service; its first
-//! export is its true count, not a zero, because its start time says when it began.
+//! export is its true count, not a zero, because its start time says when it began; percentiles of the
+//! last minute go out beside the buckets.
 //!
 //! It counts spans received. Where a sampler upstream dropped spans, these numbers are smaller than
 //! the truth; such spans are counted apart and warned about once. It does not read a clock: `now_ms`
@@ -21,7 +22,7 @@ mod window;
 
 pub use histogram::{Bounds, BoundsError, Unit};
 pub use operations::OperationRow;
-pub use otlp::{Flavour, SERIES_A_REQUEST};
+pub use otlp::{Flavour, Now, SERIES_A_REQUEST};
 pub use series::Labels;
 pub use settings::{Dimensions, DimensionsError, Kinds, LabelName, Settings};
 pub use window::{EXACT_MAX, HISTOGRAM_BYTES, LONGEST_NANOS, Latency, SLOT_MS, SLOTS};

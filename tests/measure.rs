@@ -55,13 +55,18 @@ impl Feed {
         described
     }
 
-    fn exported(&self, flavour: Flavour, now: u64) -> Exported {
+    /// Ten minutes on: windows are empty, and what is since the start is there.
+    fn exported(&self, flavour: Flavour, unix_nanos: u64) -> Exported {
+        self.exported_at(flavour, Now { ms: 600 * SECOND, unix_nanos })
+    }
+
+    fn exported_at(&self, flavour: Flavour, now: Now) -> Exported {
         Exported::read(self.meter.export(flavour, now))
     }
 
-    fn prometheus(&self) -> Scrape {
+    fn prometheus(&self, now_ms: u64) -> Scrape {
         let mut text = String::new();
-        self.meter.prometheus(&mut text).unwrap();
+        self.meter.prometheus(now_ms, &mut text).unwrap();
         Scrape::parse(&text)
     }
 
@@ -90,6 +95,8 @@ struct Exported {
     calls: BTreeMap<String, (u64, u64, i64)>,
     /// Start, count, sum, buckets with their highest bounds.
     durations: BTreeMap<String, (u64, u64, f64, Vec<u64>)>,
+    /// Time and value, in milliseconds.
+    quantiles: BTreeMap<String, (u64, f64)>,
 }
 
 impl Exported {
@@ -103,11 +110,15 @@ impl Exported {
             for resource in request.resource_metrics {
                 let [scope] = resource.scope_metrics.as_slice() else { panic!("one scope") };
                 assert_eq!(scope.scope.as_ref().unwrap().name, "spanmetricsconnector");
-                let [calls, duration] = scope.metrics.as_slice() else { panic!("two metrics") };
-                assert_eq!((calls.name.as_str(), calls.unit.as_str()), ("traces.span.metrics.calls", ""));
-                assert_eq!(duration.name, "traces.span.metrics.duration");
-                all.take_calls(calls.data.as_ref().unwrap());
-                all.take_durations(duration.data.as_ref().unwrap());
+                for metric in &scope.metrics {
+                    let data = metric.data.as_ref().unwrap();
+                    match (metric.name.as_str(), metric.unit.as_str()) {
+                        ("traces.span.metrics.calls", "") => all.take_calls(data),
+                        ("traces.span.metrics.duration", "ms" | "s") => all.take_durations(data),
+                        ("traces.span.metrics.duration.quantile", unit) => all.take_quantiles(data, unit),
+                        unknown => panic!("{unknown:?}"),
+                    }
+                }
             }
         }
         assert_eq!(all.calls.len(), all.durations.len());
@@ -122,6 +133,16 @@ impl Exported {
             let Some(number_data_point::Value::AsInt(count)) = point.value else { panic!("an integer") };
             let value = (point.start_time_unix_nano, point.time_unix_nano, count);
             assert!(self.calls.insert(text(&point.attributes), value).is_none(), "a series twice");
+        }
+    }
+
+    fn take_quantiles(&mut self, data: &Data, unit: &str) {
+        let Data::Gauge(gauge) = data else { panic!("quantiles are gauges") };
+        let scale = [("ms", 1.0), ("s", 1e3)].into_iter().find(|(name, _)| *name == unit).expect("a unit of time").1;
+        for point in &gauge.data_points {
+            let Some(number_data_point::Value::AsDouble(value)) = point.value else { panic!("a double") };
+            let value = (point.time_unix_nano, value * scale);
+            assert!(self.quantiles.insert(text(&point.attributes), value).is_none(), "a series twice");
         }
     }
 
@@ -337,11 +358,23 @@ proptest! {
             }).collect();
             feed.send(now, &spans);
         }
-        let export = feed.exported(Flavour::Explicit, START + 1);
+        let export = feed.exported_at(Flavour::Explicit, Now { ms: now, unix_nanos: START + 1 });
         prop_assert_eq!(export.calls.len(), truth.len());
+        let mut gauges = 0;
         for (series, arrivals) in truth {
             let row = feed.row(&series.to_string(), now);
-            assert_within_one_percent(&row, &naive_window(&arrivals, now));
+            let held = naive_window(&arrivals, now);
+            assert_within_one_percent(&row, &held);
+            for (quantile, percent) in [("0.5", 50), ("0.9", 90), ("0.99", 99)] {
+                let key = format!("service.name=shop span.name={series} span.kind=SPAN_KIND_SERVER \
+                    collector.instance.id=here service.version=1.2.3 quantile={quantile}");
+                let got = export.quantiles.get(&key).map(|(_, millis)| millis * 1e6);
+                prop_assert_eq!(got.is_some(), !held.is_empty(), "a gauge of nothing: {}", key);
+                let Some(got) = got else { continue };
+                let exact = held[(held.len() * percent).div_ceil(100) - 1].min(LONGEST_NANOS) as f64;
+                prop_assert!((got - exact).abs() <= exact / 100.0, "{}: {}, exactly {}", key, got, exact);
+                gauges += 1;
+            }
             let key = format!("service.name=shop span.name={series} span.kind=SPAN_KIND_SERVER \
                 status.code=STATUS_CODE_UNSET collector.instance.id=here service.version=1.2.3");
             let (start, count, sum, buckets) = &export.durations[&key];
@@ -357,6 +390,7 @@ proptest! {
             }
             prop_assert_eq!(buckets, &naive);
         }
+        prop_assert_eq!(gauges, export.quantiles.len());
     }
 }
 
@@ -391,10 +425,11 @@ fn otlp_points_carry_what_the_connector_writes() {
 fn resources_are_services() {
     let feed = Feed::new(settings());
     feed.send(0, &[(labels("a", "x"), 1), (labels("b", "x"), 1), (labels("a", "y"), 1)]);
-    let [request] = feed.meter.export(Flavour::Explicit, START).collect::<Vec<_>>().try_into().unwrap();
-    let resources: Vec<String> =
-        request.resource_metrics.iter().map(|r| text(&r.resource.as_ref().unwrap().attributes)).collect();
-    assert_eq!(resources, ["service.name=a", "service.name=b"]);
+    let requests = feed.meter.export(Flavour::Explicit, Now { ms: 0, unix_nanos: START });
+    let resources = requests.map(|request| {
+        request.resource_metrics.iter().map(|r| text(&r.resource.as_ref().unwrap().attributes)).collect::<Vec<_>>()
+    });
+    assert_eq!(resources.collect::<Vec<_>>(), [["service.name=a", "service.name=b"]; 2], "series, and percentiles");
 }
 
 #[test]
@@ -412,6 +447,61 @@ fn exponential_points_count_the_same_spans() {
 }
 
 #[test]
+fn gauges_are_percentiles_of_an_operations_last_minute() {
+    let feed = Feed::new(settings());
+    let failed = Labels { status: Status::Error, ..labels("shop", "x") };
+    feed.send(0, &[(labels("shop", "x"), 10 * MILLI), (failed.clone(), 30 * MILLI), (failed, 20 * MILLI)]);
+    feed.send(45 * SECOND, &[(labels("", "orphan"), 1_500_000)]);
+    let at = |ms| Now { ms, unix_nanos: START + ms * MILLI };
+    let export = feed.exported_at(Flavour::Explicit, at(50 * SECOND));
+    let shown: Vec<(&str, f64)> = export.quantiles.iter().map(|(key, (_, value))| (key.as_str(), *value)).collect();
+    let rest = "span.kind=SPAN_KIND_SERVER collector.instance.id=here service.version=1.2.3";
+    let x = |quantile| format!("service.name=shop span.name=x {rest} quantile={quantile}");
+    let orphan = |quantile| format!("span.name=orphan {rest} quantile={quantile}");
+    let want = [
+        (x("0.5"), 20.0),
+        (x("0.9"), 30.0),
+        (x("0.99"), 30.0),
+        (orphan("0.5"), 1.5),
+        (orphan("0.9"), 1.5),
+        (orphan("0.99"), 1.5),
+    ];
+    assert_eq!(shown, want.each_ref().map(|(key, value)| (key.as_str(), *value)), "statuses taken together");
+    assert!(export.quantiles.values().all(|(time, _)| *time == START + 50 * SECOND * MILLI));
+    // Scraped, they say the same.
+    let scrape = feed.prometheus(50 * SECOND);
+    let name = "traces_span_metrics_duration_quantile_milliseconds";
+    assert_eq!(scrape.types[name], "gauge");
+    let labels = [
+        ("service_name", "shop"),
+        ("span_name", "x"),
+        ("span_kind", "SPAN_KIND_SERVER"),
+        ("collector_instance_id", "here"),
+        ("service_version", "1.2.3"),
+    ];
+    for (quantile, value) in [("0.5", 20.0), ("0.9", 30.0), ("0.99", 30.0)] {
+        assert_eq!(scrape.get(name, &[&labels[..], &[("quantile", quantile)]].concat()), value);
+    }
+    // A minute without spans has no percentiles, and what was counted stays.
+    let later = feed.exported_at(Flavour::Explicit, at(60 * SECOND));
+    assert!(later.quantiles.keys().all(|key| key.starts_with("span.name=orphan")));
+    assert_eq!((later.quantiles.len(), later.total()), (3, 4));
+    assert_eq!(feed.prometheus(200 * SECOND).samples.keys().filter(|(family, _)| family == name).count(), 0);
+}
+
+#[test]
+fn an_estimate_is_no_gauge() {
+    let feed = Feed::new(Settings { pool: 1, ..settings() });
+    let busy = |name: &str| (0..100).map(|n| (labels("shop", name), (100 + n) * MILLI)).collect::<Vec<_>>();
+    feed.send(0, &busy("exact"));
+    feed.send(0, &busy("estimated"));
+    let export = feed.exported_at(Flavour::Explicit, Now { ms: 0, unix_nanos: START });
+    assert_eq!(export.quantiles.len(), 3);
+    assert!(export.quantiles.keys().all(|key| key.contains("span.name=exact")), "{:?}", export.quantiles);
+    assert_eq!(export.total(), 200);
+}
+
+#[test]
 fn a_request_stays_below_four_mebibytes_whatever_the_labels() {
     let long = "x".repeat(4096);
     let names: Vec<String> = (0..Dimensions::MAX).map(|n| format!("dimension.number.{n}")).collect();
@@ -423,9 +513,10 @@ fn a_request_stays_below_four_mebibytes_whatever_the_labels() {
         let spans: Vec<_> = (0..42).map(|octave| (wide(n), 1u64 << octave)).collect();
         feed.send(0, &spans);
     }
-    let sizes: Vec<usize> = feed.meter.export(Flavour::Exponential, START).map(|r| r.encoded_len()).collect();
-    assert_eq!(sizes.len(), 2);
-    assert!(sizes[0] < 4 << 20, "{}", sizes[0]);
+    let now = Now { ms: 0, unix_nanos: START };
+    let sizes: Vec<usize> = feed.meter.export(Flavour::Exponential, now).map(|r| r.encoded_len()).collect();
+    assert_eq!(sizes.len(), 4, "two of series, two of percentiles");
+    assert!(sizes.iter().all(|&size| size < 4 << 20), "{sizes:?}");
 }
 
 #[test]
@@ -434,7 +525,7 @@ fn prometheus_text_follows_the_naming_rules_and_escapes() {
     let feed = Feed::new(Settings { dimensions, ..settings() });
     let odd = Labels { extras: vec![Some("a\\b".into()), None], ..labels("shop", "say \"hi\"\nü") };
     feed.send(0, &[(odd.clone(), 2 * MILLI), (odd.clone(), 3 * MILLI), (odd, 16_000 * MILLI)]);
-    let scrape = feed.prometheus();
+    let scrape = feed.prometheus(600 * SECOND);
     assert_eq!(scrape.types["traces_span_metrics_calls_total"], "counter");
     assert_eq!(scrape.types["traces_span_metrics_duration_milliseconds"], "histogram");
     let series = [
@@ -460,7 +551,7 @@ fn prometheus_text_follows_the_naming_rules_and_escapes() {
 fn seconds_are_written_as_seconds() {
     let feed = Feed::new(Settings { unit: Unit::Seconds, dimensions: Dimensions::new([""; 0]).unwrap(), ..settings() });
     feed.send(0, &[(labels("shop", "x"), 1500 * MILLI)]);
-    let scrape = feed.prometheus();
+    let scrape = feed.prometheus(600 * SECOND);
     assert_eq!(scrape.types["traces_span_metrics_duration_seconds"], "histogram");
     let sums: Vec<f64> =
         scrape.samples.iter().filter(|((name, _), _)| name.ends_with("_sum")).map(|(_, v)| *v).collect();
@@ -534,7 +625,7 @@ fn beyond_the_cap_a_service_has_one_overflow_series() {
     };
     assert_eq!((overflow("noisy"), overflow("quiet")), (45, 45));
     let labels = [("service_name", "noisy"), ("otel_metric_overflow", "true"), ("collector_instance_id", "here")];
-    assert_eq!(feed.prometheus().get("traces_span_metrics_calls_total", &labels), 45.0);
+    assert_eq!(feed.prometheus(600 * SECOND).get("traces_span_metrics_calls_total", &labels), 45.0);
     let rows = feed.meter.operations(50);
     let noisy = rows.iter().find(|row| row.service == "noisy" && row.kind.is_none()).unwrap();
     assert_eq!((noisy.calls, noisy.errors), (45, 45), "errors are known although statuses share the series");

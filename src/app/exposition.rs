@@ -50,7 +50,7 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
         one("tailkeep_series_retired_total", Counter, "Series retired after being idle.", totals.retired as f64)?;
         let help = "Spans of which a sampler upstream had dropped a part: request metrics count what arrived.";
         one("tailkeep_spans_head_sampled_total", Counter, help, totals.head_sampled as f64)?;
-        meter.prometheus(out)?;
+        meter.prometheus(pipeline.now_ms(), out)?;
     }
     Ok(())
 }

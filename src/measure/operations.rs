@@ -1,4 +1,5 @@
-//! The request metrics as people read them: one row for each operation of each service.
+//! The request metrics as people read them: one row for each operation of each service, its statuses
+//! taken together, because percentiles of each status cannot be put together later.
 
 use super::series::Identity;
 use super::window::{Latency, Minute, SLOT_MS, SLOTS};
@@ -30,20 +31,34 @@ pub struct OperationRow {
 impl Meter {
     /// All operations, in order of service, name, kind and dimensions.
     pub fn operations(&self, now_ms: u64) -> Vec<OperationRow> {
+        let mut minute = Minute::new();
+        self.members().chunk_by(|a, b| a.0 == b.0).map(|group| self.row(group, &mut minute, now_ms)).collect()
+    }
+
+    /// Percentiles of each operation that had spans in the last minute, in the order of [`Meter::operations`].
+    /// Where these are estimates there are none: a gauge cannot say that its value is one.
+    pub(super) fn percentiles(&self, now_ms: u64) -> Vec<(Identity, Latency)> {
+        let mut minute = Minute::new();
+        let members = self.members();
+        let exact = members.chunk_by(|a, b| a.0 == b.0).filter_map(|group| {
+            self.gather_minute(group, &mut minute, now_ms);
+            let latency = minute.latency().filter(|_| !minute.is_approximate())?;
+            Some((group[0].0.clone(), latency))
+        });
+        exact.collect()
+    }
+
+    /// All series by operation.
+    fn members(&self) -> Vec<(Identity, u64)> {
         let mut members: Vec<(Identity, u64)> =
             self.series.iter().map(|e| (operation_of(&e.identity), *e.key())).collect();
         members.sort_unstable();
-        let mut minute = Minute::new();
         members
-            .chunk_by(|a, b| a.0 == b.0)
-            .map(|group| {
-                minute.clear();
-                self.row(group, &mut minute, now_ms)
-            })
-            .collect()
     }
 
-    fn row(&self, group: &[(Identity, u64)], minute: &mut Minute, now_ms: u64) -> OperationRow {
+    /// Fills `minute` with an operation's windows. Its calls and errors since its series began.
+    fn gather_minute(&self, group: &[(Identity, u64)], minute: &mut Minute, now_ms: u64) -> (u64, u64) {
+        minute.clear();
         let (mut calls, mut errors) = (0, 0);
         for (_, key) in group {
             if let Some(series) = self.series.get(key) {
@@ -52,6 +67,11 @@ impl Meter {
                 series.window.merge_into(minute, now_ms, &self.settings.buckets);
             }
         }
+        (calls, errors)
+    }
+
+    fn row(&self, group: &[(Identity, u64)], minute: &mut Minute, now_ms: u64) -> OperationRow {
+        let (calls, errors) = self.gather_minute(group, minute, now_ms);
         let rate = minute.count() as f64 * 1000.0 / window_ms(now_ms) as f64;
         let (name, kind, extras) = match &group[0].0 {
             Identity::Named(labels) => (labels.name.clone(), Some(labels.kind), labels.extras.clone()),

@@ -1,31 +1,35 @@
 //! The request metrics as OTLP: a monotonic cumulative sum of calls and a cumulative histogram of
-//! durations for every series, each with its own start time.
+//! durations for every series, each with its own start time, and percentiles of every operation's last
+//! minute as gauges.
 //!
-//! Source of names and layout: the Collector's span metrics connector, v0.161. One resource per
-//! service; unlike the connector it carries `service.name` alone, because a series is the sum over
-//! all instances of a service.
+//! Source of names and layout: the Collector's span metrics connector, v0.161; it has no percentiles. One
+//! resource per service; unlike the connector it carries `service.name` alone, because a series is the
+//! sum over all instances of a service.
 
 use super::Meter;
 use super::histogram::{Cumulative, Unit};
 use super::series::{Identity, Series};
-use super::settings::{OVERFLOW, SERVICE, Settings};
+use super::settings::{OVERFLOW, QUANTILE, SERVICE, STATUS, Settings};
+use super::window::Latency;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Histogram, HistogramDataPoint, Metric,
-    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-/// A sink's request holds at most so many series. With labels of 100 bytes in all that is about 150 KiB,
-/// and with the longest labels in all dimensions still less than the 4 MiB that receivers take by default.
-pub const SERIES_A_REQUEST: usize = 150;
+/// A sink's request holds at most so many series, or the percentiles of so many operations. With labels of
+/// 100 bytes in all that is about 100 KiB, and with the longest labels in all dimensions still less than the
+/// 4 MiB that receivers take by default.
+pub const SERIES_A_REQUEST: usize = 100;
 
 /// What connects our data to dashboards made for the connector; some filter on the scope.
 const SCOPE: &str = "spanmetricsconnector";
 const CALLS: &str = "traces.span.metrics.calls";
 const DURATION: &str = "traces.span.metrics.duration";
+const DURATION_QUANTILE: &str = "traces.span.metrics.duration.quantile";
 
 /// Which kind of histogram a sink takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +41,23 @@ pub enum Flavour {
     Exponential,
 }
 
+/// When an export is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Monotonic: the end of the last minute.
+    pub ms: u64,
+    /// The wall clock: the time of every point.
+    pub unix_nanos: u64,
+}
+
 impl Meter {
-    /// All series as of now, as requests of at most [`SERIES_A_REQUEST`] series, made one at a time.
-    pub fn export(&self, flavour: Flavour, now_unix_nanos: u64) -> impl Iterator<Item = ExportMetricsServiceRequest> {
+    /// All series, then the percentiles of the last minute, as requests of at most [`SERIES_A_REQUEST`] of
+    /// them, made one at a time.
+    pub fn export(&self, flavour: Flavour, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
+        self.export_series(flavour, now.unix_nanos).chain(self.export_percentiles(now))
+    }
+
+    fn export_series(&self, flavour: Flavour, now: u64) -> impl Iterator<Item = ExportMetricsServiceRequest> {
         let mut keys: Vec<(Option<String>, u64)> =
             self.series.iter().map(|entry| (entry.identity.service().map(str::to_owned), *entry.key())).collect();
         keys.sort_unstable();
@@ -47,12 +65,42 @@ impl Meter {
         std::iter::from_fn(move || {
             rest.peek()?;
             let part: Vec<_> = rest.by_ref().take(SERIES_A_REQUEST).collect();
-            let resource_metrics = part
-                .chunk_by(|a, b| a.0 == b.0)
-                .map(|group| self.service_metrics(group, flavour, now_unix_nanos))
-                .collect();
+            let resource_metrics =
+                part.chunk_by(|a, b| a.0 == b.0).map(|group| self.service_metrics(group, flavour, now)).collect();
             Some(ExportMetricsServiceRequest { resource_metrics })
         })
+    }
+
+    fn export_percentiles(&self, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
+        let mut operations = self.percentiles(now.ms);
+        // The overflow of a service stands apart from its operations otherwise.
+        operations.sort_by(|a, b| a.0.service().cmp(&b.0.service()));
+        (0..operations.len()).step_by(SERIES_A_REQUEST).map(move |first| {
+            let part = &operations[first..operations.len().min(first + SERIES_A_REQUEST)];
+            let resource_metrics = part
+                .chunk_by(|a, b| a.0.service() == b.0.service())
+                .map(|group| self.service_percentiles(group, now.unix_nanos))
+                .collect();
+            ExportMetricsServiceRequest { resource_metrics }
+        })
+    }
+
+    fn service_percentiles(&self, group: &[(Identity, Latency)], now: u64) -> ResourceMetrics {
+        let unit = self.settings.unit;
+        let points = group.iter().flat_map(|(identity, latency)| {
+            let mut attributes = attributes_of(identity, &self.settings);
+            attributes.retain(|attribute| attribute.key != STATUS);
+            latency.quantiles().map(|(quantile, nanos)| NumberDataPoint {
+                attributes: [&attributes[..], &[attribute(QUANTILE, quantile)]].concat(),
+                time_unix_nano: now,
+                value: Some(number_data_point::Value::AsDouble(nanos as f64 / unit.nanos())),
+                ..NumberDataPoint::default()
+            })
+        });
+        let gauge = Data::Gauge(Gauge { data_points: points.collect() });
+        let metric =
+            Metric { name: DURATION_QUANTILE.into(), unit: unit.code().into(), data: Some(gauge), ..Metric::default() };
+        resource_metrics(group[0].0.service(), vec![metric])
     }
 
     fn service_metrics(&self, group: &[(Option<String>, u64)], flavour: Flavour, now: u64) -> ResourceMetrics {
@@ -62,21 +110,24 @@ impl Meter {
                 points.add(&series, &self.settings, now);
             }
         }
-        let service = group[0].0.as_deref();
-        let attributes = service.map(|service| attribute(SERVICE, service)).into_iter().collect();
-        ResourceMetrics {
-            resource: Some(Resource { attributes, ..Resource::default() }),
-            scope_metrics: vec![ScopeMetrics {
-                scope: Some(InstrumentationScope { name: SCOPE.into(), ..InstrumentationScope::default() }),
-                metrics: points.into_metrics(self.settings.unit),
-                schema_url: String::new(),
-            }],
-            schema_url: String::new(),
-        }
+        resource_metrics(group[0].0.as_deref(), points.into_metrics(self.settings.unit))
     }
 }
 
-/// The data points of both metrics. A series adds to both under one lock, so calls always equals the
+fn resource_metrics(service: Option<&str>, metrics: Vec<Metric>) -> ResourceMetrics {
+    let attributes = service.map(|service| attribute(SERVICE, service)).into_iter().collect();
+    ResourceMetrics {
+        resource: Some(Resource { attributes, ..Resource::default() }),
+        scope_metrics: vec![ScopeMetrics {
+            scope: Some(InstrumentationScope { name: SCOPE.into(), ..InstrumentationScope::default() }),
+            metrics,
+            schema_url: String::new(),
+        }],
+        schema_url: String::new(),
+    }
+}
+
+/// The data points of calls and durations. A series adds to both under one lock, so calls always equals the
 /// histogram's count.
 struct Points {
     calls: Vec<NumberDataPoint>,

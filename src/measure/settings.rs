@@ -45,7 +45,8 @@ pub(crate) const KIND: &str = "span.kind";
 pub(crate) const STATUS: &str = "status.code";
 pub(crate) const INSTANCE: &str = "collector.instance.id";
 pub(crate) const OVERFLOW: &str = "otel.metric.overflow";
-const RESERVED: [&str; 7] = [SERVICE, NAME, KIND, STATUS, INSTANCE, OVERFLOW, "le"];
+pub(crate) const QUANTILE: &str = "quantile";
+const RESERVED: [&str; 8] = [SERVICE, NAME, KIND, STATUS, INSTANCE, OVERFLOW, QUANTILE, "le"];
 
 /// Extra dimensions of every series: attributes of the span or else of its resource.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -255,6 +255,14 @@ pub struct Latency {
     pub p99: u64,
 }
 
+impl Latency {
+    /// What goes out as gauges, each with its label as Prometheus writes quantiles. Three, because each is a
+    /// series of its own wherever it goes.
+    pub(crate) fn quantiles(&self) -> [(&'static str, u64); 3] {
+        [("0.5", self.p50), ("0.9", self.p90), ("0.99", self.p99)]
+    }
+}
+
 /// The windows of one or more series put together. One of them serves any number of series in turn.
 #[derive(Debug)]
 pub struct Minute {

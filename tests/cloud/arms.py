@@ -101,6 +101,9 @@ def run(folder):
         equal([s for r in got.resource_spans for s in r.scope_spans], [s for r in sent for s in r.scope_spans])
         got = {metric.name: metric for metric in taken[1].resource_metrics[0].scope_metrics[0].metrics}
         assert "delta" not in got
+        sent_gauges = {m.name: m for m in metrics.resource_metrics[0].scope_metrics[0].metrics if m.HasField("gauge")}
+        assert sent_gauges
+        equal({name: got[name] for name in sent_gauges}, sent_gauges, "gauges pass")
         equal(list(got["exponential"].histogram.data_points[0].bucket_counts), [0, 1, 2, 0])
 
     classic = {f"/adapt_{TOKEN}/api/otlp/traces": ExportTraceServiceRequest,

@@ -5,6 +5,8 @@ between us and the Collector is taken out here, each with its reason:
 
 - `collector.instance.id`: names the process, so it must differ.
 - our extra dimensions (`service.version`, deployment environment): two releases can be compared; summed over.
+- our percentiles of the last minute (`duration.quantile`): the connector has none. They are held against exact ones
+  in `tests/cloud`.
 - the resource: the Collector gives each resource its own series, often several with equal attributes, and copies
   no more than its configuration says; a series of ours is one service's. Summed over the resources.
 - `job`, `instance`, `otel_scope_*` and `target_info` of the Collector's Prometheus exporter: its own labels.
@@ -17,6 +19,7 @@ from suite import otlp
 OTLP_IGNORED = {"collector.instance.id", "service.version", "deployment.environment.name"}
 PROMETHEUS_IGNORED = {"collector_instance_id", "service_version", "deployment_environment_name", "job", "instance"}
 PREFIX = "traces.span.metrics."
+OURS_ALONE = ("traces.span.metrics.duration.quantile", "traces_span_metrics_duration_quantile_milliseconds")
 
 
 def last_values(requests):
@@ -44,7 +47,7 @@ def metrics_of(request):
         place = repr(sorted(otlp.attributes(by_resource.get("resource", {})).items()))
         for by_scope in by_resource.get("scopeMetrics", []):
             for metric in by_scope.get("metrics", []):
-                if metric["name"].startswith(PREFIX):
+                if metric["name"].startswith(PREFIX) and metric["name"] not in OURS_ALONE:
                     yield place, metric
 
 
@@ -123,11 +126,16 @@ def same(ours, theirs):
     return buckets == their_buckets
 
 
+def is_compared(name):
+    """Whether a metric in Prometheus' text is one of those that both have."""
+    return name.startswith("traces_span_metrics_") and name not in OURS_ALONE
+
+
 def prometheus_values(scrape):
     """(name, labels) → value of the request metrics, added up over what may differ; `le` as a number."""
     series = defaultdict(float)
     for name, labels, value in scrape.samples:
-        if name.startswith("traces_span_metrics_"):
+        if is_compared(name):
             kept = {key: text for key, text in labels.items()
                     if key not in PROMETHEUS_IGNORED and not key.startswith("otel_scope_")}
             if "le" in kept:

@@ -28,7 +28,7 @@ def fresh_folder(name):
 class Tailkeep(Program):
     """`tailkeep run` on ports of its own, with a file sink beside what `sinks` adds."""
 
-    def __init__(self, folder, policy, sinks="", name="tailkeep", config=""):
+    def __init__(self, folder, policy, sinks="", name="tailkeep", config="", env=None):
         self.folder = Path(folder)
         self.grpc, self.http, self.health, self.admin = free_ports(4)
         self.out = self.folder / f"{name}.out"  # traces.jsonl, metrics.jsonl and logs.jsonl
@@ -46,7 +46,7 @@ class Tailkeep(Program):
             f"{sinks}"
         )
         argv = [binary(), "run", "--config", config_file, "--policy", policy_file]
-        super().__init__(name, argv, folder)
+        super().__init__(name, argv, folder, env)
 
     def __enter__(self):
         super().__enter__()

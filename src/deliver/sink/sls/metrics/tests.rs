@@ -80,6 +80,18 @@ fn gauges_and_sums_are_one_sample_a_point() {
 }
 
 #[test]
+fn percentiles_are_gauges_with_a_quantile() {
+    let point = |quantile, value| {
+        number(Value::AsDouble(value), vec![text("span.name", "GET /|x"), text("quantile", quantile)])
+    };
+    let gauge = Gauge { data_points: vec![point("0.5", 12.5), point("0.99", 1_234.567)] };
+    let (rows, refused) = samples(vec![Data::Gauge(gauge)]);
+    let labels = |quantile| format!("quantile#$#{quantile}|service_name#$#shop|span_name#$#GET /_x");
+    assert_eq!(rows, [row("", &labels("0.5"), "12.5"), row("", &labels("0.99"), "1234.567")]);
+    assert_eq!(refused, 0);
+}
+
+#[test]
 fn buckets_are_cumulative_and_end_with_inf() {
     let (rows, _) = samples(vec![histogram(CUMULATIVE)]);
     let bucket = |le: &str, value| row("_bucket", &format!("le#$#{le}|service_name#$#shop|zone#$#a"), value);

@@ -11,6 +11,7 @@ import controls
 import corpus
 import faults
 import identities
+import percentiles
 import product
 import truth
 from checks import check, equal
@@ -72,6 +73,7 @@ def main():
         doctor(emulator)
         arms.run(folder)
         truth.run(emulator, folder)
+        percentiles.run(emulator, folder)
     checks.finish()
 
 
