@@ -207,10 +207,15 @@ pub struct SpanView {
 }
 
 impl SpanView {
-    /// Nanoseconds from start to end; zero when the span ends before it starts.
+    /// Nanoseconds from start to end; zero when the span ends before it starts or does not say when it did.
     pub fn duration(&self) -> u64 {
-        self.end.saturating_sub(self.start)
+        between(self.start, self.end)
     }
+}
+
+/// Nanoseconds between two Unix times. A start of zero is unknown: 57 years would be no duration.
+pub(crate) fn between(start: u64, end: u64) -> u64 {
+    if start == 0 { 0 } else { end.saturating_sub(start) }
 }
 
 /// The three signals of OTLP.

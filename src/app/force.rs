@@ -4,7 +4,7 @@ use crate::policy::{Case, Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
-use crate::shard::{Judge, Wait};
+use crate::shard::{Judge, Turn, Wait};
 use crate::trace::{Reason, RuleId, RuleNames, Summary, Trigger, Verdict};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -43,6 +43,13 @@ impl InForce {
 pub struct Bench<'a> {
     pub in_force: &'a InForce,
     pub limits: &'a Mutex<Limits>,
+}
+
+impl<'a> Bench<'a> {
+    /// What a call on a shard may use at this moment.
+    pub fn turn(&'a self, now: Tick) -> Turn<'a, Bench<'a>> {
+        Turn { now, judge: self, questions: &self.in_force.questions, rules: &self.in_force.rules }
+    }
 }
 
 impl Judge for Bench<'_> {

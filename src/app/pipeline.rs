@@ -191,7 +191,7 @@ impl Pipeline {
             by_shard[self.shard_of(span.trace_id)].push(index as u32);
         }
         let bench = Bench { in_force, limits: &self.limits };
-        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        let turn = bench.turn(self.now());
         for (shard, spans) in by_shard.iter().enumerate() {
             let mut rest = spans.as_slice();
             while !rest.is_empty() {
@@ -267,7 +267,7 @@ impl Pipeline {
     ) -> Progress {
         let in_force = self.in_force.load();
         let bench = Bench { in_force: &in_force, limits: &self.limits };
-        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        let turn = bench.turn(self.now());
         let _books = self.open_books();
         let progress = work(&mut self.lock(shard), &turn, out);
         self.hand_over(out);
@@ -278,7 +278,7 @@ impl Pipeline {
     pub fn keep(&self, id: TraceId) -> bool {
         let in_force = self.in_force.load();
         let bench = Bench { in_force: &in_force, limits: &self.limits };
-        let turn = Turn { now: self.now(), judge: &bench, questions: &in_force.questions, rules: &in_force.rules };
+        let turn = bench.turn(self.now());
         self.lock(self.shard_of(id)).keep_by_id(&turn, id)
     }
 

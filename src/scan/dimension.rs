@@ -8,14 +8,15 @@ use crate::trace::{Slice, SpanView};
 use std::fmt::Display;
 use std::io::Write;
 
-/// Zero stands for "absent". Values that read alike are one: a metric may not have the same labels twice.
+/// Zero stands for "absent". Values that read alike are one, and so are an empty and an absent one: a
+/// metric may not have the same labels twice.
 pub(super) fn dimension_hash(body: &[u8], value: Any, keyed: &Keyed) -> u64 {
     match value {
-        Any::Text(text) => keyed.hash(text.of(body)) | 1,
+        Any::Text(text) if text.len > 0 => keyed.hash(text.of(body)) | 1,
         Any::Bool(value) => hash_as_text(value, keyed),
         Any::Int(number) => hash_as_text(number, keyed),
         Any::Double(number) => hash_as_text(number, keyed),
-        Any::Array(_) | Any::Other => 0,
+        Any::Text(_) | Any::Array(_) | Any::Other => 0,
     }
 }
 
@@ -82,10 +83,10 @@ fn read_dimensions(
 
 fn any_text(body: &[u8], value: Any) -> Option<String> {
     match value {
-        Any::Text(text) => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
+        Any::Text(text) if text.len > 0 => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
         Any::Bool(value) => Some(value.to_string()),
         Any::Int(number) => Some(number.to_string()),
         Any::Double(number) => Some(number.to_string()),
-        Any::Array(_) | Any::Other => None,
+        Any::Text(_) | Any::Array(_) | Any::Other => None,
     }
 }

@@ -271,6 +271,28 @@ fn values_that_read_alike_are_one_series() {
     }
 }
 
+#[test]
+fn an_empty_dimension_is_an_absent_one() {
+    let questions = Questions::compile(&[], &["k".to_owned()], 1).unwrap();
+    let empty = Span { attributes: vec![attribute("k", text(""))], ..plain_span() };
+    let body = request("shop", vec![plain_span(), empty]).encode_to_vec();
+    let walked = scan(&body, &questions).unwrap();
+    assert_eq!(walked.spans[0].series, walked.spans[1].series);
+    assert_eq!(dimensions_of(&walked, &body, 1, &questions), [None]);
+}
+
+#[test]
+fn a_span_that_does_not_say_when_it_began_has_no_duration() {
+    let mut summary = crate::trace::Summary::default();
+    for (start, end) in [(0, 9_000), (1_000, 5_000), (0, 7_000)] {
+        let span = Span { start_time_unix_nano: start, end_time_unix_nano: end, ..plain_span() };
+        let walked = scan(&request("shop", vec![span]).encode_to_vec(), &no_questions()).unwrap();
+        assert_eq!(walked.spans[0].duration(), if start == 0 { 0 } else { end - start });
+        summary.observe(&walked.spans[0], 0, &no_questions().masks);
+    }
+    assert_eq!((summary.start, summary.envelope()), (1_000, 8_000));
+}
+
 fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
     dimensions(walked, body, &walked.spans[index], questions)
 }

@@ -2,7 +2,7 @@
 
 use super::question::{Facts, Scope};
 use super::weight::Randomness;
-use super::{Condition, SpanId, SpanView, Standing, Status, TraceId};
+use super::{Condition, SpanId, SpanView, Standing, Status, TraceId, between};
 
 /// Which fact bits speak of which spans; comes with a question set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -122,7 +122,7 @@ impl Summary {
 
     /// From the first start to the last end; nanoseconds.
     pub fn envelope(&self) -> u64 {
-        self.end.saturating_sub(self.start)
+        between(self.start, self.end)
     }
 
     /// Why the trace may lack spans, as far as the summary knows.
@@ -150,7 +150,10 @@ impl Summary {
     pub fn observe(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
         self.facts |= span.facts & masks.any;
         let duration = span.duration();
-        self.start = if self.spans == 0 { span.start } else { self.start.min(span.start) };
+        self.start = match (self.start, span.start) {
+            (0, start) | (start, 0) => start,
+            (mine, theirs) => mine.min(theirs),
+        };
         self.end = self.end.max(span.end);
         self.longest_span = self.longest_span.max(duration);
         self.spans += 1;

@@ -215,8 +215,8 @@ impl Reader {
     pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
         let text = &self.scalar(node, what)?.text;
         let help = match number(text) {
-            Some(_) => format!("say the unit: `{text}ms` or `{text}s`"),
-            None => "write it like `500ms`, `1.5s`, `2m` or `1h`".to_owned(),
+            Some(value) if value > 0.0 => format!("say the unit: `{text}ms` or `{text}s`"),
+            _ => "write it like `500ms`, `1.5s`, `2m` or `1h`".to_owned(),
         };
         let read = parse_duration(text);
         read.or_else(|| self.unreadable(node, what, "is not a duration", &help))
@@ -226,8 +226,8 @@ impl Reader {
     pub fn size(&mut self, node: &Node, what: &str) -> Option<u64> {
         let text = &self.scalar(node, what)?.text;
         let help = match number(text) {
-            Some(_) => format!("say the unit: `{text}MiB`, or `{text}B` for bytes"),
-            None => "write it like `64MiB`, `1GiB` or `10MB`".to_owned(),
+            Some(value) if value > 0.0 => format!("say the unit: `{text}MiB`, or `{text}B` for bytes"),
+            _ => "write it like `64MiB`, `1GiB` or `10MB`".to_owned(),
         };
         let read = parse_size(text);
         read.or_else(|| self.unreadable(node, what, "is not a size", &help))
@@ -237,9 +237,9 @@ impl Reader {
     pub fn share(&mut self, node: &Node, what: &str) -> Option<f64> {
         let text = &self.scalar(node, what)?.text;
         let help = match number(text) {
-            Some(value) if value <= 1.0 => format!("write a percentage: `{}%`", percent(value)),
-            Some(_) => format!("write a percentage: `{text}%`"),
-            None => "write a percentage from 0% to 100%, like `0.5%`".to_owned(),
+            Some(value @ 0.0..=1.0) => format!("write a percentage: `{}%`", percent(value)),
+            Some(1.0..=100.0) => format!("write a percentage: `{text}%`"),
+            _ => "write a percentage from 0% to 100%, like `0.5%`".to_owned(),
         };
         let read = parse_share(text);
         read.or_else(|| self.unreadable(node, what, "is not a share", &help))

@@ -3,7 +3,7 @@
 use super::answer;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
-use crate::trace::{Facts, Kind, Randomness, SpanId, SpanView, Standing, Status, Summary, Threshold, TraceId};
+use crate::trace::{Facts, Kind, Randomness, SpanId, SpanView, Standing, Status, Summary, Threshold, TraceId, between};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -55,7 +55,7 @@ impl DecodedSpan {
 
     /// Nanoseconds; zero when the span ends before it starts.
     pub fn duration(&self) -> u64 {
-        self.span.end_time_unix_nano.saturating_sub(self.span.start_time_unix_nano)
+        between(self.span.start_time_unix_nano, self.span.end_time_unix_nano)
     }
 
     /// The value of a member of the span's tracestate.

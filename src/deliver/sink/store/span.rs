@@ -2,7 +2,7 @@
 
 use crate::{
     deliver::batch::{Fields, Value},
-    trace::{Kind, Standing, Status, TraceId},
+    trace::{Kind, Standing, Status, TraceId, between},
 };
 use foldhash::fast::RandomState;
 use std::{
@@ -144,7 +144,7 @@ impl<'a> Shown<'a> {
     }
 
     pub(super) fn duration(&self) -> i64 {
-        (self.end() - self.start()).max(0)
+        clamp(between(self.start, self.end))
     }
 
     pub(super) fn name(&self) -> Cow<'a, str> {
