@@ -93,12 +93,10 @@ fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
             Some(duration)
         }
     };
-    let wait = Wait {
-        after_root: get("after_root", defaults.after_root)?,
-        idle: get("idle", defaults.idle)?,
-        longest: get("longest", defaults.longest)?,
-        settle: get("settle", defaults.settle)?,
-    };
+    // All are read before any is missed, so that every problem is reported.
+    let (after_root, idle) = (get("after_root", defaults.after_root), get("idle", defaults.idle));
+    let (longest, settle) = (get("longest", defaults.longest), get("settle", defaults.settle));
+    let wait = Wait { after_root: after_root?, idle: idle?, longest: longest?, settle: settle? };
     for (key, value) in [("after_root", wait.after_root), ("idle", wait.idle)] {
         if value > wait.longest {
             // Whichever of the two was written is at fault.

@@ -138,15 +138,13 @@ fn trace_state(reader: &mut Reader, node: &Node) -> Option<Vec<Atom>> {
     if map.entries.is_empty() {
         return reader.wrong_shape(node, "`trace_state`", "a mapping with a key");
     }
-    let mut atoms = Vec::new();
-    for Entry { key, value: node, .. } in map.entries {
+    let mut condition = |Entry { key, value: node, .. }: &Entry| {
         let values = value::patterns(reader, node, &format!("`{key}`"))?;
-        atoms.push(Atom::Span(Condition {
-            scope: Scope::Any,
-            tests: vec![Test::TraceState { key: key.clone(), values }],
-        }));
-    }
-    Some(atoms)
+        Some(Atom::Span(Condition { scope: Scope::Any, tests: vec![Test::TraceState { key: key.clone(), values }] }))
+    };
+    // All are read before any is missed, so that every problem is reported.
+    let atoms: Vec<Option<Atom>> = map.entries.iter().map(&mut condition).collect();
+    atoms.into_iter().collect()
 }
 
 fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Condition> {
