@@ -21,7 +21,7 @@ use crate::trace::question::{Condition, FACTS_MAX, Test};
 use crate::trace::{Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, TraceId, Trigger, Verdict};
 use crate::yaml::Reader;
-use condition::{Atom, Matcher};
+use condition::{Atom, Check, Matcher};
 use limit::{Claim, Cost, Limit};
 use parse::WrittenRule;
 use sha2::{Digest, Sha256};
@@ -294,14 +294,14 @@ fn short_hash(text: &str) -> String {
 fn reason_of(rule: &WrittenRule) -> Reason {
     let tests = |condition: &Condition, wanted: &dyn Fn(&Test) -> bool| condition.tests.iter().any(wanted);
     let reads_failure = |atom: &Atom| match atom {
-        Atom::Error(wanted) | Atom::Failed(wanted) => *wanted,
+        Atom::Trace(Check::Error(wanted)) | Atom::Trace(Check::Failed(wanted)) => *wanted,
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Status(words) if words.contains(&Status::Error)))
         }
         _ => false,
     };
     let reads_duration = |atom: &Atom| match atom {
-        Atom::Duration(range) | Atom::Envelope(range) => range.at_least.is_some(),
+        Atom::Trace(Check::Duration(range)) | Atom::Trace(Check::Envelope(range)) => range.at_least.is_some(),
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Duration(range) if range.at_least.is_some()))
         }

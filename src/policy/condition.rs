@@ -15,9 +15,17 @@ pub struct When {
     pub any_of: Vec<When>,
 }
 
-/// One condition on a trace.
+/// One condition.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Atom {
+    Trace(Check),
+    /// `any_span`, `entry`, `root`, `services` and each key of `trace_state`.
+    Span(Condition),
+}
+
+/// A condition on the whole trace: a comparison on its summary.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Check {
     Error(bool),
     Failed(bool),
     /// Nanoseconds.
@@ -26,8 +34,6 @@ pub enum Atom {
     Envelope(Range<u64>),
     SpanCount(Range<u64>),
     Incomplete(IncompleteSet),
-    /// `any_span`, `entry`, `root`, `services` and each key of `trace_state`.
-    Span(Condition),
 }
 
 impl When {
@@ -103,17 +109,6 @@ pub(super) struct Matcher {
     any_of: Box<[Matcher]>,
 }
 
-/// A comparison on the summary.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Check {
-    Error(bool),
-    Failed(bool),
-    Duration(Range<u64>),
-    Envelope(Range<u64>),
-    SpanCount(Range<u64>),
-    Incomplete(IncompleteSet),
-}
-
 impl Check {
     fn holds(&self, summary: &Summary) -> bool {
         match self {
@@ -149,18 +144,10 @@ impl Matcher {
         let mut present = Facts::EMPTY;
         let mut checks = Vec::new();
         for atom in atoms {
-            checks.push(match atom {
-                Atom::Error(wanted) => Check::Error(*wanted),
-                Atom::Failed(wanted) => Check::Failed(*wanted),
-                Atom::Duration(range) => Check::Duration(*range),
-                Atom::Envelope(range) => Check::Envelope(*range),
-                Atom::SpanCount(range) => Check::SpanCount(*range),
-                Atom::Incomplete(set) => Check::Incomplete(*set),
-                Atom::Span(condition) => {
-                    present.set(table.bit_of(condition));
-                    continue;
-                }
-            });
+            match atom {
+                Atom::Trace(check) => checks.push(*check),
+                Atom::Span(condition) => present.set(table.bit_of(condition)),
+            }
         }
         Matcher { present, absent: Facts::EMPTY, checks: checks.into(), not: None, any_of: Box::default() }
     }

@@ -3,7 +3,7 @@
 //!
 //! Both compare rules without knowing any trace, so they speak only when it is plain.
 
-use super::condition::{Atom, When};
+use super::condition::{Atom, Check, When};
 use super::parse::WrittenRule;
 use super::{Keep, Then, pattern};
 use crate::trace::Status;
@@ -87,25 +87,30 @@ impl Case<'_> {
 /// Every trace for which `narrow` holds is one for which `wide` holds.
 fn implies(narrow: &Atom, wide: &Atom) -> bool {
     match (narrow, wide) {
-        (Atom::Failed(true), Atom::Error(true)) | (Atom::Error(false), Atom::Failed(false)) => true,
-        (Atom::Duration(narrow), Atom::Duration(wide)) => is_within(narrow, wide),
-        (Atom::Envelope(narrow), Atom::Envelope(wide)) => is_within(narrow, wide),
-        (Atom::SpanCount(narrow), Atom::SpanCount(wide)) => is_within(narrow, wide),
-        (Atom::Incomplete(narrow), Atom::Incomplete(wide)) => narrow.is_within(*wide),
+        (Atom::Trace(Check::Failed(true)), Atom::Trace(Check::Error(true)))
+        | (Atom::Trace(Check::Error(false)), Atom::Trace(Check::Failed(false))) => true,
+        (Atom::Trace(Check::Duration(narrow)), Atom::Trace(Check::Duration(wide))) => is_within(narrow, wide),
+        (Atom::Trace(Check::Envelope(narrow)), Atom::Trace(Check::Envelope(wide))) => is_within(narrow, wide),
+        (Atom::Trace(Check::SpanCount(narrow)), Atom::Trace(Check::SpanCount(wide))) => is_within(narrow, wide),
+        (Atom::Trace(Check::Incomplete(narrow)), Atom::Trace(Check::Incomplete(wide))) => narrow.is_within(*wide),
         (Atom::Span(narrow), Atom::Span(wide)) => span_implies(narrow, wide),
-        (Atom::Span(narrow), Atom::Error(true)) => narrow.tests.contains(&Test::Status(vec![Status::Error])),
+        (Atom::Span(narrow), Atom::Trace(Check::Error(true))) => {
+            narrow.tests.contains(&Test::Status(vec![Status::Error]))
+        }
         _ => narrow == wide,
     }
 }
 
 fn contradict(a: &Atom, b: &Atom) -> bool {
     match (a, b) {
-        (Atom::Error(a), Atom::Error(b)) | (Atom::Failed(a), Atom::Failed(b)) => a != b,
-        (Atom::Failed(true), Atom::Error(false)) | (Atom::Error(false), Atom::Failed(true)) => true,
-        (Atom::Duration(a), Atom::Duration(b)) => is_apart(a, b),
-        (Atom::Envelope(a), Atom::Envelope(b)) => is_apart(a, b),
-        (Atom::SpanCount(a), Atom::SpanCount(b)) => is_apart(a, b),
-        (Atom::Incomplete(a), Atom::Incomplete(b)) => a.is_disjoint(*b),
+        (Atom::Trace(Check::Error(a)), Atom::Trace(Check::Error(b)))
+        | (Atom::Trace(Check::Failed(a)), Atom::Trace(Check::Failed(b))) => a != b,
+        (Atom::Trace(Check::Failed(true)), Atom::Trace(Check::Error(false)))
+        | (Atom::Trace(Check::Error(false)), Atom::Trace(Check::Failed(true))) => true,
+        (Atom::Trace(Check::Duration(a)), Atom::Trace(Check::Duration(b))) => is_apart(a, b),
+        (Atom::Trace(Check::Envelope(a)), Atom::Trace(Check::Envelope(b))) => is_apart(a, b),
+        (Atom::Trace(Check::SpanCount(a)), Atom::Trace(Check::SpanCount(b))) => is_apart(a, b),
+        (Atom::Trace(Check::Incomplete(a)), Atom::Trace(Check::Incomplete(b))) => a.is_disjoint(*b),
         _ => false,
     }
 }

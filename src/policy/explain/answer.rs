@@ -2,7 +2,7 @@
 //! independent of the compiled masks.
 
 use super::observe::{DecodedSpan, DecodedTrace};
-use crate::policy::condition::{Atom, When};
+use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
 use crate::trace::Standing;
 use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
@@ -55,12 +55,12 @@ fn of_any(branches: &[When], trace: &DecodedTrace) -> Answer {
 fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
     let summary = &trace.summary;
     match atom {
-        Atom::Error(wanted) => {
+        Atom::Trace(Check::Error(wanted)) => {
             let failed = trace.spans.iter().find(|span| span.status() == crate::trace::Status::Error);
             let seen = failed.map_or("no span failed".to_owned(), |span| format!("{} failed", label(span)));
             Answer::new(failed.is_some() == *wanted, seen)
         }
-        Atom::Failed(wanted) => {
+        Atom::Trace(Check::Failed(wanted)) => {
             let failed = summary.failed();
             let seen = match (summary.entry.standing, failed) {
                 (Standing::Root, true) => "the root failed",
@@ -71,16 +71,18 @@ fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
             };
             Answer::new(failed == *wanted, seen)
         }
-        Atom::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
-        Atom::Envelope(range) => {
+        Atom::Trace(Check::Duration(range)) => {
+            of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d))
+        }
+        Atom::Trace(Check::Envelope(range)) => {
             let shown = format!("envelope {}", duration(summary.envelope()));
             of_range(range, summary.envelope(), &shown, |d| duration(*d))
         }
-        Atom::SpanCount(range) => {
+        Atom::Trace(Check::SpanCount(range)) => {
             let shown = format!("span count {}", summary.spans);
             of_range(range, u64::from(summary.spans), &shown, u64::to_string)
         }
-        Atom::Incomplete(set) => {
+        Atom::Trace(Check::Incomplete(set)) => {
             let state = summary.incomplete();
             let seen = state.map_or("it is complete".to_owned(), |state| format!("it is incomplete: {}", state.word()));
             Answer::new(set.has(state), seen)

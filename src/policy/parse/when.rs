@@ -1,6 +1,6 @@
 //! `when:` and the conditions in it.
 
-use super::super::condition::{Atom, IncompleteSet, When};
+use super::super::condition::{Atom, Check, IncompleteSet, When};
 use super::super::renamed;
 use super::value;
 use crate::trace::question::{Condition, Scope, Test};
@@ -102,12 +102,12 @@ fn any_of(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<Vec<When
 fn atom(reader: &mut Reader, entry: &Entry) -> Option<Atom> {
     let (node, what) = (&entry.value, format!("`{}`", entry.key));
     Some(match entry.key.as_str() {
-        "error" => Atom::Error(reader.bool(node, &what)?),
-        "failed" => Atom::Failed(reader.bool(node, &what)?),
-        "duration" => Atom::Duration(value::durations(reader, node, &what)?),
-        "envelope" => Atom::Envelope(value::durations(reader, node, &what)?),
-        "span_count" => Atom::SpanCount(value::counts(reader, node, &what)?),
-        "incomplete" => Atom::Incomplete(incomplete(reader, node)?),
+        "error" => Atom::Trace(Check::Error(reader.bool(node, &what)?)),
+        "failed" => Atom::Trace(Check::Failed(reader.bool(node, &what)?)),
+        "duration" => Atom::Trace(Check::Duration(value::durations(reader, node, &what)?)),
+        "envelope" => Atom::Trace(Check::Envelope(value::durations(reader, node, &what)?)),
+        "span_count" => Atom::Trace(Check::SpanCount(value::counts(reader, node, &what)?)),
+        "incomplete" => Atom::Trace(Check::Incomplete(incomplete(reader, node)?)),
         "services" => {
             let tests = vec![Test::Service(value::patterns(reader, node, &what)?)];
             Atom::Span(Condition { scope: Scope::Any, tests })
