@@ -451,19 +451,42 @@ fn a_span_with_invalid_text_is_set_aside_and_the_rest_leaves() {
     let mut bad = failed(span(2, 2, 1)).encode_to_vec();
     let name = bad.windows(4).position(|window| window == b"span").expect("its name");
     bad[name] = 0xff;
-    let mut scope = Vec::new();
-    crate::scan::wire::put_bytes(&mut scope, 2, &bad);
-    crate::scan::wire::put_bytes(&mut scope, 2, &span(2, 1, 0).encode_to_vec());
-    let (mut resource, mut body) = (Vec::new(), Vec::new());
-    crate::scan::wire::put_bytes(&mut resource, 2, &scope);
-    crate::scan::wire::put_bytes(&mut body, 1, &resource);
-    bench.with(|shard, turn, scan, out| {
-        scan.read(&body, turn.questions, 1 << 20).expect("well framed");
-        assert_eq!(shard.append(turn, scan, &body, &[0, 1], out), 2);
-    });
+    bench.take_raw(&raw_request(b"", &[bad, span(2, 1, 0).encode_to_vec()]));
     bench.pass(60);
     assert_eq!(bench.left()[&vec![2; 16]].len(), 1);
     assert_eq!(bench.totals().invalid, 1);
+}
+
+/// One `ResourceSpans` with that schema URL, and spans as they are.
+fn raw_request(schema_url: &[u8], spans: &[Vec<u8>]) -> Vec<u8> {
+    use crate::scan::wire::put_bytes;
+    let (mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new());
+    spans.iter().for_each(|span| put_bytes(&mut scope, 2, span));
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(&mut resource, 3, schema_url);
+    put_bytes(&mut body, 1, &resource);
+    body
+}
+
+impl Bench {
+    fn take_raw(&mut self, body: &[u8]) {
+        self.with(|shard, turn, scan, out| {
+            scan.read(body, turn.questions, 1 << 20).expect("well framed");
+            let all: Vec<u32> = (0..scan.spans.len() as u32).collect();
+            assert_eq!(shard.append(turn, scan, body, &all, out), all.len());
+        });
+    }
+}
+
+#[test]
+fn what_leaves_is_marked_also_if_the_root_is_set_aside_for_its_resource() {
+    let mut bench = Bench::new(8 << 20);
+    bench.take_raw(&raw_request(b"", &[failed(span(2, 2, 1)).encode_to_vec()]));
+    bench.take_raw(&raw_request(b"\xff", &[span(2, 1, 0).encode_to_vec()]));
+    bench.pass(60);
+    let left = &bench.left()[&vec![2; 16]];
+    assert_eq!((left.len(), bench.totals().invalid), (1, 1));
+    assert_eq!(mark(left, "tailkeep.rule").len(), 1);
 }
 
 proptest! {

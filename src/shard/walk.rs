@@ -36,6 +36,8 @@ pub(super) struct Walk {
     gathered: Vec<Loc>,
     /// Hash of a record's bytes to its place in `gathered`.
     seen: HashMap<u64, usize>,
+    /// Hash of a scope and its resource to whether both are valid.
+    contexts: HashMap<u64, bool>,
     /// The span that will carry the marks, and its rank: the entry, else the earliest.
     marked: Option<((bool, u64, SpanId), Loc)>,
     marks: Option<Marks>,
@@ -52,6 +54,7 @@ impl Walk {
             next: None,
             gathered: Vec::new(),
             seen: HashMap::new(),
+            contexts: HashMap::new(),
             marked: None,
             marks: None,
             questions: 0,
@@ -75,7 +78,6 @@ struct Group {
     hash: u64,
     resource_hash: u64,
     spans: Vec<u8>,
-    valid: bool,
 }
 
 impl Shard {
@@ -157,7 +159,7 @@ impl Shard {
                 }
             } else if twin.is_some() {
                 self.settle(walk.slot, loc, Fate::Duplicate);
-            } else if check(Shape::Span, bytes).is_err() {
+            } else if check(Shape::Span, bytes).is_err() || !self.is_context_valid(walk, self.ring.read(loc).scope) {
                 self.settle(walk.slot, loc, Fate::Invalid);
             } else {
                 self.rank(walk, loc);
@@ -165,6 +167,13 @@ impl Shard {
                 walk.gathered.push(loc);
             }
         }
+    }
+
+    fn is_context_valid(&self, walk: &mut Walk, scope: Loc) -> bool {
+        *walk.contexts.entry(self.ring.context_hash(scope)).or_insert_with(|| {
+            check(Shape::ScopeSpans, self.ring.bytes(scope)).is_ok()
+                && check(Shape::ResourceSpans, self.ring.bytes(self.ring.resource_of(scope))).is_ok()
+        })
     }
 
     fn rank(&self, walk: &mut Walk, loc: Loc) {
@@ -197,18 +206,15 @@ impl Shard {
                     break;
                 }
                 let group = group_of(&mut groups, &self.ring, self.ring.read(loc).scope);
-                if group.valid {
-                    let marks = walk.marks.as_ref().filter(|_| walk.marked.is_none_or(|(_, marked)| marked == loc));
-                    walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
-                    span.clear();
-                    splice(self.ring.bytes(loc), weight, marks, &mut span);
-                    put_bytes_header(&mut group.spans, 2, span.len());
-                    group.spans.extend_from_slice(&span);
-                    budget.bytes = budget.bytes.saturating_sub(span.len());
-                    out.spans += 1;
-                }
-                let fate = if group.valid { Fate::Kept } else { Fate::Invalid };
-                self.settle(walk.slot, loc, fate);
+                let marks = walk.marks.as_ref().filter(|_| walk.marked.is_none_or(|(_, marked)| marked == loc));
+                walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
+                span.clear();
+                splice(self.ring.bytes(loc), weight, marks, &mut span);
+                put_bytes_header(&mut group.spans, 2, span.len());
+                group.spans.extend_from_slice(&span);
+                budget.bytes = budget.bytes.saturating_sub(span.len());
+                out.spans += 1;
+                self.settle(walk.slot, loc, Fate::Kept);
             }
             walk.gathered.pop();
         }
@@ -298,11 +304,8 @@ fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
 fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> &'a mut Group {
     let hash = ring.context_hash(scope);
     let place = groups.iter().position(|group| group.hash == hash).unwrap_or_else(|| {
-        let resource = ring.resource_of(scope);
-        let valid = check(Shape::ScopeSpans, ring.bytes(scope)).is_ok()
-            && check(Shape::ResourceSpans, ring.bytes(resource)).is_ok();
-        let resource_hash = ring.context_hash(resource);
-        groups.push(Group { scope, hash, resource_hash, spans: Vec::new(), valid });
+        let resource_hash = ring.context_hash(ring.resource_of(scope));
+        groups.push(Group { scope, hash, resource_hash, spans: Vec::new() });
         groups.len() - 1
     });
     &mut groups[place]
