@@ -51,9 +51,9 @@ pub struct DeliverySettings {
     /// Bytes in memory per signal, in the order of [`Signal::ALL`]. Bodies under way to a sink may
     /// exceed it by one batch per sink.
     pub quotas: [usize; 3],
-    /// Without it, what is queued ends with the process.
     /// A sink that failed is asked again after this long at the latest, unless it asks for more.
     pub longest_wait: Duration,
+    /// Without it, what is queued ends with the process.
     pub spool: Option<SpoolSettings>,
     /// Seeds the jitter of retries; different in each process.
     pub seed: u64,
