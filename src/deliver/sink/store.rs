@@ -20,7 +20,7 @@
 //! | | `threshold` | `th` of the tracestate: its sampling weight |
 //! | | `entry_…`, `longest_…` | what merging later spans needs |
 //! | `trace_services` | `service`, `start_ns`, `error`, `duration_ns`, `trace` | each trace once per service; `trace` is `traces.id` |
-//! | `spans` | `trace` | `traces.id` |
+//! | `spans` | `id`, `trace` | order of arrival; `traces.id` |
 //! | | `span_id`, `parent_id` | 16 digits; a root has no parent |
 //! | | `context` | `contexts.id` |
 //! | | `name`, `kind`, `status`, `status_message` | `kind` and `status` as policies write them |
