@@ -33,17 +33,20 @@ pub struct Office {
 impl Office {
     /// Everything that is counted, at one moment.
     pub fn snapshot(&self) -> Snapshot {
-        let in_force = self.pipeline.in_force.load();
-        self.pipeline.balance(|door, shards| Snapshot {
-            door,
-            shards,
-            services: self.pipeline.services.names(),
-            rules: in_force.rules.clone(),
-            sinks: self.pipeline.delivery.snapshot(),
-            queue: self.pipeline.delivery.holds(),
-            receiver: self.receiver.read(),
-            policy_number: in_force.policy.number,
-            policy_refusals: self.policy_refusals.load(Relaxed),
+        self.pipeline.balance(|door, shards| {
+            // After the counts: a rule of a new policy may be in them already, and names only grow.
+            let in_force = self.pipeline.in_force.load();
+            Snapshot {
+                door,
+                shards,
+                services: self.pipeline.services.names(),
+                rules: in_force.rules.clone(),
+                sinks: self.pipeline.delivery.snapshot(),
+                queue: self.pipeline.delivery.holds(),
+                receiver: self.receiver.read(),
+                policy_number: in_force.policy.number,
+                policy_refusals: self.policy_refusals.load(Relaxed),
+            }
         })
     }
 

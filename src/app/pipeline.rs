@@ -8,6 +8,7 @@ use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
+use crate::scan::check::{Fault, Shape, check};
 use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, items};
 use crate::shard::count::Counts;
 use crate::shard::{Outbox, Progress, Shard, Turn};
@@ -223,9 +224,17 @@ impl Pipeline {
 
     /// Metrics and logs pass untouched.
     fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
-        let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
-        let items = items::count(signal, body)
-            .map_err(|_| Malformed(format!("the body is not a valid Export{name}ServiceRequest")))?;
+        let (name, shape) = match signal {
+            Signal::Metrics => ("Metrics", Shape::MetricsRequest),
+            _ => ("Logs", Shape::LogsRequest),
+        };
+        let not_valid = |why| Malformed(format!("the body is not a valid Export{name}ServiceRequest{why}"));
+        let items = items::count(signal, body).map_err(|_| not_valid(""))?;
+        // It will share a batch with what others sent.
+        check(shape, body).map_err(|fault| match fault {
+            Fault::InvalidUtf8 => not_valid(": a text in it is not UTF-8"),
+            Fault::Malformed => not_valid(""),
+        })?;
         let _books = self.open_books();
         let mut door = self.door.lock().expect("no code panics under this lock");
         door.received[signal as usize] += items;

@@ -98,6 +98,17 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, whole }))
     }
 
+    /// Reads a message that is nothing but packed varints.
+    ///
+    /// # Errors
+    /// When one of them is torn or too long.
+    pub fn skip_varints(mut self) -> Result<(), Malformed> {
+        while self.at < self.body.len() {
+            self.varint()?;
+        }
+        Ok(())
+    }
+
     #[inline(always)]
     fn tag(&mut self) -> Result<(u32, u8), Malformed> {
         let key = u32::try_from(self.varint()?).map_err(|_| Malformed)?;

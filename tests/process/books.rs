@@ -10,7 +10,7 @@ use super::http;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ impl Auditor {
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
                 // Read under the lock, so that scrapes are compared in the order in which they were made.
-                let mut findings = shared.lock().unwrap();
+                let mut findings = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 // A process that ends stops answering.
                 let Ok(books) = Books::read(health) else { return };
                 findings.look(&books);
@@ -152,7 +152,7 @@ impl Auditor {
 
     /// A fresh look, audited like all others.
     pub fn look(&self) -> Books {
-        let mut findings = self.findings.lock().unwrap();
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         let books = Books::read(self.health).expect("the health listener answers");
         findings.look(&books);
         assert!(findings.faults.is_empty(), "the books do not balance: {:#?}", findings.faults);
@@ -165,7 +165,7 @@ impl Auditor {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let findings = self.findings.lock().unwrap();
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         if findings.faults.is_empty() { Ok(findings.looks) } else { Err(findings.faults.clone()) }
     }
 }

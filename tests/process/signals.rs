@@ -91,6 +91,21 @@ fn metrics_and_logs_pass_untouched_over_every_protocol() {
 }
 
 #[test]
+fn a_text_that_is_not_utf_8_costs_its_request_and_no_batch() {
+    let sink = Sink::start();
+    let tailkeep = Setup::new().otlp("stub", &sink).settings("measure: off").start();
+    let mut bad = logs("a", &["one"]).encode_to_vec();
+    let at = bad.windows(3).position(|window| window == b"one").unwrap();
+    bad[at] = 0xff;
+    let reply = http::post(tailkeep.ports.http, "/v1/logs", PROTOBUF, &bad);
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("a text in it is not UTF-8"), "{}", reply.text());
+    assert_eq!(http::post(tailkeep.ports.http, "/v1/logs", PROTOBUF, &logs("b", &["two"]).encode_to_vec()).status, 200);
+    tailkeep.stop();
+    assert_eq!(sink.taken(Signal::Logs).concat(), logs("b", &["two"]).encode_to_vec());
+}
+
+#[test]
 fn a_signal_without_a_sink_is_taken_counted_and_said_once() {
     let tailkeep = Setup::new().store().start();
     let mut grpc = Grpc::connect(tailkeep.ports.grpc);
