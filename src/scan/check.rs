@@ -97,20 +97,23 @@ mod tests {
         Some(Resource { attributes: attributes(), dropped_attributes_count: 1, ..Default::default() })
     }
 
-    /// Every message of metrics with every field that it has, but for those that default.
-    fn metrics() -> Vec<u8> {
-        let exemplars = vec![Exemplar {
+    fn exemplars() -> Vec<Exemplar> {
+        vec![Exemplar {
             filtered_attributes: attributes(),
             time_unix_nano: 1,
             span_id: vec![1; 8],
             trace_id: vec![1; 16],
             value: Some(exemplar::Value::AsInt(-1)),
-        }];
+        }]
+    }
+
+    /// Points of all five kinds, with every field that they have.
+    fn data() -> [Data; 5] {
         let number = NumberDataPoint {
             attributes: attributes(),
             start_time_unix_nano: 1,
             time_unix_nano: 2,
-            exemplars: exemplars.clone(),
+            exemplars: exemplars(),
             flags: 1,
             value: Some(number_data_point::Value::AsDouble(1.5)),
         };
@@ -121,7 +124,7 @@ mod tests {
             sum: Some(4.0),
             bucket_counts: vec![1, 2],
             explicit_bounds: vec![0.5],
-            exemplars: exemplars.clone(),
+            exemplars: exemplars(),
             flags: 1,
             min: Some(0.1),
             max: Some(9.0),
@@ -137,7 +140,7 @@ mod tests {
             positive: buckets.clone(),
             negative: buckets,
             flags: 1,
-            exemplars,
+            exemplars: exemplars(),
             zero_threshold: 0.1,
             ..Default::default()
         };
@@ -149,7 +152,7 @@ mod tests {
             flags: 1,
             ..Default::default()
         };
-        let data = [
+        [
             Data::Gauge(Gauge { data_points: vec![number.clone()] }),
             Data::Sum(Sum { data_points: vec![number], aggregation_temporality: 2, is_monotonic: true }),
             Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 2 }),
@@ -158,7 +161,10 @@ mod tests {
                 aggregation_temporality: 2,
             }),
             Data::Summary(Summary { data_points: vec![summary] }),
-        ];
+        ]
+    }
+
+    fn metrics() -> Vec<u8> {
         let metric = |data| Metric {
             name: "m".into(),
             description: "d".into(),
@@ -167,7 +173,7 @@ mod tests {
             data: Some(data),
         };
         let scope = Some(InstrumentationScope { name: "s".into(), attributes: attributes(), ..Default::default() });
-        let metrics = data.into_iter().map(metric).collect();
+        let metrics = data().into_iter().map(metric).collect();
         let scope_metrics = vec![ScopeMetrics { scope, metrics, schema_url: "u".into() }];
         let of_resource = ResourceMetrics { resource: resource(), scope_metrics, schema_url: "u".into() };
         ExportMetricsServiceRequest { resource_metrics: vec![of_resource] }.encode_to_vec()
