@@ -452,6 +452,10 @@ impl Shard {
         if entry.summary.forgotten || settled && share_dropped_it {
             verdict.threshold = None;
         }
+        if settled && share_dropped_it && verdict.decision == Decision::DropNone {
+            // So it stays, for a rescue that may come.
+            verdict.decision = Decision::DropShare;
+        }
         entry.verdict = Some(verdict);
         entry.again = 0;
         self.counts.judged(earlier.as_ref(), &verdict);

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 const ERRORS: RuleId = RuleId(10);
 const SHARE: RuleId = RuleId(11);
 
-/// Keeps traces with an error, keeps half of those whose id's first byte is odd, drops the rest.
+/// Keeps traces with an error, keeps half of those whose id's first byte is odd (is it 7, only
+/// while they are small), drops the rest.
 struct Errors;
 
 impl Judge for Errors {
@@ -22,7 +23,7 @@ impl Judge for Errors {
         let half = Threshold::from_share(0.5);
         let (decision, rule, threshold) = if case.summary.error() {
             (Decision::KeepAll, ERRORS, Some(Threshold::ALL))
-        } else if case.id.0[0].is_multiple_of(2) {
+        } else if case.id.0[0].is_multiple_of(2) || case.id.0[0] == 7 && case.summary.spans > 8 {
             (Decision::DropNone, RuleId::OTHERWISE, None)
         } else if case.summary.randomness(case.id).0.passes(half) {
             (Decision::KeepShare, SHARE, Some(half))
@@ -33,7 +34,7 @@ impl Judge for Errors {
     }
 
     fn may_change(&self, before: &Summary, after: &Summary) -> bool {
-        before.error() != after.error()
+        before.error() != after.error() || after.spans > 8
     }
 
     fn reason(&self, rule: RuleId) -> Reason {
@@ -262,6 +263,21 @@ fn a_share_is_delivered_when_it_has_settled_and_a_later_rescue_has_no_weight() {
     let left = bench.left();
     assert_eq!(left.len(), 2);
     assert!(left.values().next().unwrap().iter().all(|span| span.trace_state.is_empty()));
+}
+
+#[test]
+fn what_a_share_once_dropped_has_no_weight_whatever_dropped_it_since() {
+    let mut bench = Bench::new(8 << 20);
+    let unlucky = |span: Span| Span { trace_id: [[7; 9].as_slice(), &[0; 7]].concat(), ..span };
+    bench.send("shop", vec![unlucky(span(1, 1, 0))]);
+    bench.pass(60 + 301);
+    bench.send("shop", (2..10).map(|n| unlucky(span(1, n, 1))).collect());
+    bench.pass(11);
+    bench.send("shop", vec![unlucky(failed(span(1, 11, 1)))]);
+    bench.pass(11);
+    let left = bench.left().into_values().next().expect("it is kept");
+    assert_eq!(left.len(), 10);
+    assert!(left.iter().all(|span| span.trace_state.is_empty()), "{:?}", left[0].trace_state);
 }
 
 #[test]
