@@ -9,7 +9,7 @@ use prost::Message;
 use std::hint::black_box;
 use tailkeep::policy::Case;
 use tailkeep::ring::wheel::Tick;
-use tailkeep::scan::{Keyed, Questions, Scan};
+use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Judge, Outbox, Progress, Shard, Turn, Wait};
 use tailkeep::trace::question::{Condition, Pattern, Scope, Test, ValuePattern, ValueTest};
 use tailkeep::trace::{Decision, Reason, RuleId, RuleNames, Summary, Threshold, Trigger, Verdict};
@@ -99,7 +99,7 @@ fn scan(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SPANS as u64));
     let mut walked = Scan::new(Keyed::new(1));
     group.bench_function("512 spans", |b| {
-        b.iter(|| walked.read(black_box(&body), &questions, 1 << 20).expect("well formed"));
+        b.iter(|| walked.read(black_box(&body), &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed"));
     });
     group.bench_function("prost decode of the same, for scale", |b| {
         b.iter(|| ExportTraceServiceRequest::decode(black_box(body.as_slice())).expect("well formed"));
@@ -128,7 +128,7 @@ fn append(c: &mut Criterion) {
     let mut next = || {
         number += 1;
         let body = request(number);
-        walked.read(&body, &questions, 1 << 20).expect("well formed");
+        walked.read(&body, &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
         (body, std::mem::replace(&mut walked, Scan::new(Keyed::new(1))))
     };
     for _ in 0..600 {

@@ -312,7 +312,7 @@ impl Ring {
 mod tests {
     use super::*;
     use crate::scan::wire::put_bytes;
-    use crate::scan::{Keyed, Questions};
+    use crate::scan::{Keyed, Questions, SpanBounds};
 
     #[test]
     fn a_segment_that_is_full_to_the_last_byte_holds_what_was_written() {
@@ -325,7 +325,8 @@ mod tests {
         put_bytes(&mut resource, 3, b"resource schema");
         put_bytes(&mut body, 1, &resource);
         let mut scan = Scan::new(Keyed::new(1));
-        scan.read(&body, &Questions::compile(&[], &[], 1).expect("none"), 1 << 20).expect("well formed");
+        scan.read(&body, &Questions::compile(&[], &[], 1).expect("none"), SpanBounds::of_bytes(1 << 20))
+            .expect("well formed");
         let (scope, resource) = (scan.scopes[0].header, scan.resources[0].header);
         let mut ring = Ring::new(2 << 20);
         let room = ring.segment_bytes() - 3 * HEADER - (scope.len + resource.len) as usize;

@@ -47,6 +47,22 @@ impl Keyed {
     }
 }
 
+/// What a request may hold. The rest of it is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpanBounds {
+    /// Bytes of a span, and of its resource and scope together.
+    pub span_bytes: u32,
+    /// Spans of one request: each takes a [`SpanView`] while it is read, however small it is.
+    pub spans: usize,
+}
+
+impl SpanBounds {
+    /// Any number of spans.
+    pub fn of_bytes(span_bytes: u32) -> SpanBounds {
+        SpanBounds { span_bytes, spans: usize::MAX }
+    }
+}
+
 /// Spans that were refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
@@ -56,11 +72,13 @@ pub struct Rejected {
     pub malformed: u64,
     /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
+    /// The request holds more spans than the bound.
+    pub too_many: u64,
 }
 
 impl Rejected {
     pub fn total(&self) -> u64 {
-        self.bad_id + self.malformed + self.too_large
+        self.bad_id + self.malformed + self.too_large + self.too_many
     }
 }
 
@@ -112,16 +130,16 @@ impl Scan {
     }
 
     /// Walks `body`, which must be shorter than 4 GiB, and forgets what it held before.
-    /// Spans of more than `span_bytes_max` bytes are refused, and those whose resource and scope have more.
+    /// Spans beyond `bounds` are refused.
     ///
     /// # Errors
     /// When the request is malformed outside of its spans; nothing of it counts then.
-    pub fn read(&mut self, body: &[u8], questions: &Questions, span_bytes_max: u32) -> Result<(), Malformed> {
+    pub fn read(&mut self, body: &[u8], questions: &Questions, bounds: SpanBounds) -> Result<(), Malformed> {
         self.clear(questions.number);
         let mut fields = Reader::whole(body);
         while let Some(field) = fields.next()? {
             if field.number == 1 {
-                self.read_resource_spans(body, field.value.bytes()?, questions, span_bytes_max)?;
+                self.read_resource_spans(body, field.value.bytes()?, questions, bounds)?;
             }
         }
         self.find_parents();
@@ -156,7 +174,7 @@ impl Scan {
         body: &[u8],
         message: Slice,
         questions: &Questions,
-        span_bytes_max: u32,
+        bounds: SpanBounds,
     ) -> Result<(), Malformed> {
         self.resource = read_resource(body, message, questions, &self.keyed)?;
         let start = self.arena.len();
@@ -180,7 +198,7 @@ impl Scan {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number == 2 {
-                self.read_scope_spans(body, field.value.bytes()?, index, questions, span_bytes_max)?;
+                self.read_scope_spans(body, field.value.bytes()?, index, questions, bounds)?;
             }
         }
         // A message of two bytes must not cost a view.
@@ -197,7 +215,7 @@ impl Scan {
         message: Slice,
         resource: u32,
         questions: &Questions,
-        span_bytes_max: u32,
+        bounds: SpanBounds,
     ) -> Result<(), Malformed> {
         let (scope, start) = (self.scopes.len() as u32, self.arena.len());
         let first_span = self.spans.len();
@@ -205,7 +223,7 @@ impl Scan {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             match field.number {
-                2 => self.read_span(body, field.value.bytes()?, scope, questions, span_bytes_max),
+                2 => self.read_span(body, field.value.bytes()?, scope, questions, bounds),
                 1 | 3 => {
                     field.value.bytes()?;
                     self.arena.extend_from_slice(field.whole.of(body));
@@ -215,7 +233,7 @@ impl Scan {
         }
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
         let of = self.resources[resource as usize];
-        if of.header.len + header.len > span_bytes_max {
+        if of.header.len + header.len > bounds.span_bytes {
             self.refuse_since(first_span);
         }
         if self.spans.len() == first_span {
@@ -235,9 +253,13 @@ impl Scan {
         while self.orphans.pop_if(|orphan| *orphan as usize >= first_span).is_some() {}
     }
 
-    fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, span_bytes_max: u32) {
-        if message.len > span_bytes_max {
+    fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, bounds: SpanBounds) {
+        if message.len > bounds.span_bytes {
             self.rejected.too_large += 1;
+            return;
+        }
+        if self.spans.len() >= bounds.spans {
+            self.rejected.too_many += 1;
             return;
         }
         match walk_span(body, message, &self.resource, questions, &self.keyed) {

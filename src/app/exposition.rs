@@ -63,6 +63,7 @@ fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         ("bad_id", door.rejected.bad_id),
         ("malformed", door.rejected.malformed),
         ("too_large", door.rejected.too_large),
+        ("too_many", door.rejected.too_many),
     ];
     let rejected = reasons.map(|(reason, count)| (vec![("reason", reason)], count as f64));
     let help = "Spans refused for good, told to the client as partial_success.";

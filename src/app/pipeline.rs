@@ -9,7 +9,7 @@ use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::check::{Fault, Shape, check};
-use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, items};
+use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, SpanBounds, items};
 use crate::shard::count::Counts;
 use crate::shard::{Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
@@ -48,7 +48,7 @@ pub struct Pipeline {
     /// the accounts: so they balance at any moment, not only at rest.
     books: RwLock<()>,
     started: Instant,
-    span_bytes_max: u32,
+    bounds: SpanBounds,
 }
 
 /// What one thread reuses from request to request.
@@ -89,7 +89,7 @@ impl Pipeline {
         let keyed = Keyed::new(seed);
         let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_bytes / count, keyed.clone())).collect();
         Pipeline {
-            span_bytes_max: shards[0].span_bytes_max(),
+            bounds: SpanBounds { span_bytes: shards[0].span_bytes_max(), spans: spans_max(ring_bytes) },
             shards: shards.into_iter().map(Mutex::new).collect(),
             keyed,
             in_force: ArcSwap::from_pointee(in_force),
@@ -155,7 +155,7 @@ impl Pipeline {
 
     fn take_in(&self, scratch: &mut Scratch, body: &[u8]) -> Result<Accepted, Malformed> {
         let in_force = self.in_force.load();
-        let read = scratch.scan.read(body, &in_force.questions, self.span_bytes_max);
+        let read = scratch.scan.read(body, &in_force.questions, self.bounds);
         read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
         self.name_services(&mut scratch.scan, body);
         self.measure(&scratch.scan, body, &in_force);
@@ -219,7 +219,8 @@ impl Pipeline {
         door.rejected.bad_id += rejected.bad_id;
         door.rejected.malformed += rejected.malformed;
         door.rejected.too_large += rejected.too_large;
-        Accepted { rejected: rejected.total(), message: rejection_message(&rejected, self.span_bytes_max) }
+        door.rejected.too_many += rejected.too_many;
+        Accepted { rejected: rejected.total(), message: rejection_message(&rejected, self.bounds) }
     }
 
     /// Metrics and logs pass untouched.
@@ -324,16 +325,23 @@ pub struct ShardTotals {
     pub reach_ms: u64,
 }
 
-fn rejection_message(rejected: &Rejected, span_bytes_max: u32) -> String {
+/// While a request is read its spans may take a quarter of the ring's memory: those of a largest request
+/// would have to be shorter than 60 bytes to be more.
+fn spans_max(ring_bytes: usize) -> usize {
+    ring_bytes / 4 / size_of::<SpanView>()
+}
+
+fn rejection_message(rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {
     let mut parts = Vec::new();
-    let mut say = |spans: u64, why: String| {
-        if spans > 0 {
-            parts.push(format!("{spans} {why}"));
+    let mut say = |count: u64, why: String| {
+        if count > 0 {
+            parts.push(format!("{count} {why}"));
         }
     };
     say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
     say(rejected.malformed, "that are not valid protobuf".to_owned());
-    say(rejected.too_large, format!("larger than {span_bytes_max} bytes, or with a resource and scope that are"));
+    say(rejected.too_large, format!("larger than {span_bytes} bytes, or with a resource and scope that are"));
+    say(rejected.too_many, format!("beyond {spans} in one request: send smaller requests"));
     if parts.is_empty() { String::new() } else { format!("spans rejected: {}", parts.join(", ")) }
 }
 

@@ -16,7 +16,7 @@ fn no_questions() -> Questions {
 
 fn scan(body: &[u8], questions: &Questions) -> Result<Scan, Malformed> {
     let mut scan = Scan::new(Keyed::new(7));
-    scan.read(body, questions, SPAN_MAX)?;
+    scan.read(body, questions, SpanBounds::of_bytes(SPAN_MAX))?;
     Ok(scan)
 }
 
@@ -102,6 +102,16 @@ fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
 }
 
 #[test]
+fn more_spans_than_a_request_may_hold_are_refused_and_counted() {
+    let mut walked = Scan::new(Keyed::new(1));
+    let body = request("shop", vec![plain_span(); 3]).encode_to_vec();
+    for (spans, taken, refused) in [(4, 3, 0), (3, 3, 0), (2, 2, 1), (0, 0, 3)] {
+        walked.read(&body, &no_questions(), SpanBounds { span_bytes: SPAN_MAX, spans }).unwrap();
+        assert_eq!((walked.spans.len(), walked.rejected.too_many), (taken, refused));
+    }
+}
+
+#[test]
 fn a_context_has_the_same_bound_as_a_span() {
     let with_context = |bytes: usize| {
         let value = Some(AnyValue { value: Some(any_value::Value::BytesValue(vec![7; bytes])) });
@@ -113,12 +123,12 @@ fn a_context_has_the_same_bound_as_a_span() {
     let keyed = Keyed::new(1);
     let mut walked = Scan::new(keyed);
     let fits = with_context(1000);
-    walked.read(&fits, &no_questions(), 1 << 20).unwrap();
+    walked.read(&fits, &no_questions(), SpanBounds::of_bytes(1 << 20)).unwrap();
     let bound = walked.resources[0].header.len + walked.scopes[0].header.len;
-    walked.read(&fits, &no_questions(), bound).unwrap();
+    walked.read(&fits, &no_questions(), SpanBounds::of_bytes(bound)).unwrap();
     assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 0));
     let over = [with_context(1001), fits].concat();
-    walked.read(&over, &no_questions(), bound).unwrap();
+    walked.read(&over, &no_questions(), SpanBounds::of_bytes(bound)).unwrap();
     assert_eq!((walked.spans.len(), walked.rejected.too_large), (1, 1));
     assert_eq!(walked.spans[0].scope, 0);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ring::index::State;
+use crate::scan::SpanBounds;
 use crate::scan::tracestate::Sampling;
 use crate::shard::count::Spans;
 use crate::trace::{Reason, Threshold};
@@ -72,7 +73,7 @@ impl Bench {
     fn send(&mut self, service: &str, spans: Vec<Span>) {
         let body = request(service, spans).encode_to_vec();
         self.with(|shard, turn, scan, out| {
-            scan.read(&body, turn.questions, shard.span_bytes_max()).expect("well formed");
+            scan.read(&body, turn.questions, SpanBounds::of_bytes(shard.span_bytes_max())).expect("well formed");
             let all: Vec<u32> = (0..scan.spans.len() as u32).collect();
             let mut rest = all.as_slice();
             while !rest.is_empty() {
@@ -348,7 +349,7 @@ fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
         let id = [[3; 14].as_slice(), &n.to_be_bytes()].concat();
         let body = request("shop", vec![fat(Span { trace_id: id, ..span(1, 1, 0) }, 4_000)]).encode_to_vec();
         bench.with(|shard, turn, scan, out| {
-            scan.read(&body, turn.questions, shard.span_bytes_max()).expect("well formed");
+            scan.read(&body, turn.questions, SpanBounds::of_bytes(shard.span_bytes_max())).expect("well formed");
             // One call only, whether or not it took the span.
             shard.append(turn, scan, &body, &[0], out);
         });
@@ -487,7 +488,7 @@ fn raw_request(schema_url: &[u8], spans: &[Vec<u8>]) -> Vec<u8> {
 impl Bench {
     fn take_raw(&mut self, body: &[u8]) {
         self.with(|shard, turn, scan, out| {
-            scan.read(body, turn.questions, 1 << 20).expect("well framed");
+            scan.read(body, turn.questions, SpanBounds::of_bytes(1 << 20)).expect("well framed");
             let all: Vec<u32> = (0..scan.spans.len() as u32).collect();
             assert_eq!(shard.append(turn, scan, body, &all, out), all.len());
         });

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use tailkeep::app::force::{Bench, InForce};
 use tailkeep::policy::{Limits, Policy};
 use tailkeep::ring::wheel::{TICK_MS, Tick};
-use tailkeep::scan::{Keyed, Scan};
+use tailkeep::scan::{Keyed, Scan, SpanBounds};
 use tailkeep::shard::count::Spans;
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
 use tailkeep::trace::RuleNames;
@@ -73,7 +73,9 @@ impl Player {
 
     fn send(&mut self, at: u64, request: &ExportTraceServiceRequest) {
         let body = request.encode_to_vec();
-        self.scan.read(&body, &self.in_force.questions, self.shard.span_bytes_max()).expect("a well-formed request");
+        self.scan
+            .read(&body, &self.in_force.questions, SpanBounds::of_bytes(self.shard.span_bytes_max()))
+            .expect("a well-formed request");
         assert_eq!(self.scan.rejected.total(), 0);
         let all: Vec<u32> = (0..self.scan.spans.len() as u32).collect();
         let mut rest = all.as_slice();
