@@ -326,7 +326,7 @@ pub struct ShardTotals {
 }
 
 /// While a request is read its spans may take a quarter of the ring's memory: those of a largest request
-/// would have to be shorter than 60 bytes to be more.
+/// would have to be shorter than 75 bytes to be more.
 fn spans_max(ring_bytes: usize) -> usize {
     ring_bytes / 4 / size_of::<SpanView>()
 }
