@@ -12,7 +12,6 @@ pub mod service;
 
 use crate::admin::{self, Scope};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind};
-use crate::deliver::spool::SpoolSettings;
 use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic;
 use crate::identity::World;
@@ -211,7 +210,7 @@ fn start_delivery(queue: QueueConfig, sinks: Vec<NamedSink>) -> Result<Arc<Deliv
         batch: BatchLimits::default(),
         quotas: queue.memory,
         longest_wait: queue.longest_wait,
-        spool: queue.spool.map(|spool| SpoolSettings { path: spool.path, quotas: spool.sizes }),
+        spool: queue.spool,
         seed: random_seed(),
     };
     Delivery::start(settings, sinks).map(Arc::new).map_err(StartError::World)

@@ -23,7 +23,7 @@ mod sink;
 pub use check::check_config;
 pub use expand::drawable;
 pub use host::Host;
-pub use queue::{QueueConfig, SpoolConfig};
+pub use queue::QueueConfig;
 pub use sink::{SinkConfig, SinkKind};
 
 use crate::deliver::Hops;

@@ -358,7 +358,7 @@ sinks: [{ store: { path: ../t.db } }, { file: { path: out, format: protobuf, kee
     assert_eq!((tls.cert, tls.key), ("/etc/tailkeep/tls/a.crt".into(), "/abs/a.key".into()));
     assert_eq!(config.queue.longest_wait, Duration::from_secs(5));
     let spool = config.queue.spool.expect("a queue on disk");
-    assert_eq!((spool.path, spool.sizes[0]), (PathBuf::from("/etc/tailkeep/spool"), 2 << 30));
+    assert_eq!((spool.path, spool.quotas[0]), (PathBuf::from("/etc/tailkeep/spool"), 2 << 30));
     let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     assert_eq!(names, ["store", "file"]);
     let SinkKind::File(file) = &config.sinks[1].kind else { panic!("a file sink") };

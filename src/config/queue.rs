@@ -2,9 +2,9 @@
 
 use super::budget::{Part, Sizes};
 use super::load::Loader;
+use crate::deliver::SpoolSettings;
 use crate::trace::Signal;
 use crate::yaml::{Map, Value};
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) const KEYS: &[&str] = &["memory", "path", "size", "longest_wait"];
@@ -16,18 +16,9 @@ pub struct QueueConfig {
     /// Bytes in memory per signal, in the order of [`Signal::ALL`].
     pub memory: [usize; 3],
     /// The queue on disk, if there is one.
-    pub spool: Option<SpoolConfig>,
+    pub spool: Option<SpoolSettings>,
     /// A sink that failed is asked again after this long at the latest.
     pub longest_wait: Duration,
-}
-
-/// A queue that survives the process.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SpoolConfig {
-    /// The folder.
-    pub path: PathBuf,
-    /// Bytes on disk per signal, in the order of [`Signal::ALL`].
-    pub sizes: [u64; 3],
 }
 
 /// Unless the file says more or less.
@@ -54,11 +45,11 @@ pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usi
     }
     let given = per_signal(loader, map, "size");
     let usual = divide(SPOOL_SIZE);
-    let sizes = Signal::ALL.map(|signal| given[signal as usize].unwrap_or(usual[signal as usize]));
+    let quotas = Signal::ALL.map(|signal| given[signal as usize].unwrap_or(usual[signal as usize]));
     let longest_wait = loader.duration(map, "longest_wait", Duration::from_secs(1)..=Duration::from_secs(3600));
     QueueConfig {
         memory,
-        spool: path.map(|path| SpoolConfig { path, sizes }),
+        spool: path.map(|path| SpoolSettings { path, quotas }),
         longest_wait: longest_wait.unwrap_or(LONGEST_WAIT),
     }
 }
