@@ -13,7 +13,7 @@ pub mod service;
 use crate::admin::{self, Scope};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind};
 use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
-use crate::diagnostic;
+use crate::diagnostic::{self, Diagnostic};
 use crate::identity::World;
 use crate::measure::{Meter, Now};
 use crate::policy::Policy;
@@ -25,7 +25,7 @@ use force::InForce;
 use office::Office;
 use pipeline::Pipeline;
 use prost::Message;
-use reload::Reloader;
+use reload::{Reloader, nothing_to_reload};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -127,11 +127,16 @@ impl App {
         background.spawn(judge_in_time(pipeline.clone()));
         background.spawn(export_metrics(pipeline.clone()));
         background.spawn(watch_memory(pipeline.clone()));
-        background.extend_with(reloader.map(Reloader::run));
-        background.extend_with(health.map(|l| admin::serve(l, Scope::Health, office.clone(), closed.subscribe())));
-        background.extend_with(admin.map(|(listener, token)| {
-            admin::serve(listener, Scope::Admin { token }, office.clone(), closed.subscribe())
-        }));
+        match reloader {
+            Some(reloader) => background.spawn(reloader.run()),
+            None => background.spawn(nothing_to_reload()),
+        };
+        if let Some(listener) = health {
+            background.spawn(admin::serve(listener, Scope::Health, office.clone(), closed.subscribe()));
+        }
+        if let Some((listener, token)) = admin {
+            background.spawn(admin::serve(listener, Scope::Admin { token }, office.clone(), closed.subscribe()));
+        }
         let mut door = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
         office.ready.store(true, Relaxed);
         let asked = stop.await;
@@ -158,17 +163,6 @@ impl App {
     }
 }
 
-/// Spawning what may not be there.
-trait ExtendWith<F> {
-    fn extend_with(&mut self, future: Option<F>);
-}
-
-impl<F: Future<Output = ()> + Send + 'static> ExtendWith<F> for JoinSet<()> {
-    fn extend_with(&mut self, future: Option<F>) {
-        future.into_iter().for_each(|future| drop(self.spawn(future)));
-    }
-}
-
 fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, StartError> {
     let (file, text) = match source {
         PolicySource::Builtin => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
@@ -186,8 +180,16 @@ fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, 
         let count = diagnostic::count_line(&diagnostics, &file).unwrap_or_default();
         return Err(StartError::Files(format!("{}{count}", diagnostic::render(&diagnostics, &text, false))));
     };
+    warn_of(&diagnostics);
     InForce::new(policy, dimensions, rules)
         .map_err(|_| StartError::Files(format!("{file}: the rules ask more different questions than there are bits")))
+}
+
+/// What is wrong with a policy that can be used all the same.
+fn warn_of(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        tracing::warn!(problem = diagnostic.brief(), "the policy can be used, but `tailkeep check` has doubts");
+    }
 }
 
 async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListener>, StartError> {
@@ -265,10 +267,10 @@ async fn watch_memory(pipeline: Arc<Pipeline>) {
         ticks.tick().await;
         let wanted = pipeline.in_force.load().policy.wait.after_root + Duration::from_secs(5);
         let (reach_ms, ring, evicting) =
-            pipeline.balance(|_, shards| (shards.reach_ms, shards.ring_bytes, shards.counts.swept > 0));
+            pipeline.balance(|_, shards| (shards.reach_ms, pipeline.ring_size, shards.counts.swept > 0));
         let short = evicting && reach_ms < wanted.as_millis() as u64;
         if short && !said {
-            let needed = (ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1))) >> 20;
+            let needed = (ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1))).div_ceil(1 << 20);
             let seconds = reach_ms as f64 / 1e3;
             tracing::warn!(
                 ring_seconds = seconds,

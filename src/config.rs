@@ -95,7 +95,7 @@ const DRAIN_KEYS: &[&str] = &["accept", "deadline"];
 
 const HEALTH_PORT: u16 = 13133;
 const ADMIN_PORT: u16 = 13134;
-/// A smaller ring would be no more than its segments' headers.
+/// Eight segments of the least size, and their index.
 const RING_MIN: u64 = 4 << 20;
 const INSTANCE_MAX: usize = 128;
 

@@ -1,6 +1,7 @@
 //! Problems in a file that a person wrote, drawn so that the person sees at once where and what to
 //! write instead. The only place that draws carets.
 
+use crate::terminal::columns;
 use std::fmt::Write;
 
 /// A run of text in a file.
@@ -162,8 +163,8 @@ impl Excerpt {
         let opening = if skipped > 0 { "…" } else { "" };
         Excerpt {
             text: format!("{opening}{before}{rest}{cut}"),
-            indent: cells(opening) + cells(&before),
-            marked: cells(marked.trim_end()).clamp(1, SHOWN_MAX - SHOWN_BEFORE),
+            indent: columns(opening) + columns(&before),
+            marked: columns(marked.trim_end()).clamp(1, SHOWN_MAX - SHOWN_BEFORE),
         }
     }
 }
@@ -182,17 +183,6 @@ fn take_bytes(chars: impl Iterator<Item = char>, mut bytes: usize) -> String {
 /// Tabs and other control characters take one cell, so that carets stay in place.
 fn visible(c: char) -> char {
     if c.is_control() { ' ' } else { c }
-}
-
-fn cells(text: &str) -> usize {
-    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
-}
-
-/// East Asian wide characters (Unicode TR 11, the blocks that people write): two cells each.
-fn is_wide(c: char) -> bool {
-    matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}')
 }
 
 struct Paint {

@@ -24,4 +24,5 @@ pub mod diagnostic;
 pub mod doctor;
 pub mod identity;
 pub mod telemetry;
+pub mod terminal;
 pub mod yaml;

@@ -1,5 +1,6 @@
 //! The answer to "why was this trace kept or dropped?".
 
+use crate::terminal::clean;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -62,17 +63,17 @@ impl Answer {
     pub fn render(&self) -> String {
         let mut out = format!("trace {}: {}", self.trace_id, self.verdict);
         if let Some(rule) = &self.rule {
-            let _ = write!(out, " by {rule}");
+            let _ = write!(out, " by {}", clean(rule));
         }
         let mut line = |label: &str, value: Option<String>| {
             if let Some(value) = value {
-                let _ = write!(out, "\n  {label:<11} {value}");
+                let _ = write!(out, "\n  {label:<11} {}", clean(&value));
             }
         };
         line("rule says", self.rule_why.clone());
         let policy = self.policy.map(|number| format!(", policy {number}")).unwrap_or_default();
         line("trigger", self.trigger.as_ref().map(|trigger| format!("{trigger}{policy}")));
-        line("share", self.share.map(|share| format!("{} % of such traces are kept", share * 100.0)));
+        line("share", self.share.map(|share| format!("{} % of such traces are kept", (share * 1e8).round() / 1e6)));
         line("incomplete", self.incomplete.clone());
         line("known from", self.source.clone());
         if let Some(seen) = &self.seen {

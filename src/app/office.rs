@@ -56,16 +56,34 @@ impl Office {
         found.inspect_err(|error| tracing::warn!(error, "the store cannot be read")).ok().flatten()
     }
 
+    /// The spans that the ring holds, copied a short piece under the lock at a time.
+    fn in_ring(&self, id: TraceId) -> Option<Vec<u8>> {
+        let mut page = self.pipeline.look(id, |shard| shard.page_of(id, None))?;
+        let mut body = std::mem::take(&mut page.body);
+        while !page.is_last() {
+            // It has left meanwhile: whoever asks is better served by the store.
+            page = self.pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
+            body.append(&mut page.body);
+        }
+        Some(body)
+    }
+
+    /// The ring has nothing of it but what came after it had been kept and had left.
+    fn is_late_part(&self, id: TraceId) -> bool {
+        self.pipeline.look(id, |shard| matches!(shard.why(id), Why::InRing(entry) if entry.recalled))
+    }
+
     /// What the shard knows, and the spans that it holds.
     fn in_shard(&self, id: TraceId) -> Option<Answer> {
         let in_force = self.pipeline.in_force.load();
         let now = (self.pipeline.now_ms() / TICK_MS) as Tick;
-        let (mut answer, body) = self.pipeline.look(id, |shard| match shard.why(id) {
-            Why::InRing(entry) => Some((describe_entry(entry, &in_force, now), shard.copy_of(id))),
-            Why::Remembered(remembered) => Some((describe_remembered(&remembered, &in_force, now), None)),
+        let mut answer = self.pipeline.look(id, |shard| match shard.why(id) {
+            Why::InRing(entry) => Some(describe_entry(entry, &in_force, now)),
+            Why::Remembered(remembered) => Some(describe_remembered(&remembered, &in_force, now)),
             Why::Unknown => None,
         })?;
         answer.trace_id = id.to_string();
+        let body = answer.seen.as_ref().and_then(|_| self.in_ring(id));
         let spans = body.and_then(|body| ExportTraceServiceRequest::decode(body.as_slice()).ok());
         if let (Some(seen), Some(spans)) = (&mut answer.seen, spans) {
             seen.services = services_of(&spans.resource_spans);
@@ -102,9 +120,14 @@ impl Desk for Office {
 
     fn why(&self, id: TraceId) -> Answer {
         let answer = self.in_shard(id);
-        // The store knows more of a kept trace than the memory of verdicts does.
-        let remembered = answer.as_ref().is_none_or(|answer| answer.seen.is_none());
-        let stored = remembered.then(|| self.stored(id)).flatten().map(|stored| describe_stored(&stored));
+        // The store knows more of a kept trace than the memory of verdicts does, or a late part.
+        let has_left = answer.as_ref().is_none_or(|answer| answer.seen.is_none()) || self.is_late_part(id);
+        let stored = has_left.then(|| self.stored(id)).flatten().map(|stored| match &answer {
+            Some(Answer { policy, share, rule_why, .. }) => {
+                Answer { policy: *policy, share: *share, rule_why: rule_why.clone(), ..describe_stored(&stored) }
+            }
+            None => describe_stored(&stored),
+        });
         let unknown = || Answer {
             verdict: "unknown".into(),
             note: Some("never seen, or seen so long ago that ring, verdict memory and store have forgotten it".into()),
@@ -114,8 +137,11 @@ impl Desk for Office {
     }
 
     fn trace(&self, id: TraceId) -> Option<String> {
-        let in_ring = self.pipeline.look(id, |shard| shard.copy_of(id));
-        let body = in_ring.or_else(|| self.stored(id).map(|stored| stored.body))?;
+        let stored = || self.stored(id).map(|stored| stored.body);
+        let body = match self.is_late_part(id) {
+            true => stored().or_else(|| self.in_ring(id)),
+            false => self.in_ring(id).or_else(stored),
+        }?;
         let request = ExportTraceServiceRequest::decode(body.as_slice()).ok()?;
         serde_json::to_string(&request).ok()
     }
@@ -147,7 +173,7 @@ fn describe_entry(entry: &Entry, in_force: &InForce, now: Tick) -> Answer {
     Answer {
         verdict: verdict.into(),
         source: Some("ring".into()),
-        incomplete: summary.incomplete().map(|why| why.word().into()),
+        incomplete: entry.incomplete().map(|why| why.word().into()),
         seen: Some(seen),
         note: (entry.state == State::Dropped).then(|| provisional.into()),
         ..entry.verdict.map(|verdict| describe_verdict(&verdict, in_force)).unwrap_or_default()
@@ -159,7 +185,8 @@ fn describe_verdict(verdict: &Verdict, in_force: &InForce) -> Answer {
     Answer {
         trigger: Some(verdict.trigger.word().into()),
         policy: Some(verdict.policy),
-        share: known.map(|threshold| threshold.share()),
+        // What a policy writes has fewer digits.
+        share: known.map(|threshold| (threshold.share() * 1e10).round() / 1e10),
         ..describe_rule(verdict.rule, in_force)
     }
 }

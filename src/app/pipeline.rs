@@ -49,6 +49,8 @@ pub struct Pipeline {
     books: RwLock<()>,
     started: Instant,
     bounds: SpanBounds,
+    /// Bytes of the ring with its index and remembered verdicts, as configured.
+    pub ring_size: usize,
 }
 
 /// What one thread reuses from request to request.
@@ -75,9 +77,9 @@ thread_local! {
 }
 
 impl Pipeline {
-    /// A pipeline with a ring of `ring_bytes`. `seed` keys the hashes of ids: different in each process.
+    /// A pipeline with a ring of `ring_size` bytes. `seed` keys the hashes of ids: different in each process.
     pub fn new(
-        ring_bytes: usize,
+        ring_size: usize,
         seed: u64,
         in_force: InForce,
         meter: Option<Meter>,
@@ -85,11 +87,12 @@ impl Pipeline {
         hops: deliver::Hops,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = (SHARDS_PER_CORE * cores).min(ring_bytes / SHARD_BYTES_MIN).max(1);
+        let count = (SHARDS_PER_CORE * cores).min(ring_size / SHARD_BYTES_MIN).max(1);
         let keyed = Keyed::new(seed);
-        let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_bytes / count, keyed.clone())).collect();
+        let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_size / count, keyed.clone())).collect();
         Pipeline {
-            bounds: SpanBounds { span_bytes: shards[0].span_bytes_max(), spans: spans_max(ring_bytes) },
+            bounds: SpanBounds { span_bytes: shards[0].span_bytes_max(), spans: spans_max(ring_size) },
+            ring_size,
             shards: shards.into_iter().map(Mutex::new).collect(),
             keyed,
             in_force: ArcSwap::from_pointee(in_force),
@@ -327,8 +330,8 @@ pub struct ShardTotals {
 
 /// While a request is read its spans may take a quarter of the ring's memory: those of a largest request
 /// would have to be shorter than 75 bytes to be more.
-fn spans_max(ring_bytes: usize) -> usize {
-    ring_bytes / 4 / size_of::<SpanView>()
+fn spans_max(ring_size: usize) -> usize {
+    ring_size / 4 / size_of::<SpanView>()
 }
 
 fn rejection_message(rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {

@@ -30,6 +30,14 @@ impl Stamp {
     }
 }
 
+/// Answers SIGHUP where the policy is built in: unheard, it would end the process.
+pub async fn nothing_to_reload() {
+    let mut hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
+    while hangup.recv().await.is_some() {
+        tracing::info!("the policy is built in: there is nothing to reload; name a file with `policy:`");
+    }
+}
+
 /// Watches one policy file.
 pub struct Reloader {
     path: PathBuf,
@@ -108,6 +116,7 @@ impl Reloader {
         match fresh {
             Some(Ok(fresh)) => {
                 let (number, hash, rules) = (fresh.policy.number, fresh.policy.hash.clone(), fresh.policy.rules.len());
+                super::warn_of(&diagnostics);
                 self.pipeline.put_in_force(fresh);
                 self.refused = None;
                 tracing::info!(file, number, hash, rules, "new policy in force");

@@ -2,9 +2,10 @@
 
 mod table;
 
+use crate::terminal::columns;
 use crate::trace::TraceId;
 use std::time::Duration;
-use table::{Row, Tone, columns_of, fit, fit_right, table};
+use table::{Row, Tone, fit, fit_right, table};
 
 /// What the view shows. Rates and percentiles are over the time that the caller chose, the same for
 /// all; the other numbers count from the start of the process.
@@ -154,7 +155,7 @@ fn listeners(view: &View, width: usize) -> Vec<String> {
     const INTRODUCTION: &str = "point an SDK at ";
     let all: Vec<String> = view.listeners.iter().map(|l| format!(" {} ({})", l.endpoint, l.protocol)).collect();
     let line = format!("{INTRODUCTION}{}", all.join(" "));
-    if columns_of(&line) <= width {
+    if columns(&line) <= width {
         return vec![fit(&line, width)];
     }
     all.iter().map(|listener| fit(&format!("{INTRODUCTION}{listener}"), width)).collect()
@@ -202,7 +203,7 @@ fn sinks_table(view: &View, width: usize, rows: usize) -> Vec<String> {
 fn kept_table(view: &View, width: usize, rows: usize) -> Vec<String> {
     let mut lines = vec![String::new(), Tone::Strong.paint(&fit("kept last", width))];
     for kept in view.kept.iter().take(rows) {
-        let rule = fit(&kept.rule, 14.max(columns_of(&kept.rule)).min(24));
+        let rule = fit(&kept.rule, 14.max(columns(&kept.rule)).min(24));
         lines.push(fit(&format!("{} {} {rule} {}", kept.id, fit_right(&time(kept.duration), 8), kept.entry), width));
     }
     lines

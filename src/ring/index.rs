@@ -4,7 +4,7 @@
 
 use super::Loc;
 use super::wheel::{Tick, Timer, Timers};
-use crate::trace::{Summary, TraceId, Verdict};
+use crate::trace::{Incomplete, Summary, TraceId, Verdict};
 
 /// What a trace in the ring is waiting for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -69,6 +69,11 @@ impl Entry {
             recalled: false,
             timer: Timer::default(),
         }
+    }
+
+    /// Why it may lack spans. The entry of a trace that was kept before has left already.
+    pub fn incomplete(&self) -> Option<Incomplete> {
+        self.summary.incomplete().filter(|why| *why != Incomplete::NoEntry || !self.recalled)
     }
 
     /// Whether it may not leave before it is judged, be it again.

@@ -3,6 +3,7 @@
 use super::count::Fate;
 use super::{Budget, Judge, Outbox, Shard, Turn, WORK_MAX};
 use crate::ring::index::Entry;
+use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
 use crate::scan::check::{Shape, check};
 use crate::scan::splice::{Marks, outline, splice};
@@ -69,6 +70,23 @@ impl Walk {
     /// A part of this trace has been counted as dropped: it is too late to keep it.
     pub fn gives_up(&self, slot: u32) -> bool {
         self.slot == slot && self.purpose == Purpose::Count
+    }
+}
+
+/// Some spans of a trace, copied under one lock.
+#[derive(Debug)]
+pub struct Page {
+    /// Fields of an `ExportTraceServiceRequest`.
+    pub body: Vec<u8>,
+    next: Loc,
+    slot: u32,
+    /// When the trace's first span came: with the slot, it tells a trace from a later one of the same id.
+    first: Tick,
+}
+
+impl Page {
+    pub fn is_last(&self) -> bool {
+        self.next == Loc::NONE
     }
 }
 
@@ -222,12 +240,17 @@ impl Shard {
         walk.gathered.is_empty()
     }
 
-    /// The newest stored spans of a trace as they came, at most [`WORK_MAX`] of them: fields of an
-    /// `ExportTraceServiceRequest`. None if the trace is not in the ring.
-    pub fn copy_of(&self, id: TraceId) -> Option<Vec<u8>> {
+    /// The stored spans of a trace as they came, newest first, at most [`WORK_MAX`] of them, from where
+    /// `previous` ended. None if the trace is not in the ring, or no longer the one of `previous`.
+    pub fn page_of(&self, id: TraceId, previous: Option<&Page>) -> Option<Page> {
         let slot = self.index.find(self.keyed.hash(&id.0), id)?;
+        let entry = self.index.entry(slot);
+        let mut loc = match previous {
+            None => entry.newest,
+            Some(page) if page.slot == slot && page.first == entry.first => page.next,
+            Some(_) => return None,
+        };
         let mut groups: Vec<Group> = Vec::new();
-        let mut loc = self.index.entry(slot).newest;
         for _ in 0..WORK_MAX {
             if loc == Loc::NONE {
                 break;
@@ -237,9 +260,9 @@ impl Shard {
             put_bytes(&mut group.spans, 2, self.ring.bytes(loc));
             loc = record.previous;
         }
-        let mut out = Vec::new();
-        write_groups(&groups, &self.ring, &mut out);
-        Some(out)
+        let mut body = Vec::new();
+        write_groups(&groups, &self.ring, &mut body);
+        Some(Page { body, next: loc, slot, first: entry.first })
     }
 
     /// Answers the questions in force for all stored spans of the trace. True at the end.
@@ -294,8 +317,7 @@ fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
         marks.add("tailkeep.trigger", verdict.trigger.word());
         marks.add("tailkeep.reason", turn.judge.reason(verdict.rule).word());
     }
-    let known = entry.summary.incomplete().filter(|why| *why != Incomplete::NoEntry || !entry.recalled);
-    if let Some(why) = known.or(entry.delivered.then_some(Incomplete::Late)) {
+    if let Some(why) = entry.incomplete().or(entry.delivered.then_some(Incomplete::Late)) {
         marks.add("tailkeep.incomplete", why.word());
     }
     marks

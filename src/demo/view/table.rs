@@ -1,5 +1,7 @@
 //! Tables of plain text: a name that takes the room that is left, and columns of numbers.
 
+use crate::terminal::{clean, columns, columns_of_char};
+
 /// How a line looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tone {
@@ -56,9 +58,9 @@ pub fn table(
 
 /// `text` in exactly `width` columns: cut, with `…`, or filled with blanks.
 pub fn fit(text: &str, width: usize) -> String {
-    let text = without_controls(text);
+    let text = clean(text);
     let mut line = text.clone();
-    if columns_of(&text) > width {
+    if columns(&text) > width {
         line.clear();
         let mut used = 1;
         for c in text.chars() {
@@ -72,37 +74,12 @@ pub fn fit(text: &str, width: usize) -> String {
             line.push('…');
         }
     }
-    let blanks = width.saturating_sub(columns_of(&line));
+    let blanks = width.saturating_sub(columns(&line));
     line + &" ".repeat(blanks)
 }
 
 /// As [`fit`], with the blanks before the text.
 pub fn fit_right(text: &str, width: usize) -> String {
-    let blanks = width.saturating_sub(columns_of(text));
+    let blanks = width.saturating_sub(columns(text));
     " ".repeat(blanks) + &fit(text, width - blanks)
-}
-
-/// Columns that a terminal takes for `text`, which holds no control characters.
-pub fn columns_of(text: &str) -> usize {
-    text.chars().map(columns_of_char).sum()
-}
-
-/// Names come from outside: an escape in one must not reach the terminal.
-fn without_controls(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_format(c) { '�' } else { c }).collect()
-}
-
-/// Invisible characters that join or turn around their neighbours.
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// Chinese, Japanese and Korean characters and emoji take two columns. Combining marks are counted
-/// as one, so a line may end early, never late.
-fn columns_of_char(c: char) -> usize {
-    let wide = matches!(c,
-        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f000}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}');
-    if wide { 2 } else { 1 }
 }

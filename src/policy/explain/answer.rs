@@ -4,6 +4,7 @@
 use super::observe::{DecodedSpan, DecodedTrace};
 use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
+use crate::terminal::clean;
 use crate::trace::Standing;
 use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
@@ -282,7 +283,7 @@ fn mismatch(wanted: &[ValuePattern], value: Option<&Value>) -> String {
 
 /// A span by its service and name.
 pub(super) fn label(span: &DecodedSpan) -> String {
-    format!("{} {:?}", span.service(), span.span.name).trim_start().to_owned()
+    format!("{} {:?}", clean(span.service()), span.span.name).trim_start().to_owned()
 }
 
 /// Exact, so that a value never looks like the bound that it misses.

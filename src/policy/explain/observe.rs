@@ -31,13 +31,14 @@ const FLAG_HAS_REMOTE: u32 = 0x100;
 const FLAG_IS_REMOTE: u32 = 0x200;
 
 impl DecodedSpan {
-    /// `service.name`; empty if absent.
+    /// The first `service.name` that is a text and not empty; empty if there is none.
     pub fn service(&self) -> &str {
-        let value = self.resource.iter().rev().find(|kv| kv.key == "service.name").and_then(|kv| kv.value.as_ref());
-        match value.and_then(|value| value.value.as_ref()) {
-            Some(Value::StringValue(name)) => name,
-            _ => "",
-        }
+        let named = self.resource.iter().filter(|kv| kv.key == "service.name").filter_map(|kv| kv.value.as_ref());
+        let mut texts = named.filter_map(|value| match &value.value {
+            Some(Value::StringValue(name)) => Some(name.as_str()),
+            _ => None,
+        });
+        texts.find(|name| !name.is_empty()).unwrap_or_default()
     }
 
     pub fn id(&self) -> SpanId {

@@ -36,11 +36,12 @@ impl Context {
         merged(&self.raw_resource)
     }
 
-    /// The first attribute `service.name`, if it is a text.
+    /// The first attribute `service.name` that is a text and not empty.
     pub(super) fn service(&self) -> String {
         let resource = self.resource();
         let attributes = Fields::new(&resource).flatten().filter_map(|field| field.message(1));
-        let name = attributes.map(key_value).find(|(key, _)| *key == b"service.name").and_then(|(_, any)| last(any, 1));
+        let named = attributes.map(key_value).filter(|(key, _)| *key == b"service.name");
+        let name = named.filter_map(|(_, any)| last(any, 1)).find(|name| !name.is_empty());
         name.map(lossy).unwrap_or_default().into_owned()
     }
 

@@ -1,6 +1,7 @@
 //! The list of traces as a table for a terminal. Pure.
 
 use super::TraceRow;
+use crate::terminal::{clean, columns};
 use std::time::Duration;
 
 /// Characters of a name; more is cut.
@@ -17,13 +18,14 @@ pub fn render_traces(rows: &[TraceRow]) -> String {
     }
     let mut lines = vec![HEADS.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| lines.iter().map(|line| columns(&line[column])).max().unwrap_or(0);
     let widths: [usize; 8] = std::array::from_fn(width);
     let mut table = String::new();
     for line in &lines {
         let mut text = String::new();
         for ((cell, width), right) in line.iter().zip(widths).zip(RIGHT) {
-            text += &if right { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
+            let blanks = " ".repeat(width - columns(cell));
+            text += &if right { format!("{blanks}{cell}  ") } else { format!("{cell}{blanks}  ") };
         }
         table += text.trim_end();
         table.push('\n');
@@ -42,16 +44,16 @@ fn cells(row: &TraceRow) -> [String; 8] {
         time(row.start),
         duration(row.duration),
         row.span_count.to_string(),
-        clean(&status),
-        clean(&row.service),
-        clean(&row.name),
-        clean(row.rule.as_deref().unwrap_or("-")),
+        fitted(&status),
+        fitted(&row.service),
+        fitted(&row.name),
+        fitted(row.rule.as_deref().unwrap_or("-")),
         row.trace_id.to_string(),
     ]
 }
 
-fn clean(text: &str) -> String {
-    let mut shown: String = text.chars().take(NAME_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+fn fitted(text: &str) -> String {
+    let mut shown = clean(&text.chars().take(NAME_MAX).collect::<String>());
     if text.chars().nth(NAME_MAX).is_some() {
         shown.pop();
         shown.push('…');
@@ -139,7 +141,7 @@ START (UTC)              DURATION  SPANS  STATUS    SERVICE   NAME       RULE   
 
     #[test]
     fn long_names_are_cut_and_units_chosen() {
-        assert_eq!(clean(&"x".repeat(60)).chars().count(), NAME_MAX);
+        assert_eq!(fitted(&"x".repeat(60)).chars().count(), NAME_MAX);
         let shown = |nanos| duration(Duration::from_nanos(nanos));
         assert_eq!(shown(45_600_000), "45.6 ms");
         assert_eq!(shown(789_400), "789 µs");

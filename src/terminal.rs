@@ -1,0 +1,37 @@
+//! Text that others chose, such as the names of services and spans, on a terminal.
+
+/// Without what could drive the terminal or hide: control characters, and invisible ones that join or
+/// turn round their neighbours, are shown as `�`.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_format(c) { '�' } else { c }).collect()
+}
+
+/// Columns that a terminal takes for `text`, which holds no control characters.
+pub fn columns(text: &str) -> usize {
+    text.chars().map(columns_of_char).sum()
+}
+
+/// Chinese, Japanese and Korean characters and emoji take two columns (Unicode TR 11, the blocks that
+/// people write). Combining marks are counted as one, so a line may end early, never late.
+pub fn columns_of_char(c: char) -> usize {
+    let wide = matches!(c,
+        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f000}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}');
+    if wide { 2 } else { 1 }
+}
+
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_drives_the_terminal_and_columns_are_counted() {
+        assert_eq!(clean("a\u{1b}[31mb\n\u{202e}c"), "a�[31mb��c");
+        assert_eq!((columns("abc"), columns("结账")), (3, 4));
+    }
+}
