@@ -80,6 +80,17 @@ fn spans(count: usize) -> Batch {
     Batch { signal: Signal::Traces, body: Bytes::from(body), items: count as u64 }
 }
 
+/// One data point.
+fn sample() -> Batch {
+    let point = NumberDataPoint { value: Some(number_data_point::Value::AsInt(7)), ..Default::default() };
+    let data = Some(metric::Data::Gauge(Gauge { data_points: vec![point] }));
+    let metrics = vec![Metric { name: "cart.size".into(), data, ..Default::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
+    let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
+    Batch { signal: Signal::Metrics, body: body.into(), items: 1 }
+}
+
 fn settings(server: &Server) -> Settings {
     Settings {
         endpoint: "http://cn-hangzhou.log.test".into(),
@@ -163,13 +174,7 @@ async fn signatures_compressions_and_paths_are_choices() {
 #[tokio::test]
 async fn metrics_go_to_the_metricstore_by_either_door() {
     let server = Server::start(|_, _| ok()).await;
-    let point = NumberDataPoint { value: Some(number_data_point::Value::AsInt(7)), ..Default::default() };
-    let data = Some(metric::Data::Gauge(Gauge { data_points: vec![point] }));
-    let metrics = vec![Metric { name: "cart.size".into(), data, ..Default::default() }];
-    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
-    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
-    let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
-    let batch = Batch { signal: Signal::Metrics, body: body.into(), items: 1 };
+    let batch = sample();
     for (path, target) in [
         (MetricsPath::Logstore, "/logstores/samples/shards/lb"),
         (MetricsPath::Prometheus, "/prometheus/demo/samples/api/v1/write"),
@@ -310,6 +315,56 @@ async fn a_retry_goes_on_after_the_packs_that_were_taken() {
     let ids: Vec<_> = received.iter().map(|request| group(request).tags[0].value.clone()).collect();
     let id = |n: u32| format!("000000000000FEED-{n}");
     assert_eq!(ids, [id(0), id(1), id(1), id(2)]);
+}
+
+/// A sink's signals back off each by itself, so another one's batch comes between attempts.
+#[tokio::test]
+async fn a_signal_that_waits_keeps_its_place_while_another_is_taken() {
+    let server = Server::start(|n, _| if n == 1 { refusal(503, "ServerBusy") } else { ok() }).await;
+    let mut sink = sink(settings(&server));
+    let batch = spans(9000);
+    assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
+    assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    assert_eq!(sink.send(&batch).await, Ok(Sent::default()));
+
+    let of_spans: Vec<_> = server.received().into_iter().filter(|request| request.target.contains("spans")).collect();
+    let packs: Vec<_> = of_spans.iter().map(names).collect();
+    let taken = [&packs[0][..], &packs[2..].concat()].concat();
+    assert_eq!(taken, (0..9000).map(|n| format!("span{n}")).collect::<Vec<_>>());
+    assert_eq!(group(&of_spans[1]), group(&of_spans[2]), "the refused pack and its retry");
+}
+
+/// Else a batch that is refused for good would wait for ever, as long as there are others.
+#[tokio::test]
+async fn refusals_of_one_signal_are_counted_while_another_is_taken() {
+    let server = Server::start(|_, request| match request.target.contains("spans") {
+        true => refusal(401, "SignatureNotMatch"),
+        false => ok(),
+    })
+    .await;
+    let mut sink = sink(settings(&server));
+    for _ in 0..3 {
+        assert!(matches!(sink.send(&spans(5)).await, Err(SendError::Retry { .. })));
+        assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    }
+    assert_eq!(sink.send(&spans(5)).await, Ok(Sent { rejected: 5 }));
+}
+
+#[tokio::test]
+async fn the_pause_of_one_signal_doubles_while_another_is_taken() {
+    let server = Server::start(|_, request| match request.target.contains("spans") {
+        true => refusal(403, "ShardWriteQuotaExceed"),
+        false => ok(),
+    })
+    .await;
+    let mut sink = sink(settings(&server));
+    for seconds in [1, 2, 4] {
+        match sink.send(&spans(1)).await {
+            Err(SendError::Retry { after, .. }) => assert_eq!(after, Some(Duration::from_secs(seconds))),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    }
 }
 
 #[tokio::test]
