@@ -19,9 +19,12 @@ use std::{
     time::Duration,
 };
 use tailkeep::{
-    deliver::sink::{
-        Batch, SendError, Sent, Sink,
-        sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
+    deliver::{
+        batch,
+        sink::{
+            Batch, SendError, Sent, Sink,
+            sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
+        },
     },
     identity::{self, RrsaSettings, Secret, Source, World},
     trace::Signal,
@@ -467,9 +470,26 @@ async fn what_is_not_otlp_or_has_no_store_is_refused() {
     assert!(sink.takes(Signal::Metrics) && !sink.takes(Signal::Logs));
     let logs = Batch { signal: Signal::Logs, ..spans(1) };
     assert!(matches!(sink.send(&logs).await, Err(SendError::Refused { .. })));
-    let broken = Batch { body: Bytes::from_static(b"\xff\xff"), ..spans(1) };
+    let broken = Batch { body: Bytes::from_static(b"\xff\xff"), ..spans(2) };
     assert!(matches!(sink.send(&broken).await, Err(SendError::Refused { .. })));
     assert!(server.received().is_empty());
+}
+
+/// Metrics and logs pass through as they came, and a batch has those of many senders.
+#[tokio::test]
+async fn one_record_that_is_not_otlp_does_not_take_others_along() {
+    let server = Server::start(|_, _| ok()).await;
+    let mut sink = sink(settings(&server));
+    let Batch { signal, body, items } = spans(2);
+    let mut bytes = body.to_vec();
+    let at = bytes.windows(5).rposition(|text| text == b"span1").unwrap();
+    bytes[at] = 0xff;
+    let batch = Batch { signal, body: bytes.into(), items };
+    assert!(matches!(sink.send(&batch).await, Err(SendError::Split { .. })));
+    let (good, bad) = batch::halve(&batch).unwrap();
+    assert_eq!(sink.send(&good).await, Ok(Sent::default()));
+    assert!(matches!(sink.send(&bad).await, Err(SendError::Refused { .. })));
+    assert_eq!(server.received().iter().map(names).collect::<Vec<_>>(), [["span0"]]);
 }
 
 #[tokio::test]
