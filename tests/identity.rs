@@ -204,6 +204,17 @@ async fn a_session_that_is_none_is_no_way_around_version_2() {
 }
 
 #[tokio::test]
+async fn keys_without_success_are_none() {
+    let server = Server::start(|n, request| match request.method.as_str() {
+        "PUT" => answer("session-token".into()),
+        _ => answer(keys(n, "2026-11-23T16:00:00Z").replace("Success", "Failed")),
+    })
+    .await;
+    let error = identity(ecs_role(Some("r"), true), &server).identity.current().await.unwrap_err().to_string();
+    assert!(error.contains(r#""Failed" for "r""#), "{error}");
+}
+
+#[tokio::test]
 async fn a_role_that_is_given_is_not_asked_for() {
     let server = metadata(true, false).await;
     identity(ecs_role(Some("node-role"), false), &server).identity.current().await.unwrap();
