@@ -492,6 +492,25 @@ async fn one_record_that_is_not_otlp_does_not_take_others_along() {
     assert_eq!(server.received().iter().map(names).collect::<Vec<_>>(), [["span0"]]);
 }
 
+/// A message may quote what was signed, and the token is part of it.
+#[tokio::test]
+async fn a_token_that_a_refusal_quotes_is_hidden() {
+    let server = Server::start(|_, request| {
+        let signed = format!("{}x-acs-security-token:{}", "h".repeat(270), request.header("x-acs-security-token"));
+        Reply::Answer(401, vec![], format!(r#"{{"errorCode":"SignatureNotMatch","errorMessage":"{signed}"}}"#))
+    })
+    .await;
+    let token = Some(Secret::new("swordfish-and-more"));
+    let mut settings = settings(&server);
+    settings.auth.source = Source::Keys { id: "id".into(), secret: Secret::new("secret"), token };
+    match sink(settings).send(&spans(1)).await {
+        Err(SendError::Retry { reason, .. }) => {
+            assert!(reason.contains("x-acs-security-token:[hidden") && !reason.contains("sword"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn no_secret_is_printed() {
     let server = Server::start(|_, _| refusal(401, "SignatureNotMatch")).await;
