@@ -118,6 +118,17 @@ async fn rrsa_without_its_token_file_says_which() {
 }
 
 #[tokio::test]
+async fn an_empty_token_file_is_not_sent_to_sts() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "\n").unwrap();
+    let server = Server::start(|n, _| answer(keys(n, "2026-11-23T11:00:00Z"))).await;
+    let error = identity(rrsa(&token_file), &server).identity.current().await.unwrap_err().to_string();
+    assert!(error.contains("is empty") && error.contains("is RRSA enabled"), "{error}");
+    assert!(server.received().is_empty());
+}
+
+#[tokio::test]
 async fn a_refusal_of_sts_is_passed_on_with_its_request() {
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");
@@ -172,6 +183,35 @@ async fn metadata_version_2_then_1_unless_it_is_refused() {
             assert_eq!(outcome.unwrap().id, "STS.0");
         }
     }
+}
+
+/// Something in between answers the PUT, but not with a session.
+#[tokio::test]
+async fn a_session_that_is_none_is_no_way_around_version_2() {
+    for not_a_session in ["\n", "<html>a\nb</html>", "se\u{df}ion"] {
+        let server = Server::start(move |n, request| match request.method.as_str() {
+            "PUT" => answer(not_a_session.into()),
+            _ if !request.header("x-aliyun-ecs-metadata-token").is_empty() => Reply::Answer(403, vec![], String::new()),
+            _ => answer(keys(n, "2026-11-23T16:00:00Z")),
+        })
+        .await;
+        let error = identity(ecs_role(Some("r"), true), &server).identity.current().await.unwrap_err().to_string();
+        assert!(error.contains("version 1 is refused"), "{error}");
+        assert_eq!(server.received().len(), 1, "the keys were not asked for");
+        let keys = identity(ecs_role(Some("r"), false), &server).identity.current().await;
+        assert!(keys.is_ok(), "{not_a_session:?}: {keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_without_success_are_none() {
+    let server = Server::start(|n, request| match request.method.as_str() {
+        "PUT" => answer("session-token".into()),
+        _ => answer(keys(n, "2026-11-23T16:00:00Z").replace("Success", "Failed")),
+    })
+    .await;
+    let error = identity(ecs_role(Some("r"), true), &server).identity.current().await.unwrap_err().to_string();
+    assert!(error.contains(r#""Failed" for "r""#), "{error}");
 }
 
 #[tokio::test]

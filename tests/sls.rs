@@ -19,9 +19,12 @@ use std::{
     time::Duration,
 };
 use tailkeep::{
-    deliver::sink::{
-        Batch, SendError, Sent, Sink,
-        sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
+    deliver::{
+        batch,
+        sink::{
+            Batch, SendError, Sent, Sink,
+            sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
+        },
     },
     identity::{self, RrsaSettings, Secret, Source, World},
     trace::Signal,
@@ -78,6 +81,17 @@ fn spans(count: usize) -> Batch {
     let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
     let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
     Batch { signal: Signal::Traces, body: Bytes::from(body), items: count as u64 }
+}
+
+/// One data point.
+fn sample() -> Batch {
+    let point = NumberDataPoint { value: Some(number_data_point::Value::AsInt(7)), ..Default::default() };
+    let data = Some(metric::Data::Gauge(Gauge { data_points: vec![point] }));
+    let metrics = vec![Metric { name: "cart.size".into(), data, ..Default::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
+    let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
+    Batch { signal: Signal::Metrics, body: body.into(), items: 1 }
 }
 
 fn settings(server: &Server) -> Settings {
@@ -163,13 +177,7 @@ async fn signatures_compressions_and_paths_are_choices() {
 #[tokio::test]
 async fn metrics_go_to_the_metricstore_by_either_door() {
     let server = Server::start(|_, _| ok()).await;
-    let point = NumberDataPoint { value: Some(number_data_point::Value::AsInt(7)), ..Default::default() };
-    let data = Some(metric::Data::Gauge(Gauge { data_points: vec![point] }));
-    let metrics = vec![Metric { name: "cart.size".into(), data, ..Default::default() }];
-    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
-    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
-    let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
-    let batch = Batch { signal: Signal::Metrics, body: body.into(), items: 1 };
+    let batch = sample();
     for (path, target) in [
         (MetricsPath::Logstore, "/logstores/samples/shards/lb"),
         (MetricsPath::Prometheus, "/prometheus/demo/samples/api/v1/write"),
@@ -312,6 +320,56 @@ async fn a_retry_goes_on_after_the_packs_that_were_taken() {
     assert_eq!(ids, [id(0), id(1), id(1), id(2)]);
 }
 
+/// A sink's signals back off each by itself, so another one's batch comes between attempts.
+#[tokio::test]
+async fn a_signal_that_waits_keeps_its_place_while_another_is_taken() {
+    let server = Server::start(|n, _| if n == 1 { refusal(503, "ServerBusy") } else { ok() }).await;
+    let mut sink = sink(settings(&server));
+    let batch = spans(9000);
+    assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
+    assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    assert_eq!(sink.send(&batch).await, Ok(Sent::default()));
+
+    let of_spans: Vec<_> = server.received().into_iter().filter(|request| request.target.contains("spans")).collect();
+    let packs: Vec<_> = of_spans.iter().map(names).collect();
+    let taken = [&packs[0][..], &packs[2..].concat()].concat();
+    assert_eq!(taken, (0..9000).map(|n| format!("span{n}")).collect::<Vec<_>>());
+    assert_eq!(group(&of_spans[1]), group(&of_spans[2]), "the refused pack and its retry");
+}
+
+/// Else a batch that is refused for good would wait for ever, as long as there are others.
+#[tokio::test]
+async fn refusals_of_one_signal_are_counted_while_another_is_taken() {
+    let server = Server::start(|_, request| match request.target.contains("spans") {
+        true => refusal(401, "SignatureNotMatch"),
+        false => ok(),
+    })
+    .await;
+    let mut sink = sink(settings(&server));
+    for _ in 0..3 {
+        assert!(matches!(sink.send(&spans(5)).await, Err(SendError::Retry { .. })));
+        assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    }
+    assert_eq!(sink.send(&spans(5)).await, Ok(Sent { rejected: 5 }));
+}
+
+#[tokio::test]
+async fn the_pause_of_one_signal_doubles_while_another_is_taken() {
+    let server = Server::start(|_, request| match request.target.contains("spans") {
+        true => refusal(403, "ShardWriteQuotaExceed"),
+        false => ok(),
+    })
+    .await;
+    let mut sink = sink(settings(&server));
+    for seconds in [1, 2, 4] {
+        match sink.send(&spans(1)).await {
+            Err(SendError::Retry { after, .. }) => assert_eq!(after, Some(Duration::from_secs(seconds))),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
+    }
+}
+
 #[tokio::test]
 async fn only_a_lost_reply_makes_a_duplicate() {
     let server = Server::start(|n, _| if n == 0 { Reply::Close } else { ok() }).await;
@@ -412,9 +470,45 @@ async fn what_is_not_otlp_or_has_no_store_is_refused() {
     assert!(sink.takes(Signal::Metrics) && !sink.takes(Signal::Logs));
     let logs = Batch { signal: Signal::Logs, ..spans(1) };
     assert!(matches!(sink.send(&logs).await, Err(SendError::Refused { .. })));
-    let broken = Batch { body: Bytes::from_static(b"\xff\xff"), ..spans(1) };
+    let broken = Batch { body: Bytes::from_static(b"\xff\xff"), ..spans(2) };
     assert!(matches!(sink.send(&broken).await, Err(SendError::Refused { .. })));
     assert!(server.received().is_empty());
+}
+
+/// Metrics and logs pass through as they came, and a batch has those of many senders.
+#[tokio::test]
+async fn one_record_that_is_not_otlp_does_not_take_others_along() {
+    let server = Server::start(|_, _| ok()).await;
+    let mut sink = sink(settings(&server));
+    let Batch { signal, body, items } = spans(2);
+    let mut bytes = body.to_vec();
+    let at = bytes.windows(5).rposition(|text| text == b"span1").unwrap();
+    bytes[at] = 0xff;
+    let batch = Batch { signal, body: bytes.into(), items };
+    assert!(matches!(sink.send(&batch).await, Err(SendError::Split { .. })));
+    let (good, bad) = batch::halve(&batch).unwrap();
+    assert_eq!(sink.send(&good).await, Ok(Sent::default()));
+    assert!(matches!(sink.send(&bad).await, Err(SendError::Refused { .. })));
+    assert_eq!(server.received().iter().map(names).collect::<Vec<_>>(), [["span0"]]);
+}
+
+/// A message may quote what was signed, and the token is part of it.
+#[tokio::test]
+async fn a_token_that_a_refusal_quotes_is_hidden() {
+    let server = Server::start(|_, request| {
+        let signed = format!("{}x-acs-security-token:{}", "h".repeat(270), request.header("x-acs-security-token"));
+        Reply::Answer(401, vec![], format!(r#"{{"errorCode":"SignatureNotMatch","errorMessage":"{signed}"}}"#))
+    })
+    .await;
+    let token = Some(Secret::new("swordfish-and-more"));
+    let mut settings = settings(&server);
+    settings.auth.source = Source::Keys { id: "id".into(), secret: Secret::new("secret"), token };
+    match sink(settings).send(&spans(1)).await {
+        Err(SendError::Retry { reason, .. }) => {
+            assert!(reason.contains("x-acs-security-token:[hidden") && !reason.contains("sword"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -31,7 +31,8 @@ pub struct Sent {
 pub enum SendError {
     /// Try again, not before `after` if the sink said so. `reason` is for logs and never holds a secret.
     Retry { after: Option<Duration>, reason: String },
-    /// Too large for the sink: halve it by spans and send both; a single span is refused.
+    /// Too large for the sink, or one bad record among others: halve it by spans and send both; a
+    /// single span is refused.
     Split { reason: String },
     /// Will never be taken: discard and count.
     Refused { reason: String },

@@ -14,6 +14,7 @@ pub(crate) mod writer;
 use crate::trace::Signal;
 use bytes::Bytes;
 use files::Files;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 use tracing::{error, warn};
 
@@ -94,6 +95,27 @@ pub(crate) struct Found {
 /// Per sink, per signal: the first number that is not done.
 pub(crate) type Cursors = BTreeMap<String, [Option<u64>; 3]>;
 
+/// The cursors' file. A digit that turned into another must not skip records.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    crc: u32,
+    cursors: Cursors,
+}
+
+impl Noted {
+    fn new(cursors: Cursors) -> Noted {
+        Noted { crc: Noted::checksum(&cursors), cursors }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.crc == Noted::checksum(&self.cursors)
+    }
+
+    fn checksum(cursors: &Cursors) -> u32 {
+        crc32fast::hash(&serde_json::to_vec(cursors).expect("texts and numbers are JSON"))
+    }
+}
+
 /// What an earlier run left.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
@@ -149,11 +171,11 @@ impl Spool {
                 return;
             }
         };
-        if whole < len {
-            self.put_aside(&name, whole, len);
-        }
+        let nothing_else = whole == len || self.put_aside(&name, whole, len);
         let (Some(oldest), Some(newest)) = (found.first(), found.last()) else {
-            let _ = self.files.remove(&name);
+            if nothing_else {
+                let _ = self.files.remove(&name);
+            }
             return;
         };
         // Records whose sync failed were written again here: the earlier copies are doubtful.
@@ -163,8 +185,8 @@ impl Spool {
         self.segments[signal as usize].push(Segment { first, last, len: whole });
     }
 
-    /// Moves what follows the whole records to a file beside the segment.
-    fn put_aside(&self, name: &str, whole: u64, len: u64) {
+    /// Moves what follows the whole records to a file beside the segment; false if it cannot.
+    fn put_aside(&self, name: &str, whole: u64, len: u64) -> bool {
         let bytes = len - whole;
         let aside = format!("{name}.damaged");
         let moved = (|| {
@@ -172,13 +194,14 @@ impl Spool {
             self.files.sync(&aside)?;
             self.files.truncate(name, whole)
         })();
-        match moved {
+        match &moved {
             Ok(()) => warn!(file = name, aside, bytes, "the end of a spool segment is damaged and was put aside"),
             Err(reason) => {
                 let reason = reason.to_string();
                 warn!(file = name, bytes, reason, "the end of a spool segment is damaged and cannot be put aside");
             }
         }
+        moved.is_ok()
     }
 
     fn read_cursors(&self) -> Cursors {
@@ -191,10 +214,14 @@ impl Spool {
                 return Cursors::new();
             }
         };
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            warn!("the spool's cursors are damaged: all of it is sent again");
-            Cursors::new()
-        })
+        let noted = serde_json::from_slice(&bytes).ok();
+        noted.filter(Noted::is_whole).map_or_else(
+            || {
+                warn!("the spool's cursors are damaged: all of it is sent again");
+                Cursors::new()
+            },
+            |noted| noted.cursors,
+        )
     }
 
     /// Appends and syncs. The records whose locations are returned are safe, also if there is an
@@ -253,8 +280,12 @@ impl Spool {
     fn segment_for(&mut self, signal: Signal, number: u64) -> io::Result<usize> {
         let limit = self.segment_max(signal);
         let segments = &mut self.segments[signal as usize];
-        if !self.sealed[signal as usize] && segments.last().is_some_and(|segment| segment.len < limit) {
-            return Ok(segments.len() - 1);
+        if let Some(segment) = segments.last().filter(|segment| segment.len < limit && !self.sealed[signal as usize]) {
+            // Another hand may have emptied the folder, or another disk may be mounted there by now.
+            let on_disk = self.files.len(&segment_name(signal, segment.first));
+            if on_disk.is_ok_and(|len| len == segment.len) {
+                return Ok(segments.len() - 1);
+            }
         }
         // An error may have left a segment of this name, with nothing in it that counts.
         segments.pop_if(|segment| segment.first == number);
@@ -306,7 +337,7 @@ impl Spool {
 
     /// Replaces the cursors, so that a crash leaves the old or the new ones.
     pub(crate) fn write_cursors(&self, cursors: &Cursors) -> io::Result<()> {
-        let bytes = serde_json::to_vec(cursors).map_err(io::Error::other)?;
+        let bytes = serde_json::to_vec(&Noted::new(cursors.clone())).map_err(io::Error::other)?;
         ignore_missing(self.files.remove(CURSORS_NEW))?;
         self.files.append(CURSORS_NEW, &bytes)?;
         self.files.sync(CURSORS_NEW)?;

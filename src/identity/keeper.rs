@@ -154,6 +154,8 @@ impl Identity {
             self.pause_until.store(now + PAUSE_MILLIS, Relaxed);
         })?;
         let expires = credentials.expires.map_or(u64::MAX, |seconds| seconds.saturating_mul(1000));
+        // By a clock that is ahead, new keys are old ones. Whoever takes them knows better.
+        let expires = if expires <= now { now + PAUSE_MILLIS } else { expires };
         let renew_at = renewal(now, expires, (self.world.random)());
         tracing::debug!(source = self.source(), access_key_id = credentials.id, "obtained keys");
         let held = Held { credentials: Arc::new(credentials), request_id, obtained: now, renew_at, expires };
@@ -294,6 +296,29 @@ mod tests {
         stage.pass(600);
         assert_eq!(stage.identity.current().await.unwrap_err().to_string(), "script: no keys today");
         assert_eq!(stage.id().await, "key4");
+    }
+
+    /// So does everybody whose own clock is ahead by more than the keys live.
+    #[tokio::test]
+    async fn keys_that_are_old_when_they_come_are_not_asked_for_with_every_request() {
+        let stage = Stage::new(&[Some(0), Some(0)], None);
+        for _ in 0..5 {
+            assert_eq!(stage.id().await, "key1");
+        }
+        stage.pass(15);
+        assert_eq!(stage.id().await, "key2");
+    }
+
+    #[tokio::test]
+    async fn keys_of_a_few_seconds_are_not_used_for_longer() {
+        let stage = Stage::new(&[Some(5), Some(5), Some(5)], None);
+        assert_eq!(stage.id().await, "key1");
+        stage.pass(4);
+        assert_eq!(stage.id().await, "key1");
+        stage.settle().await;
+        assert_eq!(stage.id().await, "key2", "renewed ahead of it");
+        stage.pass(5);
+        assert_eq!(stage.id().await, "key3");
     }
 
     #[tokio::test]

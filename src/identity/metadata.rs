@@ -69,9 +69,10 @@ impl EcsRole {
         let request = self.request(Method::PUT, "/latest/api/token")?;
         let request = request.header("x-aliyun-ecs-metadata-token-ttl-seconds", SESSION_SECONDS);
         let why = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
-            Ok(Response { status, body, .. }) if status.as_u16() == 200 && !body.is_empty() => {
-                return Ok(String::from_utf8(body.to_vec()).ok().map(|token| token.trim().to_owned()));
-            }
+            Ok(Response { status, body, .. }) if status.as_u16() == 200 => match session_token(&body) {
+                Some(token) => return Ok(Some(token)),
+                None => "its reply is no token".to_owned(),
+            },
             Ok(reply) => format!("status {}", reply.status.as_u16()),
             Err(error) => error.to_string(),
         };
@@ -106,6 +107,13 @@ impl EcsRole {
         })?;
         Ok(Request::builder().method(method).uri(url))
     }
+}
+
+/// The text of a reply, if a header can carry it.
+fn session_token(body: &[u8]) -> Option<String> {
+    let token = body.trim_ascii();
+    let is_token = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
+    is_token.then(|| String::from_utf8_lossy(token).into_owned())
 }
 
 fn unusable(error: http::Error) -> Error {

@@ -58,6 +58,10 @@ impl Rrsa {
             let file = self.token_file.display();
             Error::new("RRSA", format!("cannot read the token file {file}: {error}; is RRSA enabled for this pod?"))
         })?;
+        if token.trim().is_empty() {
+            let file = self.token_file.display();
+            return Err(Error::new("RRSA", format!("the token file {file} is empty; is RRSA enabled for this pod?")));
+        }
         let query = self.sts.common("AssumeRoleWithOIDC");
         // In the body, not the query: request lines end up in access logs.
         let form = vec![

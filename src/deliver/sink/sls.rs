@@ -32,6 +32,7 @@ use project::{Problem, Project};
 use reply::{Action, Refusal};
 use seal::{Cut, Decoded, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
+use time::Now;
 use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
@@ -47,16 +48,21 @@ pub struct Sls {
     settings: Settings,
     project: Project,
     style: Arc<Style>,
+    lanes: [Lane; 3],
+    unwritable: Quiet,
+}
+
+/// What one signal's packs have been through. Signals wait each by itself: while one is refused,
+/// batches of the others come between its attempts.
+struct Lane {
     packs: PackIds,
     progress: Option<Progress>,
     /// The pause after the last refusal for a quota.
     pause: Duration,
-    unwritable: Quiet,
 }
 
 /// How far a batch has come; it outlives a failed attempt.
 struct Progress {
-    signal: Signal,
     body: Bytes,
     /// Items that were taken or refused for good.
     done: usize,
@@ -67,7 +73,7 @@ struct Progress {
     clock_set: bool,
 }
 
-/// `__pack_id__`: a prefix for this process, a number for each pack, the same again when it is retried.
+/// `__pack_id__`: a prefix for this process and store, a number for each pack, the same again when it is retried.
 struct PackIds {
     prefix: u64,
     next: u64,
@@ -87,17 +93,9 @@ impl Sls {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
-        let packs = PackIds { prefix: (world.random)(), next: 0 };
+        let lanes = std::array::from_fn(|_| Lane::new((world.random)()));
         let project = Project::new(settings.clone(), world)?;
-        Ok(Sls {
-            settings,
-            project,
-            style: Arc::new(style),
-            packs,
-            progress: None,
-            pause: Duration::ZERO,
-            unwritable: Quiet::default(),
-        })
+        Ok(Sls { settings, project, style: Arc::new(style), lanes, unwritable: Quiet::default() })
     }
 
     /// Whose keys sign.
@@ -135,13 +133,10 @@ impl Sls {
             return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
         };
         let decoded = Decoded::new(batch).await?;
-        if !self.progress.as_ref().is_some_and(|progress| progress.is_of(batch)) {
-            // What was under way for a batch that was given up may have arrived: its number is used.
-            self.packs.next += u64::from(self.progress.is_some());
-            self.progress = Some(Progress::new(batch));
-        }
+        let lane = batch.signal as usize;
+        self.lanes[lane].begin(batch);
         loop {
-            let cut = self.cut();
+            let cut = self.lanes[lane].cut(self.project.now());
             let sealed = decoded.seal(&self.style, cut).await?;
             if sealed.items == 0 {
                 break;
@@ -149,8 +144,8 @@ impl Sls {
             let mut rejected = sealed.refused;
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
-                    Ok(()) => self.pause = Duration::ZERO,
-                    Err(problem) => match self.judge(&problem, &store, sealed.items) {
+                    Ok(()) => self.lanes[lane].pause = Duration::ZERO,
+                    Err(problem) => match self.judge(batch.signal, &problem, &store, sealed.items) {
                         Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         Next::GiveUp => rejected = sealed.items,
                         Next::Repack => continue,
@@ -158,23 +153,10 @@ impl Sls {
                 }
             }
             self.note_unwritable(sealed.refused, &store);
-            self.advance(sealed.items, rejected);
+            self.lanes[lane].advance(sealed.items, rejected);
         }
-        let rejected = self.progress.take().expect("set above").rejected;
+        let rejected = self.lanes[lane].progress.take().expect("set above").rejected;
         Ok(Sent { rejected })
-    }
-
-    /// The next pack of the batch that is on its way: the same again until it was advanced.
-    fn cut(&self) -> Cut {
-        let progress = self.progress.as_ref().expect("a batch is on its way");
-        Cut { done: progress.done, limits: progress.limits, now: self.project.now(), pack_id: self.packs.current() }
-    }
-
-    fn advance(&mut self, items: usize, rejected: usize) {
-        let progress = self.progress.as_mut().expect("a batch is on its way");
-        progress.done += items;
-        progress.rejected += rejected as u64;
-        self.packs.next += 1;
     }
 
     fn note_unwritable(&mut self, items: usize, store: &str) {
@@ -185,8 +167,9 @@ impl Sls {
         }
     }
 
-    fn judge(&mut self, problem: &Problem, store: &str, items: usize) -> Next {
-        let progress = self.progress.as_mut().expect("a batch is on its way");
+    fn judge(&mut self, signal: Signal, problem: &Problem, store: &str, items: usize) -> Next {
+        let lane = &mut self.lanes[signal as usize];
+        let progress = lane.progress.as_mut().expect("a batch is on its way");
         let refusal = match problem {
             Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
             Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
@@ -196,8 +179,8 @@ impl Sls {
             Action::Retry | Action::SetClock => Next::Wait(None),
             Action::RenewKeys => Next::Wait(Some(PATIENT)),
             Action::SlowDown { first } => {
-                self.pause = first.max(self.pause * 2).min(SLOWEST);
-                Next::Wait(Some(self.pause))
+                lane.pause = first.max(lane.pause * 2).min(SLOWEST);
+                Next::Wait(Some(lane.pause))
             }
             Action::WaitForStore => {
                 tracing::warn!(host = self.project.host(), store, %refusal, "the store is missing, please create it");
@@ -235,10 +218,38 @@ impl Sink for Sls {
     }
 }
 
+impl Lane {
+    fn new(prefix: u64) -> Lane {
+        Lane { packs: PackIds { prefix, next: 0 }, progress: None, pause: Duration::ZERO }
+    }
+
+    /// Goes on with a batch that was tried before, or begins one.
+    fn begin(&mut self, batch: &Batch) {
+        // By content: a batch that comes from a disk again is another piece of memory.
+        if self.progress.as_ref().is_none_or(|progress| progress.body != batch.body) {
+            // What was under way for a batch that was given up may have arrived: its number is used.
+            self.packs.next += u64::from(self.progress.is_some());
+            self.progress = Some(Progress::new(batch));
+        }
+    }
+
+    /// The next pack of the batch that is on its way: the same again until it was advanced.
+    fn cut(&self, now: Now) -> Cut {
+        let progress = self.progress.as_ref().expect("a batch is on its way");
+        Cut { done: progress.done, limits: progress.limits, now, pack_id: self.packs.current() }
+    }
+
+    fn advance(&mut self, items: usize, rejected: usize) {
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        progress.done += items;
+        progress.rejected += rejected as u64;
+        self.packs.next += 1;
+    }
+}
+
 impl Progress {
     fn new(batch: &Batch) -> Progress {
         Progress {
-            signal: batch.signal,
             body: batch.body.clone(),
             done: 0,
             rejected: 0,
@@ -246,11 +257,6 @@ impl Progress {
             signature_refusals: 0,
             clock_set: false,
         }
-    }
-
-    /// By content: a batch that comes from a disk again is another piece of memory.
-    fn is_of(&self, batch: &Batch) -> bool {
-        self.signal == batch.signal && self.body == batch.body
     }
 }
 

@@ -360,6 +360,67 @@ fn truncation_at_every_byte_loses_only_the_cut_record() {
     }
 }
 
+/// A folder that was emptied or mounted anew, a file that somebody else wrote to: a record behind it
+/// would not be where the queue believes it to be.
+#[test]
+fn a_segment_that_another_hand_has_changed_is_not_written_on() {
+    let name = segment_name(Signal::Traces, 0);
+    type Hand = fn(&Simulated, &str);
+    let hands: [Hand; 3] = [
+        |files, name| files.remove(name).unwrap(),
+        |files, name| files.truncate(name, 40).unwrap(),
+        |files, name| files.append(name, b"x").unwrap(),
+    ];
+    for hand in hands {
+        let files = Arc::new(Simulated::default());
+        let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+        spool.append(Signal::Traces, &[(0, 1, body(0))]).1.unwrap();
+        hand(&files, &name);
+        let (locations, outcome) = spool.append(Signal::Traces, &[(1, 1, body(1))]);
+        outcome.unwrap();
+        assert_eq!(read_body(files.as_ref(), Signal::Traces, locations[0]).unwrap(), body(1));
+        let (_, recovered) = Spool::open(files, [1 << 20; 3]).unwrap();
+        assert!(recovered.records.iter().any(|record| record.number == 1));
+    }
+}
+
+#[test]
+fn what_cannot_be_put_aside_stays_where_it_is() {
+    let (files, _) = filled(3);
+    let name = segment_name(Signal::Traces, 0);
+    files.0.lock().unwrap().inode(&name).unwrap().bytes[0] ^= 1;
+    let damaged = files.len(&name).unwrap();
+    files.set_room(Some(0));
+    let (_, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    assert!(recovered.records.is_empty());
+    assert_eq!(files.len(&name).unwrap(), damaged, "a full disk is no reason to delete it");
+    files.set_room(None);
+    Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    assert!(files.len(&name).is_err());
+    assert_eq!(files.len(&format!("{name}.damaged")).unwrap(), damaged);
+}
+
+/// A digit that turned into another would skip records, and nobody would know.
+#[test]
+fn damaged_cursors_are_none_at_all() {
+    let (files, _) = filled(3);
+    let (spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    let cursors = Cursors::from([("arms".to_owned(), [Some(1), None, Some(7)])]);
+    spool.write_cursors(&cursors).unwrap();
+    let read = |files: &Arc<Simulated>| Spool::open(files.clone(), [1 << 20; 3]).unwrap().1.cursors;
+    assert_eq!(read(&files), cursors);
+    let whole = files.read(CURSORS, 0, files.len(CURSORS).unwrap() as usize).unwrap();
+    for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        files.0.lock().unwrap().inode(CURSORS).unwrap().bytes[at] ^= 1 << bit;
+        assert_eq!(read(&files), Cursors::new(), "bit {bit} of byte {at}");
+        files.0.lock().unwrap().inode(CURSORS).unwrap().bytes[at] ^= 1 << bit;
+    }
+    for len in (0..whole.len()).rev() {
+        files.truncate(CURSORS, len as u64).unwrap();
+        assert_eq!(read(&files), Cursors::new(), "cut at {len}");
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_noticed_wherever_it_is() {
     let name = segment_name(Signal::Traces, 0);

@@ -189,8 +189,13 @@ impl Secrets<'_> {
         let headers =
             self.headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
         let url = self.url.path_and_query().map(|path| path.as_str());
+        // A token in a path is hardly a word, and a peer may repeat it alone.
+        let is_odd = |segment: &&str| segment.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@');
+        let segments = self.url.path().split('/').map(|s| s.strip_prefix("adapt_").unwrap_or(s)).filter(is_odd);
+        let values = self.url.query().into_iter().flat_map(|query| query.split(['&', '=']));
         // Shorter ones are no secrets and occur in any text.
-        for secret in headers.chain(url).chain(self.url.query()).filter(|secret| secret.len() >= 6) {
+        let all = headers.chain(url).chain(self.url.query()).chain(segments).chain(values);
+        for secret in all.filter(|secret| secret.len() >= 6) {
             text = text.replace(secret, "[hidden]");
         }
         text

@@ -122,15 +122,17 @@ fn partial_success_is_counted() {
 
 #[test]
 fn what_a_peer_repeats_of_our_secrets_is_hidden() {
-    let status =
-        RpcStatus { message: "no such token: t0k3n-value in /adapt_t0k3n/api".to_owned(), ..Default::default() };
+    let status = RpcStatus {
+        message: "no such token: t0k3n-value in /adapt_tokenT0/api: tokenT0".to_owned(),
+        ..Default::default()
+    };
     let reply = http(401, &[("content-type", "application/x-protobuf")], &status.encode_to_vec());
     let Reply::Refused { reason } = reply else { panic!("{reply:?}") };
     assert!(reason.starts_with("HTTP 401: no such token"), "{reason}");
 
     let mut headers = HeaderMap::new();
     headers.insert("authentication", HeaderValue::from_static("t0k3n-value"));
-    let urls = [Some(Uri::from_static("http://arms.test:8090/adapt_t0k3n/api")), None, None];
+    let urls = [Some(Uri::from_static("http://arms.test:8090/adapt_tokenT0/api")), None, None];
     let settings = ExporterSettings {
         protocol: Protocol::Http,
         urls: urls.clone(),
@@ -143,7 +145,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
     let exporter = Exporter::new(settings).unwrap();
     let error = exporter.conclude(Reply::Refused { reason }, urls[0].as_ref().unwrap()).unwrap_err();
     let SendError::Refused { reason } = error else { panic!("{error:?}") };
-    assert_eq!(reason, "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]");
+    assert_eq!(reason, "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]");
 }
 
 #[test]

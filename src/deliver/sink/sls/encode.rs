@@ -214,6 +214,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_limit_that_is_met_exactly_is_kept_and_one_more_is_not() {
+        let write = |pack: &mut Pack, limits: &Limits| {
+            pack.item(limits, |pack| pack.log(TIME, [("k", "v")].into_iter()));
+        };
+        let filled = |limits: Limits| {
+            let mut pack = Pack::default();
+            (0..5).for_each(|_| write(&mut pack, &limits));
+            (pack.items(), pack.log_count, pack.logs.len())
+        };
+        let roomy = Limits::default();
+        let (_, _, len) = filled(Limits { logs: 1, ..roomy });
+        assert_eq!(filled(Limits { logs: 3, ..roomy }), (3, 3, 3 * len));
+        assert_eq!(filled(Limits { bytes: 3 * len, ..roomy }), (3, 3, 3 * len));
+        assert_eq!(filled(Limits { bytes: 3 * len - 1, ..roomy }), (2, 2, 2 * len));
+
+        let alone = |bytes_max| {
+            let mut pack = Pack::default();
+            write(&mut pack, &Limits { bytes: 1, bytes_max, ..roomy });
+            (pack.refused(), pack.has_logs())
+        };
+        assert_eq!((alone(len), alone(len - 1)), ((0, true), (1, false)));
+    }
+
+    #[test]
     fn a_pack_is_sealed_between_items() {
         let limits = Limits { bytes: 100, bytes_max: 200, logs: 3, items: usize::MAX };
         let write = |pack: &mut Pack, logs: usize, len: usize| {

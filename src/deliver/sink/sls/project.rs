@@ -156,10 +156,12 @@ impl Project {
         let request = self.signed(call, credentials);
         let reply = self.client.send(request).await.map_err(Problem::Network)?;
         let id = reply.headers.get("x-log-requestid").and_then(|id| id.to_str().ok()).unwrap_or("none").to_owned();
-        match reply.status.is_success() {
-            true => Ok(id),
-            false => Err(Problem::Refused(Refusal::new(reply.status.as_u16(), &reply.headers, &reply.body))),
+        if reply.status.is_success() {
+            return Ok(id);
         }
+        let mut refusal = Refusal::new(reply.status.as_u16(), &reply.headers, &reply.body);
+        credentials.token.iter().chain([&credentials.secret]).for_each(|secret| refusal.hide(secret));
+        Err(Problem::Refused(refusal))
     }
 
     fn signed(&mut self, call: &Call, credentials: &Credentials) -> Request<Bytes> {

@@ -3,11 +3,12 @@
 //! Source: help page "Error codes" and what the official clients do with them. The body is
 //! `{"errorCode":…,"errorMessage":…}`; anything else, such as a proxy's page, counts by its status.
 
+use crate::identity::Secret;
 use http::HeaderMap;
 use serde::Deserialize;
 use std::{fmt, time::Duration};
 
-/// Longest part of a message that is kept.
+/// Longest part of a code or message that is shown.
 const MESSAGE_MAX: usize = 300;
 
 /// What to do about a refusal.
@@ -61,10 +62,17 @@ impl Refusal {
         Refusal {
             action: action(status, code),
             status,
-            code: code.chars().take(MESSAGE_MAX).collect(),
-            message: message.chars().take(MESSAGE_MAX).collect(),
+            code: code.to_owned(),
+            message: message.to_owned(),
             request_id: header("x-log-requestid").unwrap_or_else(|| "none".to_owned()),
             date: header("date"),
+        }
+    }
+
+    /// Shows nothing of what a message may quote: it is part of what was signed.
+    pub(super) fn hide(&mut self, secret: &Secret) {
+        if !secret.is_empty() {
+            self.message = self.message.replace(secret.expose(), "[hidden]");
         }
     }
 
@@ -76,9 +84,9 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = if self.code.is_empty() { "without an error code" } else { &self.code };
-        write!(f, "log service answered {} {code}", self.status)?;
+        write!(f, "log service answered {} {code:.MESSAGE_MAX$}", self.status)?;
         if !self.message.is_empty() {
-            write!(f, ": {}", self.message)?;
+            write!(f, ": {:.MESSAGE_MAX$}", self.message)?;
         }
         write!(f, " (request id {})", self.request_id)
     }

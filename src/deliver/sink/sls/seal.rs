@@ -8,7 +8,10 @@ use super::{
     traces,
 };
 use crate::{
-    deliver::sink::{Batch, SendError},
+    deliver::{
+        batch,
+        sink::{Batch, SendError},
+    },
     trace::Signal,
 };
 use bytes::Bytes;
@@ -68,11 +71,15 @@ pub(super) struct Body {
 }
 
 impl Decoded {
-    /// An error if the batch is no OTLP.
+    /// An error if the batch is no OTLP: to split it, if all but one record may be.
     pub(super) async fn new(batch: &Batch) -> Result<Arc<Decoded>, SendError> {
         let Batch { signal, body, .. } = batch.clone();
         let decoded = off_thread(body.len(), move || Request::decode(signal, &body)).await?;
-        let request = decoded.map_err(|error| SendError::Refused { reason: format!("not OTLP: {error}") })?;
+        let request = decoded.map_err(|error| {
+            let reason = format!("not OTLP: {error}");
+            // Records of many senders share a batch. One with a text that is not UTF-8 goes alone.
+            if batch::halve(batch).is_some() { SendError::Split { reason } } else { SendError::Refused { reason } }
+        })?;
         Ok(Arc::new(Decoded { request, bytes: batch.body.len() }))
     }
 
