@@ -55,6 +55,27 @@ fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
 }
 
 #[test]
+fn a_trace_of_many_spans_is_shown_whole() {
+    let tailkeep = Setup::new().start();
+    let id = super::traffic::fresh_trace_id();
+    let root = super::traffic::span(id, None, "root", 1);
+    let children = (0..599).map(|n| super::traffic::span(id, Some(&root), &format!("child {n}"), 1));
+    let spans = std::iter::once(root.clone()).chain(children).collect();
+    let body = prost::Message::encode_to_vec(&super::traffic::request("many", spans));
+    assert_eq!(super::grpc::Grpc::connect(tailkeep.ports.grpc).export(tailkeep::trace::Signal::Traces, &body).code, 0);
+    let id = super::traffic::hex(&id);
+    let shown = tailkeep.ask(&format!("/traces/{id}")).text();
+    assert_eq!(shown.matches("\"spanId\"").count(), 600);
+    let why = tailkeep.ask(&format!("/why/{id}")).json();
+    assert_eq!(
+        (why["seen"]["spans"].as_u64(), why["seen"]["entry"].as_str()),
+        (Some(600), Some("many \"root\"")),
+        "{why}"
+    );
+    tailkeep.stop();
+}
+
+#[test]
 fn a_dropped_trace_is_kept_on_demand() {
     let sink = Sink::start();
     let tailkeep = Setup::new().otlp("stub", &sink).start();

@@ -55,7 +55,8 @@ pub fn program() -> Command {
 /// Files of a process that is about to start. The folder may outlive the process.
 pub struct Setup {
     folder: Arc<TempDir>,
-    policy: PathBuf,
+    /// None is the built-in one.
+    policy: Option<PathBuf>,
     sinks: String,
     settings: String,
     grpc: SocketAddr,
@@ -77,7 +78,7 @@ impl Setup {
         std::fs::write(&path, policy).expect("the folder is writable");
         Setup {
             folder,
-            policy: path,
+            policy: Some(path),
             sinks: String::new(),
             settings: String::new(),
             grpc,
@@ -93,7 +94,12 @@ impl Setup {
 
     /// Another policy file than the one in the folder.
     pub fn policy_file(mut self, path: &Path) -> Setup {
-        path.clone_into(&mut self.policy);
+        self.policy = Some(path.to_owned());
+        self
+    }
+
+    pub fn builtin_policy(mut self) -> Setup {
+        self.policy = None;
         self
     }
 
@@ -149,7 +155,7 @@ impl Setup {
         };
         let admin = if self.settings.contains("admin:") { "" } else { "admin: { listen: '127.0.0.1:0' }\n" };
         let drain = if self.settings.contains("drain:") { "" } else { "drain: { accept: 0s, deadline: 10s }\n" };
-        let policy = self.policy.display();
+        let policy = self.policy.as_ref().map_or("builtin".into(), |path| path.display().to_string());
         let health = "health: { listen: '127.0.0.1:0' }\n";
         let text = format!("{receive}{admin}{health}{drain}policy: {policy}\n{}{sinks}", self.settings);
         let path = self.folder.path().join("tailkeep.yaml");

@@ -72,6 +72,29 @@ fn more_than_fits_makes_the_ring_younger_and_keeps_what_must_be_kept() {
 }
 
 #[test]
+fn a_late_span_does_not_hide_what_the_store_has_of_its_trace() {
+    let tailkeep = Setup::new().store().settings("memory: 48MiB\nring: { size: 16MiB }").start();
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    tailkeep.wait_for("it is stored", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
+    let mut grpc = Grpc::connect(tailkeep.ports.grpc);
+    for round in 0..20 {
+        assert_eq!(grpc.export(Signal::Traces, &filler(48, 32 << 10)).code, 0, "round {round}");
+    }
+    assert_eq!(tailkeep.why(&trace)["source"], "store", "it has left the ring");
+    let entry = trace.requests[0].resource_spans[0].scope_spans[0].spans[0].clone();
+    let late = span(entry.trace_id.as_slice().try_into().unwrap(), Some(&entry), "late", 1);
+    assert_eq!(grpc.export(Signal::Traces, &traffic::request("front", vec![late]).encode_to_vec()).code, 0);
+    tailkeep.wait_for("it is stored too", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 5.0);
+    let why = tailkeep.why(&trace);
+    assert_eq!((why["source"].as_str(), why["seen"]["spans"].as_u64()), (Some("store"), Some(5)), "{why}");
+    assert!(why["policy"].is_u64(), "what the ring knows of the verdict is told as well: {why}");
+    let shown = tailkeep.ask(&format!("/traces/{}", trace.hex())).text();
+    assert_eq!(shown.matches("\"spanId\"").count(), 5, "{shown}");
+    tailkeep.stop();
+}
+
+#[test]
 fn a_giant_trace_harms_nobody() {
     const SPANS: usize = 100_000;
     let sink = Sink::start();

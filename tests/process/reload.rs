@@ -80,6 +80,26 @@ fn swap_config_map(folder: &Path, date: u32, text: &str) {
 }
 
 #[test]
+fn sighup_does_not_end_a_process_with_the_built_in_policy() {
+    let tailkeep = Setup::new().builtin_policy().start();
+    tailkeep.signal("HUP");
+    tailkeep.wait_for_log("there is nothing to reload");
+    tailkeep.stop();
+}
+
+#[test]
+fn a_policy_with_a_rule_that_cannot_match_is_said_to_be_so() {
+    let policy = POLICY.replace(
+        "otherwise:",
+        "  - name: never\n    when: { error: true, duration: { at_least: 2s } }\n    keep: all\notherwise:",
+    );
+    let tailkeep = Setup::new().policy(&policy).start();
+    let warning = tailkeep.wait_for_log("has doubts");
+    assert!(warning["problem"].as_str().unwrap().contains("never"), "{warning}");
+    tailkeep.stop();
+}
+
+#[test]
 fn twenty_reloads_under_load_lose_no_span() {
     let sink = Sink::start();
     let tailkeep = Setup::new().policy(&version(1)).otlp("stub", &sink).start();
