@@ -126,7 +126,7 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(judge_in_time(pipeline.clone()));
         background.spawn(export_metrics(pipeline.clone()));
-        background.spawn(watch_memory(pipeline.clone()));
+        background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
         match reloader {
             Some(reloader) => background.spawn(reloader.run()),
             None => background.spawn(nothing_to_reload()),
@@ -260,11 +260,15 @@ fn push_metrics(pipeline: &Pipeline) {
 }
 
 /// Says how much memory this rate of spans needs, when the ring is too young to wait for roots.
-async fn watch_memory(pipeline: Arc<Pipeline>) {
+async fn watch_memory(pipeline: Arc<Pipeline>, phase: watch::Receiver<Phase>) {
     let mut ticks = interval(Duration::from_secs(10));
     let mut said = false;
     loop {
         ticks.tick().await;
+        if *phase.borrow() != Phase::Serving {
+            // A drain empties the ring on purpose.
+            return;
+        }
         let wanted = pipeline.in_force.load().policy.wait.after_root + Duration::from_secs(5);
         let (reach_ms, ring, evicting) =
             pipeline.balance(|_, shards| (shards.reach_ms, pipeline.ring_size, shards.counts.swept > 0));

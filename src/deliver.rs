@@ -230,9 +230,23 @@ impl Delivery {
         }
         self.shared.phase.send_replace(Phase::Over);
         all_end(&mut tasks.writers, deadline).await;
+        self.say_what_was_lost_since();
         for (sink, signal, items) in self.shared.queue().close() {
             let (sink, signal) = (&self.shared.names[sink], signal.word());
             error!(sink, signal, items, "the process ends before the sink took them: they are discarded");
+        }
+    }
+}
+
+impl Delivery {
+    /// Repeated losses are said with pauses: at the end, what came since the last time.
+    fn say_what_was_lost_since(&self) {
+        let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
+        for (signal, losses) in Signal::ALL.into_iter().zip(losses.iter_mut()) {
+            let (signal, items) = (signal.word(), losses.rest());
+            if items > 0 {
+                error!(signal, items, "the queue was full: so many more were discarded since this was last said");
+            }
         }
     }
 }
@@ -287,5 +301,10 @@ impl Quiet {
         }
         self.until = Some(now + REPEAT_LOG);
         Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// What has not been said yet, for the end.
+    fn rest(&mut self) -> u64 {
+        std::mem::take(&mut self.unsaid)
     }
 }

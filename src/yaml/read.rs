@@ -237,7 +237,8 @@ impl Reader {
     pub fn share(&mut self, node: &Node, what: &str) -> Option<f64> {
         let text = &self.scalar(node, what)?.text;
         let help = match number(text) {
-            Some(value @ 0.0..=1.0) => format!("write a percentage: `{}%`", percent(value)),
+            Some(1.0) => "write `1%`, or `all`".to_owned(),
+            Some(value @ 0.0..1.0) => format!("write a percentage: `{}%`", percent(value)),
             Some(1.0..=100.0) => format!("write a percentage: `{text}%`"),
             _ => "write a percentage from 0% to 100%, like `0.5%`".to_owned(),
         };

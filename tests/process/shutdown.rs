@@ -108,6 +108,23 @@ fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
 }
 
 #[test]
+fn the_log_names_all_that_was_lost() {
+    let hanging = Sink::start();
+    hanging.becomes(Mood::Hangs);
+    let settings = "measure: off\nqueue: { memory: { traces: 256KiB } }\ndrain: { accept: 0s, deadline: 3s }";
+    let tailkeep = Setup::new().otlp("hanging", &hanging).settings(settings).start();
+    for _ in 0..10 {
+        tailkeep.send_all(&(0..100).map(|_| Trace::failed()).collect::<Vec<_>>());
+    }
+    let kept = tailkeep.wait_for("all are kept", |books| books.sum("tailkeep_spans_kept_total", &[]) == 4000.0);
+    assert!(kept.sum("tailkeep_sink_discarded_total", &["reason=\"queue_full\""]) > 1000.0);
+    let ended = tailkeep.end("TERM");
+    let lines = ended.log.lines().map(|line| line.parse::<serde_json::Value>().unwrap());
+    let lost = lines.filter(|line| line["level"] == "ERROR").map(|line| line["fields"]["items"].as_u64().unwrap());
+    assert_eq!(lost.sum::<u64>(), 4000, "{}", ended.log);
+}
+
+#[test]
 fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
     let setup = Setup::new().store().settings("drain: { accept: 0s, deadline: 20s }");
     let tailkeep = setup.start();
