@@ -186,7 +186,11 @@ fn find_secrets(node: &Node, keys: [&str; 2], out: &mut Vec<Span>) {
     match &node.value {
         Value::Scalar(Scalar { text, .. }) => {
             let [section, key] = keys;
-            let is_secret = SECRET_KEYS.contains(&key) || section == "headers" || keys == ["license", "key"];
+            // ARMS has tokens in its URLs.
+            let is_secret = SECRET_KEYS.contains(&key)
+                || section == "headers"
+                || keys == ["license", "key"]
+                || text.contains("adapt_");
             if is_secret && !text.contains(OPEN) {
                 out.push(node.span);
             }
@@ -243,8 +247,8 @@ mod tests {
 
     #[test]
     fn secrets_in_the_text_are_not_drawn() {
-        let text = "a: { token: päss, headers: { x: y }, license: { key: [k], project: p }, name: n }\nb: { token: ${env:T} }\n";
-        let want = "a: { token: ****, headers: { x: * }, license: { key: [*], project: p }, name: n }\nb: { token: ${env:T} }\n";
+        let text = "a: { token: päss, headers: { x: y }, license: { key: [k], project: p }, name: n }\nb: { token: ${env:T} }\nc: http://h/adapt_x\n";
+        let want = "a: { token: ****, headers: { x: * }, license: { key: [*], project: p }, name: n }\nb: { token: ${env:T} }\nc: ****************\n";
         assert_eq!(drawable(text), want);
         assert_eq!(drawable("a: [token: x"), "a: [token: x");
     }

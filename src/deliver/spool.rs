@@ -195,7 +195,7 @@ impl Spool {
             self.files.truncate(name, whole)
         })();
         match &moved {
-            Ok(()) => warn!(file = name, aside, bytes, "the end of a spool segment is damaged and was put aside"),
+            Ok(()) => error!(file = name, aside, bytes, "the end of a spool segment is damaged and was put aside"),
             Err(reason) => {
                 let reason = reason.to_string();
                 warn!(file = name, bytes, reason, "the end of a spool segment is damaged and cannot be put aside");

@@ -157,6 +157,10 @@ impl Chooser<'_> {
             None => match self.variable(STS_REGION) {
                 Some(region) if self.is_true(VPC_ENDPOINT) => format!("https://sts-vpc.{region}.aliyuncs.com"),
                 Some(region) => format!("https://sts.{region}.aliyuncs.com"),
+                None if self.is_true(VPC_ENDPOINT) => {
+                    let what = format!("half set: {VPC_ENDPOINT} is true, but {STS_REGION} is missing");
+                    return Err(Error::new(source, what));
+                }
                 None => "https://sts.aliyuncs.com".to_owned(),
             },
         };
@@ -269,5 +273,9 @@ mod tests {
         assert_eq!(base(&[(STS_REGION, "cn-beijing")]), "https://sts.cn-beijing.aliyuncs.com");
         let vpc = base(&[(STS_REGION, "cn-beijing"), (VPC_ENDPOINT, "true")]);
         assert_eq!(vpc, "https://sts-vpc.cn-beijing.aliyuncs.com");
+        let mut world = World::system();
+        world.variable = Arc::new(|name| (name == VPC_ENDPOINT).then(|| "true".to_owned()));
+        let half_set = Chooser { endpoints: &Endpoints::default(), world: &world }.sts("RRSA").err().unwrap();
+        assert!(half_set.to_string().contains("ALIBABA_CLOUD_STS_REGION is missing"), "{half_set}");
     }
 }

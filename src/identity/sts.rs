@@ -188,15 +188,34 @@ fn read_reply(source: &'static str, status: u16, body: &[u8]) -> Result<Obtained
         Some(keys) if status == 200 => Ok(Obtained { credentials: keys.into_credentials(source)?, request_id }),
         _ => {
             let code = reply.code.unwrap_or_else(|| "no code".to_owned());
-            let what = format!("STS answered {status} {code}: {}", reply.message.unwrap_or_default());
+            let message = told(&reply.message.unwrap_or_default());
+            let what = format!("STS answered {status} {code}: {message}");
             Err(Error { source, what, request_id })
         }
     }
 }
 
+/// A message as it may be shown: a wrong signature is answered with the string to sign, which holds
+/// the security token of temporary keys.
+fn told(message: &str) -> String {
+    const MOST: usize = 300;
+    let end = message.to_ascii_lowercase().find("string to sign").unwrap_or(message.len());
+    let shown = message[..end].chars().take(MOST);
+    shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_echo_of_what_was_signed_is_not_told() {
+        let message = "Specified signature is not matched with our calculation. server string to sign is:POST&%2F&\
+            AccessKeyId%3DSTS.x%26SecurityToken%3DCAIS%252Bsecret";
+        let body = serde_json::json!({ "Code": "SignatureDoesNotMatch", "Message": message, "RequestId": "R-1" });
+        let error = read_reply("test", 400, body.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("not matched") && !error.contains("CAIS"), "{error}");
+    }
 
     /// Computed with the official Python helper of alibabacloud-credentials 1.0.12.
     #[test]
