@@ -236,9 +236,7 @@ impl Delivery {
             error!(sink, signal, items, "the process ends before the sink took them: they are discarded");
         }
     }
-}
 
-impl Delivery {
     /// Repeated losses are said with pauses: at the end, what came since the last time.
     fn say_what_was_lost_since(&self) {
         let mut losses = self.shared.losses.lock().expect("no code panics under this lock");

@@ -294,14 +294,14 @@ fn short_hash(text: &str) -> String {
 fn reason_of(rule: &WrittenRule) -> Reason {
     let tests = |condition: &Condition, wanted: &dyn Fn(&Test) -> bool| condition.tests.iter().any(wanted);
     let reads_failure = |atom: &Atom| match atom {
-        Atom::Trace(Check::Error(wanted)) | Atom::Trace(Check::Failed(wanted)) => *wanted,
+        Atom::Trace(Check::Error(wanted) | Check::Failed(wanted)) => *wanted,
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Status(words) if words.contains(&Status::Error)))
         }
         _ => false,
     };
     let reads_duration = |atom: &Atom| match atom {
-        Atom::Trace(Check::Duration(range)) | Atom::Trace(Check::Envelope(range)) => range.at_least.is_some(),
+        Atom::Trace(Check::Duration(range) | Check::Envelope(range)) => range.at_least.is_some(),
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Duration(range) if range.at_least.is_some()))
         }

@@ -87,30 +87,35 @@ impl Case<'_> {
 /// Every trace for which `narrow` holds is one for which `wide` holds.
 fn implies(narrow: &Atom, wide: &Atom) -> bool {
     match (narrow, wide) {
-        (Atom::Trace(Check::Failed(true)), Atom::Trace(Check::Error(true)))
-        | (Atom::Trace(Check::Error(false)), Atom::Trace(Check::Failed(false))) => true,
-        (Atom::Trace(Check::Duration(narrow)), Atom::Trace(Check::Duration(wide))) => is_within(narrow, wide),
-        (Atom::Trace(Check::Envelope(narrow)), Atom::Trace(Check::Envelope(wide))) => is_within(narrow, wide),
-        (Atom::Trace(Check::SpanCount(narrow)), Atom::Trace(Check::SpanCount(wide))) => is_within(narrow, wide),
-        (Atom::Trace(Check::Incomplete(narrow)), Atom::Trace(Check::Incomplete(wide))) => narrow.is_within(*wide),
+        (Atom::Trace(narrow), Atom::Trace(wide)) => check_implies(narrow, wide),
         (Atom::Span(narrow), Atom::Span(wide)) => span_implies(narrow, wide),
         (Atom::Span(narrow), Atom::Trace(Check::Error(true))) => {
             narrow.tests.contains(&Test::Status(vec![Status::Error]))
         }
+        _ => false,
+    }
+}
+
+fn check_implies(narrow: &Check, wide: &Check) -> bool {
+    match (narrow, wide) {
+        (Check::Failed(true), Check::Error(true)) | (Check::Error(false), Check::Failed(false)) => true,
+        (Check::Duration(narrow), Check::Duration(wide)) => is_within(narrow, wide),
+        (Check::Envelope(narrow), Check::Envelope(wide)) => is_within(narrow, wide),
+        (Check::SpanCount(narrow), Check::SpanCount(wide)) => is_within(narrow, wide),
+        (Check::Incomplete(narrow), Check::Incomplete(wide)) => narrow.is_within(*wide),
         _ => narrow == wide,
     }
 }
 
 fn contradict(a: &Atom, b: &Atom) -> bool {
+    let (Atom::Trace(a), Atom::Trace(b)) = (a, b) else { return false };
     match (a, b) {
-        (Atom::Trace(Check::Error(a)), Atom::Trace(Check::Error(b)))
-        | (Atom::Trace(Check::Failed(a)), Atom::Trace(Check::Failed(b))) => a != b,
-        (Atom::Trace(Check::Failed(true)), Atom::Trace(Check::Error(false)))
-        | (Atom::Trace(Check::Error(false)), Atom::Trace(Check::Failed(true))) => true,
-        (Atom::Trace(Check::Duration(a)), Atom::Trace(Check::Duration(b))) => is_apart(a, b),
-        (Atom::Trace(Check::Envelope(a)), Atom::Trace(Check::Envelope(b))) => is_apart(a, b),
-        (Atom::Trace(Check::SpanCount(a)), Atom::Trace(Check::SpanCount(b))) => is_apart(a, b),
-        (Atom::Trace(Check::Incomplete(a)), Atom::Trace(Check::Incomplete(b))) => a.is_disjoint(*b),
+        (Check::Error(a), Check::Error(b)) | (Check::Failed(a), Check::Failed(b)) => a != b,
+        (Check::Failed(true), Check::Error(false)) | (Check::Error(false), Check::Failed(true)) => true,
+        (Check::Duration(a), Check::Duration(b)) => is_apart(a, b),
+        (Check::Envelope(a), Check::Envelope(b)) => is_apart(a, b),
+        (Check::SpanCount(a), Check::SpanCount(b)) => is_apart(a, b),
+        (Check::Incomplete(a), Check::Incomplete(b)) => a.is_disjoint(*b),
         _ => false,
     }
 }

@@ -54,14 +54,21 @@ fn of_any(branches: &[When], trace: &DecodedTrace) -> Answer {
 }
 
 fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
-    let summary = &trace.summary;
     match atom {
-        Atom::Trace(Check::Error(wanted)) => {
+        Atom::Trace(check) => of_check(check, trace),
+        Atom::Span(condition) => of_condition(condition, trace),
+    }
+}
+
+fn of_check(check: &Check, trace: &DecodedTrace) -> Answer {
+    let summary = &trace.summary;
+    match check {
+        Check::Error(wanted) => {
             let failed = trace.spans.iter().find(|span| span.status() == crate::trace::Status::Error);
             let seen = failed.map_or("no span failed".to_owned(), |span| format!("{} failed", label(span)));
             Answer::new(failed.is_some() == *wanted, seen)
         }
-        Atom::Trace(Check::Failed(wanted)) => {
+        Check::Failed(wanted) => {
             let failed = summary.failed();
             let seen = match (summary.entry.standing, failed) {
                 (Standing::Root, true) => "the root failed",
@@ -72,23 +79,20 @@ fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
             };
             Answer::new(failed == *wanted, seen)
         }
-        Atom::Trace(Check::Duration(range)) => {
-            of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d))
-        }
-        Atom::Trace(Check::Envelope(range)) => {
+        Check::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
+        Check::Envelope(range) => {
             let shown = format!("envelope {}", duration(summary.envelope()));
             of_range(range, summary.envelope(), &shown, |d| duration(*d))
         }
-        Atom::Trace(Check::SpanCount(range)) => {
+        Check::SpanCount(range) => {
             let shown = format!("span count {}", summary.spans);
             of_range(range, u64::from(summary.spans), &shown, u64::to_string)
         }
-        Atom::Trace(Check::Incomplete(set)) => {
+        Check::Incomplete(set) => {
             let state = summary.incomplete();
             let seen = state.map_or("it is complete".to_owned(), |state| format!("it is incomplete: {}", state.word()));
             Answer::new(set.has(state), seen)
         }
-        Atom::Span(condition) => of_condition(condition, trace),
     }
 }
 
