@@ -294,7 +294,7 @@ impl Shard {
         match self.verdicts.recall(span.trace_id, hash) {
             Some(Remembered::Kept(verdict)) => {
                 entry.state = State::Kept;
-                entry.verdict = Some(verdict);
+                entry.verdict = Some(Verdict { trigger: Trigger::Late, ..verdict });
                 entry.delivered = true;
                 entry.recalled = true;
             }

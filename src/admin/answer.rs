@@ -71,8 +71,8 @@ impl Answer {
             }
         };
         line("rule says", self.rule_why.clone());
-        let policy = self.policy.map(|number| format!(", policy {number}")).unwrap_or_default();
-        line("trigger", self.trigger.as_ref().map(|trigger| format!("{trigger}{policy}")));
+        line("trigger", self.trigger.clone());
+        line("policy", self.policy.map(|number| number.to_string()));
         line("share", self.share.map(|share| format!("{} % of such traces are kept", (share * 1e8).round() / 1e6)));
         line("incomplete", self.incomplete.clone());
         line("known from", self.source.clone());
@@ -116,7 +116,8 @@ mod tests {
             ..Answer::default()
         };
         let expected = "trace 4bf92f3577b34da6a3ce929d0e0e4736: kept by keep-errors
-  trigger     root, policy 1
+  trigger     root
+  policy      1
   share       100 % of such traces are kept
   known from  ring
   seen        3 spans, 1 with errors, in a, b

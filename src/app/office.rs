@@ -205,11 +205,10 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
         Remembered::Kept(verdict) => Answer {
             verdict: "kept".into(),
             source: Some("memory".into()),
-            trigger: None,
             note: Some("it has left the ring; what was seen of it went to the sinks".into()),
             ..describe_verdict(verdict, in_force)
         },
-        Remembered::Dropped { rule, policy, at } => {
+        Remembered::Dropped { rule, trigger, policy, at } => {
             let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
             let note = format!(
                 "very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone"
@@ -217,6 +216,7 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
             Answer {
                 verdict: "dropped".into(),
                 source: Some("memory".into()),
+                trigger: Some(trigger.word().into()),
                 policy: Some(u32::from(*policy)),
                 note: Some(note),
                 ..describe_rule(*rule, in_force)

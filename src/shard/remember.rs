@@ -4,8 +4,8 @@
 //! fingerprint, which answers questions and marks what comes late; it never decides.
 
 use crate::ring::wheel::Tick;
-use crate::trace::{Decision, RuleId, Threshold, TraceId, Trigger, Verdict};
-use std::collections::{HashMap, VecDeque};
+use crate::trace::{Decision, RuleId, RuleNames, Threshold, TraceId, Trigger, Verdict};
+use std::collections::{HashMap, VecDeque, hash_map};
 
 /// What is remembered of a trace.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,6 +14,7 @@ pub enum Remembered {
     /// Very likely this trace: it is a fingerprint.
     Dropped {
         rule: RuleId,
+        trigger: Trigger,
         policy: u16,
         at: Tick,
     },
@@ -23,6 +24,7 @@ pub enum Remembered {
 struct Kept {
     threshold: Option<Threshold>,
     rule: RuleId,
+    trigger: Trigger,
     policy: u32,
 }
 
@@ -30,8 +32,29 @@ struct Kept {
 struct Dropped {
     fingerprint: u64,
     at: Tick,
-    rule: u16,
+    cause: Cause,
     policy: u16,
+}
+
+/// The rule in the lower bits and the trigger above, because there are millions of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cause(u16);
+
+impl Cause {
+    const RULES: usize = RuleNames::MAX.next_power_of_two();
+
+    fn new(rule: RuleId, trigger: Trigger) -> Cause {
+        const { assert!(Cause::RULES * Trigger::ALL.len() <= 1 << u16::BITS) };
+        Cause(trigger as u16 * Cause::RULES as u16 + rule.0)
+    }
+
+    fn rule(self) -> RuleId {
+        RuleId(self.0 % Cause::RULES as u16)
+    }
+
+    fn trigger(self) -> Trigger {
+        Trigger::ALL[usize::from(self.0) / Cause::RULES]
+    }
 }
 
 /// Fingerprints that share a bucket; the oldest makes room.
@@ -63,8 +86,10 @@ impl Verdicts {
     /// `hash` is the keyed hash of the id.
     pub fn remember(&mut self, id: TraceId, hash: u64, verdict: &Verdict, now: Tick) {
         if verdict.decision.keeps() {
-            let kept = Kept { threshold: verdict.threshold, rule: verdict.rule, policy: verdict.policy };
-            if self.kept.insert(id, kept).is_none() {
+            // What came late brings its trace's first verdict back, so that one stays.
+            if let hash_map::Entry::Vacant(place) = self.kept.entry(id) {
+                let Verdict { threshold, rule, trigger, policy, .. } = *verdict;
+                place.insert(Kept { threshold, rule, trigger, policy });
                 self.kept_order.push_back(id);
             }
             if self.kept_order.len() > self.kept_max
@@ -77,7 +102,7 @@ impl Verdicts {
         let fresh = Dropped {
             fingerprint: hash,
             at: now.max(1),
-            rule: verdict.rule.0,
+            cause: Cause::new(verdict.rule, verdict.trigger),
             policy: verdict.policy.min(u32::from(u16::MAX)) as u16,
         };
         let bucket = self.bucket(hash);
@@ -94,16 +119,49 @@ impl Verdicts {
                 rule: kept.rule,
                 policy: kept.policy,
                 threshold: kept.threshold,
-                trigger: Trigger::Late,
+                trigger: kept.trigger,
                 charged: None,
             }));
         }
         let bucket = &self.dropped[self.bucket(hash)];
         let dropped = bucket.iter().find(|dropped| dropped.fingerprint == hash && dropped.at != 0)?;
-        Some(Remembered::Dropped { rule: RuleId(dropped.rule), policy: dropped.policy, at: dropped.at })
+        let Dropped { cause, policy, at, .. } = *dropped;
+        Some(Remembered::Dropped { rule: cause.rule(), trigger: cause.trigger(), policy, at })
     }
 
     fn bucket(&self, hash: u64) -> usize {
         ((u128::from(hash) * self.dropped.len() as u128) >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(decision: Decision, rule: u16, trigger: Trigger) -> Verdict {
+        Verdict { decision, rule: RuleId(rule), policy: 7, threshold: None, trigger, charged: None }
+    }
+
+    #[test]
+    fn rule_and_trigger_of_a_dropped_trace_come_back() {
+        let mut verdicts = Verdicts::new(1, 8);
+        for trigger in Trigger::ALL {
+            for rule in [0, 1, RuleNames::MAX as u16 - 1] {
+                verdicts.remember(TraceId([1; 16]), 5, &verdict(Decision::DropNone, rule, trigger), 9);
+                let expected = Remembered::Dropped { rule: RuleId(rule), trigger, policy: 7, at: 9 };
+                assert_eq!(verdicts.recall(TraceId([1; 16]), 5), Some(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_verdict_of_a_kept_trace_stays_and_the_oldest_trace_goes() {
+        let mut verdicts = Verdicts::new(1, 8);
+        let first = verdict(Decision::KeepAll, 3, Trigger::Root);
+        verdicts.remember(TraceId([1; 16]), 1, &first, 9);
+        verdicts.remember(TraceId([1; 16]), 1, &Verdict { trigger: Trigger::Late, ..first }, 10);
+        assert_eq!(verdicts.recall(TraceId([1; 16]), 1), Some(Remembered::Kept(first)));
+        verdicts.remember(TraceId([2; 16]), 2, &first, 11);
+        assert_eq!(verdicts.recall(TraceId([1; 16]), 1), None);
     }
 }

@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from suite.metrics import identity
 from suite.process import wait_until
 from suite.tailkeep import Tailkeep
 
@@ -69,6 +70,7 @@ def measured(emulator, folder, durations):
         # A minute has at least 50 s.
         logs = wait_until(30, lambda: export_of(emulator, sum(map(len, durations.values()))))
         assert logs, f"no export of all spans; refused: {emulator.refused}; {tailkeep.stderr()[-800:]}"
+        equal(identity(tailkeep.scrape()), [])
         equal(tailkeep.stop(), 0)
     equal(emulator.refused, [])
     return logs

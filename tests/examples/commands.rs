@@ -96,8 +96,7 @@ impl Session {
         self.stop();
         let demo = Running::start(&self.place, &["demo".to_owned()]);
         wait_for("traffic of the demo", || {
-            let (_, page) = get(HEALTH, "/metrics")?;
-            value(&page, "tailkeep_spans_received_total").filter(|spans| *spans > 100.0)
+            (demo.books().sum("tailkeep_spans_received_total", &[]) > 100.0).then_some(())
         });
         assert!(demo.log().contains("http://127.0.0.1:4317"), "it says where to send: {}", demo.log());
         demo.stop();
@@ -161,12 +160,6 @@ fn words(line: &str) -> Vec<String> {
         }
     }
     words
-}
-
-/// The sum over a metric's samples.
-fn value(page: &str, name: &str) -> Option<f64> {
-    let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<f64>().ok());
-    samples.reduce(|a, b| a + b)
 }
 
 /// A request of `shop` that failed after 700 ms.

@@ -1,5 +1,6 @@
 //! The real program, as a user starts it, with its default ports.
 
+use super::books::{Auditor, Books};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -62,9 +63,10 @@ impl Place {
     }
 }
 
-/// A tailkeep that goes on running.
+/// A tailkeep that goes on running, and whose books are audited.
 pub struct Running {
     child: Child,
+    auditor: Auditor,
     log: PathBuf,
 }
 
@@ -80,13 +82,20 @@ impl Running {
         let output = || std::fs::File::create(&log).expect("a log");
         let file = output();
         let streams = (file.try_clone().expect("a second handle"), file);
-        let child = place.tailkeep(arguments).stdout(streams.0).stderr(streams.1).spawn().expect("the program starts");
-        let mut running = Running { child, log };
+        let mut child =
+            place.tailkeep(arguments).stdout(streams.0).stderr(streams.1).spawn().expect("the program starts");
         wait_for("readiness", || {
-            let ended = running.child.try_wait().expect("a child").map(|status| panic!("{status}: {}", running.log()));
-            ended.or_else(|| (get(HEALTH, "/readyz")?.0 == 200).then_some(()))
+            let ended = child.try_wait().expect("a child");
+            ended.map(|status| panic!("{status}: {}", std::fs::read_to_string(&log).unwrap_or_default()));
+            (get(HEALTH, "/readyz")?.0 == 200).then_some(())
         });
-        running
+        let auditor = Auditor::start(|| Some(Books::parse(&get(HEALTH, "/metrics")?.1)));
+        Running { child, auditor, log }
+    }
+
+    /// The books now, after an audit of them.
+    pub fn books(&self) -> Books {
+        self.auditor.look()
     }
 
     pub fn log(&self) -> String {
@@ -95,6 +104,8 @@ impl Running {
 
     /// Ends it as Ctrl-C does. It must end well.
     pub fn stop(mut self) {
+        self.books();
+        self.auditor.finish().unwrap_or_else(|faults| panic!("the books do not balance: {faults:#?}"));
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-INT", &id]).status().expect("kill is there");
         assert!(sent.success(), "it still runs: {}", self.log());

@@ -6,9 +6,7 @@
 //! - what (b) kept is what (c) got, at every sink that takes traces; log records likewise;
 //! - counters only grow.
 
-use super::http;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,15 +17,8 @@ use std::time::Duration;
 pub struct Books(BTreeMap<String, f64>);
 
 impl Books {
-    pub fn read(health: SocketAddr) -> std::io::Result<Books> {
-        let page = http::get(health, "/metrics")?;
-        if page.status != 200 {
-            return Err(std::io::Error::other(format!("/metrics answers {}", page.status)));
-        }
-        Ok(Books::parse(&page.text()))
-    }
-
-    fn parse(page: &str) -> Books {
+    /// From the text of `/metrics`.
+    pub fn parse(page: &str) -> Books {
         let lines = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("a sample has a value: {line:?}"));
@@ -108,9 +99,12 @@ impl Books {
     }
 }
 
+/// Gets the books from a running process; none if it does not answer.
+type Read = Arc<dyn Fn() -> Option<Books> + Send + Sync>;
+
 /// Looks at the books again and again, in a thread of its own.
 pub struct Auditor {
-    health: SocketAddr,
+    read: Read,
     stop: Arc<AtomicBool>,
     findings: Arc<Mutex<Findings>>,
     thread: Option<JoinHandle<()>>,
@@ -133,27 +127,28 @@ impl Findings {
 }
 
 impl Auditor {
-    pub fn start(health: SocketAddr) -> Auditor {
+    pub fn start(read: impl Fn() -> Option<Books> + Send + Sync + 'static) -> Auditor {
+        let read: Read = Arc::new(read);
         let (stop, findings) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Findings::default())));
-        let (stopped, shared) = (stop.clone(), findings.clone());
+        let (stopped, shared, scrape) = (stop.clone(), findings.clone(), read.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
                 // Read under the lock, so that scrapes are compared in the order in which they were made.
                 let mut findings = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 // A process that ends stops answering.
-                let Ok(books) = Books::read(health) else { return };
+                let Some(books) = scrape() else { return };
                 findings.look(&books);
                 drop(findings);
                 std::thread::sleep(Duration::from_millis(40));
             }
         });
-        Auditor { health, stop, findings, thread: Some(thread) }
+        Auditor { read, stop, findings, thread: Some(thread) }
     }
 
     /// A fresh look, audited like all others.
     pub fn look(&self) -> Books {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        let books = Books::read(self.health).expect("the health listener answers");
+        let books = (self.read)().expect("the health listener answers");
         findings.look(&books);
         assert!(findings.faults.is_empty(), "the books do not balance: {:#?}", findings.faults);
         books

@@ -188,7 +188,12 @@ impl Setup {
         eventually("/readyz answers 200", || {
             http::get(ports.health, "/readyz").ok().filter(|reply| reply.status == 200)
         });
-        Tailkeep { process, ports, auditor: Auditor::start(ports.health), folder: self.folder }
+        let scrape = move || {
+            let page = http::get(ports.health, "/metrics").ok()?;
+            assert_eq!(page.status, 200, "/metrics: {}", page.text());
+            Some(Books::parse(&page.text()))
+        };
+        Tailkeep { process, ports, auditor: Auditor::start(scrape), folder: self.folder }
     }
 }
 

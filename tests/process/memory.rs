@@ -56,8 +56,10 @@ fn more_than_fits_makes_the_ring_younger_and_keeps_what_must_be_kept() {
     let why = &remembered[0];
     assert_eq!((why["verdict"].as_str(), why["source"].as_str()), (Some("dropped"), Some("memory")), "{why}");
     assert_eq!(why["rule"], "otherwise");
+    assert_eq!((&why["trigger"], &why["policy"]), (&"memory".into(), &1.into()), "{why}");
     assert!(why["note"].as_str().unwrap().contains("very likely"), "{why}");
     let why = tailkeep.why(&kept[0]);
+    assert_eq!((&why["trigger"], &why["policy"]), (&"memory".into(), &1.into()), "{why}");
     assert_eq!((why["verdict"].as_str(), why["source"].as_str()), (Some("kept"), Some("memory")), "{why}");
 
     let warning = tailkeep.wait_for_log("the ring is too small to wait for roots");

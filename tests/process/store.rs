@@ -51,7 +51,14 @@ fn the_store_is_listed_filtered_and_asked() {
 
     // From the ring.
     let text = why(&tailkeep, &failed);
-    for part in ["kept by keep-errors", "somebody was harmed", "root, policy 1", "gateway", "4 spans, 1 with errors"] {
+    for part in [
+        "kept by keep-errors",
+        "somebody was harmed",
+        "trigger     root",
+        "policy      1",
+        "gateway",
+        "4 spans, 1 with errors",
+    ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
     tailkeep.wait_for_verdict(&fast, "dropped");
