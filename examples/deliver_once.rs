@@ -261,10 +261,14 @@ fn report(findings: Vec<doctor::Finding>) -> Result<(), String> {
 async fn deliver(sink: &mut dyn Sink, batch: &Batch, retries: &mut Vec<String>) -> Result<u64, String> {
     for _ in 0..TRIES_MAX {
         match sink.send(batch).await {
-            Ok(sent) => return Ok(sent.rejected),
+            Ok(sent) => return Ok(sent.items_lost()),
             Err(SendError::Retry { after, reason }) => {
                 retries.push(reason);
                 tokio::time::sleep(after.unwrap_or(WAIT_MAX / 4).min(WAIT_MAX)).await;
+            }
+            Err(SendError::Pause { after, reason }) => {
+                retries.push(reason);
+                tokio::time::sleep(after.min(WAIT_MAX)).await;
             }
             Err(SendError::Split { reason } | SendError::Refused { reason }) => return Err(reason),
         }

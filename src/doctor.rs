@@ -138,7 +138,9 @@ fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
 
 fn explain_otlp(error: SendError) -> Outcome {
     let (what, advice) = match error {
-        SendError::Retry { reason, .. } => (reason, "check that the endpoint is reachable from here and up"),
+        SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => {
+            (reason, "check that the endpoint is reachable from here and up")
+        }
         SendError::Split { reason } | SendError::Refused { reason } => {
             (reason, "check protocol, port and path of the endpoint, and its token")
         }

@@ -28,6 +28,7 @@ enum Step {
     Take,
     Reject(u64),
     Retry(Option<Duration>),
+    Pause(Duration),
     /// Splits everything with more spans than this, from now on.
     Limit(usize),
     Refuse,
@@ -71,6 +72,7 @@ impl Script {
         let retry = |after| Err(SendError::Retry { after, reason: "busy".to_owned() });
         let rejected = match step {
             Some(Step::Retry(after)) => return retry(after),
+            Some(Step::Pause(after)) => return Err(SendError::Pause { after, reason: "all busy".to_owned() }),
             Some(Step::Refuse) => return Err(SendError::Refused { reason: "never".to_owned() }),
             Some(Step::Hang) => std::future::pending().await,
             None if names.len() > limit => return Err(SendError::Split { reason: "too many".to_owned() }),
@@ -78,7 +80,7 @@ impl Script {
             _ => 0,
         };
         self.seen.lock().unwrap().extend(names);
-        Ok(Sent { rejected })
+        Ok(Sent::without(rejected, Discard::Rejected, "bad"))
     }
 }
 
@@ -188,19 +190,32 @@ async fn a_failing_sink_is_tried_again_until_it_takes() {
     let delivery = start(settings(), vec![sink.named("here")]);
     push(&delivery, &["a"]);
     pass(&delivery, SECOND).await;
-    assert_eq!(row(&delivery, "here").tally.last_error.as_deref(), Some("busy"));
     push(&delivery, &["b"]);
     pass(&delivery, 1000 * SECOND).await;
     assert_eq!(sink.seen(), ["a", "b"], "order is kept");
     let tally = row(&delivery, "here").tally;
-    assert_eq!((tally.delivered, tally.queued, tally.queued_bytes, tally.last_error), (2, 0, 0, None));
-    assert!(tally.last_success.is_some());
+    assert_eq!((tally.delivered, tally.queued, tally.queued_bytes), (2, 0, 0));
 
     let attempts = sink.attempts.lock().unwrap().clone();
     let waits: Vec<Duration> = attempts.windows(2).map(|pair| pair[1] - pair[0]).take(31).collect();
     assert!(waits[0] >= Duration::from_secs(20), "what the sink asked for");
     assert!(waits.iter().all(|wait| *wait <= 31 * SECOND), "{waits:?}");
     assert!(waits[12..].iter().any(|wait| *wait > 5 * SECOND), "it slows down: {waits:?}");
+}
+
+/// As for the write quota of a project, which all its stores share.
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_for_all_signals_of_the_sink_and_for_no_other_sink() {
+    let (sink, other) = (Script::new(&[Step::Pause(20 * SECOND)]), Script::default());
+    let delivery = start(settings(), vec![sink.named("here"), other.named("there")]);
+    push(&delivery, &["a"]);
+    pass(&delivery, SECOND).await;
+    delivery.push(Signal::Logs, vec![], 1);
+    pass(&delivery, 18 * SECOND).await;
+    assert_eq!(sink.attempts.lock().unwrap().len(), 1, "logs wait as well");
+    assert_eq!(other.attempts.lock().unwrap().len(), 2);
+    pass(&delivery, 2 * SECOND).await;
+    assert_eq!((sink.attempts.lock().unwrap().len(), sink.seen()), (3, vec!["a".to_owned()]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,8 +338,9 @@ mod servers {
         server::{Grpc, UnaryService},
     };
 
-    const PARTIAL: ExportTracePartialSuccess =
-        ExportTracePartialSuccess { rejected_spans: 1, error_message: String::new() };
+    fn partial() -> Option<ExportTracePartialSuccess> {
+        Some(ExportTracePartialSuccess { rejected_spans: 1, error_message: "one with t0k3n-value was bad".to_owned() })
+    }
 
     /// Requests that reached a server: path, headers, body after decompression.
     type Log = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
@@ -428,7 +444,7 @@ mod servers {
             let mut sink = OtlpSink::new(OtlpSettings { compression, ..settings(Protocol::Http, &address) }).unwrap();
             assert!(sink.takes(Signal::Metrics) && !sink.takes(Signal::Logs));
             let sent = batch(Signal::Traces);
-            assert_eq!(sink.send(&sent).await, Ok(Sent { rejected: 0 }));
+            assert_eq!(sink.send(&sent).await, Ok(Sent::default()));
             let (path, headers, body) = log.lock().unwrap().pop().unwrap();
             assert_eq!((path.as_str(), body), ("/v1/traces", sent.body));
             assert_eq!(headers["host"], "sink.test:4317");
@@ -440,12 +456,12 @@ mod servers {
 
     #[tokio::test]
     async fn http_answers_decide_what_happens_next() {
-        let partial = ExportTraceServiceResponse { partial_success: Some(PARTIAL) }.encode_to_vec();
+        let partial = ExportTraceServiceResponse { partial_success: partial() }.encode_to_vec();
         let (address, _) = http_server(vec![
             (503, vec![("retry-after", "7")], vec![]),
             (413, vec![], vec![]),
             (401, vec![("content-type", "text/plain")], b"bad token t0k3n-value".to_vec()),
-            (200, vec![], partial),
+            (200, vec![("x-log-requestid", "R-1")], partial),
         ])
         .await;
         let mut sink = OtlpSink::new(settings(Protocol::Http, &address)).unwrap();
@@ -455,7 +471,9 @@ mod servers {
         assert!(matches!(sink.send(&sent).await, Err(SendError::Split { .. })));
         let Err(SendError::Refused { reason }) = sink.send(&sent).await else { panic!() };
         assert_eq!(reason, "http://sink.test:4317: HTTP 401: bad token [hidden]");
-        assert_eq!(sink.send(&sent).await, Ok(Sent { rejected: 1 }));
+        let reason = "http://sink.test:4317: one with [hidden] was bad (request id R-1)";
+        let partial = Sent::without(1, Discard::Rejected, reason);
+        assert_eq!(sink.send(&sent).await, Ok(Sent { request_id: Some("R-1".to_owned()), ..partial }));
     }
 
     #[tokio::test]
@@ -547,7 +565,7 @@ mod servers {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let mut sink = OtlpSink::new(OtlpSettings { compression, ..settings(Protocol::Grpc, &address) }).unwrap();
             let sent = batch(Signal::Traces);
-            assert_eq!(sink.send(&sent).await, Ok(Sent { rejected: 0 }));
+            assert_eq!(sink.send(&sent).await, Ok(Sent::default()));
             let (path, headers, message) = export.seen.lock().unwrap().pop().unwrap();
             assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
             assert_eq!(message.encode_to_vec(), sent.body);
@@ -562,7 +580,7 @@ mod servers {
         export.answers.lock().unwrap().extend([
             Err(Status::new(Code::Unavailable, "busy")),
             Err(Status::new(Code::InvalidArgument, "bad t0k3n-value")),
-            Ok(ExportTraceServiceResponse { partial_success: Some(PARTIAL) }),
+            Ok(ExportTraceServiceResponse { partial_success: partial() }),
         ]);
         let address = grpc_server(None, &export, usize::MAX).await;
         let mut sink = OtlpSink::new(settings(Protocol::Grpc, &address)).unwrap();
@@ -571,7 +589,10 @@ mod servers {
         assert_eq!(sink.send(&sent).await, busy);
         let reason = "http://sink.test:4317: InvalidArgument: bad [hidden]".to_owned();
         assert_eq!(sink.send(&sent).await, Err(SendError::Refused { reason }));
-        assert_eq!(sink.send(&sent).await, Ok(Sent { rejected: 1 }));
+        assert_eq!(
+            sink.send(&sent).await,
+            Ok(Sent::without(1, Discard::Rejected, "http://sink.test:4317: one with [hidden] was bad"))
+        );
 
         // A real server's complaint about the size, whose code would otherwise mean "again".
         let small = grpc_server(None, &export, 1000).await;
@@ -625,7 +646,7 @@ mod servers {
             let mut sink = OtlpSink::new(OtlpSettings { endpoint: endpoint.to_owned(), client, ..plain }).unwrap();
             sink.send(&batch(Signal::Traces)).await
         };
-        assert_eq!(send("https://sink.test", tls.clone()).await, Ok(Sent { rejected: 0 }));
+        assert_eq!(send("https://sink.test", tls.clone()).await, Ok(Sent::default()));
         let reason = |outcome| match outcome {
             Err(SendError::Retry { reason, .. }) => reason,
             other => panic!("{other:?}"),

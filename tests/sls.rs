@@ -20,9 +20,9 @@ use std::{
 };
 use tailkeep::{
     deliver::{
-        batch,
+        Discard, batch,
         sink::{
-            Batch, SendError, Sent, Sink,
+            Batch, SendError, SendResult, Sent, Sink,
             sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
         },
     },
@@ -133,11 +133,18 @@ fn refusal(status: u16, code: &str) -> Reply {
     Reply::Answer(status, vec![("x-log-requestid", "REQ-9".into())], body)
 }
 
+/// Items of parts that were refused as a whole.
+fn refused(outcome: SendResult) -> u64 {
+    let lost = outcome.expect("the batch is done with").lost;
+    assert!(lost.iter().all(|lost| lost.why == Discard::Refused), "{lost:?}");
+    lost.iter().map(|lost| lost.items).sum()
+}
+
 #[tokio::test]
 async fn a_batch_is_one_signed_request() {
     let server = Server::start(|_, _| ok()).await;
     let mut sink = sink(settings(&server));
-    assert_eq!(sink.send(&spans(3)).await, Ok(Sent { rejected: 0 }));
+    assert_eq!(sink.send(&spans(3)).await, Ok(Sent::default()));
     let received = server.received();
     assert_eq!(received.len(), 1);
     let request = &received[0];
@@ -190,32 +197,43 @@ async fn metrics_go_to_the_metricstore_by_either_door() {
     }
 }
 
+/// How much of the sink a refusal stops.
+#[derive(Debug, PartialEq)]
+enum Scope {
+    Store,
+    Project,
+}
+
 #[tokio::test]
 async fn what_heals_is_retried_and_nothing_is_lost() {
     let second = Duration::from_secs(1);
-    for (status, code, after) in [
-        (403, "WriteQuotaExceed", Some(second)),
-        (403, "ShardWriteQuotaExceed", Some(second)),
-        (403, "ExceedQuota", Some(30 * second)),
-        (403, "ProjectQuotaExceed", Some(30 * second)),
-        (500, "InternalServerError", None),
-        (503, "ServerBusy", None),
-        (401, "Unauthorized", Some(30 * second)),
-        (401, "SignatureNotMatch", None),
-        (404, "ProjectNotExist", Some(30 * second)),
-        (404, "LogStoreNotExist", Some(30 * second)),
+    for (status, code, after, scope) in [
+        (403, "WriteQuotaExceed", Some(second), Scope::Project),
+        (403, "ShardWriteQuotaExceed", Some(second), Scope::Store),
+        (403, "ExceedQuota", Some(30 * second), Scope::Project),
+        (403, "ProjectQuotaExceed", Some(30 * second), Scope::Project),
+        (500, "InternalServerError", None, Scope::Store),
+        (503, "ServerBusy", None, Scope::Store),
+        (401, "Unauthorized", Some(30 * second), Scope::Store),
+        (401, "SignatureNotMatch", Some(30 * second), Scope::Store),
+        (404, "ProjectNotExist", Some(30 * second), Scope::Store),
+        (404, "LogStoreNotExist", Some(30 * second), Scope::Store),
     ] {
         let server = Server::start(move |n, _| if n == 0 { refusal(status, code) } else { ok() }).await;
         let mut sink = sink(settings(&server));
         let batch = spans(2);
         match sink.send(&batch).await {
             Err(SendError::Retry { after: told, reason }) => {
-                assert_eq!(told, after, "{code}");
+                assert_eq!((told, Scope::Store), (after, scope), "{code}");
+                assert!(reason.contains(code) && reason.contains("REQ-9"), "{reason}");
+            }
+            Err(SendError::Pause { after: told, reason }) => {
+                assert_eq!((Some(told), Scope::Project), (after, scope), "{code}");
                 assert!(reason.contains(code) && reason.contains("REQ-9"), "{reason}");
             }
             other => panic!("{code}: {other:?}"),
         }
-        assert_eq!(sink.send(&batch).await, Ok(Sent { rejected: 0 }), "{code}");
+        assert_eq!(sink.send(&batch).await, Ok(Sent::default()), "{code}");
         assert_eq!(server.received().len(), 2, "{code}");
     }
 }
@@ -248,7 +266,9 @@ async fn what_is_our_fault_is_dropped_and_counted() {
         (411, "MissingContentLength"),
     ] {
         let server = Server::start(move |_, _| refusal(status, code)).await;
-        assert_eq!(sink(settings(&server)).send(&spans(3)).await, Ok(Sent { rejected: 3 }), "{code}");
+        let reason = format!("spans: log service answered {status} {code}: because (request id REQ-9)");
+        let refused = Sent::without(3, Discard::Refused, reason);
+        assert_eq!(sink(settings(&server)).send(&spans(3)).await, Ok(refused), "{code}");
         assert_eq!(server.received().len(), 1, "{code}");
     }
 }
@@ -259,9 +279,10 @@ async fn a_wrong_signature_is_tried_a_few_times_and_then_dropped() {
     let mut sink = sink(settings(&server));
     let batch = spans(5);
     for _ in 0..3 {
-        assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
+        let Err(SendError::Retry { after, .. }) = sink.send(&batch).await else { panic!("given up at once") };
+        assert_eq!(after, Some(Duration::from_secs(30)), "somebody may be correcting it");
     }
-    assert_eq!(sink.send(&batch).await, Ok(Sent { rejected: 5 }));
+    assert_eq!(refused(sink.send(&batch).await), 5);
     assert_eq!(server.received().len(), 4);
 }
 
@@ -272,8 +293,8 @@ async fn quota_pauses_double_until_something_is_taken() {
     let batch = spans(1);
     let mut pauses = Vec::new();
     for _ in 0..11 {
-        if let Err(SendError::Retry { after, .. }) = sink.send(&batch).await {
-            pauses.push(after.unwrap().as_secs());
+        if let Err(SendError::Pause { after, .. }) = sink.send(&batch).await {
+            pauses.push(after.as_secs());
         }
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 1]);
@@ -287,7 +308,7 @@ async fn too_large_is_halved_until_it_fits_and_one_log_is_dropped() {
         if too_large { refusal(400, "PostBodyTooLarge") } else { ok() }
     })
     .await;
-    assert_eq!(sink(settings(&server)).send(&spans(9)).await, Ok(Sent { rejected: 1 }));
+    assert_eq!(refused(sink(settings(&server)).send(&spans(9)).await), 1);
     let mut taken: Vec<String> = server
         .received()
         .iter()
@@ -350,7 +371,7 @@ async fn refusals_of_one_signal_are_counted_while_another_is_taken() {
         assert!(matches!(sink.send(&spans(5)).await, Err(SendError::Retry { .. })));
         assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
     }
-    assert_eq!(sink.send(&spans(5)).await, Ok(Sent { rejected: 5 }));
+    assert_eq!(refused(sink.send(&spans(5)).await), 5);
 }
 
 #[tokio::test]

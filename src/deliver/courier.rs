@@ -7,17 +7,12 @@ use super::{
     DeliverySettings, NamedSink, Phase, Quiet, Shared, batch,
     queue::{Body, Discard, Next, Taken},
     retry::Backoff,
-    sink::{Batch, SendError, SendResult, Sink},
+    sink::{Batch, SendError, SendResult, Sent, Sink},
     spool::{self, Location},
 };
 use crate::trace::Signal;
 use bytes::Bytes;
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -80,6 +75,7 @@ impl Courier {
             _ = phase.wait_for(|phase| matches!(phase, Phase::Stopped | Phase::Over)) => {}
             () = self.work() => {}
         }
+        self.say_the_rest();
         if tokio::time::timeout(CLOSE_MOST, self.sink.close()).await.is_err() {
             warn!(sink = self.name, "the sink could not be closed in time");
         }
@@ -164,7 +160,7 @@ impl Courier {
             }
             Err(error) => {
                 self.lanes[signal as usize].unread = Some(taken);
-                self.note_failure(signal, None, format!("cannot read the spool: {error}"));
+                self.note_failure(signal, None, &format!("cannot read the spool: {error}"));
             }
         }
     }
@@ -177,15 +173,18 @@ impl Courier {
 
     fn conclude(&mut self, signal: Signal, outcome: SendResult) {
         match outcome {
-            Ok(sent) => {
+            Ok(Sent { lost, .. }) => {
                 let items = self.pop(signal);
-                self.shared.queue().delivered(self.index, signal, items, sent.rejected, SystemTime::now());
+                self.shared.queue().delivered(self.index, signal, items, &lost);
                 self.note_success(signal);
-                if sent.rejected > 0 {
-                    self.note_loss(signal, sent.rejected, Discard::Rejected, "the sink rejected them one by one");
-                }
+                lost.iter().for_each(|lost| self.note_loss(signal, lost.items, lost.why, &lost.reason));
             }
-            Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, reason),
+            Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, &reason),
+            Err(SendError::Pause { after, reason }) => {
+                self.note_failure(signal, Some(after), &reason);
+                let until = self.lanes[signal as usize].not_before;
+                self.lanes.iter_mut().for_each(|lane| lane.not_before = lane.not_before.max(until));
+            }
             Err(SendError::Split { reason }) => self.split(signal, &reason),
             Err(SendError::Refused { reason }) => self.discard(signal, Discard::Refused, &reason),
         }
@@ -213,21 +212,32 @@ impl Courier {
     }
 
     fn discard_unread(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
-        let mut queue = self.shared.queue();
-        queue.discarded(self.index, signal, items, why);
-        queue.failed(self.index, signal, reason.to_owned());
-        drop(queue);
+        self.shared.queue().discarded(self.index, signal, items, why);
         self.note_loss(signal, items, why, reason);
     }
 
     fn note_loss(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
         if let Some(items) = self.lanes[signal as usize].losses.say(items, Instant::now()) {
-            let (signal, why) = (signal.word(), why.word());
-            error!(sink = self.name, signal, items, why, reason, "discarded what the sink does not take");
+            let (sink, signal) = (&self.name, signal.word());
+            let message = match why {
+                Discard::QueueFull | Discard::Corrupt => "lost in the queue before the sink could take them",
+                _ => "discarded what the sink does not take",
+            };
+            error!(sink, signal, items, why = why.word(), reason, "{message}");
         }
     }
 
-    fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: String) {
+    /// Losses are said with pauses: at the end, those since the last time.
+    fn say_the_rest(&mut self) {
+        for (signal, lane) in Signal::ALL.into_iter().zip(&mut self.lanes) {
+            let (sink, signal, items) = (&self.name, signal.word(), lane.losses.rest());
+            if items > 0 {
+                error!(sink, signal, items, "so many more were discarded since this was last said");
+            }
+        }
+    }
+
+    fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         let (now, random) = (Instant::now(), self.next_random());
         let lane = &mut self.lanes[signal as usize];
         let wait = lane.backoff.next(after, random);
@@ -235,16 +245,9 @@ impl Courier {
         lane.failing_since.get_or_insert(now);
         if let Some(failures) = lane.failures.say(1, now) {
             let wait_ms = wait.as_millis() as u64;
-            warn!(
-                sink = self.name,
-                signal = signal.word(),
-                reason,
-                wait_ms,
-                failures,
-                "the sink failed; will try again"
-            );
+            let (sink, signal) = (&self.name, signal.word());
+            warn!(sink, signal, reason, wait_ms, failures, "could not deliver; will try again");
         }
-        self.shared.queue().failed(self.index, signal, reason);
     }
 
     fn note_success(&mut self, signal: Signal) {

@@ -14,11 +14,12 @@ pub(crate) use push::Pushed;
 
 use super::{
     batch::{BatchLimits, Growing},
+    sink::Lost,
     spool::Location,
 };
 use crate::trace::Signal;
 use bytes::Bytes;
-use std::{collections::VecDeque, time::SystemTime};
+use std::collections::VecDeque;
 use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
@@ -228,17 +229,19 @@ impl Queue {
         Next::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
     }
 
-    /// Part of the taken entry reached the sink, `rejected` items of it in vain.
-    pub(crate) fn delivered(&mut self, sink: usize, signal: Signal, items: u64, rejected: u64, at: SystemTime) {
+    /// Part of the taken entry reached the sink, but for what was `lost` of it.
+    pub(crate) fn delivered(&mut self, sink: usize, signal: Signal, items: u64, lost: &[Lost]) {
         let lane = self.lane(sink, signal);
         lane.progress(items);
-        let tally = &mut lane.tally;
-        let rejected = rejected.min(items);
-        tally.queued -= items - rejected;
-        tally.delivered += items - rejected;
-        tally.discard(rejected, Discard::Rejected);
-        tally.last_error = None;
-        tally.last_success = Some(at);
+        let mut left = items;
+        for lost in lost {
+            // A peer may name more than it was sent.
+            let items = lost.items.min(left);
+            lane.tally.discard(items, lost.why);
+            left -= items;
+        }
+        lane.tally.queued -= left;
+        lane.tally.delivered += left;
     }
 
     /// Part of the taken entry will never reach the sink.
@@ -246,10 +249,6 @@ impl Queue {
         let lane = self.lane(sink, signal);
         lane.progress(items);
         lane.tally.discard(items, why);
-    }
-
-    pub(crate) fn failed(&mut self, sink: usize, signal: Signal, reason: String) {
-        self.lane(sink, signal).tally.last_error = Some(reason);
     }
 
     /// All of the taken entry is delivered or discarded.

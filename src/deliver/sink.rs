@@ -6,6 +6,7 @@ pub mod otlp;
 pub mod sls;
 pub mod store;
 
+use super::Discard;
 use crate::trace::Signal;
 use bytes::Bytes;
 use std::{future::Future, pin::Pin, time::Duration};
@@ -20,10 +21,34 @@ pub struct Batch {
 }
 
 /// What a sink did with a batch that it took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Items that it refused for good (`partial_success`, or a single bad record): counted, not sent again.
-    pub rejected: u64,
+    /// Parts of it that will never be taken; none of most batches.
+    pub lost: Vec<Lost>,
+    /// The other side's name for the request, where it gives one.
+    pub request_id: Option<String>,
+}
+
+/// Items of a batch that a sink left out while it took the rest: counted, not sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub items: u64,
+    pub why: Discard,
+    /// For logs; never holds a secret.
+    pub reason: String,
+}
+
+impl Sent {
+    /// A batch of which `items` were left out.
+    pub fn without(items: u64, why: Discard, reason: impl Into<String>) -> Sent {
+        let lost = Lost { items, why, reason: reason.into() };
+        Sent { lost: if items > 0 { vec![lost] } else { Vec::new() }, request_id: None }
+    }
+
+    /// How many items were left out.
+    pub fn items_lost(&self) -> u64 {
+        self.lost.iter().map(|lost| lost.items).sum()
+    }
 }
 
 /// Why a sink did not take a batch, as far as the delivery loop acts on it.
@@ -31,6 +56,8 @@ pub struct Sent {
 pub enum SendError {
     /// Try again, not before `after` if the sink said so. `reason` is for logs and never holds a secret.
     Retry { after: Option<Duration>, reason: String },
+    /// As `Retry`, and the sink takes no other signal either until then.
+    Pause { after: Duration, reason: String },
     /// Too large for the sink, or one bad record among others: halve it by spans and send both; a
     /// single span is refused.
     Split { reason: String },

@@ -35,7 +35,7 @@ fn assert_recovers(
     let books = tailkeep.books();
     assert_eq!(books.sum("tailkeep_sink_queued", &[&of_away, "signal=\"traces\""]), sent.len() as f64);
     assert_eq!(books.sum("tailkeep_sink_delivered_total", &[&of_away]), 0.0);
-    tailkeep.wait_for_log("the sink failed; will try again");
+    tailkeep.wait_for_log("could not deliver; will try again");
 
     let opened = recover();
     let recovered = opened.as_ref().or(away).expect("one of both is there");

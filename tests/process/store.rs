@@ -164,7 +164,7 @@ fn a_disk_that_is_full_is_survived_and_said() {
     let traces: Vec<Trace> = (0..100).map(|_| Trace::failed()).collect();
     tailkeep.send_all(&traces);
     eventually("the other sink gets them", || (other.spans().len() == 400).then_some(()));
-    let said = tailkeep.wait_for_log("the sink failed; will try again");
+    let said = tailkeep.wait_for_log("could not deliver; will try again");
     assert_eq!(said["sink"], "here");
     let reason = said["reason"].as_str().unwrap();
     assert!(reason.contains("tailkeep.db"), "{reason}");

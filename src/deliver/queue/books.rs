@@ -1,7 +1,6 @@
 //! What became of the items of one sink and signal, exactly.
 
 use crate::trace::Signal;
-use std::time::SystemTime;
 
 /// Why items did not reach a sink.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -11,11 +10,11 @@ pub enum Discard {
     NoSink,
     /// The signal's quota was used up before the sink came to them.
     QueueFull,
-    /// The sink will never take this batch.
+    /// The sink will never take this batch, or this part of it.
     Refused,
     /// A single item that is larger than the sink takes.
     TooLarge,
-    /// The sink took the batch without them (`partial_success`).
+    /// The sink took the batch without them (`partial_success`), or has no form for them.
     Rejected,
     /// Their place in the spool cannot be read any more.
     Corrupt,
@@ -51,9 +50,6 @@ pub struct Tally {
     pub queued: u64,
     pub queued_bytes: u64,
     discarded: [u64; Discard::ALL.len()],
-    /// Why the last attempt failed; none after a success.
-    pub last_error: Option<String>,
-    pub last_success: Option<SystemTime>,
 }
 
 impl Tally {

@@ -65,9 +65,13 @@ fn pieces_grow_into_a_batch_until_it_is_old_or_full() {
     queue.audit();
 }
 
+fn lost(items: u64, why: Discard) -> Lost {
+    Lost { items, why, reason: String::new() }
+}
+
 impl Queue {
     fn done_with(&mut self, sink: usize, signal: Signal, items: u64) {
-        self.delivered(sink, signal, items, 0, SystemTime::UNIX_EPOCH);
+        self.delivered(sink, signal, items, &[]);
         self.done(sink, signal);
     }
 }
@@ -146,7 +150,7 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
         queue.push(piece(Signal::Traces, "t", 10), false, now);
     }
     queue.next(0, READY, now);
-    queue.delivered(0, Signal::Traces, 4, 1, SystemTime::UNIX_EPOCH);
+    queue.delivered(0, Signal::Traces, 4, &[lost(1, Discard::Rejected)]);
     queue.written(Signal::Traces, 0, Location { segment: 0, offset: 0, len: 1 });
     queue.start_draining();
     let lost = vec![(0, Signal::Traces, 10), (1, Signal::Traces, 10)];
@@ -204,9 +208,10 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
         Step::Delivered { sink, signal, rejected } => {
             if let Some(items) = busy(queue, sink, signal) {
                 let signal = Signal::ALL[usize::from(signal)];
-                queue.delivered(sink, signal, items / 2, rejected, SystemTime::UNIX_EPOCH);
+                let lost = [lost(rejected, Discard::Rejected), lost(rejected / 2, Discard::Refused)];
+                queue.delivered(sink, signal, items / 2, &lost);
                 queue.audit();
-                queue.delivered(sink, signal, items - items / 2, 0, SystemTime::UNIX_EPOCH);
+                queue.delivered(sink, signal, items - items / 2, &[]);
                 queue.done(sink, signal);
             }
         }

@@ -13,14 +13,13 @@ use super::{
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
 use crate::{
-    deliver::{Quiet, client::ClientSettings},
+    deliver::{Discard, client::ClientSettings},
     identity::Secret,
     trace::Signal,
 };
 use dress::Dress;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::{fmt, future::Future, pin::Pin};
-use tokio::time::Instant;
 
 /// Ports on which both generations speak gRPC.
 const GRPC_PORTS: [u16; 2] = [8090, 10010];
@@ -90,7 +89,6 @@ pub struct Arms {
     dress: Dress,
     place: String,
     protocol: Protocol,
-    unwritable: Quiet,
 }
 
 impl Arms {
@@ -109,7 +107,7 @@ impl Arms {
             client: settings.client,
             hops: None,
         })?;
-        Ok(Arms { exporter, dress, place: place(&first), protocol, unwritable: Quiet::default() })
+        Ok(Arms { exporter, dress, place: place(&first), protocol })
     }
 
     /// Scheme, host and port; a path may be a token.
@@ -122,20 +120,17 @@ impl Arms {
     }
 
     async fn deliver(&mut self, batch: &Batch) -> SendResult {
-        let (body, rejected) = match batch.signal {
+        let (body, unwritable) = match batch.signal {
             Signal::Metrics => metrics::convert(&batch.body),
             _ => (batch.body.clone(), 0),
         };
-        let mut sent = Sent { rejected };
-        if rejected == 0 || !body.is_empty() {
+        let reason = "ARMS does not take delta histograms; make them cumulative";
+        let mut sent = Sent::without(unwritable, Discard::Rejected, reason);
+        if unwritable == 0 || !body.is_empty() {
             let body = self.dress.put_on(batch.signal, body);
-            sent.rejected += self.exporter.send(&Batch { body, ..batch.clone() }).await?.rejected;
-        }
-        // Only now: a batch that is tried again has lost nothing yet.
-        if rejected > 0
-            && let Some(points) = self.unwritable.say(rejected, Instant::now())
-        {
-            tracing::error!(points, "left out delta histograms, which ARMS does not take; make them cumulative");
+            let taken = self.exporter.send(&Batch { body, ..batch.clone() }).await?;
+            sent.lost.extend(taken.lost);
+            sent.request_id = taken.request_id;
         }
         Ok(sent)
     }

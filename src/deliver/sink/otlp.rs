@@ -9,7 +9,7 @@ mod reply;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
     deliver::{
-        Hops, Quiet,
+        Discard, Hops, Quiet,
         client::{Client, ClientError, ClientSettings, HttpVersion},
     },
     trace::Signal,
@@ -35,6 +35,8 @@ use tracing::warn;
 pub const HOP_HEADER: &str = "tailkeep-hop";
 /// Compressing more than this would hold up the other tasks of a runtime thread.
 const COMPRESS_INLINE: usize = 64 << 10;
+/// Longer ids are cut: they end in logs.
+const REQUEST_ID_MAX: usize = 100;
 /// The length of gRPC's prefix: a flag and a big-endian size.
 const GRPC_PREFIX: usize = 5;
 
@@ -115,7 +117,7 @@ pub struct Exporter {
     compression: Compression,
     client: Client,
     hops: Option<Hops>,
-    partial: std::sync::Mutex<Quiet>,
+    remarks: std::sync::Mutex<Quiet>,
 }
 
 impl Exporter {
@@ -150,7 +152,7 @@ impl Exporter {
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
             hops: settings.hops,
-            partial: std::sync::Mutex::default(),
+            remarks: std::sync::Mutex::default(),
         })
     }
 
@@ -176,20 +178,26 @@ impl Exporter {
             let value = HeaderValue::from_str(&value).expect("ids are visible ASCII");
             request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
         }
-        let reply = match self.client.send(request).await {
-            Ok(response) => Reply::read(self.protocol, &response, SystemTime::now()),
-            Err(error @ ClientError::Invalid(_)) => Reply::Refused { reason: error.to_string() },
-            Err(error) => Reply::Retry { after: None, reason: error.to_string() },
+        let (reply, request_id) = match self.client.send(request).await {
+            Ok(response) => (Reply::read(self.protocol, &response, SystemTime::now()), request_id(&response.headers)),
+            Err(error @ ClientError::Invalid(_)) => (Reply::Refused { reason: error.to_string() }, None),
+            Err(error) => (Reply::Retry { after: None, reason: error.to_string() }, None),
         };
-        self.conclude(reply, url)
+        self.conclude(reply, request_id, url)
     }
 
-    fn conclude(&self, reply: Reply, url: &Uri) -> SendResult {
-        let clean = |reason: String| format!("{}: {}", place(url), self.secrets(url).hide(reason));
+    fn conclude(&self, reply: Reply, request_id: Option<String>, url: &Uri) -> SendResult {
+        let id = request_id.as_ref().map(|id| format!(" (request id {id})")).unwrap_or_default();
+        let clean = |reason: String| format!("{}: {}{id}", place(url), self.secrets(url).hide(reason));
         match reply {
+            Reply::Taken { rejected: 0, message } => {
+                self.note_remark(message, url);
+                Ok(Sent { lost: Vec::new(), request_id })
+            }
             Reply::Taken { rejected, message } => {
-                self.note_partial(rejected, message, url);
-                Ok(Sent { rejected })
+                let said = if message.is_empty() { "rejected without a reason".to_owned() } else { message };
+                let sent = Sent::without(rejected, Discard::Rejected, clean(said));
+                Ok(Sent { request_id, ..sent })
             }
             Reply::Retry { after, reason } => Err(SendError::Retry { after, reason: clean(reason) }),
             Reply::TooLarge { reason } => Err(SendError::Split { reason: clean(reason) }),
@@ -197,15 +205,15 @@ impl Exporter {
         }
     }
 
-    /// A message without rejected items is a warning to the sender: it is logged, too.
-    fn note_partial(&self, rejected: u64, message: String, url: &Uri) {
-        if rejected == 0 && message.is_empty() {
+    /// A message without rejected items is a warning to the sender.
+    fn note_remark(&self, message: String, url: &Uri) {
+        if message.is_empty() {
             return;
         }
-        let mut quiet = self.partial.lock().expect("no code panics under this lock");
-        if let Some(rejected) = quiet.say(rejected, Instant::now()) {
+        let mut quiet = self.remarks.lock().expect("no code panics under this lock");
+        if let Some(batches) = quiet.say(1, Instant::now()) {
             let message = self.secrets(url).hide(message);
-            warn!(to = place(url), rejected, message, "the peer took a batch with remarks");
+            warn!(to = place(url), batches, message, "the peer took a batch with a remark");
         }
     }
 
@@ -223,6 +231,13 @@ impl Exporter {
         }
         tokio::task::spawn_blocking(move || pack(protocol, compression, &body)).await.map_err(io::Error::other)?
     }
+}
+
+/// What a support ticket about a request needs. Log Service's header, Alibaba's gateways' and a common one.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let names = ["x-log-requestid", "x-acs-request-id", "eagleeye-traceid", "x-request-id"];
+    let id = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
+    Some(id.chars().take(REQUEST_ID_MAX).collect())
 }
 
 /// Compressed and, for gRPC, with its prefix.

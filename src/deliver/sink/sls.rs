@@ -22,26 +22,27 @@ pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
-    deliver::Quiet,
+    deliver::Discard,
     identity::{Identity, World},
     trace::Signal,
 };
 use bytes::Bytes;
 use encode::Limits;
 use project::{Problem, Project};
-use reply::{Action, Refusal};
+use reply::{Action, Scope};
 use seal::{Cut, Decoded, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
 use time::Now;
-use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// Pause before a store that is missing, or keys that are refused, are tried again.
+/// Pause before a store that is missing, or keys or a signature that are refused, are tried again.
 const PATIENT: Duration = Duration::from_secs(30);
-/// Signature refusals of one batch before its logs are dropped: a wrong secret does not heal, but a
-/// proxy that changes headers may go away.
+/// Signature refusals of one batch before its logs are dropped: a wrong secret does not heal, but
+/// somebody may correct it, and a proxy that changes headers may go away.
 const SIGNATURE_TRIES: u32 = 4;
+
+const UNWRITABLE: &str = "log service has no form for them, or one alone is above 8 MiB";
 
 /// One project's stores as a sink.
 pub struct Sls {
@@ -49,7 +50,6 @@ pub struct Sls {
     project: Project,
     style: Arc<Style>,
     lanes: [Lane; 3],
-    unwritable: Quiet,
 }
 
 /// What one signal's packs have been through. Signals wait each by itself: while one is refused,
@@ -66,7 +66,7 @@ struct Progress {
     body: Bytes,
     /// Items that were taken or refused for good.
     done: usize,
-    rejected: u64,
+    sent: Sent,
     limits: Limits,
     signature_refusals: u32,
     /// The clock was set for this batch: once must do.
@@ -85,6 +85,8 @@ enum Next {
     Repack,
     GiveUp,
     Wait(Option<Duration>),
+    /// With all stores of the project.
+    Pause(Duration),
 }
 
 impl Sls {
@@ -95,7 +97,7 @@ impl Sls {
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
         let lanes = std::array::from_fn(|_| Lane::new((world.random)()));
         let project = Project::new(settings.clone(), world)?;
-        Ok(Sls { settings, project, style: Arc::new(style), lanes, unwritable: Quiet::default() })
+        Ok(Sls { settings, project, style: Arc::new(style), lanes })
     }
 
     /// Whose keys sign.
@@ -141,33 +143,27 @@ impl Sls {
             if sealed.items == 0 {
                 break;
             }
-            let mut rejected = sealed.refused;
+            let mut lost = Sent::without(sealed.refused as u64, Discard::Rejected, UNWRITABLE);
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
                     Ok(()) => self.lanes[lane].pause = Duration::ZERO,
-                    Err(problem) => match self.judge(batch.signal, &problem, &store, sealed.items) {
+                    Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
                         Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
-                        Next::GiveUp => rejected = sealed.items,
+                        Next::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
+                        Next::GiveUp => {
+                            let reason = format!("{store}: {problem}");
+                            lost = Sent::without(sealed.items as u64, Discard::Refused, reason);
+                        }
                         Next::Repack => continue,
                     },
                 }
             }
-            self.note_unwritable(sealed.refused, &store);
-            self.lanes[lane].advance(sealed.items, rejected);
+            self.lanes[lane].advance(sealed.items, lost);
         }
-        let rejected = self.lanes[lane].progress.take().expect("set above").rejected;
-        Ok(Sent { rejected })
+        Ok(self.lanes[lane].progress.take().expect("set above").sent)
     }
 
-    fn note_unwritable(&mut self, items: usize, store: &str) {
-        if items > 0
-            && let Some(items) = self.unwritable.say(items as u64, Instant::now())
-        {
-            tracing::error!(store, items, "left out what log service has no form for, or is above 8 MiB");
-        }
-    }
-
-    fn judge(&mut self, signal: Signal, problem: &Problem, store: &str, items: usize) -> Next {
+    fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> Next {
         let lane = &mut self.lanes[signal as usize];
         let progress = lane.progress.as_mut().expect("a batch is on its way");
         let refusal = match problem {
@@ -178,34 +174,28 @@ impl Sls {
         match refusal.action {
             Action::Retry | Action::SetClock => Next::Wait(None),
             Action::RenewKeys => Next::Wait(Some(PATIENT)),
-            Action::SlowDown { first } => {
+            Action::SlowDown { first, scope } => {
                 lane.pause = first.max(lane.pause * 2).min(SLOWEST);
-                Next::Wait(Some(lane.pause))
+                match scope {
+                    Scope::Store => Next::Wait(Some(lane.pause)),
+                    Scope::Project => Next::Pause(lane.pause),
+                }
             }
-            Action::WaitForStore => {
-                tracing::warn!(host = self.project.host(), store, %refusal, "the store is missing, please create it");
-                Next::Wait(Some(PATIENT))
-            }
+            Action::WaitForStore => Next::Wait(Some(PATIENT)),
             Action::CheckSignature => {
                 progress.signature_refusals += 1;
-                if progress.signature_refusals < SIGNATURE_TRIES {
-                    Next::Wait(None)
-                } else {
-                    lose(refusal, store, items)
+                match progress.signature_refusals {
+                    SIGNATURE_TRIES.. => Next::GiveUp,
+                    _ => Next::Wait(Some(PATIENT)),
                 }
             }
             Action::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 Next::Repack
             }
-            Action::Split | Action::Drop => lose(refusal, store, items),
+            Action::Split | Action::Drop => Next::GiveUp,
         }
     }
-}
-
-fn lose(refusal: &Refusal, store: &str, items: usize) -> Next {
-    tracing::error!(store, items, %refusal, "log service refused data for good");
-    Next::GiveUp
 }
 
 impl Sink for Sls {
@@ -239,10 +229,10 @@ impl Lane {
         Cut { done: progress.done, limits: progress.limits, now, pack_id: self.packs.current() }
     }
 
-    fn advance(&mut self, items: usize, rejected: usize) {
+    fn advance(&mut self, items: usize, pack: Sent) {
         let progress = self.progress.as_mut().expect("a batch is on its way");
         progress.done += items;
-        progress.rejected += rejected as u64;
+        progress.sent.lost.extend(pack.lost);
         self.packs.next += 1;
     }
 }
@@ -252,7 +242,7 @@ impl Progress {
         Progress {
             body: batch.body.clone(),
             done: 0,
-            rejected: 0,
+            sent: Sent::default(),
             limits: Limits::default(),
             signature_refusals: 0,
             clock_set: false,

@@ -45,7 +45,7 @@ pub use read::{Store, StoredTrace, TraceFilter, TraceRow};
 pub use schema::SCHEMA_VERSION;
 pub use table::render_traces;
 
-use super::{Batch, SendError, SendResult, Sent, Sink};
+use super::{Batch, Discard, SendError, SendResult, Sent, Sink};
 use crate::trace::Signal;
 use std::{
     future::Future,
@@ -138,7 +138,7 @@ fn write_or_replace(settings: &StoreSettings, writer: &mut Option<Writer>, batch
         outcome = write(settings, writer, batch);
     }
     match outcome {
-        Ok(rejected) => Ok(Sent { rejected }),
+        Ok(rejected) => Ok(Sent::without(rejected, Discard::Rejected, "spans that the store cannot read")),
         Err(Failure::TooLarge) => Err(SendError::Split { reason: "the batch does not fit into the store".to_owned() }),
         Err(Failure::Malformed) => Err(SendError::Refused { reason: "the batch is no protobuf".to_owned() }),
         Err(Failure::Damaged(reason) | Failure::Later(reason)) => {

@@ -143,7 +143,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
     };
     assert!(!format!("{settings:?}").contains("t0k3n"));
     let exporter = Exporter::new(settings).unwrap();
-    let error = exporter.conclude(Reply::Refused { reason }, urls[0].as_ref().unwrap()).unwrap_err();
+    let error = exporter.conclude(Reply::Refused { reason }, None, urls[0].as_ref().unwrap()).unwrap_err();
     let SendError::Refused { reason } = error else { panic!("{error:?}") };
     assert_eq!(reason, "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]");
 }

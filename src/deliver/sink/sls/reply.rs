@@ -19,6 +19,7 @@ pub(super) enum Action {
     /// A quota is used up; the delay doubles with every further refusal.
     SlowDown {
         first: Duration,
+        scope: Scope,
     },
     /// The keys are unknown, expired or lack a permission: take new ones at once, then retry slowly.
     RenewKeys,
@@ -30,6 +31,14 @@ pub(super) enum Action {
     WaitForStore,
     Split,
     Drop,
+}
+
+/// Whose quota is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scope {
+    Store,
+    /// All stores of the project share it.
+    Project,
 }
 
 /// A reply that is not a success.
@@ -95,8 +104,9 @@ impl fmt::Display for Refusal {
 fn action(status: u16, code: &str) -> Action {
     const SECOND: Duration = Duration::from_secs(1);
     match code {
-        "WriteQuotaExceed" | "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND },
-        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND },
+        "WriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: Scope::Project },
+        "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: Scope::Store },
+        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND, scope: Scope::Project },
         "InternalServerError" | "ServerBusy" | "RequestTimeout" => Action::Retry,
         "SignatureNotMatch" => Action::CheckSignature,
         "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => Action::RenewKeys,
@@ -115,8 +125,8 @@ fn action_by_status(status: u16) -> Action {
         413 => Action::Split,
         400 | 405 | 406 | 411 | 414 | 415 | 422 | 431 => Action::Drop,
         // 403 without a known code is a policy or a proxy: data must not be lost while somebody looks.
-        403 => Action::SlowDown { first: Duration::from_secs(30) },
-        429 => Action::SlowDown { first: Duration::from_secs(1) },
+        403 => Action::SlowDown { first: Duration::from_secs(30), scope: Scope::Store },
+        429 => Action::SlowDown { first: Duration::from_secs(1), scope: Scope::Store },
         _ => Action::Retry,
     }
 }
@@ -132,12 +142,14 @@ mod tests {
 
     #[test]
     fn every_row_of_the_error_table() {
-        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds) };
+        let slow = |seconds, scope| Action::SlowDown { first: Duration::from_secs(seconds), scope };
         for (status, code, action) in [
-            (403, "WriteQuotaExceed", slow(1)),
-            (403, "ShardWriteQuotaExceed", slow(1)),
-            (403, "ExceedQuota", slow(30)),
-            (403, "ProjectQuotaExceed", slow(30)),
+            (403, "WriteQuotaExceed", slow(1, Scope::Project)),
+            (403, "ShardWriteQuotaExceed", slow(1, Scope::Store)),
+            (403, "ExceedQuota", slow(30, Scope::Project)),
+            (403, "ProjectQuotaExceed", slow(30, Scope::Project)),
+            (403, "SomethingNew", slow(30, Scope::Store)),
+            (429, "SomethingNew", slow(1, Scope::Store)),
             (500, "InternalServerError", Action::Retry),
             (503, "ServerBusy", Action::Retry),
             (400, "RequestTimeout", Action::Retry),

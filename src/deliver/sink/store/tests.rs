@@ -178,7 +178,7 @@ fn spans_that_are_no_spans_are_counted_and_the_others_kept() {
     let mut without_id = span(1, 11, 10, 0, 1);
     without_id.trace_id.clear();
     let sent = batch(vec![resource_spans("web", vec![span(1, 10, 0, 0, 1), without_id])]);
-    assert_eq!(fixture.send(&sent), Ok(Sent { rejected: 1 }));
+    assert_eq!(fixture.send(&sent), Ok(Sent::without(1, Discard::Rejected, "spans that the store cannot read")));
     assert_eq!(fixture.all().len(), 1);
     let malformed = Batch { body: "no protobuf".into(), ..sent };
     assert!(matches!(fixture.send(&malformed), Err(SendError::Refused { .. })));
