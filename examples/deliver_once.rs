@@ -255,7 +255,7 @@ async fn main() -> Result<(), String> {
 
 fn report(findings: Vec<doctor::Finding>) -> Result<(), String> {
     print!("{}", doctor::render(&findings));
-    if findings.iter().all(doctor::Finding::is_fine) { Ok(()) } else { Err("some probes failed".to_owned()) }
+    if findings.iter().any(doctor::Finding::is_failed) { Err("some probes failed".to_owned()) } else { Ok(()) }
 }
 
 async fn deliver(sink: &mut dyn Sink, batch: &Batch, retries: &mut Vec<String>) -> Result<u64, String> {

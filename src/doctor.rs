@@ -7,7 +7,7 @@ use crate::{
         Batch, SendError, Sink,
         sls::{self, ProbeCause, ProbeError, Sls},
     },
-    identity::{self, Identity, Utc, World},
+    identity::{self, Cause, Identity, Utc, World},
     trace::Signal,
 };
 use bytes::Bytes;
@@ -27,6 +27,11 @@ pub struct Finding {
 pub enum Outcome {
     /// It works; what the other side said, such as its request id.
     Fine(String),
+    /// The probe could not tell, though all may be well.
+    Unsure {
+        what: String,
+        advice: String,
+    },
     Failed {
         what: String,
         advice: String,
@@ -34,8 +39,8 @@ pub enum Outcome {
 }
 
 impl Finding {
-    pub fn is_fine(&self) -> bool {
-        matches!(self.outcome, Outcome::Fine(_))
+    pub fn is_failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed { .. })
     }
 }
 
@@ -52,7 +57,7 @@ pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> V
     let identity = Arc::clone(sink.identity());
     let keys = examine_identity(&identity).await;
     let mut findings = vec![finding(format!("keys from {}", identity.source()), keys)];
-    if !findings[0].is_fine() {
+    if findings[0].is_failed() {
         return findings;
     }
     for signal in Signal::ALL {
@@ -71,7 +76,10 @@ pub async fn examine_otlp(name: &str, sink: &mut dyn Sink) -> Vec<Finding> {
     let mut findings = Vec::new();
     for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect::<Vec<_>>() {
         let outcome = match sink.send(&Batch { signal, body: Bytes::new(), items: 0 }).await {
-            Ok(_) => Outcome::Fine("an empty export was taken".to_owned()),
+            Ok(sent) => {
+                let id = sent.request_id.map(|id| format!(", request id {id}")).unwrap_or_default();
+                Outcome::Fine(format!("an empty export was taken{id}"))
+            }
             Err(error) => explain_otlp(error),
         };
         findings.push(Finding { sink: name.to_owned(), probe: format!("export of {}", signal.word()), outcome });
@@ -96,27 +104,39 @@ async fn examine_identity(identity: &Arc<Identity>) -> Outcome {
 }
 
 fn advise_identity(error: &identity::Error) -> &'static str {
-    match error.source {
-        "RRSA" => {
-            "enable RRSA on the cluster, label the namespace for ack-pod-identity-webhook, and compare the role's \
-             trust policy with config/ram/rrsa-trust.json"
+    match (error.cause, error.source) {
+        (Cause::Settings, "RRSA") => {
+            "enable RRSA on the cluster and label the namespace for ack-pod-identity-webhook, or write `role_arn`, \
+             `provider_arn` and `token_file` under `auth`"
         }
-        "ECS role" => "attach a RAM role to the machine, or use RRSA; a container needs a route to 100.100.100.200",
-        "AssumeRole" => {
+        (Cause::Settings, _) => "correct `auth` in the configuration or the environment variables that it names",
+        (Cause::Unreachable, "ECS role") => {
+            "only machines of ECS have this service: elsewhere write another `auth.type`; a container needs a route to \
+             100.100.100.200"
+        }
+        (Cause::Unreachable, _) => {
+            "check that the STS endpoint resolves and is reachable from here; without a way to the internet set \
+             ALIBABA_CLOUD_STS_REGION and ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED=true, or write `auth.sts`"
+        }
+        (Cause::Refused, "RRSA") => "compare the role's trust policy with config/ram/rrsa-trust.json",
+        (Cause::Refused, "ECS role") => "attach a RAM role to the machine, or use RRSA",
+        (Cause::Refused, "AssumeRole") => {
             "allow the base keys sts:AssumeRole as in config/ram/assume-role.json, and name them in the role's trust policy"
         }
-        _ => "check the keys that are configured",
+        (Cause::Refused, _) => "check the keys that are configured",
+        (Cause::Unusable, "keys" | "environment") => "write the keys as RAM's console shows them",
+        (Cause::Unusable, _) => "something else seems to answer in its place: look for a proxy on the way",
     }
 }
 
 fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
+    // The service has checked the signature before it looks at permissions.
+    if error.text.contains("log:GetLogStore") {
+        let advice = "keys and signature are right, but they may not read the store's settings, so whether it exists is \
+                      not known: writing needs config/ram/sls-write.json alone, this probe config/ram/sls-doctor.json too";
+        return Outcome::Unsure { what: error.text, advice: advice.to_owned() };
+    }
     let advice = match error.cause {
-        // The service has checked the signature before it looks at permissions.
-        _ if error.text.contains("log:GetLogStore") => {
-            "keys and signature are right, but they may not read the store's settings: add config/ram/sls-doctor.json \
-             to see more, or ignore this if config/ram/sls-write.json is attached"
-                .to_owned()
-        }
         ProbeCause::Keys => "see the finding on keys".to_owned(),
         ProbeCause::Network => format!(
             "check that {host} resolves and is reachable from here; inside a VPC of the same region use the \
@@ -137,12 +157,21 @@ fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
 }
 
 fn explain_otlp(error: SendError) -> Outcome {
+    let says = |reason: &str, words: &[&str]| words.iter().any(|word| reason.contains(word));
     let (what, advice) = match error {
+        SendError::Retry { reason, .. }
+        | SendError::Pause { reason, .. }
+        | SendError::Split { reason }
+        | SendError::Refused { reason }
+            if says(&reason, &["HTTP 401", "HTTP 403", "Unauthenticated", "PermissionDenied"]) =>
+        {
+            (reason, "check the token, or what else proves who you are, under `headers`, `token` or `license`")
+        }
         SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => {
             (reason, "check that the endpoint is reachable from here and up")
         }
         SendError::Split { reason } | SendError::Refused { reason } => {
-            (reason, "check protocol, port and path of the endpoint, and its token")
+            (reason, "check protocol, port and path of the endpoint")
         }
     };
     Outcome::Failed { what, advice: advice.to_owned() }
@@ -160,13 +189,19 @@ pub fn render(findings: &[Finding]) -> String {
             Outcome::Fine(said) => {
                 let _ = writeln!(text, "  ok    {}: {said}", finding.probe);
             }
+            Outcome::Unsure { what, advice } => {
+                let _ = writeln!(text, "  ?     {}: {what}\n        → {advice}", finding.probe);
+            }
             Outcome::Failed { what, advice } => {
                 let _ = writeln!(text, "  FAIL  {}: {what}\n        → {advice}", finding.probe);
             }
         }
     }
-    let fine = findings.iter().filter(|finding| finding.is_fine()).count();
-    let _ = writeln!(text, "{fine} of {} probes are fine", findings.len());
+    let failed = findings.iter().filter(|finding| finding.is_failed()).count();
+    let _ = match failed {
+        0 => writeln!(text, "{} probes, none failed", findings.len()),
+        _ => writeln!(text, "{failed} of {} probes failed", findings.len()),
+    };
     text
 }
 
@@ -194,7 +229,7 @@ logs
         → create it
 arms
   ok    export of traces: an empty export was taken
-2 of 3 probes are fine
+1 of 3 probes failed
 ";
         assert_eq!(render(&findings), want);
     }
@@ -207,15 +242,10 @@ arms
                     assert_eq!(what, text);
                     advice
                 }
-                Outcome::Fine(_) => panic!("a failure is not fine"),
+                Outcome::Unsure { .. } | Outcome::Fine(_) => panic!("a failure is not fine"),
             };
         for (cause, text, word) in [
             (ProbeCause::Status(404, false), "404 LogStoreNotExist", "create otel"),
-            (
-                ProbeCause::Status(401, false),
-                "401 Unauthorized denied by ram, action: log:GetLogStore",
-                "signature are right",
-            ),
             (ProbeCause::Status(401, false), "401 SignatureNotMatch", "secret belongs"),
             (ProbeCause::Status(400, true), "400 RequestTimeTooSkewed", "clock"),
             (ProbeCause::Status(403, false), "403 WriteQuotaExceed", "quota"),
@@ -227,11 +257,41 @@ arms
         }
     }
 
+    /// As the documented policy for writing alone makes it.
+    #[test]
+    fn keys_that_may_only_write_are_no_failure() {
+        let text = "401 Unauthorized denied by ram, action: log:GetLogStore".to_owned();
+        let outcome = explain_sls(ProbeError { cause: ProbeCause::Status(401, false), text }, "otel", "p.log.test");
+        let finding = finding("logs", "traces to the store otel", outcome);
+        assert!(!finding.is_failed());
+        let text = render(&[finding]);
+        assert!(text.contains("  ?     traces") && text.contains("signature are right"), "{text}");
+        assert!(text.ends_with("1 probes, none failed\n"), "{text}");
+    }
+
+    #[test]
+    fn each_failure_of_a_source_of_keys_has_its_advice() {
+        for (source, cause, word) in [
+            ("RRSA", Cause::Settings, "ack-pod-identity-webhook"),
+            ("RRSA", Cause::Unreachable, "VPC_ENDPOINT_ENABLED"),
+            ("RRSA", Cause::Refused, "rrsa-trust.json"),
+            ("RRSA", Cause::Unusable, "proxy"),
+            ("ECS role", Cause::Unreachable, "100.100.100.200"),
+            ("ECS role", Cause::Refused, "attach a RAM role"),
+            ("AssumeRole", Cause::Refused, "assume-role.json"),
+            ("keys", Cause::Unusable, "as RAM's console"),
+            ("environment", Cause::Settings, "environment variables"),
+        ] {
+            let error = identity::Error { source, cause, what: String::new(), request_id: None };
+            assert!(advise_identity(&error).contains(word), "{source} {cause:?}");
+        }
+    }
+
     #[tokio::test]
     async fn wrong_settings_are_a_finding_of_their_own() {
         let findings = examine_sls("logs", sls::Settings::default(), World::system()).await;
         assert_eq!(findings.len(), 1);
-        assert!(!findings[0].is_fine() && findings[0].probe == "settings");
+        assert!(findings[0].is_failed() && findings[0].probe == "settings");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! to the next, which on a Kubernetes node would be the node's own role.
 //! Source of the order, names and protocols: `aliyun/credentials-go`, `credentials/providers`.
 
+mod clock;
 mod keeper;
 mod metadata;
 mod secret;
@@ -12,6 +13,7 @@ mod source;
 mod sts;
 mod utc;
 
+pub use clock::ClockOffset;
 pub use keeper::{Identity, Variables, World};
 pub use metadata::EcsRole;
 pub use secret::Secret;
@@ -28,7 +30,7 @@ pub struct Credentials {
     pub secret: Secret,
     /// Belongs to temporary keys and must be sent with them.
     pub token: Option<Secret>,
-    /// Unix seconds; none for keys that do not expire.
+    /// Unix seconds by our own clock; none for keys that do not expire.
     pub expires: Option<u64>,
 }
 
@@ -41,7 +43,8 @@ impl Credentials {
     ) -> Result<Credentials, Error> {
         for (name, text) in [("access key id", id), ("security token", token.unwrap_or("none"))] {
             if text.trim().is_empty() || !text.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(Error::new(source, format!("the {name} is empty or has characters that no key has")));
+                let what = format!("the {name} is empty or has characters that no key has");
+                return Err(Error::new(source, Cause::Unusable, what));
             }
         }
         let token = token.map(|token| Secret::new(token.trim()));
@@ -136,14 +139,28 @@ impl Default for Endpoints {
 pub struct Error {
     /// `RRSA`, `ECS role`, …
     pub source: &'static str,
+    pub cause: Cause,
     pub what: String,
     /// The service's own name of this call, for a support request.
     pub request_id: Option<String>,
 }
 
+/// What kind of failure it is: each has its own remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The configuration, the environment or a file that it names.
+    Settings,
+    /// No answer.
+    Unreachable,
+    /// An answer that says no.
+    Refused,
+    /// An answer that does not hold keys, though it should.
+    Unusable,
+}
+
 impl Error {
-    fn new(source: &'static str, what: impl Into<String>) -> Error {
-        Error { source, what: what.into(), request_id: None }
+    fn new(source: &'static str, cause: Cause, what: impl Into<String>) -> Error {
+        Error { source, cause, what: what.into(), request_id: None }
     }
 }
 

@@ -109,6 +109,26 @@ async fn rrsa_reads_its_token_anew_and_keeps_it_out_of_the_request_line() {
     assert!(!received[0].target.contains("token"));
 }
 
+/// STS refuses a call whose timestamp is more than a quarter of an hour off.
+#[tokio::test]
+async fn a_clock_that_is_off_is_set_by_sts() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "a.token").unwrap();
+    let server = Server::start(|n, request| match query(request)["Timestamp"].as_str() {
+        "2026-11-23T12:00:00Z" => answer(keys(n, "2026-11-23T13:00:00Z")),
+        _ => {
+            let body = r#"{"RequestId":"R","Code":"InvalidTimeStamp.Expired","Message":"expired"}"#;
+            Reply::Answer(400, vec![("date", "Mon, 23 Nov 2026 12:00:00 GMT".into())], body.into())
+        }
+    })
+    .await;
+    let stage = identity(rrsa(&token_file), &server);
+    let keys = stage.identity.current().await.unwrap();
+    assert_eq!((keys.id.as_str(), server.received().len()), ("STS.1", 2));
+    assert_eq!(keys.expires, Some(NOW / 1000 + 3600), "by our own clock, which is two hours behind");
+}
+
 #[tokio::test]
 async fn rrsa_without_its_token_file_says_which() {
     let server = Server::start(|n, _| answer(keys(n, "2026-11-23T11:00:00Z"))).await;

@@ -4,19 +4,19 @@ use super::{Credentials, Error, Obtain, Obtained, Settings, source};
 use arc_swap::ArcSwapOption;
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Renewal starts this long before expiry, or at a quarter of the life if that is shorter.
 const EARLY_MILLIS: u64 = 15 * 60 * 1000;
-/// After a failed or a forced renewal the next one waits this long, so that a role without
-/// permissions does not turn every retry into a call of STS.
-const PAUSE_MILLIS: u64 = 15_000;
+/// Keys that are younger are not renewed because a service refuses them: others would be refused too.
+const YOUNG_MILLIS: u64 = 15_000;
+/// The source is left alone after a failure for this long, twice as long after the next, and so on, so
+/// that a role without permissions does not turn every retry into a call of STS.
+const PAUSE_MILLIS: u64 = 1000;
+const LONGEST_PAUSE_MILLIS: u64 = 60_000;
 
 /// What identity takes from the outside; tests bring their own.
 #[derive(Clone)]
@@ -51,8 +51,15 @@ pub struct Identity {
     held: ArcSwapOption<Held>,
     /// Whoever holds it is the one that asks the source.
     flight: Mutex<()>,
-    /// Unix milliseconds before which the source is left alone while the held keys are valid.
-    pause_until: AtomicU64,
+    /// The last failure of the source; none after a success.
+    failed: ArcSwapOption<Failed>,
+}
+
+struct Failed {
+    error: Error,
+    /// Unix milliseconds.
+    until: u64,
+    pause: u64,
 }
 
 struct Held {
@@ -77,7 +84,7 @@ impl Identity {
             world,
             held: ArcSwapOption::empty(),
             flight: Mutex::new(()),
-            pause_until: AtomicU64::new(0),
+            failed: ArcSwapOption::empty(),
         })
     }
 
@@ -87,13 +94,14 @@ impl Identity {
     }
 
     /// Valid keys. It waits for the source only when there are none; when the keys come of age a
-    /// renewal starts in the background and the old ones serve until they expire.
+    /// renewal starts in the background and the old ones serve until they expire. While the source
+    /// is left alone after a failure, that failure is the answer.
     pub async fn current(self: &Arc<Self>) -> Result<Arc<Credentials>, Error> {
         let now = self.now();
         match self.held.load_full() {
             Some(held) if now < held.renew_at => Ok(held.credentials.clone()),
             Some(held) if now < held.expires => {
-                self.renew_in_background(now);
+                self.renew_in_background();
                 Ok(held.credentials.clone())
             }
             _ => {
@@ -101,7 +109,10 @@ impl Identity {
                 match self.held.load_full() {
                     // Another caller has just renewed them.
                     Some(held) if self.now() < held.expires => Ok(held.credentials.clone()),
-                    _ => Ok(self.renew(&flight).await?.credentials.clone()),
+                    _ => match self.rests() {
+                        Some(failed) => Err(failed.error.clone()),
+                        None => Ok(self.renew(&flight).await?.credentials.clone()),
+                    },
                 }
             }
         }
@@ -116,9 +127,7 @@ impl Identity {
             Some(held) if !Arc::ptr_eq(&held.credentials, refused) && now < held.expires => {
                 Ok(held.credentials.clone())
             }
-            Some(held) if now < held.obtained + PAUSE_MILLIS || now < self.pause_until.load(Relaxed) => {
-                Ok(held.credentials.clone())
-            }
+            Some(held) if now < held.obtained + YOUNG_MILLIS || self.rests().is_some() => Ok(held.credentials.clone()),
             _ => Ok(self.renew(&flight).await?.credentials.clone()),
         }
     }
@@ -130,18 +139,20 @@ impl Identity {
         Ok((held.credentials.clone(), held.request_id.clone()))
     }
 
-    fn renew_in_background(self: &Arc<Self>, now: u64) {
+    fn renew_in_background(self: &Arc<Self>) {
         // A lock that is taken means that a renewal is on its way.
-        if now < self.pause_until.load(Relaxed) || self.flight.try_lock().is_err() {
+        if self.rests().is_some() || self.flight.try_lock().is_err() {
             return;
         }
         let identity = Arc::clone(self);
         tokio::spawn(async move {
             let flight = identity.flight.lock().await;
             let now = identity.now();
-            let is_due = identity.held.load().as_ref().is_none_or(|held| now >= held.renew_at)
-                && now >= identity.pause_until.load(Relaxed);
-            if is_due && let Err(error) = identity.renew(&flight).await {
+            let is_due = identity.held.load().as_ref().is_none_or(|held| now >= held.renew_at);
+            if is_due
+                && identity.rests().is_none()
+                && let Err(error) = identity.renew(&flight).await
+            {
                 tracing::warn!(%error, "cannot renew keys, the old ones serve until they expire");
             }
         });
@@ -150,18 +161,28 @@ impl Identity {
     async fn renew(&self, _flight: &MutexGuard<'_, ()>) -> Result<Arc<Held>, Error> {
         let outcome = self.source.obtain().await;
         let now = self.now();
-        let Obtained { credentials, request_id } = outcome.inspect_err(|_| {
-            self.pause_until.store(now + PAUSE_MILLIS, Relaxed);
-        })?;
+        let Obtained { credentials, request_id } = outcome.inspect_err(|error| self.note_failure(error, now))?;
+        self.failed.store(None);
         let expires = credentials.expires.map_or(u64::MAX, |seconds| seconds.saturating_mul(1000));
         // By a clock that is ahead, new keys are old ones. Whoever takes them knows better.
-        let expires = if expires <= now { now + PAUSE_MILLIS } else { expires };
+        let expires = if expires <= now { now + YOUNG_MILLIS } else { expires };
         let renew_at = renewal(now, expires, (self.world.random)());
         tracing::debug!(source = self.source(), access_key_id = credentials.id, "obtained keys");
         let held = Held { credentials: Arc::new(credentials), request_id, obtained: now, renew_at, expires };
         let held = Arc::new(held);
         self.held.store(Some(Arc::clone(&held)));
         Ok(held)
+    }
+
+    fn note_failure(&self, error: &Error, now: u64) {
+        let pause =
+            self.failed.load().as_ref().map_or(PAUSE_MILLIS, |failed| failed.pause * 2).min(LONGEST_PAUSE_MILLIS);
+        self.failed.store(Some(Arc::new(Failed { error: error.clone(), until: now + pause, pause })));
+    }
+
+    /// The failure after which the source is still left alone.
+    fn rests(&self) -> Option<Arc<Failed>> {
+        self.failed.load_full().filter(|failed| self.now() < failed.until)
     }
 
     fn now(&self) -> u64 {
@@ -189,8 +210,16 @@ fn renewal(now: u64, expires: u64, random: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Secret;
-    use std::{collections::VecDeque, future::Future, pin::Pin, sync::Mutex as StdMutex};
+    use crate::identity::{Cause, Secret};
+    use std::{
+        collections::VecDeque,
+        future::Future,
+        pin::Pin,
+        sync::{
+            Mutex as StdMutex,
+            atomic::{AtomicU64, Ordering::Relaxed},
+        },
+    };
     use tokio::sync::Notify;
 
     /// Gives keys with the next lifetime in seconds, or an error; waits for `gate` if there is one.
@@ -209,7 +238,7 @@ mod tests {
                     gate.notified().await;
                 }
                 let life = self.lives.lock().unwrap().pop_front().expect("a call that the script has");
-                let life = life.ok_or_else(|| Error::new("script", "no keys today"))?;
+                let life = life.ok_or_else(|| Error::new("script", Cause::Refused, "no keys today"))?;
                 let expires = Some(self.clock.load(Relaxed) / 1000 + life);
                 let secret = Secret::new("s");
                 let credentials = Credentials { id: format!("key{call}"), secret, token: None, expires };
@@ -295,7 +324,19 @@ mod tests {
         assert_eq!(stage.calls.load(Relaxed), 2, "one attempt, then a pause");
         stage.pass(600);
         assert_eq!(stage.identity.current().await.unwrap_err().to_string(), "script: no keys today");
+        stage.pass(2);
         assert_eq!(stage.id().await, "key4");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_gives_nothing_is_asked_ever_more_seldom() {
+        let stage = Stage::new(&[None; 12], None);
+        for second in 0..300 {
+            let error = stage.identity.current().await.unwrap_err();
+            assert_eq!(error.to_string(), "script: no keys today", "also after {second} s");
+            stage.pass(1);
+        }
+        assert_eq!(stage.calls.load(Relaxed), 7 + 3, "after 1, 2, 4, 8, 16, 32 and every 60 s");
     }
 
     /// So does everybody whose own clock is ahead by more than the keys live.

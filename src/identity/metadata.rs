@@ -3,7 +3,7 @@
 //! Source: `aliyun/credentials-go`, `ecs_ram_role.go`. Version 2 first takes a session token by PUT,
 //! which a server-side request forgery cannot do; version 1 is the fallback unless it is refused.
 
-use super::{Error, Obtain, Obtained, sts::Keys};
+use super::{Cause, Error, Obtain, Obtained, sts::Keys};
 use crate::deliver::client::{Client, Response};
 use bytes::Bytes;
 use http::{Method, Request};
@@ -52,15 +52,24 @@ impl EcsRole {
         let reply = self.get(&format!("{ROLES}{role}"), session.as_deref()).await?;
         if reply.status.as_u16() != 200 {
             let status = reply.status.as_u16();
-            return Err(Error::new(SOURCE, format!("the metadata service answered {status} for the role {role:?}")));
+            return Err(Error::new(
+                SOURCE,
+                Cause::Refused,
+                format!("the metadata service answered {status} for the role {role:?}"),
+            ));
         }
-        let reply: Reply = serde_json::from_slice(&reply.body)
-            .map_err(|_| Error::new(SOURCE, "the metadata service answered with something that is not its JSON"))?;
+        let reply: Reply = serde_json::from_slice(&reply.body).map_err(|_| {
+            Error::new(SOURCE, Cause::Unusable, "the metadata service answered with something that is not its JSON")
+        })?;
         match reply.keys {
             Some(keys) if reply.code == "Success" => {
                 Ok(Obtained { credentials: keys.into_credentials(SOURCE)?, request_id: None })
             }
-            _ => Err(Error::new(SOURCE, format!("the metadata service answered {:?} for {role:?}", reply.code))),
+            _ => Err(Error::new(
+                SOURCE,
+                Cause::Refused,
+                format!("the metadata service answered {:?} for {role:?}", reply.code),
+            )),
         }
     }
 
@@ -77,7 +86,11 @@ impl EcsRole {
             Err(error) => error.to_string(),
         };
         if self.only_v2 {
-            return Err(Error::new(SOURCE, format!("no metadata session ({why}), and version 1 is refused")));
+            return Err(Error::new(
+                SOURCE,
+                Cause::Refused,
+                format!("no metadata session ({why}), and version 1 is refused"),
+            ));
         }
         Ok(None)
     }
@@ -87,8 +100,12 @@ impl EcsRole {
         let role = String::from_utf8_lossy(&reply.body).trim().to_owned();
         match reply.status.as_u16() {
             200 if !role.is_empty() => Ok(role),
-            404 => Err(Error::new(SOURCE, "no RAM role is attached to this machine")),
-            status => Err(Error::new(SOURCE, format!("the metadata service answered {status} when asked for roles"))),
+            404 => Err(Error::new(SOURCE, Cause::Refused, "no RAM role is attached to this machine")),
+            status => Err(Error::new(
+                SOURCE,
+                Cause::Refused,
+                format!("the metadata service answered {status} when asked for roles"),
+            )),
         }
     }
 
@@ -98,12 +115,12 @@ impl EcsRole {
             request = request.header("x-aliyun-ecs-metadata-token", session);
         }
         let request = request.body(Bytes::new()).map_err(unusable)?;
-        self.client.send(request).await.map_err(|error| Error::new(SOURCE, error.to_string()))
+        self.client.send(request).await.map_err(|error| Error::new(SOURCE, Cause::Unreachable, error.to_string()))
     }
 
     fn request(&self, method: Method, path: &str) -> Result<http::request::Builder, Error> {
         let url: http::Uri = format!("{}{path}", self.base).parse().map_err(|error: http::uri::InvalidUri| {
-            Error::new(SOURCE, format!("{}{path} is not a URL: {error}", self.base))
+            Error::new(SOURCE, Cause::Settings, format!("{}{path} is not a URL: {error}", self.base))
         })?;
         Ok(Request::builder().method(method).uri(url))
     }
@@ -117,5 +134,5 @@ fn session_token(body: &[u8]) -> Option<String> {
 }
 
 fn unusable(error: http::Error) -> Error {
-    Error::new(SOURCE, format!("cannot ask the metadata service: {error}"))
+    Error::new(SOURCE, Cause::Settings, format!("cannot ask the metadata service: {error}"))
 }

@@ -2,12 +2,15 @@
 //!
 //! Source: `aliyun/credentials-go`, `oidc.go` and `ram_role_arn.go`.
 
-use super::{Credentials, Error, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode};
+use super::{Cause, ClockOffset, Credentials, Error, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode};
 use crate::deliver::client::Client;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use http::{Request, header::CONTENT_TYPE};
+use http::{
+    Request,
+    header::{CONTENT_TYPE, DATE},
+};
 use serde::Deserialize;
 use sha1::Sha1;
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
@@ -20,6 +23,8 @@ pub(super) struct Sts {
     pub(super) client: Arc<Client>,
     pub(super) duration_seconds: u32,
     pub(super) world: World,
+    /// How far STS's clock is from ours: it refuses calls that are more than 15 minutes off.
+    pub(super) offset: Arc<ClockOffset>,
 }
 
 /// A pod's service account token, exchanged for keys of a role. The call is not signed.
@@ -40,11 +45,14 @@ pub struct AssumeRole {
     pub(super) external_id: Option<String>,
 }
 
+/// STS's code for a timestamp that is too old or lies in the future.
+const CLOCK_REFUSAL: &str = "InvalidTimeStamp.Expired";
+
 type Parameters = Vec<(&'static str, String)>;
 
 impl Obtain for Rrsa {
     fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Error>> + Send + '_>> {
-        Box::pin(self.exchange())
+        Box::pin(self.sts.by_its_clock(|| self.exchange()))
     }
 
     fn name(&self) -> &'static str {
@@ -56,11 +64,19 @@ impl Rrsa {
     async fn exchange(&self) -> Result<Obtained, Error> {
         let token = tokio::fs::read_to_string(&self.token_file).await.map_err(|error| {
             let file = self.token_file.display();
-            Error::new("RRSA", format!("cannot read the token file {file}: {error}; is RRSA enabled for this pod?"))
+            Error::new(
+                "RRSA",
+                Cause::Settings,
+                format!("cannot read the token file {file}: {error}; is RRSA enabled for this pod?"),
+            )
         })?;
         if token.trim().is_empty() {
             let file = self.token_file.display();
-            return Err(Error::new("RRSA", format!("the token file {file} is empty; is RRSA enabled for this pod?")));
+            return Err(Error::new(
+                "RRSA",
+                Cause::Settings,
+                format!("the token file {file} is empty; is RRSA enabled for this pod?"),
+            ));
         }
         let query = self.sts.common("AssumeRoleWithOIDC");
         // In the body, not the query: request lines end up in access logs.
@@ -77,7 +93,7 @@ impl Rrsa {
 
 impl Obtain for AssumeRole {
     fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Error>> + Send + '_>> {
-        Box::pin(self.exchange())
+        Box::pin(self.sts.by_its_clock(|| self.exchange()))
     }
 
     fn name(&self) -> &'static str {
@@ -110,12 +126,28 @@ impl AssumeRole {
 }
 
 impl Sts {
+    /// One exchange, and a second one if the first taught that our clock is off.
+    async fn by_its_clock<F>(&self, exchange: impl Fn() -> F) -> Result<Obtained, Error>
+    where
+        F: Future<Output = Result<Obtained, Error>>,
+    {
+        let before = self.offset.seconds();
+        match exchange().await {
+            Err(_) if self.offset.seconds() != before => exchange().await,
+            outcome => outcome,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.offset.apply((self.world.unix_millis)())
+    }
+
     fn common(&self, action: &str) -> Parameters {
         vec![
             ("Action", action.to_owned()),
             ("Format", "JSON".to_owned()),
             ("Version", "2015-04-01".to_owned()),
-            ("Timestamp", Utc((self.world.unix_millis)() / 1000).iso()),
+            ("Timestamp", Utc(self.now() / 1000).iso()),
         ]
     }
 
@@ -128,9 +160,27 @@ impl Sts {
         let request = Request::post(format!("{}/?{}", self.base, joined(query)))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(joined(form)))
-            .map_err(|error| Error::new(source, format!("{} is not a usable STS endpoint: {error}", self.base)))?;
-        let reply = self.client.send(request).await.map_err(|error| Error::new(source, error.to_string()))?;
-        read_reply(source, reply.status.as_u16(), &reply.body)
+            .map_err(|error| {
+                Error::new(source, Cause::Settings, format!("{} is not a usable STS endpoint: {error}", self.base))
+            })?;
+        let reply = self
+            .client
+            .send(request)
+            .await
+            .map_err(|error| Error::new(source, Cause::Unreachable, error.to_string()))?;
+        let mut outcome = read_reply(source, reply.status.as_u16(), &reply.body);
+        if let Ok(Obtained { credentials: Credentials { expires: Some(expires), .. }, .. }) = &mut outcome {
+            *expires = expires.saturating_add_signed(-self.offset.seconds());
+        }
+        if let Err(error) = &outcome
+            && error.what.contains(CLOCK_REFUSAL)
+            && self
+                .offset
+                .learn(reply.headers.get(DATE).and_then(|date| date.to_str().ok()), (self.world.unix_millis)())
+        {
+            tracing::warn!(seconds = self.offset.seconds(), "the clock is off, using STS's");
+        }
+        outcome
     }
 }
 
@@ -172,8 +222,9 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn into_credentials(self, source: &'static str) -> Result<Credentials, Error> {
-        let expires = Utc::parse_iso(&self.expiration)
-            .ok_or_else(|| Error::new(source, format!("unreadable expiration {:?} in the reply", self.expiration)))?;
+        let expires = Utc::parse_iso(&self.expiration).ok_or_else(|| {
+            Error::new(source, Cause::Unusable, format!("unreadable expiration {:?} in the reply", self.expiration))
+        })?;
         let texts = (&*self.access_key_id, &*self.access_key_secret, Some(&*self.security_token));
         Credentials::new(source, texts, Some(expires.0))
     }
@@ -181,8 +232,9 @@ impl Keys {
 
 fn read_reply(source: &'static str, status: u16, body: &[u8]) -> Result<Obtained, Error> {
     // serde's own message could quote a key.
-    let reply: Reply = serde_json::from_slice(body)
-        .map_err(|_| Error::new(source, format!("STS answered {status} with something that is not its JSON")))?;
+    let reply: Reply = serde_json::from_slice(body).map_err(|_| {
+        Error::new(source, Cause::Unusable, format!("STS answered {status} with something that is not its JSON"))
+    })?;
     let request_id = reply.request_id;
     match reply.credentials {
         Some(keys) if status == 200 => Ok(Obtained { credentials: keys.into_credentials(source)?, request_id }),
@@ -190,7 +242,7 @@ fn read_reply(source: &'static str, status: u16, body: &[u8]) -> Result<Obtained
             let code = reply.code.unwrap_or_else(|| "no code".to_owned());
             let message = told(&reply.message.unwrap_or_default());
             let what = format!("STS answered {status} {code}: {message}");
-            Err(Error { source, what, request_id })
+            Err(Error { source, cause: Cause::Refused, what, request_id })
         }
     }
 }

@@ -19,8 +19,10 @@ use crate::{
 };
 use dress::Dress;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
 
+/// Pause after a token was refused: somebody has to renew it, and until then the queue keeps the data.
+const PATIENT: Duration = Duration::from_secs(30);
 /// Ports on which both generations speak gRPC.
 const GRPC_PORTS: [u16; 2] = [8090, 10010];
 
@@ -97,7 +99,7 @@ impl Arms {
         let protocol = settings.protocol();
         let urls = settings.urls(protocol)?;
         let first = urls.iter().flatten().next().ok_or("no signal is taken: allow traces or metrics")?.clone();
-        warn_of_clear_text(&settings, &first);
+        urls.iter().flatten().for_each(|url| warn_of_clear_text(&settings, url));
         let dress = Dress::new(settings.host_name.clone(), settings.workspace());
         let exporter = Exporter::new(ExporterSettings {
             protocol,
@@ -106,6 +108,7 @@ impl Arms {
             compression: settings.compression,
             client: settings.client,
             hops: None,
+            denied_wait: Some(PATIENT),
         })?;
         Ok(Arms { exporter, dress, place: place(&first), protocol })
     }
@@ -168,7 +171,7 @@ impl Settings {
         let given = [&self.traces_url, &self.metrics_url];
         if protocol == Protocol::Grpc {
             if given.iter().any(|url| url.is_some()) {
-                return Err("traces_url and metrics_url are for HTTP; write protocol: http or an endpoint".to_owned());
+                return Err("`urls` are for HTTP; write `protocol: http`, or an `endpoint` alone".to_owned());
             }
             let endpoint = self.endpoint.as_ref().ok_or("endpoint: write http://HOST:8090")?;
             parse("endpoint", endpoint)?;
@@ -176,8 +179,13 @@ impl Settings {
                 grpc_urls(endpoint.expose()).map_err(|error| format!("endpoint: {error}"))?;
             return Ok([traces.then_some(traces_url), metrics.then_some(metrics_url), None]);
         }
+        let needs_endpoint = (traces && given[0].is_none()) || (metrics && given[1].is_none());
+        if matches!(self.access, Access::Token(_)) && (traces || metrics) && !needs_endpoint {
+            let help = "write `adapt_TOKEN` into them, or an `endpoint` in their place";
+            return Err(format!("`token` would go nowhere, as `urls` are sent to as they are; {help}"));
+        }
         let url = |signal: Signal, given: &Option<Secret>| match given {
-            Some(url) => parse(&format!("{}_url", signal.word()), url),
+            Some(url) => parse(&format!("urls.{}", signal.word()), url),
             None => self.http_url(signal),
         };
         let traces = traces.then(|| url(Signal::Traces, &self.traces_url)).transpose()?;
@@ -187,7 +195,7 @@ impl Settings {
 
     fn http_url(&self, signal: Signal) -> Result<Uri, String> {
         let word = signal.word();
-        let endpoint = self.endpoint.as_ref().ok_or_else(|| format!("write endpoint or {word}_url"))?;
+        let endpoint = self.endpoint.as_ref().ok_or_else(|| format!("write `endpoint` or `urls.{word}`"))?;
         let base = Secret::new(endpoint.expose().trim_end_matches('/'));
         let has_path = !matches!(parse("endpoint", &base)?.path(), "" | "/");
         let base = base.expose();
@@ -215,9 +223,9 @@ impl Settings {
             // Not `Authorization`, and no `Bearer`.
             Access::Token(token) => put("authentication", "token", token.expose().trim())?,
             Access::Licence { key, project, workspace } => {
-                put("x-arms-license-key", "licence key", key.expose().trim())?;
-                put("x-arms-project", "project", project)?;
-                put("x-cms-workspace", "workspace", workspace)?;
+                put("x-arms-license-key", "license.key", key.expose().trim())?;
+                put("x-arms-project", "license.project", project)?;
+                put("x-cms-workspace", "license.workspace", workspace)?;
             }
         }
         Ok(headers)
@@ -236,10 +244,34 @@ fn parse(setting: &str, url: &Secret) -> Result<Uri, String> {
 /// The classic endpoints speak plain HTTP. That is as it should be inside a VPC only.
 fn warn_of_clear_text(settings: &Settings, url: &Uri) {
     let host = url.host().unwrap_or_default();
-    let is_near =
-        host.contains("-internal") || host.contains("-intranet") || host.starts_with("127.") || host == "localhost";
-    if url.scheme_str() == Some("http") && !is_near && !matches!(settings.access, Access::Free) {
+    if url.scheme_str() == Some("http") && has_secret(settings, url) && !is_near(host) {
         tracing::warn!(host, "the token crosses the public network in clear text, the internal endpoint would not");
+    }
+}
+
+fn has_secret(settings: &Settings, url: &Uri) -> bool {
+    let is_free = matches!(settings.access, Access::Free);
+    !is_free || !settings.headers.is_empty() || url.query().is_some() || url.path().contains("adapt_")
+}
+
+/// Whether packets to the host stay in a private network, as far as its name or address tells.
+fn is_near(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse() {
+        // 100.64.0.0/10 is where Alibaba Cloud's internal services are.
+        Ok(IpAddr::V4(ip)) => {
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || (ip.octets()[0], ip.octets()[1] & 0xc0) == (100, 64)
+        }
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => {
+            let inside = [".svc", ".local", ".internal", ".localhost"];
+            !host.contains('.')
+                || host.contains("-internal")
+                || host.contains("-intranet")
+                || inside.iter().any(|end| host.ends_with(end))
+        }
     }
 }
 

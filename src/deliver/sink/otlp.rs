@@ -26,7 +26,7 @@ use std::{
     future::Future,
     io::{self, Write},
     pin::Pin,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -97,6 +97,9 @@ pub struct ExporterSettings {
     pub client: ClientSettings,
     /// Sent as [`HOP_HEADER`]; none where the peer is no collector.
     pub hops: Option<Hops>,
+    /// Requests that are refused for their token are sent again after this long; none: never, which
+    /// is OTLP's rule.
+    pub denied_wait: Option<Duration>,
 }
 
 impl fmt::Debug for ExporterSettings {
@@ -117,6 +120,7 @@ pub struct Exporter {
     compression: Compression,
     client: Client,
     hops: Option<Hops>,
+    denied_wait: Option<Duration>,
     remarks: std::sync::Mutex<Quiet>,
 }
 
@@ -152,6 +156,7 @@ impl Exporter {
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
             hops: settings.hops,
+            denied_wait: settings.denied_wait,
             remarks: std::sync::Mutex::default(),
         })
     }
@@ -201,7 +206,10 @@ impl Exporter {
             }
             Reply::Retry { after, reason } => Err(SendError::Retry { after, reason: clean(reason) }),
             Reply::TooLarge { reason } => Err(SendError::Split { reason: clean(reason) }),
-            Reply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
+            Reply::Denied { reason } if self.denied_wait.is_some() => {
+                Err(SendError::Retry { after: self.denied_wait, reason: clean(reason) })
+            }
+            Reply::Denied { reason } | Reply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
         }
     }
 
@@ -290,7 +298,8 @@ impl OtlpSink {
         urls.iter_mut().zip(settings.signals).for_each(|(url, takes)| *url = url.take().filter(|_| takes));
         let OtlpSettings { protocol, headers, compression, client, hops, .. } = settings;
         let hops = Some(hops);
-        Exporter::new(ExporterSettings { protocol, urls, headers, compression, client, hops }).map(OtlpSink)
+        let settings = ExporterSettings { protocol, urls, headers, compression, client, hops, denied_wait: None };
+        Exporter::new(settings).map(OtlpSink)
     }
 }
 

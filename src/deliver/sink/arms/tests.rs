@@ -59,6 +59,44 @@ fn given_urls_are_taken_verbatim() {
 }
 
 #[test]
+fn a_token_that_would_go_nowhere_is_an_error() {
+    let url = |text: &str| Some(Secret::new(text));
+    let both = Settings {
+        traces_url: url("http://a.test/x"),
+        metrics_url: url("http://b.test/y"),
+        access: token(),
+        ..Default::default()
+    };
+    let error = urls(&both).unwrap_err();
+    assert!(error.contains("`token` would go nowhere") && !error.contains("abc@def"), "{error}");
+    let one = Settings { metrics_url: None, endpoint: url("http://c.test"), ..both };
+    assert_eq!(urls(&one).unwrap()[1], "http://c.test/adapt_abc@def_abc@ghi/api/otlp/metrics");
+}
+
+#[test]
+fn hosts_of_private_networks_are_near() {
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "10.1.2.3",
+        "192.168.0.9",
+        "100.100.2.148",
+        "[fd00::1]",
+        "gateway",
+        "otel.observability.svc",
+        "tracing-analysis-dc-hz-internal.aliyuncs.com",
+        "p.cn-hangzhou-intranet.log.aliyuncs.com",
+    ] {
+        assert!(is_near(host), "{host}");
+    }
+    for host in ["47.96.1.1", "tracing-analysis-dc-hz.aliyuncs.com", "172.32.0.1", "[2400::1]", "100.128.0.1"] {
+        assert!(!is_near(host), "{host}");
+    }
+    let free = |url: &str| has_secret(&settings("http://h.test", Access::Free), &url.parse().unwrap());
+    assert!(free("http://h.test/adapt_x@y/api/otlp/traces") && !free("http://h.test/v1/traces"));
+}
+
+#[test]
 fn headers_of_each_access() {
     let names = |access, protocol| {
         let headers = settings("http://h.test", access).all_headers(protocol).unwrap();
@@ -71,7 +109,7 @@ fn headers_of_each_access() {
     assert!(names(token(), Protocol::Http).is_empty(), "there the token is in the path");
     assert!(names(Access::Free, Protocol::Grpc).is_empty());
     let empty = Access::Licence { key: Secret::new("k"), project: String::new(), workspace: "w".into() };
-    assert_eq!(settings("http://h.test", empty).all_headers(Protocol::Http).unwrap_err(), "project is empty");
+    assert_eq!(settings("http://h.test", empty).all_headers(Protocol::Http).unwrap_err(), "license.project is empty");
 }
 
 #[test]
@@ -88,7 +126,7 @@ fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
         assert!(!error.contains("sword"), "{error}");
         assert!(!shown.contains("swordfish"), "{shown}");
     }
-    assert!(Arms::new(Settings::default()).err().unwrap().contains("write endpoint or traces_url"));
+    assert!(Arms::new(Settings::default()).err().unwrap().contains("write `endpoint` or `urls.traces`"));
     let none = Settings { signals: [false; 3], ..settings("http://h.test", token()) };
     assert!(Arms::new(none).err().unwrap().contains("allow traces or metrics"));
     let mixed =

@@ -1,7 +1,7 @@
 //! What a reply means: taken, try again, too large, or refused for good.
 
 use super::{GRPC_PREFIX, Protocol};
-use crate::deliver::client::Response;
+use crate::{deliver::client::Response, identity::Utc};
 use http::{
     HeaderMap, StatusCode, Uri,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -16,10 +16,24 @@ const REASON_MAX: usize = 300;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
-    Taken { rejected: u64, message: String },
-    Retry { after: Option<Duration>, reason: String },
-    TooLarge { reason: String },
-    Refused { reason: String },
+    Taken {
+        rejected: u64,
+        message: String,
+    },
+    Retry {
+        after: Option<Duration>,
+        reason: String,
+    },
+    TooLarge {
+        reason: String,
+    },
+    /// For who asks, not for what is sent.
+    Denied {
+        reason: String,
+    },
+    Refused {
+        reason: String,
+    },
 }
 
 impl Reply {
@@ -40,6 +54,7 @@ fn read_http(response: &Response, now: SystemTime) -> Reply {
     match response.status.as_u16() {
         429 | 502 | 503 | 504 => Reply::Retry { after: retry_after(&response.headers, now), reason },
         413 => Reply::TooLarge { reason },
+        401 | 403 => Reply::Denied { reason },
         _ => Reply::Refused { reason },
     }
 }
@@ -84,6 +99,7 @@ fn read_grpc(response: &Response) -> Reply {
         | Code::Unavailable
         | Code::DataLoss => Reply::Retry { after, reason },
         Code::ResourceExhausted if after.is_some() => Reply::Retry { after, reason },
+        Code::Unauthenticated | Code::PermissionDenied => Reply::Denied { reason },
         _ => Reply::Refused { reason },
     }
 }
@@ -104,33 +120,21 @@ fn without_grpc_status(response: &Response) -> Reply {
         // The peer speaks gRPC and broke off.
         StatusCode::OK if is_grpc => Reply::Retry { after: None, reason },
         status if matches!(status.as_u16(), 429 | 502 | 503 | 504) => Reply::Retry { after: None, reason },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Reply::Denied { reason },
         _ => Reply::Refused { reason },
     }
 }
 
-/// Seconds or an HTTP date (RFC 9110, 10.2.3).
+/// Seconds, or a date in the only form that may be sent (RFC 9110, 10.2.3 and 5.6.7).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(parse_date(text)?.duration_since(now).unwrap_or_default()),
+        Err(_) => {
+            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(Utc::parse_http(text)?.0);
+            Some(date.duration_since(now).unwrap_or_default())
+        }
     }
-}
-
-/// IMF-fixdate, the only form that may be sent: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn parse_date(text: &str) -> Option<SystemTime> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut parts = text.strip_suffix(" GMT")?.split(' ').skip(1);
-    let day: i64 = parts.next()?.parse().ok()?;
-    let month = parts.next().and_then(|month| MONTHS.iter().position(|m| *m == month))? as i64 + 1;
-    let year: i64 = parts.next()?.parse().ok()?;
-    let clock: Vec<u64> = parts.next()?.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let &[hour, minute, second] = clock.as_slice() else { return None };
-    // Days since 1970 in the Gregorian calendar, with years that begin in March.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let days = 365 * shifted + shifted / 4 - shifted / 100 + shifted / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day;
-    let days = u64::try_from(days - 719_469).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(days * 86_400 + hour * 3600 + minute * 60 + second))
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -38,6 +38,7 @@ fn kind(reply: &Reply) -> &'static str {
         Reply::Taken { .. } => "taken",
         Reply::Retry { .. } => "retry",
         Reply::TooLarge { .. } => "split",
+        Reply::Denied { .. } => "denied",
         Reply::Refused { .. } => "refused",
     }
 }
@@ -49,6 +50,7 @@ fn http_statuses_mean_what_the_specification_says() {
             200..=299 => "taken",
             429 | 502 | 503 | 504 => "retry",
             413 => "split",
+            401 | 403 => "denied",
             _ => "refused",
         };
         assert_eq!(kind(&http(status, &[], b"")), expected, "{status}");
@@ -60,6 +62,7 @@ fn grpc_codes_mean_what_the_specification_says() {
     for code in 1..17 {
         let expected = match code {
             1 | 4 | 10 | 11 | 14 | 15 => "retry",
+            7 | 16 => "denied",
             _ => "refused",
         };
         assert_eq!(kind(&grpc(code, "because", None)), expected, "{code}");
@@ -89,6 +92,7 @@ fn replies_without_a_grpc_status_are_judged_by_http() {
     assert_eq!(read(503, "text/html"), "retry");
     assert_eq!(read(404, "text/html"), "refused");
     assert_eq!(read(413, "text/html"), "split");
+    assert_eq!(read(403, "text/html"), "denied");
     assert_eq!(read(200, "text/html"), "refused");
     assert_eq!(read(200, "application/grpc+proto"), "retry");
 }
@@ -127,7 +131,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
         ..Default::default()
     };
     let reply = http(401, &[("content-type", "application/x-protobuf")], &status.encode_to_vec());
-    let Reply::Refused { reason } = reply else { panic!("{reply:?}") };
+    let Reply::Denied { reason } = reply else { panic!("{reply:?}") };
     assert!(reason.starts_with("HTTP 401: no such token"), "{reason}");
 
     let mut headers = HeaderMap::new();
@@ -140,12 +144,17 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
         compression: Compression::None,
         client: ClientSettings::default(),
         hops: None,
+        denied_wait: None,
     };
     assert!(!format!("{settings:?}").contains("t0k3n"));
-    let exporter = Exporter::new(settings).unwrap();
-    let error = exporter.conclude(Reply::Refused { reason }, None, urls[0].as_ref().unwrap()).unwrap_err();
-    let SendError::Refused { reason } = error else { panic!("{error:?}") };
-    assert_eq!(reason, "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]");
+    let outcome = |denied_wait| {
+        let exporter = Exporter::new(ExporterSettings { denied_wait, ..settings.clone() }).unwrap();
+        exporter.conclude(Reply::Denied { reason: reason.clone() }, None, urls[0].as_ref().unwrap())
+    };
+    let hidden = "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]".to_owned();
+    assert_eq!(outcome(None), Err(SendError::Refused { reason: hidden.clone() }), "OTLP's rule");
+    let after = Some(Duration::from_secs(30));
+    assert_eq!(outcome(after), Err(SendError::Retry { after, reason: hidden }));
 }
 
 #[test]

@@ -6,11 +6,11 @@ use super::{
     seal::Body,
     settings::Place,
     sign::{Message, Signer, hex},
-    time::{ClockOffset, Now},
+    time::Now,
 };
 use crate::{
     deliver::client::{Client, ClientError, ClientSettings},
-    identity::{self, Credentials, Identity, Utc, World},
+    identity::{self, ClockOffset, Credentials, Identity, Utc, World},
     trace::Signal,
 };
 use bytes::Bytes;

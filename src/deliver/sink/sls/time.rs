@@ -1,7 +1,6 @@
-//! The times that Log Service accepts, and how far the own clock is from its.
+//! The times that Log Service accepts.
 
 use super::encode::LogTime;
-use crate::identity::Utc;
 
 const SECOND: u64 = 1_000_000_000;
 /// The service refuses a whole request for one log that is older than 7 days or more than 15 minutes
@@ -24,31 +23,6 @@ impl Now {
     }
 }
 
-/// Difference to the service's clock, learnt from the `Date` of its replies.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ClockOffset {
-    millis: i64,
-}
-
-impl ClockOffset {
-    /// The service's time in Unix milliseconds.
-    pub(super) fn apply(self, unix_millis: u64) -> u64 {
-        unix_millis.saturating_add_signed(self.millis)
-    }
-
-    /// Takes the difference from a `Date` header; false if it is none.
-    pub(super) fn learn(&mut self, date: Option<&str>, unix_millis: u64) -> bool {
-        let Some(theirs) = date.and_then(Utc::parse_http) else { return false };
-        self.millis = (theirs.0 * 1000) as i64 - unix_millis as i64;
-        true
-    }
-
-    /// Seconds by which the own clock is behind.
-    pub(super) fn seconds(self) -> i64 {
-        self.millis / 1000
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,18 +41,5 @@ mod tests {
             assert_eq!(at(absurd).seconds, 1_795_428_000 + 840);
         }
         assert_eq!(at(NOW.0 - 6 * 86_400 * SECOND).seconds, 1_795_428_000 - 6 * 86_400);
-    }
-
-    #[test]
-    fn the_offset_makes_both_clocks_agree() {
-        let mut offset = ClockOffset::default();
-        assert!(!offset.learn(None, 0) && !offset.learn(Some("soon"), 0));
-        assert_eq!(offset.apply(77), 77);
-        let date = Some("Mon, 23 Nov 2026 10:00:00 GMT");
-        for mine in [1_795_428_000_000, 1_795_424_400_500, 1_795_999_999_999] {
-            assert!(offset.learn(date, mine));
-            assert_eq!(offset.apply(mine), 1_795_428_000_000);
-        }
-        assert!(offset.seconds() < 0);
     }
 }
