@@ -17,6 +17,12 @@ TOKEN = "abc@def_abc@ghi"
 LICENCE = {"x-arms-license-key": "key1", "x-arms-project": "proj-xtrace-1", "x-cms-workspace": "prod"}
 
 
+def classic():
+    """Paths of the classic endpoint and what is sent there."""
+    return {f"/adapt_{TOKEN}/api/otlp/traces": ExportTraceServiceRequest,
+            f"/adapt_{TOKEN}/api/otlp/metrics": ExportMetricsServiceRequest}
+
+
 class Http:
     """Takes traces and metrics on exactly the given paths with exactly the given headers."""
 
@@ -36,14 +42,14 @@ class Http:
         if request.header("content-encoding") == "gzip":
             body = gzip.decompress(body)
         self.taken.append(kind.FromString(body))
-        return 200, {"Content-Type": "application/x-protobuf"}, b""
+        return 200, {"Content-Type": "application/x-protobuf", "x-request-id": "ARMS-R"}, b""
 
 
 class Grpc:
-    """Plain-text HTTP/2 with the token in `authentication` metadata."""
+    """Plain-text HTTP/2 with exactly the given metadata."""
 
-    def __init__(self):
-        self.taken, self.refused = [], []
+    def __init__(self, metadata):
+        self.metadata, self.taken, self.refused = metadata, [], []
         kinds = {"trace.v1.TraceService": ExportTraceServiceRequest,
                  "metrics.v1.MetricsService": ExportMetricsServiceRequest}
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), compression=None)
@@ -57,7 +63,8 @@ class Grpc:
 
     def _export(self, request, context):
         metadata = dict(context.invocation_metadata())
-        if metadata.get("authentication") != TOKEN or "authorization" in metadata:
+        about_us = {name: text for name, text in metadata.items() if name.startswith(("auth", "x-arms", "x-cms"))}
+        if about_us != self.metadata:
             self.refused.append(metadata)
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "token")
         self.taken.append(request)
@@ -106,15 +113,13 @@ def run(folder):
         equal({name: got[name] for name in sent_gauges}, sent_gauges, "gauges pass")
         equal(list(got["exponential"].histogram.data_points[0].bucket_counts), [0, 1, 2, 0])
 
-    classic = {f"/adapt_{TOKEN}/api/otlp/traces": ExportTraceServiceRequest,
-               f"/adapt_{TOKEN}/api/otlp/metrics": ExportMetricsServiceRequest}
     with check("ARMS classic over HTTP: token in the path, no header"):
-        stub = Http(classic, {})
+        stub = Http(classic(), {})
         deliver("--endpoint", stub.url, "--token", TOKEN)
         equal(stub.refused, [])
         verify(stub.taken)
     with check("ARMS classic over gRPC: Authentication metadata on plain HTTP/2"):
-        stub = Grpc()
+        stub = Grpc({"authentication": TOKEN})
         deliver("--endpoint", "http://dc.test:8090", "--connect-to", f"127.0.0.1:{stub.port}", "--token", TOKEN)
         equal(stub.refused, [])
         verify(stub.taken)
@@ -128,13 +133,18 @@ def run(folder):
         verify(stub.taken)
         for group in [*stub.taken[0].resource_spans, *stub.taken[1].resource_metrics]:
             equal(text_attributes(group.resource.attributes)["acs.cms.workspace"], "prod")
+    with check("ARMS with licence, project and workspace over gRPC"):
+        stub = Grpc(LICENCE)
+        deliver("--endpoint", "http://proj.test:10010", "--connect-to", f"127.0.0.1:{stub.port}", *licence)
+        equal(stub.refused, [])
+        verify(stub.taken)
     with check("a wrong token is refused and is not printed"):
-        stub = Http(classic, {})
+        stub = Http(classic(), {})
         ran = product.run("arms", "--endpoint", stub.url, "--token", "swordfish@x", *files)
         assert ran.returncode and "403" in ran.stderr, ran.stderr
         assert "swordfish" not in ran.stderr + ran.stdout
     with check("doctor: an empty export, and advice without the token"):
-        stub = Http(classic, {})
+        stub = Http(classic(), {})
         ran = product.run("doctor", "arms", "--endpoint", stub.url, "--token", TOKEN)
         equal(ran.returncode, 0, ran.stdout)
         ran = product.run("doctor", "arms", "--endpoint", stub.url, "--token", "swordfish@x")

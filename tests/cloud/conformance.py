@@ -14,6 +14,7 @@ import identities
 import percentiles
 import product
 import truth
+import whole
 from checks import check, equal
 from emulator import Emulator
 from stubs import Sts
@@ -74,6 +75,7 @@ def main():
         arms.run(folder)
         truth.run(emulator, folder)
         percentiles.run(emulator, folder)
+        whole.run(emulator, sts, folder, f"{folder}/oidc-token")
     checks.finish()
 
 

@@ -70,6 +70,7 @@ class Emulator:
         self.fault = None  # called with the request once it is verified; may raise Refused
         self.after = None  # called with the request once it is accepted; "close" loses the reply
         self.clock_offset = 0
+        self.away = False  # closes every connection without a word
         self.lock = threading.Lock()
         self.server = QuietServer(self._answer)
         self.port = self.server.port
@@ -80,6 +81,7 @@ class Emulator:
             self.fault = self.after = None
             self.clock_offset = 0
             self.check_times = True
+            self.away = False
 
     def logs(self, store):
         return [log for accepted in self.accepted if accepted.store == store for log in accepted.group.Logs]
@@ -88,6 +90,8 @@ class Emulator:
         return time.time() + self.clock_offset
 
     def _answer(self, request):
+        if self.away:
+            return None
         request_id = hashlib.sha1(f"{time.time_ns()}".encode()).hexdigest()[:24].upper()
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.now()))
         headers = {"x-log-requestid": request_id, "Date": date}

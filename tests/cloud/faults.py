@@ -37,7 +37,9 @@ def run(emulator, folder):
     retryable = [
         (403, "WriteQuotaExceed"), (403, "ShardWriteQuotaExceed"), (403, "ExceedQuota"), (403, "ProjectQuotaExceed"),
         (500, "InternalServerError"), (503, "ServerBusy"), (401, "Unauthorized"), (401, "SignatureNotMatch"),
-        (404, "LogStoreNotExist"), (404, "ProjectNotExist"), (403, "SomethingNew"),
+        (401, "InvalidAccessKeyId"), (401, "SecurityToken.Expired"), (401, "SecurityTokenExpired"),
+        (404, "LogStoreNotExist"), (404, "ProjectNotExist"), (404, "ProjectNotExists"), (400, "RequestTimeout"),
+        (403, "SomethingNew"), (401, "SomethingNew"), (429, "SomethingNew"), (418, "SomethingNew"),
     ]
     for status, code in retryable:
         with check(f"fault {status} {code}, twice: delivered once"):
@@ -57,6 +59,8 @@ def run(emulator, folder):
             delivered_once()
 
     for status, code in [(400, "PostBodyInvalid"), (400, "InvalidTimestamp"), (400, "InvalidEncoding"),
+                         (400, "InvalidKey"), (400, "ParameterInvalid"), (400, "InvalidCompressType"),
+                         (400, "MissingBodyRawSize"), (400, "InvalidBodyRawSize"),
                          (400, "PostBodyUncompressError"), (415, "InvalidContentType"), (411, "MissingContentLength")]:
         with check(f"fault {status} {code}: dropped and counted, the next batch goes on"):
             emulator.clear()
@@ -77,6 +81,16 @@ def run(emulator, folder):
         equal(product.sls(emulator, [file])["rejected"], 0)
         delivered_once()
 
+    with check("faults under signature V1: retried, split and delivered once"):
+        emulator.clear()
+        emulator.fault = times(2, lambda: Refused(503, "ServerBusy"))
+        equal(product.sls(emulator, [file], signature="v1")["rejected"], 0)
+        delivered_once()
+        emulator.clear()
+        emulator.fault = too_large
+        equal(product.sls(emulator, [file], signature="v1")["rejected"], 0)
+        delivered_once()
+
     with check("a reply that is lost: one duplicate, nothing missing"):
         emulator.clear()
         lost = [1]
@@ -93,11 +107,11 @@ def run(emulator, folder):
         assert "no reply within 300 ms" in said["retries"][0], said
         equal(set(names(emulator)), want)
 
-    for offset in (-7200, 7200):
-        with check(f"a clock that is off by {offset} s: set from the reply's Date"):
+    for offset, version in ((-7200, "v4"), (7200, "v4"), (-7200, "v1"), (7200, "v1")):
+        with check(f"a clock that is off by {offset} s, {version}: set from the reply's Date"):
             emulator.clear()
             emulator.clock_offset = offset
-            said = product.sls(emulator, [file])
+            said = product.sls(emulator, [file], signature=version)
             equal((said["rejected"], said["retries"]), (0, []))
             equal(emulator.refused, ["RequestTimeTooSkewed"])
             equal(set(names(emulator)), want)

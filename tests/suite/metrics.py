@@ -57,6 +57,8 @@ OUTCOMES = [f"tailkeep_spans_{outcome}_total" for outcome in ("kept", "dropped",
 HELD = "tailkeep_spans_held"
 # Per sink and signal: what was handed over, and what became of it.
 SINK_IN = "tailkeep_sink_items_total"
+# Part of it that a former process left on disk.
+SINK_RECOVERED = "tailkeep_sink_recovered_total"
 SINK_OUT = ["tailkeep_sink_delivered_total", "tailkeep_sink_queued", "tailkeep_sink_discarded_total"]
 
 
@@ -74,9 +76,10 @@ def identity(scrape):
             lines.append(f"service {service}: accepted {count:g} ≠ {parts}")
     kept = scrape.sum(OUTCOMES[0])
     for labels, count in scrape.named(SINK_IN):
-        if labels["signal"] == "traces" and count != kept:
-            lines.append(f"sink {labels['sink']}: kept {kept:g} ≠ handed over {count:g}")
         key = {"sink": labels["sink"], "signal": labels["signal"]}
+        fresh = count - scrape.sum(SINK_RECOVERED, **key)
+        if labels["signal"] == "traces" and fresh != kept:
+            lines.append(f"sink {labels['sink']}: kept {kept:g} ≠ handed over {fresh:g}")
         parts = {name: scrape.sum(name, **key) for name in SINK_OUT}
         if count != sum(parts.values()):
             lines.append(f"sink {key}: {count:g} ≠ {parts}")
