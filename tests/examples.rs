@@ -92,9 +92,24 @@ fn check_ram() {
         let document: serde_json::Value =
             serde_json::from_str(&read(&format!("config/ram/{name}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(document["Version"], "1", "{name}");
-        assert!(document["Statement"].as_array().is_some_and(|list| !list.is_empty()), "{name}");
+        let statements = document["Statement"].as_array().unwrap_or_else(|| panic!("{name}: no statement"));
+        let actions: Vec<&str> = statements.iter().flat_map(|statement| texts(&statement["Action"])).collect();
+        let needed = match name.as_str() {
+            "sls-write.json" => "log:PostLogStoreLogs",
+            "sls-doctor.json" => "log:GetLogStore",
+            "rrsa-trust.json" | "assume-role.json" => "sts:AssumeRole",
+            _ => panic!("say here what {name} allows"),
+        };
+        assert_eq!(actions, [needed], "{name}: no less, and no more");
         assert!(read("docs/alibaba-cloud.md").contains(&format!("config/ram/{name}")), "{name} is not explained");
     }
+}
+
+/// A text or a list of texts.
+fn texts(value: &serde_json::Value) -> Vec<&str> {
+    value
+        .as_array()
+        .map_or_else(|| vec![value.as_str().expect("a text")], |list| list.iter().filter_map(|v| v.as_str()).collect())
 }
 
 #[test]

@@ -56,28 +56,44 @@ impl Labels {
     }
 }
 
-/// `[a-zA-Z_:][a-zA-Z0-9_:]*`: each other byte becomes `_`.
+/// `[a-zA-Z_:][a-zA-Z0-9_:]*`: each other byte becomes `_`, and so does no name at all.
 pub(super) fn metric_name(name: &str) -> String {
     let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     let mut kept: String = name.bytes().map(|byte| if is_kept(byte) { char::from(byte) } else { '_' }).collect();
-    if kept.starts_with(|first: char| first.is_ascii_digit()) {
+    if kept.is_empty() || kept.starts_with(|first: char| first.is_ascii_digit()) {
         kept.insert(0, '_');
     }
     kept
 }
 
 /// `[a-zA-Z_][a-zA-Z0-9_]*`, by the exporter's rules: others become `_`, a digit in front gets `key_`,
-/// an underscore in front `key`.
+/// an underscore in front `key`. Without a name it is `key`.
 fn label_name(name: &str) -> String {
     let kept: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     match kept.chars().next() {
         Some(first) if first.is_ascii_digit() => format!("key_{kept}"),
         Some('_') => format!("key{kept}"),
-        _ => kept,
+        Some(_) => kept,
+        None => "key".to_owned(),
     }
 }
 
 /// The separators of `__labels__` cannot be escaped; they are replaced.
 fn label_value(value: String) -> String {
     if value.contains(['|', '#']) { value.replace('|', "_").replace("#$#", "_") } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One log with an empty name would have its whole pack refused.
+    #[test]
+    fn there_is_always_a_name() {
+        assert_eq!((metric_name("").as_str(), label_name("").as_str()), ("_", "key"));
+        assert_eq!(
+            (metric_name("9.lives:"), label_name("9.lives")),
+            ("_9_lives:".to_owned(), "key_9_lives".to_owned())
+        );
+    }
 }
