@@ -187,12 +187,13 @@ fn describe_verdict(verdict: &Verdict, in_force: &InForce) -> Answer {
         policy: Some(verdict.policy),
         // What a policy writes has fewer digits.
         share: known.map(|threshold| (threshold.share() * 1e10).round() / 1e10),
-        ..describe_rule(verdict.rule, in_force)
+        ..describe_rule(verdict.rule, verdict.policy, in_force)
     }
 }
 
-fn describe_rule(rule: RuleId, in_force: &InForce) -> Answer {
-    let written = in_force.policy.rules.iter().find(|r| r.id == rule);
+/// What it says in the policy file is known of the version in force alone.
+fn describe_rule(rule: RuleId, policy: u32, in_force: &InForce) -> Answer {
+    let written = in_force.policy.rules.iter().find(|r| r.id == rule && policy == in_force.policy.number);
     Answer {
         rule: Some(in_force.rules.name(rule).to_owned()),
         rule_why: written.and_then(|rule| rule.written.why.clone()),
@@ -219,7 +220,7 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
                 trigger: Some(trigger.word().into()),
                 policy: Some(u32::from(*policy)),
                 note: Some(note),
-                ..describe_rule(*rule, in_force)
+                ..describe_rule(*rule, u32::from(*policy), in_force)
             }
         }
     }

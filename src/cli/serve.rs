@@ -122,14 +122,15 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             admin = shown(admin),
             "receiving"
         );
-        app.run(asked_to_stop()).await;
+        let office = app.office();
+        app.run(asked_to_stop(office)).await;
         tracing::info!("stopped");
         Ok(())
     })
 }
 
-/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once.
-async fn asked_to_stop() -> Stop {
+/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once, and says what that leaves behind.
+async fn asked_to_stop(office: Arc<Office>) -> Stop {
     let mut terminate = signal(SignalKind::terminate()).expect("the runtime can listen for signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime can listen for signals");
     let stop = tokio::select! {
@@ -141,7 +142,16 @@ async fn asked_to_stop() -> Stop {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::error!("asked again, ending without delivering the rest");
+        for row in office.snapshot().sinks.iter().filter(|row| row.tally.queued > 0) {
+            let (sink, signal, items) = (&row.sink, row.signal.word(), row.tally.queued);
+            tracing::error!(
+                sink,
+                signal,
+                items,
+                "undelivered; what the queue has on disk is sent after the next start"
+            );
+        }
+        tracing::error!("asked again to end: the rest is not judged and not delivered");
         std::process::exit(1);
     });
     stop
@@ -158,6 +168,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
             return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
         };
         let (addresses, office) = (app.addresses(), app.office());
+        let asked_office = office.clone();
         let (stop, stopped) = watch::channel(false);
         let until_stopped =
             |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
@@ -165,7 +176,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
         let view = tokio::spawn(demo::watch(view_of(office, addresses), until_stopped(stopped.clone())));
         app.run(async {
             // The view ends early when whoever read our output has gone.
-            let asked = asked_to_stop().await;
+            let asked = asked_to_stop(asked_office).await;
             stop.send_replace(true);
             let _ = traffic.await;
             let _ = view.await;

@@ -108,6 +108,25 @@ fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
 }
 
 #[test]
+fn a_second_signal_ends_at_once_and_says_what_is_undelivered() {
+    let hanging = Sink::start();
+    hanging.becomes(Mood::Hangs);
+    let setup = Setup::new().otlp("hanging", &hanging).settings("measure: off\ndrain: { accept: 20s, deadline: 30s }");
+    let tailkeep = setup.start();
+    tailkeep.send(&Trace::failed());
+    tailkeep.wait_for("it is kept", |books| books.sum("tailkeep_sink_queued", &[]) == 4.0);
+    tailkeep.signal("TERM");
+    tailkeep.wait_for_log("draining");
+    let ended = tailkeep.end("TERM");
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
+    let lines = ended.log.lines().map(|line| line.parse::<serde_json::Value>().unwrap());
+    let said: Vec<_> = lines.filter(|line| line["level"] == "ERROR").map(|line| line["fields"].clone()).collect();
+    assert_eq!((&said[0]["sink"], &said[0]["items"]), (&"hanging".into(), &4.into()), "{}", ended.log);
+    assert!(said[1]["message"].as_str().unwrap().contains("asked again"), "{}", ended.log);
+}
+
+#[test]
 fn the_log_names_all_that_was_lost() {
     let hanging = Sink::start();
     hanging.becomes(Mood::Hangs);
@@ -136,15 +155,4 @@ fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
     assert!(!ended.log.contains("did not end in time"), "{}", ended.log);
-}
-
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let setup = Setup::new().store().settings("drain: { accept: 15s, deadline: 25s }");
-    let tailkeep = setup.start();
-    tailkeep.signal("TERM");
-    tailkeep.wait_for_log("draining");
-    let ended = tailkeep.end("TERM");
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
 }
