@@ -218,19 +218,25 @@ impl Ring {
         Loc((((segment + 1) * self.segment_bytes - (index + 1) * HEADER) / WORD) as u32)
     }
 
-    /// The scope of a request in the open segment; stored there with its resource if it is new.
-    /// The caller has asked [`Ring::fits`].
-    pub fn scope(&mut self, scan: &Scan, scope: u32) -> Loc {
+    /// The scope of a request in the open segment; stored there with its resource if it is new. Also
+    /// the bytes that this took. The caller has asked [`Ring::fits`].
+    pub fn scope(&mut self, scan: &Scan, scope: u32) -> (Loc, usize) {
         let view = scan.scopes[scope as usize];
         if let Some(&loc) = self.contexts.get(&view.hash) {
-            return loc;
+            return (loc, 0);
         }
         let resource_view = scan.resources[view.resource as usize];
-        let resource = self.contexts.get(&resource_view.hash).copied().unwrap_or_else(|| {
-            let header = resource_view.header.of(&scan.arena);
-            self.append_context(KIND_RESOURCE, resource_view.service_id, resource_view.hash, header)
-        });
-        self.append_context(KIND_SCOPE, resource.0, view.hash, view.header.of(&scan.arena))
+        let (resource, bytes) = match self.contexts.get(&resource_view.hash) {
+            Some(&loc) => (loc, 0),
+            None => {
+                let header = resource_view.header.of(&scan.arena);
+                let loc = self.append_context(KIND_RESOURCE, resource_view.service_id, resource_view.hash, header);
+                (loc, Ring::record_bytes(header.len()))
+            }
+        };
+        let header = view.header.of(&scan.arena);
+        let loc = self.append_context(KIND_SCOPE, resource.0, view.hash, header);
+        (loc, bytes + Ring::record_bytes(header.len()))
     }
 
     fn append_context(&mut self, kind: u32, word: u32, hash: u64, header: &[u8]) -> Loc {
@@ -333,7 +339,7 @@ mod tests {
         assert!(!ring.fits(room + 1, scope.len as usize, resource.len as usize));
         assert!(ring.fits(room, scope.len as usize, resource.len as usize));
 
-        let at = ring.scope(&scan, 0);
+        let (at, _) = ring.scope(&scan, 0);
         let bytes: Vec<u8> = (0..room).map(|n| n as u8).collect();
         let record = ring.record(7, at, Loc::NONE, &bytes);
         assert_eq!(ring.used(), ring.segment_bytes());

@@ -324,7 +324,7 @@ impl Shard {
         if over_limit {
             entry.summary.limited = true;
         } else {
-            let at = self.ring.scope(scan, span.scope);
+            let (at, context_bytes) = self.ring.scope(scan, span.scope);
             let loc = self.ring.record(slot, at, entry.newest, span.raw.of(body));
             if is_first {
                 self.index.set_oldest_segment(slot, self.ring.segment_of(loc));
@@ -332,7 +332,8 @@ impl Shard {
             let entry = self.index.entry_mut(slot);
             entry.newest = loc;
             entry.undelivered += 1;
-            entry.stored_bytes += bytes as u32;
+            // A trace whose spans all have resources of their own fills the ring with these.
+            entry.stored_bytes += (bytes + context_bytes) as u32;
         }
         self.counts.accept(resource.service_id, over_limit);
         self.mark_late(turn, slot, &before);

@@ -39,7 +39,7 @@ pub struct Entry {
     pub again: Tick,
     /// Number of the question set that made its facts; 0 if its spans disagree.
     pub questions: u32,
-    /// Records not handed over, and bytes of all its records.
+    /// Records not handed over, and bytes of all its records and of what scopes and resources they brought.
     pub undelivered: u32,
     pub stored_bytes: u32,
     /// A first delivery has left.

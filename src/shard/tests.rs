@@ -451,6 +451,17 @@ fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
 }
 
 #[test]
+fn resources_that_only_one_trace_brings_count_as_its_bytes() {
+    let mut bench = Bench::new(4 << 20);
+    bench.send("shop", vec![failed(span(2, 1, 0))]);
+    for n in 0..100 {
+        bench.send(&format!("{n}{}", "r".repeat(8_000)), vec![span(2, n, 1)]);
+    }
+    let totals = bench.totals();
+    assert!(totals.over_limit > 50 && totals.held * 8_000 <= (4 << 20) / 16, "{totals:?}");
+}
+
+#[test]
 fn a_trace_is_kept_by_its_id_without_a_weight() {
     let mut bench = Bench::new(8 << 20);
     bench.send("shop", vec![span(2, 1, 0)]);
