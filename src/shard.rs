@@ -273,8 +273,11 @@ impl Shard {
         let entry = self.index.entry(slot);
         let hash = self.hash(entry.id);
         if let Some(verdict) = entry.verdict {
+            // What began as a late part is of a trace that has been counted.
+            if !entry.recalled {
+                self.counts.traces_left(&verdict);
+            }
             self.verdicts.remember(entry.id, hash, &verdict, turn.now);
-            self.counts.traces_left(&verdict);
         }
         self.index.remove(hash, slot);
     }

@@ -319,6 +319,8 @@ fn when_memory_is_needed_the_oldest_are_judged_and_late_spans_still_follow() {
     bench.pass(11);
     let trace = &bench.left()[&vec![2; 16]];
     assert_eq!((trace.len(), mark(trace, "tailkeep.incomplete")), (3, vec!["late"]));
+    bench.drain();
+    assert_eq!(bench.shard.counts.traces[&(ERRORS, true)], 1, "a late part is no trace of its own");
 }
 
 #[test]
