@@ -15,14 +15,17 @@ mod check;
 mod expand;
 mod host;
 mod load;
+mod mask;
 mod measure;
+mod phrases;
 mod queue;
 mod receive;
 mod sink;
 
 pub use check::check_config;
-pub use expand::drawable;
+
 pub use host::Host;
+pub use mask::drawable;
 pub use queue::QueueConfig;
 pub use sink::{SinkConfig, SinkKind};
 
@@ -32,7 +35,7 @@ use crate::identity::Secret;
 use crate::yaml::{Map, Node, Value};
 use budget::{MEMORY_MAX, MEMORY_MIN, Part, Sizes, divide, show_size};
 use expand::Variables;
-use load::{Loader, is_off};
+use load::{Loader, is_nothing, is_off};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,8 +121,8 @@ fn parse(file: &Path, text: &str, variables: Variables<'_>, host: &Host) -> (Opt
     let mut loader = Loader::new(file, host);
     let start = Span { start: 0, end: 0, line: 1, column: 1 };
     let nothing = Node { span: start, value: Value::Map(Vec::new()) };
-    let root = loader.parse(text, variables).unwrap_or(nothing);
-    let map = loader.map(&root, "a configuration", KEYS);
+    let root = loader.parse(text, variables).filter(|root| !is_nothing(root)).unwrap_or(nothing);
+    let map = loader.reader.file_map(&root, "a configuration", KEYS);
     let policy = map.and_then(|map| map.get("policy")).map_or(start, |node| node.span);
     let config = map.map(|map| read(&mut loader, &map)).filter(|_| !loader.reader.has_errors());
     (config, loader.finish(), policy)

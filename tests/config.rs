@@ -113,6 +113,15 @@ fn only_errors_decide_the_exit_code() {
 }
 
 #[test]
+fn every_problem_says_what_to_write() {
+    for (path, text, _) in reports() {
+        for problem in text.split("\nerror[").flat_map(|text| text.split("\nwarning[")) {
+            assert!(problem.contains(" = help: ") || problem.contains("no problem"), "{}: {problem}", path.display());
+        }
+    }
+}
+
+#[test]
 fn no_report_shows_a_secret() {
     for (path, text, _) in reports() {
         assert!(!text.contains(SECRET) && !text.contains("4711"), "{}: {text}", path.display());

@@ -106,7 +106,9 @@ impl SinkConfig {
         let value = self.origin.values.iter().find(|(key, _)| Some(key.as_str()) == setting);
         let span = value.map_or(self.origin.section, |(_, span)| *span);
         let title = format!("the sink `{}` cannot be built", self.name);
-        reader.error("C09", span, title, error);
+        // Most errors say it themselves.
+        let help = format!("config/tailkeep.yaml shows every key of `{}` with its values", self.kind.word());
+        reader.error("C09", span, title, error).help(help);
     }
 }
 

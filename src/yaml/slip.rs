@@ -152,7 +152,7 @@ fn missing_blank(stop: &Stop<'_>) -> Option<Slip> {
 }
 
 /// The key of `keep:all`: a word, and a colon that no blank follows.
-pub(super) fn glued_key(text: &str) -> Option<&str> {
+pub fn glued_key(text: &str) -> Option<&str> {
     let (key, value) = text.split_once(':')?;
     let is_word = key.starts_with(|c: char| c.is_ascii_alphabetic())
         && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
