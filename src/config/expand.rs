@@ -166,6 +166,7 @@ pub(super) fn conceal_text(message: &str, substituted: &[Substituted]) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml::Scalar;
 
     fn variables(name: &str) -> Option<String> {
         match name {

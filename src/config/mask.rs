@@ -50,7 +50,8 @@ impl Finder<'_> {
             Value::Scalar(Scalar { text, .. }) => {
                 // What should be a section may be anything.
                 let is_section = self.sections.iter().any(|(known, _)| *known == section);
-                let is_misplaced = is_section && (section.starts_with("sinks.") || glued_key(text).is_some());
+                let may_hold_any = section == "admin" && text != "off" || section.starts_with("sinks.");
+                let is_misplaced = is_section && (may_hold_any || glued_key(text).is_some());
                 if (hidden || is_misplaced || text.contains("adapt_")) && !text.is_empty() && !text.contains(OPEN) {
                     self.spans.push(node.span);
                 }
@@ -93,11 +94,21 @@ fn mask_lines(text: &str) -> String {
             return line.to_owned();
         }
         let value = line.find(':').map_or(if is_below { 0 } else { line.len() }, |colon| colon + 1);
-        let structure = |c: char| c.is_whitespace() || "{}[]:,\"'#".contains(c);
-        let masked = line[value..].chars().map(|c| if structure(c) { c } else { '*' });
-        line[..value].chars().chain(masked).collect()
+        line[..value].to_owned() + &mask_words(&line[value..], &sections)
     };
     text.split('\n').map(mask_line).collect::<Vec<String>>().join("\n")
+}
+
+/// Leaves what YAML is made of, and keys.
+fn mask_words(text: &str, sections: &Sections) -> String {
+    let is_structure = |c: char| c.is_whitespace() || "{}[]:,\"'#".contains(c);
+    let mask = |piece: &str| {
+        let word = piece.trim_end_matches(is_structure);
+        let rest = &piece[word.len()..];
+        let is_key = rest.starts_with(':') && sections.iter().any(|(_, keys)| keys.contains(&word));
+        if is_key { piece.to_owned() } else { "*".repeat(word.chars().count()) + rest }
+    };
+    text.split_inclusive(is_structure).map(mask).collect()
 }
 
 fn may_hold_secret(line: &str, sections: &Sections) -> bool {
@@ -137,11 +148,11 @@ mod tests {
     #[test]
     fn secrets_in_what_is_no_tree_are_not_drawn() {
         for (text, want) in [
-            ("a: [token: x", "a: [*****: *"),
+            ("a: [token: x", "a: [token: *"),
             ("admin:\n  tokn:abc\n  listen: 127.0.0.1:1\n", "admin:\n  tokn:***\n  listen: 127.0.0.1:1\n"),
             ("headers:\n  x: abc: d\nmemory: 1MiB\n", "headers:\n  x: ***: *\nmemory: 1MiB\n"),
-            ("admin: { token: a }\nadmin: { token: b }\n", "admin: { token: * }\nadmin: { *****: * }\n"),
-            ("admin: { token: &abc }\n", "admin: { *****: **** }\n"),
+            ("admin: { token: a }\nadmin: { token: b }\n", "admin: { token: * }\nadmin: { token: * }\n"),
+            ("admin: { token: &abc }\n", "admin: { token: **** }\n"),
         ] {
             assert_eq!(drawable(text), want);
         }
