@@ -32,7 +32,7 @@ pub enum Value {
     List(Vec<Node>),
     /// In the order of the file; keys are unique.
     Map(Vec<Entry>),
-    /// An alias, which was reported already.
+    /// Was reported already: an alias, or what an anchor or a tag stands before.
     Refused,
 }
 
@@ -48,6 +48,17 @@ pub struct Entry {
     pub key: String,
     pub key_span: Span,
     pub value: Node,
+}
+
+impl Entry {
+    /// The word that the key begins with: more of it may be a value, and a secret, where `: ` is missing.
+    /// Empty where the key itself is missing: there is no value, and the word is like none of `known`.
+    pub fn word(&self, known: &[&str]) -> &str {
+        let rest = self.key.trim_start_matches(|c: char| c.is_alphanumeric() || "_-.".contains(c));
+        let word = &self.key[..self.key.len() - rest.len()];
+        let is_nothing = matches!(&self.value.value, Value::Scalar(scalar) if scalar.meaning() == Meaning::Null);
+        if is_nothing && closest(word, known).is_none() { "" } else { word }
+    }
 }
 
 /// What a plain scalar means (YAML 1.2 core schema, without octal and hexadecimal numbers).
@@ -216,8 +227,7 @@ impl Builder<'_> {
                     self.flaw("Y01", span, title.to_owned(), label, help);
                     return false;
                 }
-                // What looks like a mark and nothing else is a text without quotes.
-                let value = match text.is_empty() && (anchor > 0 || tag.is_some()) {
+                let value = match anchor > 0 || tag.is_some() {
                     true => Value::Refused,
                     false => Value::Scalar(Scalar { text: text.into_owned(), plain }),
                 };
@@ -291,17 +301,24 @@ impl Builder<'_> {
             Content::List(items) => items.push(node),
             Content::Map { entries, key } => match key.take() {
                 None => {
-                    let (text, is_scalar) = match node.value {
-                        Value::Scalar(scalar) => (scalar.text, true),
-                        _ => (String::new(), false),
+                    let flaw = match node.value {
+                        Value::Scalar(scalar) if !scalar.text.is_empty() => {
+                            *key = Some((scalar.text, node.span));
+                            return;
+                        }
+                        Value::Refused => None,
+                        Value::Scalar(_) => Some("this is nothing"),
+                        Value::List(_) | Value::Map(_) => Some("this is a list or a mapping"),
                     };
-                    *key = Some((text, node.span));
-                    if !is_scalar {
+                    *key = Some((String::new(), node.span));
+                    if let Some(label) = flaw {
                         let title = "a key must be a plain word".to_owned();
                         let help = "quote a text that begins with `{` or `[`";
-                        self.flaw("Y05", node.span, title, "this is a list or a mapping", help);
+                        self.flaw("Y05", node.span, title, label, help);
                     }
                 }
+                // What was no key has no value either.
+                Some((key, _)) if key.is_empty() => {}
                 Some((key, key_span)) => match entries.iter().find(|entry| entry.key == key) {
                     Some(first) => {
                         let other = Some((first.key_span, "first here"));

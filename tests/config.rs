@@ -475,6 +475,59 @@ fn administration_for_others_needs_a_token() {
     assert_eq!(codes("admin: { listen: '[::1]:13134' }"), [""; 0]);
 }
 
+/// Secrets where they may stand, written out.
+const WITH_SECRETS: &str = "admin:
+  token: swordfish
+sinks:
+  - arms: { endpoint: http://a:8090, token: swordfish }
+  - name: v2
+    arms:
+      urls:
+        traces: https://a/swordfish
+      license:
+        key: swordfish
+        project: p
+  - sls:
+      project: p
+      auth: { type: keys, access_key_id: i, access_key_secret: swordfish, security_token: swordfish }
+  - otlp:
+      endpoint: http://c:4317
+      headers:
+        x-tenant: Bearer swordfish
+";
+
+/// [`WITH_SECRETS`] with one letter missing, or one too many beside what is no word. The secrets stay whole.
+fn typing_errors() -> Vec<String> {
+    let is_in_a_secret = |at: usize| {
+        WITH_SECRETS.match_indices(SECRET).any(|(start, _)| (start + 1..start + SECRET.len()).contains(&at))
+    };
+    let mut texts = Vec::new();
+    for at in (0..WITH_SECRETS.len()).filter(|at| !is_in_a_secret(*at)) {
+        let (before, after) = WITH_SECRETS.split_at(at);
+        if !is_in_a_secret(at + 1) {
+            texts.push(format!("{before}{}", &after[1..]));
+        }
+        let is_word = |text: Option<char>| text.is_some_and(|c| c.is_ascii_alphanumeric());
+        if !is_word(before.chars().last()) || !is_word(after.chars().next()) {
+            texts.extend(
+                [" ", "\n", "\t", ":", ",", "#", "&", "\"", "{", "x"].map(|more| format!("{before}{more}{after}")),
+            );
+        }
+    }
+    texts
+}
+
+#[test]
+fn no_typing_error_shows_a_secret() {
+    let texts = typing_errors();
+    assert!(texts.len() > 1000, "{}", texts.len());
+    for text in texts {
+        let (_, diagnostics) = parse(&text);
+        let drawn = diagnostic::render(&diagnostics, &tailkeep::config::drawable(&text), false);
+        assert!(!drawn.contains(SECRET), "{text}\n{drawn}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

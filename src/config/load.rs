@@ -204,11 +204,11 @@ impl<'a> Loader<'a> {
         let mut headers = HeaderMap::new();
         for entry in entries {
             let Ok(name) = HeaderName::try_from(entry.key.as_str()) else {
-                let title = format!("`{}` is no name of a header", entry.key);
+                let title = "this is no name of a header";
                 self.reader.error("C09", entry.key_span, title, "no header").help("write letters, digits and `-`");
                 continue;
             };
-            let Some(text) = self.reader.scalar(&entry.value, &format!("`{}`", entry.key)) else { continue };
+            let Some(text) = self.reader.scalar(&entry.value, "the value of a header") else { continue };
             match HeaderValue::from_str(&text.text) {
                 Ok(mut value) => {
                     value.set_sensitive(true);

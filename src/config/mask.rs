@@ -7,9 +7,6 @@ use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse};
 
 /// Keys whose values are secrets, wherever they stand.
 const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers"];
-/// What speaks of secrets in a line that belongs to no tree.
-const SECRET_WORDS: &[&str] = &["token", "secret", "key", "licen", "header", "auth", "url", "adapt_", "pass"];
-
 /// The text without secrets that it holds itself, nor values of keys that nobody knows: a misspelt key may
 /// have one.
 pub fn drawable(text: &str) -> String {
@@ -27,7 +24,8 @@ pub fn drawable(text: &str) -> String {
         out.replace_range(span.start..span.end, &stars);
     }
     // What is wrong with the YAML may keep values out of the tree.
-    if flaws.is_empty() { out } else { mask_lines(&out) }
+    let out = if flaws.is_empty() { out } else { mask_words(&out) };
+    out.split('\n').map(without_comment).collect::<Vec<&str>>().join("\n")
 }
 
 type Sections = [(&'static str, Vec<&'static str>)];
@@ -62,9 +60,10 @@ impl Finder<'_> {
     fn find_below(&mut self, entry: &Entry, section: &str, known: Option<&[&str]>, hidden: bool) {
         let key = entry.key.as_str();
         let is_unknown = known.is_some_and(|known| !known.contains(&key));
-        if let (true, Some(word)) = (is_unknown, glued_key(key)) {
-            let Span { start, end, .. } = entry.key_span;
-            self.spans.push(Span { start: (start + word.len() + 1).min(end), ..entry.key_span });
+        let word = entry.word(known.unwrap_or_default()).len();
+        let Span { start, end, .. } = entry.key_span;
+        if (is_unknown || known.is_none()) && word < key.len() && start + word < end {
+            self.spans.push(Span { start: start + word, ..entry.key_span });
         }
         let below = match (section, key) {
             ("", key) => key.to_owned(),
@@ -80,44 +79,37 @@ impl Finder<'_> {
     }
 }
 
-/// Masks by line what may be a secret, with all that is indented below.
-fn mask_lines(text: &str) -> String {
+/// A comment may hold anything.
+fn without_comment(line: &str) -> &str {
+    let (mut quote, mut before) = (None, ' ');
+    for (at, c) in line.char_indices() {
+        match quote {
+            Some(open) if open == c => quote = None,
+            Some(_) => {}
+            None if c == '#' && before.is_whitespace() => return &line[..at],
+            // In a word it is an apostrophe.
+            None if matches!(c, '"' | '\'') && !before.is_alphanumeric() => quote = Some(c),
+            None => {}
+        }
+        before = c;
+    }
+    line
+}
+
+/// Leaves known keys and what YAML is made of: in what is no tree, a value can be anywhere.
+fn mask_words(text: &str) -> String {
     let sections = sections();
-    let mut hidden_below = None;
-    let mask_line = |line: &str| {
-        let indent = line.len() - line.trim_start().len();
-        let is_below = hidden_below.is_some_and(|hidden| indent > hidden);
-        if !is_below {
-            hidden_below = may_hold_secret(line, &sections).then_some(indent);
-        }
-        if hidden_below.is_none() {
-            return line.to_owned();
-        }
-        let value = line.find(':').map_or(if is_below { 0 } else { line.len() }, |colon| colon + 1);
-        line[..value].to_owned() + &mask_words(&line[value..], &sections)
-    };
-    text.split('\n').map(mask_line).collect::<Vec<String>>().join("\n")
-}
-
-/// Leaves what YAML is made of, and keys.
-fn mask_words(text: &str, sections: &Sections) -> String {
-    let is_structure = |c: char| c.is_whitespace() || "{}[]:,\"'#".contains(c);
+    let is_of_word = |c: char| c.is_alphanumeric() || "-_./+=~$".contains(c);
     let mask = |piece: &str| {
-        let word = piece.trim_end_matches(is_structure);
-        let rest = &piece[word.len()..];
+        let rest = piece.trim_start_matches(is_of_word);
+        let word = &piece[..piece.len() - rest.len()];
         let is_key = rest.starts_with(':') && sections.iter().any(|(_, keys)| keys.contains(&word));
-        if is_key { piece.to_owned() } else { "*".repeat(word.chars().count()) + rest }
+        match is_key || !word.contains(char::is_alphanumeric) {
+            true => piece.to_owned(),
+            false => "*".repeat(word.chars().count()) + rest,
+        }
     };
-    text.split_inclusive(is_structure).map(mask).collect()
-}
-
-fn may_hold_secret(line: &str, sections: &Sections) -> bool {
-    let lower = line.to_ascii_lowercase();
-    let bare = line.trim_start_matches([' ', '\t', '-']);
-    let key = bare.split(':').next().unwrap_or_default().trim();
-    let is_known = sections.iter().any(|(_, keys)| keys.contains(&key));
-    let has_key = bare.contains(':') && !bare.starts_with('#');
-    SECRET_WORDS.iter().any(|word| lower.contains(word)) || has_key && (!is_known || glued_key(bare).is_some())
+    text.split_inclusive(|c| !is_of_word(c)).map(mask).collect()
 }
 
 #[cfg(test)]
@@ -135,10 +127,12 @@ mod tests {
             ("endpoint: http://h/adapt_x", "endpoint: ****************"),
             ("urls: { traces: http://h/x }", "urls: { traces: ********** }"),
             ("tokn: abc, tooken: { a: [b] }", "tokn: ***, tooken: { a: [*] }"),
-            ("token:abc, protocol: http", "token:***, protocol: http"),
+            ("headers: { abc }, abc", "headers: { *** }, ***"),
+            ("token:abc, protocol: http", "token****, protocol: http"),
         ] {
             assert_eq!(drawable(&arms(text)), arms(want));
         }
+        assert_eq!(drawable("instance: \"x #y\" # token: abc"), "instance: \"x #y\" ");
         assert_eq!(
             drawable("sinks: [{ arms: abc }]\nadmin:\n  token:abc\n"),
             "sinks: [{ arms: *** }]\nadmin:\n  *********\n"
@@ -148,11 +142,11 @@ mod tests {
     #[test]
     fn secrets_in_what_is_no_tree_are_not_drawn() {
         for (text, want) in [
-            ("a: [token: x", "a: [token: *"),
-            ("admin:\n  tokn:abc\n  listen: 127.0.0.1:1\n", "admin:\n  tokn:***\n  listen: 127.0.0.1:1\n"),
-            ("headers:\n  x: abc: d\nmemory: 1MiB\n", "headers:\n  x: ***: *\nmemory: 1MiB\n"),
+            ("sinks: [token: x", "sinks: [token: *"),
+            ("admin:\n  tokn:abc\n  listen: 127.0.0.1:1\n", "admin:\n  ****:***\n  listen: *********:*\n"),
+            ("- name: [\"é: *x", "- name: [\"*: **"),
             ("admin: { token: a }\nadmin: { token: b }\n", "admin: { token: * }\nadmin: { token: * }\n"),
-            ("admin: { token: &abc }\n", "admin: { token: **** }\n"),
+            ("admin: { token: &abc }\n", "admin: { token: &*** }\n"),
         ] {
             assert_eq!(drawable(text), want);
         }

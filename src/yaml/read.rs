@@ -2,7 +2,6 @@
 //! one run reports every problem of a file.
 
 use super::phrases::{NO_PHRASES, Phrases, Shape, format_of};
-use super::slip::glued_key;
 use super::{Entry, Meaning, Node, Scalar, Value, number, parse};
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use std::time::Duration;
@@ -151,18 +150,31 @@ impl Reader {
 
     /// Reports a key that nobody knows.
     pub fn unknown_key(&mut self, entry: &Entry, what: &str, known: &[&str]) {
-        if let Some(key) = glued_key(&entry.key) {
-            // Without what follows: it may be a secret.
-            self.error("Y06", entry.key_span, format!("a space is missing after `{key}:`"), "read as one key")
-                .help(format!("write `{key}: …`"));
-            return;
+        let foreign = self.phrases.foreign(&entry.key, known);
+        let word = entry.word(known);
+        if foreign.is_none() && word != entry.key {
+            return self.key_with_value(entry, word, what, known);
         }
-        let (label, help) = match (self.phrases.foreign(&entry.key, known), closest(&entry.key, known)) {
+        let (label, help) = match (foreign, closest(&entry.key, known)) {
             (Some(help), _) => (FOREIGN.to_owned(), help.to_owned()),
             (None, Some(near)) => (format!("did you mean `{near}`?"), format!("its keys are {}", known.join(", "))),
             (None, None) => ("unknown key".to_owned(), format!("its keys are {}", known.join(", "))),
         };
         self.error("Y06", entry.key_span, format!("`{}` is not a key of {what}", entry.key), label).help(help);
+    }
+
+    /// Reports a key with more than a word in it: mostly, what separates it from its value is missing. The
+    /// rest is not told, for it may be a secret.
+    fn key_with_value(&mut self, entry: &Entry, word: &str, what: &str, known: &[&str]) {
+        let (title, help) = match entry.key[word.len()..].starts_with(':') {
+            _ if word.is_empty() => (
+                format!("this is no key of {what}, and has no value"),
+                format!("its keys are {}; write them like `{}: …`", known.join(", "), known.first().unwrap_or(&"KEY")),
+            ),
+            true => (format!("a space is missing after `{word}:`"), format!("write `{word}: …`")),
+            false => (format!("the key that begins with `{word}` is more than a word"), format!("write `{word}: …`")),
+        };
+        self.error("Y06", entry.key_span, title, "read as a key").help(help);
     }
 
     /// True if other tools have this word where these of ours could stand.
