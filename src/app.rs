@@ -11,7 +11,7 @@ pub mod reload;
 pub mod service;
 
 use crate::admin::{self, Scope};
-use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind};
+use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
 use crate::identity::World;
@@ -74,6 +74,7 @@ impl App {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let in_force = load_policy(&config.policy, &dimensions)?;
+        config.check_places().map_err(StartError::World)?;
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
@@ -168,7 +169,7 @@ fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, 
         PolicySource::Builtin => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
         PolicySource::File(path) => {
             let file = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| {
+            let text = read_text(path).map_err(|error| {
                 StartError::Files(format!("cannot read the policy {file}: {error}; see `policy:` of the configuration"))
             })?;
             (file, text)
@@ -196,7 +197,9 @@ async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListen
     let Some(address) = address else { return Ok(None) };
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) => Err(StartError::World(format!("cannot listen on {address}: {error}; write another `{key}`"))),
+        Err(error) => {
+            Err(StartError::World(format!("{key}: cannot listen on {address}: {error}; write another address")))
+        }
     }
 }
 
@@ -215,7 +218,7 @@ fn start_delivery(queue: QueueConfig, sinks: Vec<NamedSink>) -> Result<Arc<Deliv
         spool: queue.spool,
         seed: random_seed(),
     };
-    Delivery::start(settings, sinks).map(Arc::new).map_err(StartError::World)
+    Delivery::start(settings, sinks).map(Arc::new).map_err(|error| StartError::World(format!("queue.path: {error}")))
 }
 
 /// Different in every process, so that nobody can aim at one bucket.

@@ -8,23 +8,30 @@
 //! port, C05 budget, C06 more than the host has (a warning), C07 kind, name or place of a sink, C08 sink that
 //! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
-//! buckets and dimensions, C15 policy file that cannot be read, C16 instance.
+//! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
+//! file or folder that cannot be used (a warning where only this machine may be at fault).
 
 pub mod budget;
 mod check;
 mod expand;
 mod host;
 mod load;
+mod mask;
 mod measure;
+mod phrases;
+mod place;
 mod queue;
 mod receive;
 mod sink;
+mod text;
 
 pub use check::check_config;
-pub use expand::drawable;
+
 pub use host::Host;
+pub use mask::drawable;
 pub use queue::QueueConfig;
 pub use sink::{SinkConfig, SinkKind};
+pub use text::{read_text, text_of};
 
 use crate::deliver::Hops;
 use crate::diagnostic::{Diagnostic, Span};
@@ -32,7 +39,7 @@ use crate::identity::Secret;
 use crate::yaml::{Map, Node, Value};
 use budget::{MEMORY_MAX, MEMORY_MIN, Part, Sizes, divide, show_size};
 use expand::Variables;
-use load::{Loader, is_off};
+use load::{Loader, is_nothing, is_off};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,16 +120,15 @@ impl Config {
     }
 }
 
-/// Also where the policy is named, for what shows only when it is read.
-fn parse(file: &Path, text: &str, variables: Variables<'_>, host: &Host) -> (Option<Config>, Vec<Diagnostic>, Span) {
+/// Also the tree, for what shows only when other files are looked at.
+fn parse(file: &Path, text: &str, variables: Variables<'_>, host: &Host) -> (Option<Config>, Vec<Diagnostic>, Node) {
     let mut loader = Loader::new(file, host);
     let start = Span { start: 0, end: 0, line: 1, column: 1 };
     let nothing = Node { span: start, value: Value::Map(Vec::new()) };
-    let root = loader.parse(text, variables).unwrap_or(nothing);
-    let map = loader.map(&root, "a configuration", KEYS);
-    let policy = map.and_then(|map| map.get("policy")).map_or(start, |node| node.span);
+    let root = loader.parse(text, variables).filter(|root| !is_nothing(root)).unwrap_or(nothing);
+    let map = loader.reader.file_map(&root, "a configuration", KEYS);
     let config = map.map(|map| read(&mut loader, &map)).filter(|_| !loader.reader.has_errors());
-    (config, loader.finish(), policy)
+    (config, loader.finish(), root)
 }
 
 fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {

@@ -20,7 +20,6 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::trace::question::{Condition, FACTS_MAX, Test};
 use crate::trace::{Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, TraceId, Trigger, Verdict};
-use crate::yaml::Reader;
 use condition::{Atom, Check, Matcher};
 use limit::{Claim, Cost, Limit};
 use parse::WrittenRule;
@@ -129,7 +128,7 @@ impl Policy {
     /// The policy in `text`, unless it has an error, and all problems found. `names` learns the names of
     /// its rules only if it has none.
     pub fn compile(file: &str, text: &str, number: u32, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
-        let mut reader = Reader::new(file);
+        let mut reader = parse::reader(file);
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
         review::review(&mut reader, &document.rules);
         let mut table = FactTable::default();

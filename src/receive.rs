@@ -175,7 +175,7 @@ impl Default for Settings {
 /// Why the receiver cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("cannot listen on {address} for OTLP/{protocol}: {error}; {advice}")]
+    #[error("receive.{protocol}: cannot listen on {address}: {error}; {advice}")]
     Listen { address: SocketAddr, protocol: &'static str, error: io::Error, advice: &'static str },
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -3,9 +3,13 @@
 //! Anchors, aliases, tags and several documents in one file are refused: they hide what a reader of
 //! the file sees. [`Reader`] takes the tree apart and collects every problem on the way.
 
+mod phrases;
 mod read;
+mod slip;
 
+pub use phrases::{Example, Foreign, Format, NO_PHRASES, Phrases, Shape};
 pub use read::{Map, Reader, closest, parse_duration, parse_size};
+pub use slip::glued_key;
 
 use crate::diagnostic::Span;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput};
@@ -28,7 +32,7 @@ pub enum Value {
     List(Vec<Node>),
     /// In the order of the file; keys are unique.
     Map(Vec<Entry>),
-    /// An alias, which was reported already.
+    /// Was reported already: an alias, or what an anchor or a tag stands before.
     Refused,
 }
 
@@ -44,6 +48,17 @@ pub struct Entry {
     pub key: String,
     pub key_span: Span,
     pub value: Node,
+}
+
+impl Entry {
+    /// The word that the key begins with: more of it may be a value, and a secret, where `: ` is missing.
+    /// Empty where the key itself is missing: there is no value, and the word is like none of `known`.
+    pub fn word(&self, known: &[&str]) -> &str {
+        let rest = self.key.trim_start_matches(|c: char| c.is_alphanumeric() || "_-.".contains(c));
+        let word = &self.key[..self.key.len() - rest.len()];
+        let is_nothing = matches!(&self.value.value, Value::Scalar(scalar) if scalar.meaning() == Meaning::Null);
+        if is_nothing && closest(word, known).is_none() { "" } else { word }
+    }
 }
 
 /// What a plain scalar means (YAML 1.2 core schema, without octal and hexadecimal numbers).
@@ -84,7 +99,8 @@ pub struct Flaw {
     pub span: Span,
     pub title: String,
     pub label: &'static str,
-    pub help: &'static str,
+    /// What to write instead; may be empty.
+    pub help: String,
     pub other: Option<(Span, &'static str)>,
 }
 
@@ -93,7 +109,7 @@ pub fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
     let mut builder = Builder { places: Places::of(text), flaws: Vec::new(), open: Vec::new(), root: None };
     if text.len() > TEXT_MAX {
         let span = Span { start: 0, end: 0, line: 1, column: 1 };
-        builder.flaw("Y04", span, format!("the file has more than {TEXT_MAX} bytes"), "", "");
+        builder.flaw("Y04", span, format!("the file has more than {TEXT_MAX} bytes"), "", "is it the right file?");
         return (None, builder.flaws);
     }
     for event in Parser::new(StrInput::new(builder.places.text)) {
@@ -104,9 +120,7 @@ pub fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
                 }
             }
             Err(error) => {
-                let span = builder.places.at(error.marker().index(), error.marker().index() + 1);
-                let title = format!("this is not YAML: {}", error.info());
-                builder.flaw("Y01", span, title, "the reading stops here", "");
+                builder.syntax_error(error.marker().index(), error.info());
                 return (None, builder.flaws);
             }
         }
@@ -155,6 +169,14 @@ impl<'a> Places<'a> {
         Span { end: span.start + text.trim_end().len(), ..span }
     }
 
+    /// Bytes of a line, which counts from 1.
+    fn in_line(&self, line: usize, bytes: std::ops::Range<usize>) -> Span {
+        let from = self.lines[line - 1];
+        let within = |at: usize| (from + at).min(self.text.len());
+        let column = self.text[from..within(bytes.start)].chars().count() + 1;
+        Span { start: within(bytes.start) + self.skipped, end: within(bytes.end) + self.skipped, line, column }
+    }
+
     fn of_marks(&self, marks: Marks) -> Span {
         self.at(marks.start.index(), marks.end.index())
     }
@@ -180,8 +202,17 @@ enum Content {
 }
 
 impl Builder<'_> {
-    fn flaw(&mut self, code: &'static str, span: Span, title: String, label: &'static str, help: &'static str) {
-        self.flaws.push(Flaw { code, span, title, label, help, other: None });
+    fn flaw(&mut self, code: &'static str, span: Span, title: String, label: &'static str, help: &str) {
+        self.flaws.push(Flaw { code, span, title, label, help: help.to_owned(), other: None });
+    }
+
+    /// What stopped the parser at this character.
+    fn syntax_error(&mut self, character: usize, reason: &str) {
+        let stop = self.places.at(character, character);
+        let at = stop.start - self.places.skipped - self.places.lines[stop.line - 1];
+        let slip = slip::recognise(self.places.text, stop.line, at, reason);
+        let span = self.places.in_line(slip.line, slip.bytes);
+        self.flaw("Y01", span, slip.title, slip.label, &slip.help);
     }
 
     /// False when nothing that follows can be understood.
@@ -190,9 +221,17 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());
-                let value =
-                    Value::Scalar(Scalar { text: text.into_owned(), plain: matches!(style, ScalarStyle::Plain) });
-                self.place(Node { span: self.places.trimmed(span), value });
+                let (span, plain) = (self.places.trimmed(span), matches!(style, ScalarStyle::Plain));
+                if plain && text.trim_matches(slip::is_odd_blank) != text {
+                    let [title, label, help] = slip::ODD_BLANK;
+                    self.flaw("Y01", span, title.to_owned(), label, help);
+                    return false;
+                }
+                let value = match anchor > 0 || tag.is_some() {
+                    true => Value::Refused,
+                    false => Value::Scalar(Scalar { text: text.into_owned(), plain }),
+                };
+                self.place(Node { span, value });
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());
@@ -220,7 +259,8 @@ impl Builder<'_> {
 
     fn refuse_marks(&mut self, span: Span, anchor: usize, tagged: bool) {
         if anchor > 0 {
-            self.flaw("Y02", span, "anchors are not supported".to_owned(), "has an anchor", "write the value out");
+            let (title, help) = ("anchors are not supported", "write the value out; quote a text that begins with `&`");
+            self.flaw("Y02", span, title.to_owned(), "has an anchor", help);
         }
         if tagged {
             self.flaw(
@@ -235,7 +275,7 @@ impl Builder<'_> {
 
     fn open(&mut self, span: Span, content: Content) -> bool {
         if self.open.len() == DEPTH_MAX {
-            self.flaw("Y04", span, format!("more than {DEPTH_MAX} levels deep"), "too deep", "");
+            self.flaw("Y04", span, format!("more than {DEPTH_MAX} levels deep"), "too deep", "no key is that deep");
             return false;
         }
         self.open.push(Open { span, content });
@@ -261,21 +301,29 @@ impl Builder<'_> {
             Content::List(items) => items.push(node),
             Content::Map { entries, key } => match key.take() {
                 None => {
-                    let (text, is_scalar) = match node.value {
-                        Value::Scalar(scalar) => (scalar.text, true),
-                        _ => (String::new(), false),
+                    let flaw = match node.value {
+                        Value::Scalar(scalar) if !scalar.text.is_empty() => {
+                            *key = Some((scalar.text, node.span));
+                            return;
+                        }
+                        Value::Refused => None,
+                        Value::Scalar(_) => Some("this is nothing"),
+                        Value::List(_) | Value::Map(_) => Some("this is a list or a mapping"),
                     };
-                    *key = Some((text, node.span));
-                    if !is_scalar {
+                    *key = Some((String::new(), node.span));
+                    if let Some(label) = flaw {
                         let title = "a key must be a plain word".to_owned();
-                        self.flaw("Y05", node.span, title, "this is a list or a mapping", "");
+                        let help = "quote a text that begins with `{` or `[`";
+                        self.flaw("Y05", node.span, title, label, help);
                     }
                 }
+                // What was no key has no value either.
+                Some((key, _)) if key.is_empty() => {}
                 Some((key, key_span)) => match entries.iter().find(|entry| entry.key == key) {
                     Some(first) => {
                         let other = Some((first.key_span, "first here"));
                         let title = format!("the key `{key}` is there twice");
-                        let (label, help) = ("again here", "remove one, or join the two");
+                        let (label, help) = ("again here", "remove one, or join the two".to_owned());
                         self.flaws.push(Flaw { code: "Y03", span: key_span, title, label, help, other });
                     }
                     None => entries.push(Entry { key, key_span, value: node }),
@@ -340,7 +388,7 @@ mod tests {
             ("a: !t 1", "Y02", 1, 4),
             ("a: 1\nb: 2\na: 3", "Y03", 3, 1),
             ("a: 1\n---\nb: 2", "Y04", 2, 1),
-            ("a: [1, 2", "Y01", 1, 9),
+            ("a: [1, 2", "Y01", 1, 4),
             ("[a]: 1", "Y05", 1, 1),
         ] {
             let (_, flaws) = parse(text);
@@ -377,10 +425,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_gives_a_tree_or_flaws_inside_it(text in "[ -~\n\té支\"'\\[\\]{}:,#&*!|>-]{0,200}") {
+        fn any_text_gives_a_tree_or_flaws_inside_it(text in "[ -~\n\r\té支\u{a0}：\"'\\[\\]{}:,#&*!|>-]{0,200}") {
             let (_, flaws) = parse(&text);
             for flaw in flaws {
-                proptest::prop_assert!(flaw.span.end <= text.len() && flaw.span.start <= flaw.span.end);
+                proptest::prop_assert!(text.get(flaw.span.start..flaw.span.end).is_some(), "{flaw:?}");
+                proptest::prop_assert!(flaw.code != "Y01" || !flaw.help.is_empty(), "{flaw:?}");
             }
         }
     }

@@ -148,16 +148,47 @@ fn a_port_in_use_exits_1_and_names_the_port_and_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (key, written) in [
-        ("grpc", format!("receive: {{ grpc: '{address}', http: '127.0.0.1:0' }}")),
-        ("http", format!("receive: {{ grpc: '127.0.0.1:0', http: '{address}' }}")),
-        ("health", format!("health: {{ listen: '{address}' }}")),
-        ("admin", format!("admin: {{ listen: '{address}' }}")),
+        ("receive.grpc", format!("receive: {{ grpc: '{address}', http: '127.0.0.1:0' }}")),
+        ("receive.http", format!("receive: {{ grpc: '127.0.0.1:0', http: '{address}' }}")),
+        ("health.listen", format!("health: {{ listen: '{address}' }}")),
+        ("admin.listen", format!("admin: {{ listen: '{address}' }}")),
     ] {
         let section = written.split(':').next().unwrap();
         let others: String =
             NOBODY.lines().filter(|line| !line.starts_with(section)).map(|line| format!("{line}\n")).collect();
         let place = Place::with(&[("tailkeep.yaml", &format!("{others}{written}\n"))]);
-        assert_says(&place, &["run", "--config", "tailkeep.yaml"], 1, &[&address, key, "another"]);
+        assert_says(
+            &place,
+            &["run", "--config", "tailkeep.yaml"],
+            1,
+            &[&format!("{key}: cannot listen on {address}: "), "another"],
+        );
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_used_is_refused_at_once_and_named() {
+    for (written, code, told) in [
+        ("queue: { path: file/queue }", 0, "queue.path"),
+        ("sinks: [{ name: here, store: { path: file/tailkeep.db } }]", 0, "store.path of the sink `here`"),
+        ("sinks: [{ name: there, file: { path: file } }]", 0, "file.path of the sink `there`"),
+        ("receive: { tls: { cert: file, key: file } }", 2, "receive.tls.cert"),
+    ] {
+        let others = if written.starts_with("receive") { NOBODY.split_once('\n').unwrap().1 } else { NOBODY };
+        let place = Place::with(&[("file", "x"), ("tailkeep.yaml", &format!("{others}{written}\n"))]);
+        assert_says(&place, &["run", "--config", "tailkeep.yaml"], 1, &[&format!("{told}: "), "file"]);
+        assert_says(&place, &["check", "--config", "tailkeep.yaml"], code, &[told, "C17", " = help: "]);
+        assert_eq!(place.names(), ["file", "tailkeep.yaml"], "nothing was begun");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_utf8_is_refused_with_the_place() {
+    let place = Place::with(&[]);
+    std::fs::write(place.0.path().join("latin.yaml"), b"version: 1\n# caf\xe9\n").unwrap();
+    for arguments in [["check", "--policy"], ["check", "--config"], ["run", "--policy"], ["run", "--config"]] {
+        let arguments = [&arguments[..], &["latin.yaml"]].concat();
+        assert_says(&place, &arguments, 2, &["latin.yaml: line 2, column 6 is no UTF-8", "save the file as UTF-8"]);
     }
 }
 

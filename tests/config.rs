@@ -81,7 +81,8 @@ fn reports() -> Vec<(PathBuf, String, u8)> {
         .map(|path| {
             // Relative, so that reports are the same everywhere; tests run in the package's folder.
             let shown = path.strip_prefix(root()).expect("below the root");
-            let report = check_config(Some(shown), None, variables, &host(), false);
+            let host = Host { data_folder: Some(env!("CARGO_TARGET_TMPDIR").into()), ..host() };
+            let report = check_config(Some(shown), None, variables, &host, false);
             (path, report.text, report.exit_code)
         })
         .collect()
@@ -113,6 +114,15 @@ fn only_errors_decide_the_exit_code() {
 }
 
 #[test]
+fn every_problem_says_what_to_write() {
+    for (path, text, _) in reports() {
+        for problem in text.split("\nerror[").flat_map(|text| text.split("\nwarning[")) {
+            assert!(problem.contains(" = help: ") || problem.contains("no problem"), "{}: {problem}", path.display());
+        }
+    }
+}
+
+#[test]
 fn no_report_shows_a_secret() {
     for (path, text, _) in reports() {
         assert!(!text.contains(SECRET) && !text.contains("4711"), "{}: {text}", path.display());
@@ -128,7 +138,7 @@ fn every_code_has_a_case() {
     let is_code =
         |word: &&str| word.len() == 3 && word.starts_with('C') && word[1..].bytes().all(|c| c.is_ascii_digit());
     let used: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('"')).filter(is_code).collect();
-    assert_eq!(used.len(), 16, "{used:?}");
+    assert_eq!(used.len(), 17, "{used:?}");
     let reports = reports();
     let shown: BTreeSet<&str> =
         reports.iter().flat_map(|(_, text, _)| text.split(['[', ']'])).filter(is_code).collect();
@@ -145,7 +155,7 @@ fn a_file_that_is_not_there_is_an_error_and_none_is_fine() {
     assert_eq!(check(None, Some(missing)).exit_code, 2);
     let report = check(None, Some(Path::new("config/policy.yaml")));
     assert_eq!(report.exit_code, 0, "{}", report.text);
-    let want = "the built-in configuration: no problem\nconfig/policy.yaml: 9 rules, no problem\n";
+    let want = "config/policy.yaml: 9 rules, no problem\n";
     assert_eq!(report.text, want);
 }
 
@@ -463,6 +473,59 @@ fn administration_for_others_needs_a_token() {
     assert!(config.admin_token.is_some_and(|token| token.expose() == SECRET));
     assert_eq!(codes("admin: { listen: '[::]:13134' }"), ["C10"]);
     assert_eq!(codes("admin: { listen: '[::1]:13134' }"), [""; 0]);
+}
+
+/// Secrets where they may stand, written out.
+const WITH_SECRETS: &str = "admin:
+  token: swordfish
+sinks:
+  - arms: { endpoint: http://a:8090, token: swordfish }
+  - name: v2
+    arms:
+      urls:
+        traces: https://a/swordfish
+      license:
+        key: swordfish
+        project: p
+  - sls:
+      project: p
+      auth: { type: keys, access_key_id: i, access_key_secret: swordfish, security_token: swordfish }
+  - otlp:
+      endpoint: http://c:4317
+      headers:
+        x-tenant: Bearer swordfish
+";
+
+/// [`WITH_SECRETS`] with one letter missing, or one too many beside what is no word. The secrets stay whole.
+fn typing_errors() -> Vec<String> {
+    let is_in_a_secret = |at: usize| {
+        WITH_SECRETS.match_indices(SECRET).any(|(start, _)| (start + 1..start + SECRET.len()).contains(&at))
+    };
+    let mut texts = Vec::new();
+    for at in (0..WITH_SECRETS.len()).filter(|at| !is_in_a_secret(*at)) {
+        let (before, after) = WITH_SECRETS.split_at(at);
+        if !is_in_a_secret(at + 1) {
+            texts.push(format!("{before}{}", &after[1..]));
+        }
+        let is_word = |text: Option<char>| text.is_some_and(|c| c.is_ascii_alphanumeric());
+        if !is_word(before.chars().last()) || !is_word(after.chars().next()) {
+            texts.extend(
+                [" ", "\n", "\t", ":", ",", "#", "&", "\"", "{", "x"].map(|more| format!("{before}{more}{after}")),
+            );
+        }
+    }
+    texts
+}
+
+#[test]
+fn no_typing_error_shows_a_secret() {
+    let texts = typing_errors();
+    assert!(texts.len() > 1000, "{}", texts.len());
+    for text in texts {
+        let (_, diagnostics) = parse(&text);
+        let drawn = diagnostic::render(&diagnostics, &tailkeep::config::drawable(&text), false);
+        assert!(!drawn.contains(SECRET), "{text}\n{drawn}");
+    }
 }
 
 proptest! {

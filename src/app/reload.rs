@@ -6,6 +6,7 @@
 
 use super::force::InForce;
 use super::pipeline::Pipeline;
+use crate::config::text_of;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::Policy;
 use std::fs::Metadata;
@@ -86,7 +87,7 @@ impl Reloader {
     /// `asked`: somebody sent SIGHUP and wants to hear what came of it.
     async fn look(&mut self, asked: bool) {
         let file = self.path.display().to_string();
-        let text = match tokio::fs::read_to_string(&self.path).await {
+        let text = match tokio::fs::read(&self.path).await.and_then(text_of) {
             Ok(text) => text,
             Err(error) => {
                 // Between the two steps of a swap the file may be missing: the next look finds it.

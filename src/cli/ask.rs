@@ -2,6 +2,7 @@
 
 use super::{Failure, Traces};
 use crate::admin::Answer;
+use crate::config::read_text;
 use crate::deliver::client::{Client, ClientSettings};
 use crate::deliver::sink::store::{Store, TraceFilter, render_traces};
 use crate::policy::{self, Policy};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use std::path::Path;
 
 fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+    read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
 pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Failure> {

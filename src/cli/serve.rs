@@ -3,7 +3,7 @@
 use super::{Failure, Files};
 use crate::app::office::Office;
 use crate::app::{App, StartError, Stop};
-use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config};
+use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
 use crate::demo;
 use crate::diagnostic;
 use crate::doctor;
@@ -19,8 +19,8 @@ use tokio::sync::watch;
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
     let (name, text) = match file {
         Some(path) => {
-            let read = std::fs::read_to_string(path);
-            let text = read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+            let text =
+                read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
             (path.to_owned(), text)
         }
         None => (PathBuf::from("the built-in configuration"), String::new()),

@@ -1,12 +1,13 @@
 //! What shows only when the parts of a configuration are seen together: ports, sinks, the policy's file.
 
 use super::load::{Loader, Target};
-use super::{Config, Host, PolicySource, drawable, parse};
+use super::place::places;
+use super::{Config, Host, PolicySource, drawable, parse, read_text};
 use crate::diagnostic::{Diagnostic, Span, count_line, has_errors, render};
 use crate::identity::World;
 use crate::policy::{Report, check_policy};
-use crate::yaml::{Map, Reader};
-use std::fs;
+use crate::receive::TlsFiles;
+use crate::yaml::{Map, Node, Reader, Value};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -46,11 +47,7 @@ pub(super) fn check_ports(loader: &mut Loader<'_>, map: &Map<'_>, config: &Confi
 }
 
 fn listeners(map: &Map<'_>, config: &Config) -> Vec<Listener> {
-    let span = |section: &str, key: &str| {
-        let section = map.get(section)?;
-        let crate::yaml::Value::Map(entries) = &section.value else { return None };
-        Map { span: section.span, entries }.get(key).map(|node| node.span)
-    };
+    let span = |section: &str, key: &str| map.get(section).and_then(|section| span_of(section, &[key]));
     let all = [
         ("receive.grpc", config.receive.grpc, span("receive", "grpc")),
         ("receive.http", config.receive.http, span("receive", "http")),
@@ -58,6 +55,13 @@ fn listeners(map: &Map<'_>, config: &Config) -> Vec<Listener> {
         ("admin.listen", config.admin, span("admin", "listen")),
     ];
     all.into_iter().filter_map(|(key, address, span)| Some(Listener { key, address: address?, span })).collect()
+}
+
+/// Where the value under these keys stands, if it does.
+fn span_of(node: &Node, keys: &[&str]) -> Option<Span> {
+    let Some((first, rest)) = keys.split_first() else { return Some(node.span) };
+    let Value::Map(entries) = &node.value else { return None };
+    span_of(Map { span: node.span, entries }.get(first)?, rest)
 }
 
 /// Port 0 is any free port.
@@ -76,8 +80,9 @@ fn leads_to(target: &Target, listener: SocketAddr) -> bool {
     same_host && target.port == listener.port()
 }
 
-/// Checks a configuration without starting anything: its file, what its sinks need, and the policy, which is
-/// the one it names unless `policy` names another. Without a file it is the built-in configuration.
+/// Checks files without starting anything: a policy alone, or a configuration with what its sinks need and the
+/// policy, which is the one it names unless `policy` names another. Without either it is the built-in
+/// configuration.
 pub fn check_config(
     file: Option<&Path>,
     policy: Option<&Path>,
@@ -85,21 +90,28 @@ pub fn check_config(
     host: &Host,
     color: bool,
 ) -> Report {
-    let text = match file.map(fs::read_to_string).transpose() {
+    let policy_report = policy.map(|path| match read_text(path) {
+        Ok(text) => check_policy(&path.display().to_string(), &text, color),
+        Err(error) => unreadable(path, &error),
+    });
+    if let (None, Some(report)) = (file, &policy_report) {
+        return report.clone();
+    }
+    let text = match file.map(read_text).transpose() {
         Ok(text) => text.unwrap_or_default(),
         Err(error) => return unreadable(file.unwrap_or(Path::new("")), &error),
     };
     let file = file.unwrap_or(Path::new("the built-in configuration"));
     let world = World { variable: Arc::new(variables), ..World::system() };
-    let (config, mut diagnostics, named_at) = parse(file, &text, &|name| (world.variable)(name), host);
+    let (config, mut diagnostics, root) = parse(file, &text, &|name| (world.variable)(name), host);
     let mut reader = Reader::new(file.display().to_string());
-    let mut policy_report = policy.map(|path| match fs::read_to_string(path) {
-        Ok(text) => check_policy(&path.display().to_string(), &text, color),
-        Err(error) => unreadable(path, &error),
-    });
+    let mut policy_report = policy_report;
     if let Some(config) = &config {
         refuse_unbuildable(config, &world, &mut reader);
+        refuse_unusable_tls(config, &root, &mut reader);
+        warn_of_places(config, &root, &mut reader);
         if let (None, PolicySource::File(path)) = (&policy_report, &config.policy) {
+            let named_at = span_of(&root, &["policy"]).unwrap_or(root.span);
             policy_report = check_named_policy(path, named_at, &mut reader, color);
         }
     }
@@ -125,8 +137,33 @@ fn refuse_unbuildable(config: &Config, world: &World, reader: &mut Reader) {
     }
 }
 
+/// The listeners' certificates.
+fn refuse_unusable_tls(config: &Config, root: &Node, reader: &mut Reader) {
+    let Some(Err(error)) = config.receive.tls.as_ref().map(TlsFiles::check) else { return };
+    let span = span_of(root, &["receive", "tls", error.key]).unwrap_or(root.span);
+    let title = format!("`receive.tls.{}` cannot be used", error.key);
+    reader
+        .error("C17", span, title, error.problem)
+        .help("write the path of a PEM file; a path is relative to the folder of this file");
+}
+
+/// Only warned of: on the machine where it is to run, the folder may be there.
+fn warn_of_places(config: &Config, root: &Node, reader: &mut Reader) {
+    for place in places(config) {
+        let Some(problem) = place.problem() else { continue };
+        let span = match place.sink {
+            Some(sink) => Some(sink.span_of("path")),
+            None => span_of(root, &["queue", "path"]),
+        };
+        let title = format!("{} cannot be written on this machine", place.setting());
+        reader
+            .warn("C17", span.unwrap_or(root.span), title, problem)
+            .help("tailkeep would not start: write a place that it may write to; it creates missing folders itself");
+    }
+}
+
 fn check_named_policy(path: &Path, named_at: Span, reader: &mut Reader, color: bool) -> Option<Report> {
-    match fs::read_to_string(path) {
+    match read_text(path) {
         Ok(text) => Some(check_policy(&path.display().to_string(), &text, color)),
         Err(error) => {
             reader

@@ -5,11 +5,11 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::identity::Secret;
-use crate::yaml::{Node, Reader, Scalar, Value, parse};
+use crate::yaml::{Node, Reader, Value};
 
 /// Stand for `{` and `}` while YAML is read: in `{ token: ${env:TOKEN} }` they would be braces of YAML.
 /// Control characters are not part of any YAML text, and one byte long like what they stand for.
-const OPEN: char = '\u{1}';
+pub(super) const OPEN: char = '\u{1}';
 const CLOSE: char = '\u{2}';
 
 /// Looks up an environment variable.
@@ -146,9 +146,11 @@ pub(super) fn conceal(diagnostics: &mut [Diagnostic], substituted: &[Substituted
         let Some(about) = substituted.iter().find(|s| s.span == diagnostic.span) else { continue };
         diagnostic.title = format!("what `{}` stands for cannot be used here", about.written);
         let tells = |text: &String| text.contains(about.value.expose());
-        diagnostic.help = diagnostic.help.take().filter(|help| !tells(help));
+        if diagnostic.help.as_ref().is_none_or(tells) {
+            diagnostic.help = Some("look at what the variable holds".to_owned());
+        }
         if tells(&diagnostic.label) {
-            diagnostic.label = "look at the variable".to_owned();
+            diagnostic.label = "holds something else".to_owned();
         }
     }
 }
@@ -161,51 +163,10 @@ pub(super) fn conceal_text(message: &str, substituted: &[Substituted]) -> String
     })
 }
 
-/// Keys whose values are secrets, wherever they stand.
-const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token"];
-
-/// The text as it may be shown around carets: secrets that it holds itself become `*`.
-pub fn drawable(text: &str) -> String {
-    let protected = protect(text);
-    let mut spans = Vec::new();
-    if let (Some(root), _) = parse(&protected) {
-        find_secrets(&root, ["", ""], &mut spans);
-    }
-    let mut out = text.to_owned();
-    // From the end, because the stars of a wide character are shorter than itself.
-    spans.sort_by_key(|span: &Span| std::cmp::Reverse(span.start));
-    for span in spans {
-        let stars = "*".repeat(text[span.start..span.end].chars().count());
-        out.replace_range(span.start..span.end, &stars);
-    }
-    out
-}
-
-/// `keys`: the last two on the way to the node.
-fn find_secrets(node: &Node, keys: [&str; 2], out: &mut Vec<Span>) {
-    match &node.value {
-        Value::Scalar(Scalar { text, .. }) => {
-            let [section, key] = keys;
-            // ARMS has tokens in its URLs.
-            let is_secret = SECRET_KEYS.contains(&key)
-                || section == "headers"
-                || keys == ["license", "key"]
-                || text.contains("adapt_");
-            if is_secret && !text.contains(OPEN) {
-                out.push(node.span);
-            }
-        }
-        Value::Refused => {}
-        Value::List(items) => items.iter().for_each(|item| find_secrets(item, keys, out)),
-        Value::Map(entries) => {
-            entries.iter().for_each(|entry| find_secrets(&entry.value, [keys[1], &entry.key], out));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml::Scalar;
 
     fn variables(name: &str) -> Option<String> {
         match name {
@@ -243,14 +204,6 @@ mod tests {
         assert_eq!(&text[substituted[2].span.start..substituted[2].span.end], "x${env:HOST}y");
         let Value::Map(entries) = root.value else { panic!("a map") };
         assert_eq!(entries[1].value.value, Value::Scalar(Scalar { text: "${env:HOST}".into(), plain: true }));
-    }
-
-    #[test]
-    fn secrets_in_the_text_are_not_drawn() {
-        let text = "a: { token: päss, headers: { x: y }, license: { key: [k], project: p }, name: n }\nb: { token: ${env:T} }\nc: http://h/adapt_x\n";
-        let want = "a: { token: ****, headers: { x: * }, license: { key: [*], project: p }, name: n }\nb: { token: ${env:T} }\nc: ****************\n";
-        assert_eq!(drawable(text), want);
-        assert_eq!(drawable("a: [token: x"), "a: [token: x");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::Host;
 use super::expand::{Substituted, Variables, conceal, expand, protect};
+use super::phrases::PHRASES;
 use crate::deliver::client::{ClientCertificate, ClientSettings, TlsSettings};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::identity::Secret;
@@ -37,7 +38,7 @@ pub(super) struct Loader<'a> {
 impl<'a> Loader<'a> {
     pub fn new(file: &Path, host: &'a Host) -> Loader<'a> {
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-        let reader = Reader::new(file.display().to_string());
+        let reader = Reader::speaking(file.display().to_string(), PHRASES);
         Loader { reader, host, targets: Vec::new(), substituted: Vec::new(), folder }
     }
 
@@ -203,11 +204,11 @@ impl<'a> Loader<'a> {
         let mut headers = HeaderMap::new();
         for entry in entries {
             let Ok(name) = HeaderName::try_from(entry.key.as_str()) else {
-                let title = format!("`{}` is no name of a header", entry.key);
-                self.reader.error("C09", entry.key_span, title, "write letters, digits and `-`");
+                let title = "this is no name of a header";
+                self.reader.error("C09", entry.key_span, title, "no header").help("write letters, digits and `-`");
                 continue;
             };
-            let Some(text) = self.reader.scalar(&entry.value, &format!("`{}`", entry.key)) else { continue };
+            let Some(text) = self.reader.scalar(&entry.value, "the value of a header") else { continue };
             match HeaderValue::from_str(&text.text) {
                 Ok(mut value) => {
                     value.set_sensitive(true);
@@ -215,7 +216,8 @@ impl<'a> Loader<'a> {
                 }
                 Err(_) => {
                     let title = format!("the value of `{name}` has characters that no header has");
-                    self.reader.error("C09", entry.value.span, title, "write visible ASCII in one line");
+                    let diagnostic = self.reader.error("C09", entry.value.span, title, "no value of a header");
+                    diagnostic.help("write visible ASCII in one line");
                 }
             }
         }
@@ -253,7 +255,8 @@ impl<'a> Loader<'a> {
         };
         if let Some((entry, missing)) = lonely {
             let title = format!("`{}` says nothing without `{missing}`", entry.key);
-            self.reader.error("C11", entry.key_span, title, format!("`{missing}:` is missing"));
+            let help = format!("add `{missing}: …`");
+            self.reader.error("C11", entry.key_span, title, format!("`{missing}:` is missing")).help(help);
         }
     }
 
@@ -290,7 +293,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-fn is_nothing(node: &Node) -> bool {
+pub(super) fn is_nothing(node: &Node) -> bool {
     matches!(&node.value, Value::Scalar(scalar) if scalar.meaning() == Meaning::Null)
 }
 

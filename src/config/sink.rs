@@ -102,11 +102,17 @@ impl SinkConfig {
     /// Reports what [`SinkConfig::build`] said where it belongs: sinks begin their errors with the setting
     /// at fault.
     pub(super) fn report(&self, reader: &mut Reader, error: &str) {
-        let setting = error.split_once(": ").map(|(setting, _)| setting);
-        let value = self.origin.values.iter().find(|(key, _)| Some(key.as_str()) == setting);
-        let span = value.map_or(self.origin.section, |(_, span)| *span);
+        let span = self.span_of(error.split_once(": ").map_or("", |(setting, _)| setting));
         let title = format!("the sink `{}` cannot be built", self.name);
-        reader.error("C09", span, title, error);
+        // Most errors say it themselves.
+        let help = format!("config/tailkeep.yaml shows every key of `{}` with its values", self.kind.word());
+        reader.error("C09", span, title, error).help(help);
+    }
+
+    /// Where a setting's value stands, or else the sink.
+    pub(super) fn span_of(&self, key: &str) -> Span {
+        let value = self.origin.values.iter().find(|(known, _)| known == key);
+        value.map_or(self.origin.section, |(_, span)| *span)
     }
 }
 

@@ -4,6 +4,7 @@
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value;
 //! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
 
+mod phrases;
 mod value;
 mod when;
 
@@ -47,6 +48,11 @@ const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "fo
 const RESERVED: &[&str] = &["otherwise", "api", "other"];
 const NAME_MAX: usize = 100;
 
+/// A reader of policies.
+pub(super) fn reader(file: &str) -> Reader {
+    Reader::speaking(file, phrases::PHRASES)
+}
+
 /// Reads a policy; `None` if nothing of it can be read.
 pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let Some(root) = reader.parse(text) else {
@@ -56,7 +62,7 @@ pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
         }
         return None;
     };
-    let map = reader.map(&root, "a policy", FILE_KEYS)?;
+    let map = reader.file_map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
     let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node));
@@ -85,10 +91,12 @@ fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
         Some(node) => {
             let duration = reader.duration(node, &format!("`{key}`"))?;
             if duration > WAIT_MAX {
-                reader.error("P15", node.span, format!("`{key}` is longer than an hour"), "at most `1h`");
+                let title = format!("`{key}` is longer than an hour");
+                reader.error("P15", node.span, title, "too long").help("write at most `1h`");
             }
             if duration < Duration::from_millis(1) && key != "settle" {
-                reader.error("P15", node.span, format!("`{key}` is shorter than a millisecond"), "at least `1ms`");
+                let title = format!("`{key}` is shorter than a millisecond");
+                reader.error("P15", node.span, title, "too short").help("write at least `1ms`");
             }
             Some(duration)
         }
@@ -111,7 +119,9 @@ fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
 }
 
 fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
-    if let Value::Scalar(scalar) = &node.value {
+    if let Value::Scalar(scalar) = &node.value
+        && (matches!(scalar.text.as_str(), "all" | "none") || scalar.text.ends_with('%'))
+    {
         let help = format!("write `otherwise: {{ keep: {} }}`", scalar.text);
         reader.error("Y05", node.span, "`otherwise` must be a mapping", "this is a single value").help(help);
         return None;
@@ -132,7 +142,8 @@ fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
             match names.iter().find(|(known, _)| *known == name) {
                 Some((_, first)) => {
                     let title = format!("two rules are named `{name}`");
-                    reader.error("P02", span, title, "rename this one").other(*first, "the first is here");
+                    let diagnostic = reader.error("P02", span, title, "again here");
+                    diagnostic.other(*first, "the first is here").help("give each rule a name of its own");
                 }
                 None => names.push((name, span)),
             }
@@ -143,11 +154,12 @@ fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
 }
 
 fn unknown_rule_key(reader: &mut Reader, entry: &crate::yaml::Entry) {
-    if when::TRACE_KEYS.contains(&entry.key.as_str()) {
-        let title = format!("`{}` is not a key of a rule", entry.key);
+    let key = entry.key.as_str();
+    if when::TRACE_KEYS.contains(&key) {
+        let title = format!("`{key}` is not a key of a rule");
         reader
             .error("P03", entry.key_span, title, "conditions go under `when:`")
-            .help(format!("write `when: {{ {}: … }}`", entry.key));
+            .help(format!("write `when: {{ {key}: … }}`"));
     } else {
         reader.unknown_key(entry, "a rule", RULE_KEYS);
     }
@@ -196,12 +208,8 @@ fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
 fn share(reader: &mut Reader, node: &Node, what: &str, words: &[&str]) -> Option<Threshold> {
     let text = &reader.scalar(node, what)?.text;
     if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.' || c == '-') {
-        let near = crate::yaml::closest(text, words);
-        let label = near.map_or("unknown word".to_owned(), |near| format!("did you mean `{near}`?"));
-        reader
-            .error("P04", node.span, format!("`{text}` is not a word for {what}"), label)
-            .help(format!("write a share like `5%`, or one of {}", words.join(", ")));
-        return None;
+        let help = format!("write a share like `5%`, or one of {}", words.join(", "));
+        return reader.unknown_word("P04", node, what, words, help);
     }
     let share = reader.share(node, what)?;
     let threshold = Threshold::from_share(share);

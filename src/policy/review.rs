@@ -27,8 +27,9 @@ fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[Wri
     let title = format!("rule `{}` can never match", rule.name);
     let takes = if taker.when.is_empty() { "takes every trace" } else { "takes all that this rule matches" };
     reader
-        .warn("P11", rule.span, title, format!("move it above `{}`", taker.name))
-        .other(taker.span, format!("{takes}, and has no limit"));
+        .warn("P11", rule.span, title, "comes too late")
+        .other(taker.span, format!("{takes}, and has no limit"))
+        .help(format!("move it above `{}`", taker.name));
 }
 
 fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {

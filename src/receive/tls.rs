@@ -24,16 +24,30 @@ pub struct TlsFiles {
 
 /// A TLS file that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("TLS file {}: {problem}", path.display())]
+#[error("receive.tls.{key}: {}: {problem}", path.display())]
 pub struct TlsError {
+    /// The setting that names it.
+    pub key: &'static str,
     pub path: PathBuf,
     /// What is wrong, and what to write instead.
     pub problem: String,
 }
 
 impl TlsError {
-    fn new(path: &Path, problem: impl Into<String>) -> TlsError {
-        TlsError { path: path.to_owned(), problem: problem.into() }
+    fn new(key: &'static str, path: &Path, problem: impl Into<String>) -> TlsError {
+        TlsError { key, path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+const CLIENT_CA: &str = "client_ca";
+
+impl TlsFiles {
+    /// Whether a listener could use them.
+    ///
+    /// # Errors
+    /// [`TlsError`], about the first that it could not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        read(self, &[]).map(drop)
     }
 }
 
@@ -95,40 +109,40 @@ fn versions(files: &TlsFiles) -> Vec<Version> {
 
 fn read(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let chain = read_certificates(&files.cert)?;
+    let chain = read_certificates("cert", &files.cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| TlsError::new(&files.key, format!("no private key in PEM form is here ({error})")))?;
+        .map_err(|error| TlsError::new("key", &files.key, format!("no private key in PEM form is here ({error})")))?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::new(&files.cert, error.to_string()))?;
+        .map_err(|error| TlsError::new("cert", &files.cert, error.to_string()))?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => builder.with_client_cert_verifier(
             WebPkiClientVerifier::builder_with_provider(read_authorities(path)?, provider)
                 .build()
-                .map_err(|error| TlsError::new(path, error.to_string()))?,
+                .map_err(|error| TlsError::new(CLIENT_CA, path, error.to_string()))?,
         ),
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| TlsError::new(&files.key, format!("does not go with {} ({error})", files.cert.display())))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+        TlsError::new("key", &files.key, format!("does not go with {} ({error})", files.cert.display()))
+    })?;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |error| TlsError::new(path, format!("cannot be read as PEM ({error})"));
+fn read_certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |error| TlsError::new(key, path, format!("cannot be read as PEM ({error})"));
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect();
     match certificates.map_err(unreadable)? {
-        none if none.is_empty() => Err(TlsError::new(path, "no certificate in PEM form is here")),
+        none if none.is_empty() => Err(TlsError::new(key, path, "no certificate in PEM form is here")),
         certificates => Ok(certificates),
     }
 }
 
 fn read_authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut authorities = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        authorities.add(certificate).map_err(|error| TlsError::new(path, error.to_string()))?;
+    for certificate in read_certificates(CLIENT_CA, path)? {
+        authorities.add(certificate).map_err(|error| TlsError::new(CLIENT_CA, path, error.to_string()))?;
     }
     Ok(Arc::new(authorities))
 }

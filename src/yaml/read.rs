@@ -1,6 +1,7 @@
 //! Takes a tree apart by type. What does not fit becomes a diagnostic, and the reading goes on, so that
 //! one run reports every problem of a file.
 
+use super::phrases::{NO_PHRASES, Phrases, Shape, format_of};
 use super::{Entry, Meaning, Node, Scalar, Value, number, parse};
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Reader {
     file: String,
+    phrases: &'static Phrases,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -35,7 +37,12 @@ impl<'n> Map<'n> {
 impl Reader {
     /// `file` is only shown.
     pub fn new(file: impl Into<String>) -> Reader {
-        Reader { file: file.into(), diagnostics: Vec::new() }
+        Reader::speaking(file, NO_PHRASES)
+    }
+
+    /// Knows what to write instead of what is wrong.
+    pub fn speaking(file: impl Into<String>, phrases: &'static Phrases) -> Reader {
+        Reader { file: file.into(), phrases, diagnostics: Vec::new() }
     }
 
     /// The tree of `text`; its flaws become diagnostics. `None` without an error: nothing is in the file.
@@ -111,7 +118,10 @@ impl Reader {
         known: &[&str],
         mut unknown: impl FnMut(&mut Reader, &'n Entry),
     ) -> Option<Map<'n>> {
-        let map = self.any_map(node, what)?;
+        let map = match &node.value {
+            Value::Map(entries) => Map { span: node.span, entries },
+            _ => return self.wrong_shape(node, what, Shape::Map(known)),
+        };
         for entry in map.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             unknown(self, entry);
         }
@@ -122,25 +132,85 @@ impl Reader {
     pub fn any_map<'n>(&mut self, node: &'n Node, what: &str) -> Option<Map<'n>> {
         match &node.value {
             Value::Map(entries) => Some(Map { span: node.span, entries }),
-            _ => self.wrong_shape(node, what, "a mapping (`key: value`)"),
+            _ => self.wrong_shape(node, what, Shape::Map(&[])),
         }
+    }
+
+    /// The mapping of a whole file. One that is of another kind of file is reported once.
+    pub fn file_map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Map<'n>> {
+        if let Value::Map(entries) = &node.value
+            && let Some((entry, format)) = format_of(&Map { span: node.span, entries }, self.phrases)
+        {
+            let label = format!("no key of {what}");
+            self.error("Y06", entry.key_span, format.title, label).help(format.help);
+            return None;
+        }
+        self.map(node, what, known)
     }
 
     /// Reports a key that nobody knows.
     pub fn unknown_key(&mut self, entry: &Entry, what: &str, known: &[&str]) {
-        let label = match closest(&entry.key, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "unknown key".to_owned(),
+        let foreign = self.phrases.foreign(&entry.key, known);
+        let word = entry.word(known);
+        if foreign.is_none() && word != entry.key {
+            return self.key_with_value(entry, word, what, known);
+        }
+        let (label, help) = match (foreign, closest(&entry.key, known)) {
+            (Some(help), _) => (FOREIGN.to_owned(), help.to_owned()),
+            (None, Some(near)) => (format!("did you mean `{near}`?"), format!("its keys are {}", known.join(", "))),
+            (None, None) => ("unknown key".to_owned(), format!("its keys are {}", known.join(", "))),
         };
-        self.error("Y06", entry.key_span, format!("`{}` is not a key of {what}", entry.key), label)
-            .help(format!("its keys are {}", known.join(", ")));
+        self.error("Y06", entry.key_span, format!("`{}` is not a key of {what}", entry.key), label).help(help);
+    }
+
+    /// Reports a key with more than a word in it: mostly, what separates it from its value is missing. The
+    /// rest is not told, for it may be a secret.
+    fn key_with_value(&mut self, entry: &Entry, word: &str, what: &str, known: &[&str]) {
+        let (title, help) = match entry.key[word.len()..].starts_with(':') {
+            _ if word.is_empty() => (
+                format!("this is no key of {what}, and has no value"),
+                format!("its keys are {}; write them like `{}: …`", known.join(", "), known.first().unwrap_or(&"KEY")),
+            ),
+            true => (format!("a space is missing after `{word}:`"), format!("write `{word}: …`")),
+            false => (format!("the key that begins with `{word}` is more than a word"), format!("write `{word}: …`")),
+        };
+        self.error("Y06", entry.key_span, title, "read as a key").help(help);
+    }
+
+    /// True if other tools have this word where these of ours could stand.
+    pub fn is_foreign(&self, word: &str, known: &[&str]) -> bool {
+        self.phrases.foreign(word, known).is_some()
+    }
+
+    /// Reports a word that is not one of `known`; `help` is for those that nobody has.
+    pub fn unknown_word<T>(
+        &mut self,
+        code: &'static str,
+        node: &Node,
+        what: &str,
+        known: &[&str],
+        help: String,
+    ) -> Option<T> {
+        let Value::Scalar(Scalar { text, .. }) = &node.value else { return None };
+        let (label, help) = match (self.phrases.foreign(text, known), closest(text, known)) {
+            (Some(foreign), _) => (FOREIGN.to_owned(), foreign.to_owned()),
+            (None, Some(near)) => (format!("did you mean `{near}`?"), help),
+            (None, None) => ("unknown word".to_owned(), help),
+        };
+        self.error(code, node.span, format!("`{text}` is not a word for {what}"), label).help(help);
+        None
     }
 
     /// The value of a key that must be there.
     pub fn require<'n>(&mut self, map: &Map<'n>, key: &str, what: &str) -> Option<&'n Node> {
         let found = map.get(key);
         if found.is_none() {
-            self.error("Y07", map.span, format!("{what} needs the key `{key}`"), format!("`{key}:` is missing"));
+            let help = match self.phrases.example(&format!("`{key}`")) {
+                Some(example) => format!("add it, like `{example}`"),
+                None => format!("add `{key}: …`"),
+            };
+            self.error("Y07", map.span, format!("{what} needs the key `{key}`"), format!("`{key}:` is missing"))
+                .help(help);
         }
         found
     }
@@ -149,14 +219,14 @@ impl Reader {
     pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
         match &node.value {
             Value::List(items) => Some(items),
-            _ => self.wrong_shape(node, what, "a list (`[a, b]`)"),
+            _ => self.wrong_shape(node, what, Shape::List),
         }
     }
 
     /// A list that is not empty, or one value that stands for a list of one.
     pub fn one_or_more<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
         match &node.value {
-            Value::List(items) if items.is_empty() => self.wrong_shape(node, what, "at least one value"),
+            Value::List(items) if items.is_empty() => self.wrong_shape(node, what, Shape::OneOrMore),
             Value::List(items) => Some(items),
             _ => Some(std::slice::from_ref(node)),
         }
@@ -166,22 +236,32 @@ impl Reader {
     pub fn scalar<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Scalar> {
         match &node.value {
             Value::Scalar(scalar) if scalar.meaning() != Meaning::Null => Some(scalar),
-            _ => self.wrong_shape(node, what, "one value"),
+            _ => self.wrong_shape(node, what, Shape::One),
         }
     }
 
     /// A text that is not empty, as it is written: `5` is the text "5".
     pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
         match self.scalar(node, what)?.text.as_str() {
-            "" => self.wrong_shape(node, what, "a text that is not empty"),
+            "" => self.wrong_shape(node, what, Shape::Text),
             text => Some(text),
         }
     }
 
     pub fn bool(&mut self, node: &Node, what: &str) -> Option<bool> {
-        match self.scalar(node, what)?.meaning() {
+        let scalar = self.scalar(node, what)?;
+        let help = match scalar.text.to_ascii_lowercase().as_str() {
+            word @ ("true" | "false") if !scalar.plain => format!("remove the quotes: `{word}`"),
+            "yes" | "on" => "write `true`".to_owned(),
+            "no" | "off" => "write `false`".to_owned(),
+            _ => "write `true` or `false`".to_owned(),
+        };
+        match scalar.meaning() {
             Meaning::Bool(value) => Some(value),
-            _ => self.unreadable(node, what, "is neither `true` nor `false`", "write `true` or `false`"),
+            Meaning::Text(text) if text == "true" || text == "false" => {
+                self.unreadable(node, what, "in quotes is a text, not a truth value", &help)
+            }
+            _ => self.unreadable(node, what, "is neither `true` nor `false`", &help),
         }
     }
 
@@ -205,10 +285,8 @@ impl Reader {
             return Some(*value);
         }
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let label = closest(text, &known).map_or("unknown word".to_owned(), |near| format!("did you mean `{near}`?"));
-        self.error("Y08", node.span, format!("`{text}` is not a word for {what}"), label)
-            .help(format!("write one of {}", known.join(", ")));
-        None
+        let help = format!("write one of {}", known.join(", "));
+        self.unknown_word("Y08", node, what, &known, help)
     }
 
     /// `500ms`, `1.5s`, `2m`, `1h`; also `us` and `ns`.
@@ -257,20 +335,24 @@ impl Reader {
     }
 
     /// Reports a list where a value should be, and the like.
-    pub fn wrong_shape<T>(&mut self, node: &Node, what: &str, wanted: &str) -> Option<T> {
+    pub fn wrong_shape<T>(&mut self, node: &Node, what: &str, wanted: Shape<'_>) -> Option<T> {
         let found = match &node.value {
             Value::Scalar(scalar) if scalar.meaning() == Meaning::Null => "nothing",
             Value::Scalar(scalar) if scalar.text.is_empty() => "an empty text",
             Value::Scalar(_) => "a single value",
             Value::List(items) if items.is_empty() => "an empty list",
             Value::List(_) => "a list",
+            Value::Map(entries) if entries.is_empty() => "an empty mapping",
             Value::Map(_) => "a mapping",
             Value::Refused => return None,
         };
-        self.error("Y05", node.span, format!("{what} must be {wanted}"), format!("this is {found}"));
+        let (wanted, help) = (wanted.words(), wanted.help(node, what, self.phrases));
+        self.error("Y05", node.span, format!("{what} must be {wanted}"), format!("this is {found}")).help(help);
         None
     }
 }
+
+const FOREIGN: &str = "a word of other tools";
 
 /// A share as a percentage, without the noise of binary fractions.
 fn percent(share: f64) -> f64 {

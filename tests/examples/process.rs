@@ -86,7 +86,9 @@ impl Running {
             place.tailkeep(arguments).stdout(streams.0).stderr(streams.1).spawn().expect("the program starts");
         wait_for("readiness", || {
             let ended = child.try_wait().expect("a child");
-            ended.map(|status| panic!("{status}: {}", std::fs::read_to_string(&log).unwrap_or_default()));
+            if let Some(status) = ended {
+                panic!("{status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
             (get(HEALTH, "/readyz")?.0 == 200).then_some(())
         });
         let auditor = Auditor::start(|| Some(Books::parse(&get(HEALTH, "/metrics")?.1)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tailkeep::diagnostic;
+use tailkeep::diagnostic::{self, Diagnostic, Severity};
 use tailkeep::policy::{Policy, check_policy, explain};
 use tailkeep::trace::RuleNames;
 
@@ -73,6 +73,46 @@ fn every_problem_is_reported_as_expected() {
         .map(|(path, ..)| path)
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn every_problem_says_what_to_write() {
+    for (path, text, _) in reports() {
+        for problem in text.split("\nerror[").flat_map(|text| text.split("\nwarning[")) {
+            assert!(problem.contains(" = help: ") || problem.contains("no problem"), "{}: {problem}", path.display());
+        }
+    }
+}
+
+/// `source` with the place of `problem` written as its help says, if that is a whole value.
+fn mended(source: &str, problem: &Diagnostic) -> Option<String> {
+    let suggested = problem.help.as_deref()?.strip_prefix("write `")?.strip_suffix('`')?;
+    let is_whole = !suggested.contains(['`', '…']) && problem.severity == Severity::Error;
+    let (before, after) = (&source[..problem.span.start], &source[problem.span.end..]);
+    // The suggestion may repeat the key.
+    let value = match suggested.split_once(": ") {
+        Some((key, value)) if before.ends_with(&format!("{key}: ")) => value,
+        Some(_) if !suggested.starts_with('{') => return None,
+        _ => suggested,
+    };
+    is_whole.then(|| format!("{before}{value}{after}"))
+}
+
+#[test]
+fn what_is_suggested_is_valid() {
+    let problems = |text: &str| Policy::compile("p", text, 1, &mut RuleNames::default()).1;
+    let mut tried = 0;
+    for (path, ..) in reports() {
+        let source = read(&path);
+        for problem in problems(&source) {
+            let Some(mended) = mended(&source, &problem) else { continue };
+            tried += 1;
+            let left: Vec<Diagnostic> =
+                problems(&mended).into_iter().filter(|left| left.span.start == problem.span.start).collect();
+            assert_eq!(left, [], "{}: {:?}", path.display(), problem.help);
+        }
+    }
+    assert!(tried > 15, "{tried}");
 }
 
 #[test]

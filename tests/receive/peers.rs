@@ -166,12 +166,15 @@ async fn what_cannot_be_bound_says_where_and_what_to_write() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = Receiver::bind(Settings { grpc: Some(address), ..small() }).await.err().unwrap().to_string();
-    assert!(error.contains(&format!("cannot listen on {address} for OTLP/grpc")), "{error}");
+    assert!(error.contains(&format!("receive.grpc: cannot listen on {address}: ")), "{error}");
     assert!(error.contains("write another port"), "{error}");
 
     let foreign = Some(SocketAddr::from(([192, 0, 2, 1], 4318)));
     let error = Receiver::bind(Settings { http: foreign, ..small() }).await.err().unwrap().to_string();
-    assert!(error.contains("192.0.2.1:4318 for OTLP/http") && error.contains("write 0.0.0.0"), "{error}");
+    assert!(
+        error.starts_with("receive.http: cannot listen on 192.0.2.1:4318: ") && error.contains("write 0.0.0.0"),
+        "{error}"
+    );
 
     let error = Receiver::bind(Settings { in_flight: 100, max_request: 51, ..small() }).await.err().unwrap();
     assert!(error.to_string().contains("allow at least 102 in flight"), "{error}");

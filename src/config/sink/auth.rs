@@ -59,7 +59,8 @@ fn typed<'n>(loader: &mut Loader<'_>, node: &'n Node, what: &str) -> Option<(Map
         match owner {
             Some((owner, _)) => {
                 let title = format!("`{}` is no key of {what} with the type `{word}`", entry.key);
-                loader.reader.error("C11", entry.key_span, title, format!("write `type: {owner}`"));
+                let diagnostic = loader.reader.error("C11", entry.key_span, title, format!("a key of `{owner}`"));
+                diagnostic.help(format!("write `type: {owner}`"));
             }
             None => {
                 let known = [&["type"], known].concat();
@@ -112,7 +113,7 @@ fn assume_role(loader: &mut Loader<'_>, map: &Map<'_>) -> Source {
         let (base, kind) = typed(loader, node, "`base`")?;
         for entry in base.entries.iter().filter(|entry| ENDPOINT_KEYS.contains(&entry.key.as_str())) {
             let title = format!("`{}` is the same for `auth` and its `base`", entry.key);
-            loader.reader.error("C11", entry.key_span, title, "write it under `auth`");
+            loader.reader.error("C11", entry.key_span, title, "once is enough").help("write it under `auth`");
         }
         Some(source(loader, &base, kind, false))
     });

@@ -93,6 +93,8 @@ fn refuse_wrong_urls(loader: &mut Loader<'_>, map: &Map<'_>, settings: &OtlpSett
         let diagnostic = loader.reader.error("C09", node.span, "this is no endpoint of OTLP", error);
         if endpoint.parse::<http::uri::Authority>().is_ok_and(|authority| authority.port_u16().is_some()) {
             diagnostic.help(format!("write `http://{endpoint}`, or `https://{endpoint}` for TLS"));
+        } else {
+            diagnostic.help("write it like `http://otel-gateway:4317`");
         }
     }
     refuse_wrong_signal_urls(loader, map);
@@ -104,7 +106,8 @@ fn refuse_wrong_signal_urls(loader: &mut Loader<'_>, map: &Map<'_>) {
         let crate::yaml::Value::Scalar(scalar) = &entry.value.value else { continue };
         if let Err(error) = parse_url(&scalar.text) {
             let title = format!("this is no URL for {}", entry.key);
-            loader.reader.error("C09", entry.value.span, title, error);
+            let example = format!("write it like `https://otel-gateway:4318/v1/{}`", entry.key);
+            loader.reader.error("C09", entry.value.span, title, error).help(example);
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use super::super::renamed;
 use crate::trace::question::{Pattern, Range, ValuePattern, ValueTest};
-use crate::yaml::{Meaning, Node, Reader, Value, number};
+use crate::yaml::{Meaning, Node, Reader, Value, number, parse_duration};
 
 /// `{ at_least: 500ms, below: 2s }` in nanoseconds.
 pub(super) fn durations(reader: &mut Reader, node: &Node, what: &str) -> Option<Range<u64>> {
     if let Value::Scalar(scalar) = &node.value {
-        let example = match number(&scalar.text) {
-            Some(_) => format!("{}ms", scalar.text),
-            None => scalar.text.clone(),
+        let bound = |text: &str| match number(text) {
+            Some(value) if value > 0.0 => Some(format!("{text}ms")),
+            _ => parse_duration(text).map(|_| text.to_owned()),
         };
-        return not_a_range(reader, node, what, &format!("write `{{ at_least: {example} }}`"));
+        let suggested = range_of(&scalar.text, bound).unwrap_or_else(|| "{ at_least: 500ms }".to_owned());
+        return not_a_range(reader, node, what, &suggested);
     }
     range(reader, node, what, |reader, node, what| reader.duration(node, what).map(|d| d.as_nanos() as u64))
 }
@@ -19,15 +20,32 @@ pub(super) fn durations(reader: &mut Reader, node: &Node, what: &str) -> Option<
 /// `{ at_least: 100, below: 1000 }`.
 pub(super) fn counts(reader: &mut Reader, node: &Node, what: &str) -> Option<Range<u64>> {
     if let Value::Scalar(scalar) = &node.value {
-        return not_a_range(reader, node, what, &format!("write `{{ at_least: {} }}`", scalar.text));
+        let bound = |text: &str| text.parse::<u32>().is_ok().then(|| text.to_owned());
+        let suggested = range_of(&scalar.text, bound).unwrap_or_else(|| "{ at_least: 100 }".to_owned());
+        return not_a_range(reader, node, what, &suggested);
     }
     range(reader, node, what, |reader, node, what| reader.integer(node, what, 0..=u64::from(u32::MAX)))
 }
 
-fn not_a_range<T>(reader: &mut Reader, node: &Node, what: &str, help: &str) -> Option<T> {
-    reader.error("P05", node.span, format!("{what} is compared with a range"), "this is a single value").help(help);
+fn not_a_range<T>(reader: &mut Reader, node: &Node, what: &str, suggested: &str) -> Option<T> {
+    let title = format!("{what} is compared with a range");
+    reader.error("P05", node.span, title, "this is a single value").help(format!("write `{suggested}`"));
     None
 }
+
+/// The range that a text like `>500ms`, `500ms-2s` or `500ms` probably means. `bound` gives a bound as it
+/// must be written.
+fn range_of(text: &str, bound: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let value = text.trim_start_matches(['<', '>', '=', '≥', '≤', '~', ' ']);
+    let bounds = value.split_once("..").or_else(|| value.split_once('-'));
+    if let Some((low, high)) = bounds.and_then(|(low, high)| bound(low.trim()).zip(bound(high.trim()))) {
+        return Some(format!("{{ at_least: {low}, below: {high} }}"));
+    }
+    let key = if text.trim_start().starts_with(['<', '≤']) { "below" } else { "at_least" };
+    bound(value.trim()).map(|bound| format!("{{ {key}: {bound} }}"))
+}
+
+const RANGE_KEYS: &[&str] = &["at_least", "below"];
 
 fn range<T: PartialOrd + Copy>(
     reader: &mut Reader,
@@ -35,7 +53,10 @@ fn range<T: PartialOrd + Copy>(
     what: &str,
     bound: impl Fn(&mut Reader, &Node, &str) -> Option<T>,
 ) -> Option<Range<T>> {
-    let map = reader.map(node, what, &["at_least", "below"])?;
+    let map = reader.map(node, what, RANGE_KEYS)?;
+    if map.entries.iter().any(|entry| !RANGE_KEYS.contains(&entry.key.as_str())) {
+        return None;
+    }
     let mut get = |key: &str| match map.get(key) {
         None => Some(None),
         Some(node) => bound(reader, node, &format!("`{key}`")).map(Some),
@@ -133,9 +154,10 @@ fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
         },
         Value::Map(entries) if entries.iter().any(|entry| entry.key == "matches") => {
             let map = reader.map(node, "a value with `matches`", &["matches"])?;
+            warn_of_text(reader, key, node, "");
             regex(reader, map.get("matches")?).map(|regex| ValuePattern::Text(Pattern::Regex(regex)))
         }
-        Value::Map(entries) if entries.iter().any(|entry| ["at_least", "below"].contains(&entry.key.as_str())) => {
+        Value::Map(entries) if entries.iter().any(|entry| is_of_a_range(reader, &entry.key)) => {
             range(reader, node, &format!("`{key}`"), numeric_bound).map(ValuePattern::Range)
         }
         Value::Refused => None,
@@ -155,17 +177,33 @@ fn numeric_bound(reader: &mut Reader, node: &Node, what: &str) -> Option<f64> {
     }
 }
 
+fn is_of_a_range(reader: &Reader, key: &str) -> bool {
+    RANGE_KEYS.contains(&key) || reader.is_foreign(key, RANGE_KEYS)
+}
+
 /// A text never equals a number, so `"500"` for a status code matches nothing.
 fn warn_of_text(reader: &mut Reader, key: &str, node: &Node, text: &str) {
-    let help = match number(text) {
-        Some(_) => format!("write it without quotes: `{key}: {text}`"),
-        None if text.starts_with(|c: char| c.is_ascii_digit()) && text.contains('*') => {
-            "write a range, like `{ at_least: 500, below: 600 }`".to_owned()
-        }
-        None => return,
-    };
-    if renamed::is_numeric(key) {
-        let title = format!("`{key}` is a number, and this is a text");
-        reader.warn("P13", node.span, title, "a text never equals a number").help(help);
+    if !renamed::is_numeric(key) {
+        return;
     }
+    let bound = |text: &str| number(text).map(|_| text.to_owned());
+    let help = match (number(text), class_of(text).or_else(|| range_of(text, bound))) {
+        (Some(_), _) => format!("write it without quotes: `{key}: {text}`"),
+        (None, Some(range)) => format!("write a range: `{range}`"),
+        (None, None) => "write a number without quotes, or a range like `{ at_least: 500, below: 600 }`".to_owned(),
+    };
+    let title = format!("`{key}` is a number, and this is a text");
+    reader.warn("P13", node.span, title, "a text never equals a number").help(help);
+}
+
+/// The range that `5xx`, `5*` or `500-599` means.
+fn class_of(text: &str) -> Option<String> {
+    let bounds = text.split_once("..").or_else(|| text.split_once('-'));
+    if let Some((Ok(low), Ok(high))) = bounds.map(|(low, high)| (low.parse::<u32>(), high.parse::<u32>())) {
+        return (low <= high).then(|| format!("{{ at_least: {low}, below: {} }}", u64::from(high) + 1));
+    }
+    let (class, rest) = text.split_at_checked(1)?;
+    let class: u32 = class.parse().ok().filter(|class| (1..=5).contains(class))?;
+    let is_any = matches!(rest.to_ascii_lowercase().as_str(), "xx" | "*" | "**" | "x" | "..");
+    is_any.then(|| format!("{{ at_least: {class}00, below: {}00 }}", class + 1))
 }

@@ -5,7 +5,7 @@ use super::super::renamed;
 use super::value;
 use crate::trace::question::{Condition, Scope, Test};
 use crate::trace::{Kind, Status};
-use crate::yaml::{Entry, Node, Reader, Value};
+use crate::yaml::{Entry, Node, Reader, Shape, Value};
 
 pub(super) const TRACE_KEYS: &[&str] = &[
     "error",
@@ -60,7 +60,9 @@ fn conditions(reader: &mut Reader, node: &Node, what: &str, inside: Inside) -> O
 
 fn unknown_trace_key(reader: &mut Reader, entry: &Entry, what: &str) {
     let key = entry.key.as_str();
-    if SPAN_KEYS.contains(&key) {
+    if reader.is_foreign(key, TRACE_KEYS) {
+        reader.unknown_key(entry, what, TRACE_KEYS);
+    } else if SPAN_KEYS.contains(&key) {
         reader
             .error("P03", entry.key_span, format!("`{key}` is of a span, not of a trace"), "say of which span")
             .help(format!("write `any_span: {{ {key}: … }}`, or `entry:` or `root:` for that span alone"));
@@ -92,7 +94,7 @@ fn any_of(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<Vec<When
     }
     let items = reader.list(&entry.value, "`any_of`")?;
     if items.is_empty() {
-        return reader.wrong_shape(&entry.value, "`any_of`", "a list of conditions");
+        return reader.wrong_shape(&entry.value, "`any_of`", Shape::OneOrMore);
     }
     let branch = |item| conditions(reader, item, "an item of `any_of`", Inside { any_of: true, ..inside });
     let branches: Vec<Option<When>> = items.iter().map(branch).collect();
@@ -136,7 +138,7 @@ fn incomplete(reader: &mut Reader, node: &Node) -> Option<IncompleteSet> {
 fn trace_state(reader: &mut Reader, node: &Node) -> Option<Vec<Atom>> {
     let map = reader.any_map(node, "`trace_state`")?;
     if map.entries.is_empty() {
-        return reader.wrong_shape(node, "`trace_state`", "a mapping with a key");
+        return reader.wrong_shape(node, "`trace_state`", Shape::Map(&[]));
     }
     let mut condition = |Entry { key, value: node, .. }: &Entry| {
         let values = value::patterns(reader, node, &format!("`{key}`"))?;
@@ -170,10 +172,12 @@ fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Co
 
 fn unknown_span_key(reader: &mut Reader, entry: &Entry, what: &str) {
     let key = entry.key.as_str();
-    if key.contains('.') {
+    if reader.is_foreign(key, SPAN_KEYS) {
+        reader.unknown_key(entry, what, SPAN_KEYS);
+    } else if key.contains('.') {
         reader
             .error("P03", entry.key_span, format!("`{key}` is not a span field"), "attributes go under `attributes:`")
-            .help(format!("span fields are {}", SPAN_KEYS.join(", ")));
+            .help(format!("write `attributes: {{ {key}: … }}`"));
     } else if TRACE_KEYS.contains(&key) {
         reader
             .error("P03", entry.key_span, format!("`{key}` is of a trace, not of a span"), "not of a span")
@@ -211,7 +215,7 @@ fn attributes(
 ) -> Option<Vec<Test>> {
     let map = reader.any_map(node, what)?;
     if map.entries.is_empty() {
-        return reader.wrong_shape(node, what, "a mapping with a key");
+        return reader.wrong_shape(node, what, Shape::Map(&[]));
     }
     let mut entries: Vec<&Entry> = map.entries.iter().collect();
     entries.sort_by_key(|entry| &entry.key);

@@ -1,0 +1,85 @@
+//! Examples of the configuration, and its words for those of other tools.
+
+use crate::yaml::{Example, Foreign, Format, Phrases};
+
+pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
+
+const EXAMPLES: &[Example] = &[
+    ("a configuration", "sinks: [{ otlp: { endpoint: http://otel-gateway:4317 } }]"),
+    ("`receive`", "receive: { grpc: 0.0.0.0:4317 }"),
+    ("`grpc`", "grpc: 0.0.0.0:4317"),
+    ("`http`", "http: 0.0.0.0:4318"),
+    ("`listen`", "listen: 127.0.0.1:13134"),
+    ("`memory`", "memory: 512MiB"),
+    ("`ring`", "ring: { size: 300MiB }"),
+    ("`policy`", "policy: policy.yaml"),
+    ("`measure`", "measure: { every: 60s }"),
+    ("`sinks`", "sinks: [{ store: { path: tailkeep.db } }]"),
+    ("a sink", "{ name: upstream, otlp: { endpoint: http://otel-gateway:4317 } }"),
+    ("`store`", "store: { path: tailkeep.db }"),
+    ("`file`", "file: { path: traces }"),
+    ("`path`", "path: /var/lib/tailkeep/tailkeep.db"),
+    ("`otlp`", "otlp: { endpoint: http://otel-gateway:4317 }"),
+    ("`endpoint`", "endpoint: http://otel-gateway:4317"),
+    ("`arms`", "arms: { endpoint: http://HOST:8090, token: \"${env:ARMS_TOKEN}\" }"),
+    ("`license`", "license: { key: \"${env:KEY}\", project: p, workspace: w }"),
+    ("`sls`", "sls: { endpoint: cn-hangzhou.log.aliyuncs.com, project: p, traces: otel-traces }"),
+    ("`auth`", "auth: { type: auto }"),
+    ("`access_key_id`", "access_key_id: ${env:ACCESS_KEY_ID}"),
+    ("`access_key_secret`", "access_key_secret: ${env:ACCESS_KEY_SECRET}"),
+    ("`headers`", "headers: { x-tenant: shop }"),
+    ("`urls`", "urls: { traces: https://HOST/v1/traces }"),
+    ("`queue`", "queue: { path: queue }"),
+    ("`health`", "health: { listen: 127.0.0.1:13133 }"),
+    ("`admin`", "admin: { listen: 127.0.0.1:13134 }"),
+    ("`drain`", "drain: { deadline: 25s }"),
+    ("`token`", "token: ${env:TOKEN}"),
+];
+
+const fn row(words: &'static [&'static str], where_known: &'static str, help: &'static str) -> Foreign {
+    Foreign { words, where_known, help }
+}
+
+/// The first row that fits speaks.
+const FOREIGN: &[Foreign] = &[
+    row(
+        &["log", "logs", "logging", "log_level", "telemetry"],
+        "receive",
+        "the log is set by flags, like `--log debug`",
+    ),
+    row(&["sink", "outputs", "output", "exporter"], "receive", "write `sinks:` with a list"),
+    row(&["spool", "sending_queue", "buffer"], "receive", "write `queue: { path: queue }`"),
+    row(
+        &["sampling", "tail_sampling"],
+        "receive",
+        "write rules into a file of their own, and name it: `policy: policy.yaml`",
+    ),
+    row(&["otlp", "protocols"], "max_request", "write `grpc: 0.0.0.0:4317` and `http: 0.0.0.0:4318`"),
+    row(&["listen", "endpoint", "address", "port"], "max_request", "write `grpc: 0.0.0.0:4317`, `http: 0.0.0.0:4318`"),
+    row(&["type", "kind"], "sls", "the kind is a key of its own, like `otlp: { endpoint: http://otel-gateway:4317 }`"),
+    row(&["endpoint"], "sls", "it goes below the kind: `otlp: { endpoint: http://otel-gateway:4317 }`"),
+    row(&["url", "host", "address", "server"], "endpoint", "write `endpoint: http://HOST:PORT`"),
+    row(
+        &["insecure", "insecure_skip_verify"],
+        "ca_file",
+        "without TLS write `http://` in `endpoint`; else name its `ca_file`",
+    ),
+    row(&["ca", "ca_cert", "ca_crt"], "ca_file", "write `ca_file: …`"),
+    row(&["cert_file", "certificate", "crt"], "cert", "write `cert: …`"),
+    row(&["key_file", "private_key"], "cert", "write `key: …`"),
+    row(&["client_ca_file", "ca_file"], "client_ca", "write `client_ca: …`"),
+    row(&["folder", "directory", "dir", "file", "filename"], "path", "write `path: …`"),
+];
+
+const FORMATS: &[Format] = &[
+    Format {
+        keys: &["receivers", "processors", "exporters", "extensions", "connectors", "service"],
+        title: "this is the format of the OpenTelemetry Collector, not a configuration of tailkeep",
+        help: "write the keys of config/tailkeep.yaml, which docs/configuration.md describes",
+    },
+    Format {
+        keys: &["rules", "otherwise"],
+        title: "this is a policy, not a configuration",
+        help: "name it with `--policy`, or with `policy:` in a configuration",
+    },
+];

@@ -1,0 +1,137 @@
+//! Whether this process may write where a configuration says, without creating anything.
+
+use super::{Config, SinkConfig, SinkKind};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// A file or folder that is written.
+pub(super) struct Place<'c> {
+    /// None: it is the queue's.
+    pub sink: Option<&'c SinkConfig>,
+    path: &'c Path,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+}
+
+impl Config {
+    /// The first place that cannot be written: the setting, and why.
+    ///
+    /// # Errors
+    /// A text for whoever wrote the configuration.
+    pub fn check_places(&self) -> Result<(), String> {
+        let problem = |place: Place<'_>| Some(format!("{}: {}", place.setting(), place.problem()?));
+        places(self).into_iter().find_map(problem).map_or(Ok(()), Err)
+    }
+}
+
+pub(super) fn places(config: &Config) -> Vec<Place<'_>> {
+    let queue = config.queue.spool.iter().map(|spool| Place { sink: None, path: &spool.path, kind: Kind::Folder });
+    let sinks = config.sinks.iter().filter_map(|sink| {
+        let (path, kind) = match &sink.kind {
+            SinkKind::Store(store) => (&store.path, Kind::File),
+            SinkKind::File(file) => (&file.folder, Kind::Folder),
+            SinkKind::Otlp(_) | SinkKind::Arms(_) | SinkKind::Sls(_) => return None,
+        };
+        Some(Place { sink: Some(sink), path, kind })
+    });
+    queue.chain(sinks).collect()
+}
+
+impl Place<'_> {
+    /// As the file has it.
+    pub fn setting(&self) -> String {
+        match self.sink {
+            None => "queue.path".to_owned(),
+            Some(sink) => format!("{}.path of the sink `{}`", sink.kind.word(), sink.name),
+        }
+    }
+
+    /// Why it cannot be written, as far as can be told without writing.
+    pub fn problem(&self) -> Option<String> {
+        let written = match self.kind {
+            Kind::Folder => check_folder(self.path),
+            Kind::File => check_file(self.path),
+        };
+        written.err()
+    }
+}
+
+fn check_file(path: &Path) -> Result<(), String> {
+    match OpenOptions::new().append(true).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{} cannot be written: {error}", path.display())),
+    }
+    check_folder(path.parent().unwrap_or(Path::new("")))
+}
+
+/// The folder, or the one in which it would be created with those that are missing.
+fn check_folder(path: &Path) -> Result<(), String> {
+    let here = Path::new(".");
+    let mut folder = if path.as_os_str().is_empty() { here } else { path };
+    let metadata = loop {
+        match fs::metadata(folder) {
+            Ok(metadata) => break metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                folder = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here);
+            }
+            Err(error) => return Err(format!("{} cannot be used: {error}", folder.display())),
+        }
+    };
+    if !metadata.is_dir() {
+        return Err(format!("{} is no folder", folder.display()));
+    }
+    match take_file_without_name(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            Err(format!("the folder {} cannot be written: {error}", folder.display()))
+        }
+        // Not every file system has such files: then it shows when the first data is written.
+        _ => Ok(()),
+    }
+}
+
+/// Opens a file that nobody can see, and that is gone at once: only who may create files can.
+#[cfg(target_os = "linux")]
+fn take_file_without_name(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // `O_TMPFILE` with `O_DIRECTORY`, as the kernel's headers define them.
+    let directory = if cfg!(any(target_arch = "arm", target_arch = "aarch64")) { 0o40_000 } else { 0o200_000 };
+    OpenOptions::new().write(true).custom_flags(0o20_000_000 | directory).open(folder).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_file_without_name(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_can_be_created_are_fine_and_none_is() {
+        let place = tempfile::tempdir().expect("a folder");
+        let deep = place.path().join("a/b/c");
+        assert_eq!((check_folder(&deep), check_file(&deep)), (Ok(()), Ok(())));
+        assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
+        assert_eq!(check_folder(Path::new("")), Ok(()));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let place = tempfile::tempdir().expect("a folder");
+        let file = place.path().join("file");
+        fs::write(&file, "x").expect("written");
+        assert_eq!(check_file(&file), Ok(()));
+        for problem in [check_folder(&file), check_folder(&file.join("below")), check_file(place.path())] {
+            let problem = problem.expect_err("no place");
+            assert!(problem.contains(&place.path().display().to_string()), "{problem}");
+        }
+    }
+}
