@@ -29,6 +29,7 @@ use spool::{
     writer::Writer,
 };
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -262,9 +263,14 @@ async fn all_end(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
 }
 
 fn open_spool(settings: &SpoolSettings) -> Result<(Spool, Recovered), String> {
-    let files = Arc::new(Disk { folder: settings.path.clone() });
-    Spool::open(files, settings.quotas)
-        .map_err(|e| format!("the spool's folder {} cannot be used: {e}", settings.path.display()))
+    let opened = Disk::open(settings.path.clone()).and_then(|disk| Spool::open(Arc::new(disk), settings.quotas));
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => format!(
+            "another tailkeep uses the folder {}: give each a folder of its own (`queue.path`)",
+            settings.path.display()
+        ),
+        _ => format!("the queue's folder (`queue.path`) cannot be used: {error}"),
+    })
 }
 
 fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {

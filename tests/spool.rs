@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::{
+    collections::BTreeSet,
     fs,
     future::Future,
     path::Path,
@@ -139,8 +140,9 @@ async fn an_outage_and_a_restart_lose_nothing() {
     assert_eq!(there.numbers(), (0..501).collect::<Vec<_>>(), "in order");
     assert_eq!(here.numbers().len(), 501);
     drain(delivery).await;
-    let left = fs::read_dir(folder.path().join("spool")).unwrap().count();
-    assert_eq!(left, 1, "only the cursors are left");
+    let left = fs::read_dir(folder.path().join("spool")).unwrap().map(|file| file.unwrap().file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(left, BTreeSet::from(["cursors.json".into(), "lock".into()]), "no segment is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,6 +204,7 @@ async fn own_metrics_are_never_on_disk() {
     delivery.drain(Instant::now() + Duration::from_secs(5)).await;
     let metrics = tally(&delivery, "there", Signal::Metrics);
     assert_eq!((metrics.discarded(Discard::Shutdown), metrics.queued), (10, 1), "{metrics:?}");
+    drop(delivery);
     let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
     assert_eq!(tally(&again, "there", Signal::Metrics).recovered, 1);
 }
@@ -265,4 +268,21 @@ async fn a_new_sink_begins_with_the_oldest() {
     until(&delivery, || new.numbers().len() == 3).await;
     assert_eq!(new.numbers(), [0, 1, 2]);
     drain(delivery).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_do_not_use_one_folder() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let start = || Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]);
+    let delivery = start().unwrap();
+    push(&delivery, Signal::Traces, 0);
+    let refused = start().err().expect("the first has it");
+    let path = folder.path().join("spool").display().to_string();
+    for part in [&path, "`queue.path`", "another tailkeep"] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+    drain(delivery).await;
+    let delivery = start().unwrap();
+    assert_eq!(tally(&delivery, "there", Signal::Traces).recovered, 1, "the second one has touched nothing");
 }

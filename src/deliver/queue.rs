@@ -296,6 +296,11 @@ impl Queue {
         lost
     }
 
+    /// Bytes of memory that it may use.
+    pub(crate) fn quota(&self) -> usize {
+        self.logs.iter().map(|log| log.quota).sum()
+    }
+
     /// Bytes of bodies per signal: in memory, and on disk.
     pub(crate) fn held(&self) -> [[u64; 3]; 2] {
         let on_disk = |log: &Log| log.entries.iter().filter(|e| e.held() == 0).map(|e| e.bytes as u64).sum();

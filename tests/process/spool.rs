@@ -1,6 +1,6 @@
 //! The queue on disk through kill -9.
 
-use super::collector::{POLICY, Setup, Tailkeep, eventually};
+use super::collector::{POLICY, Setup, Tailkeep, eventually, program};
 use super::grpc::Grpc;
 use super::sink::{Mood, Sink};
 use super::traffic::Trace;
@@ -52,5 +52,63 @@ fn what_waits_for_a_sink_that_is_away_survives_kill_9() {
     let later = Trace::failed();
     tailkeep.send(&later);
     eventually("it goes on as usual", || arrived(&sink).contains(&later.hex()).then_some(()));
+    tailkeep.stop();
+}
+
+#[test]
+fn a_folder_is_for_one_process_until_that_ends() {
+    let sink = Sink::start();
+    sink.becomes(Mood::IsUnavailable);
+    let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
+    tailkeep.send(&Trace::failed());
+    tailkeep.wait_for("it is on disk", |books| books.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
+
+    let spool = tailkeep.path().join("spool");
+    let (code, said) = Setup::new().settings(&format!("queue: {{ path: '{}' }}", spool.display())).fails();
+    assert_eq!(code, Some(1), "{said}");
+    for part in [&spool.display().to_string(), "`queue.path`", "another tailkeep"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    for command in ["check", "doctor"] {
+        let config = tailkeep.path().join("tailkeep.yaml");
+        let output = program().args([command, "--config"]).arg(config).output().expect("the binary runs");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("another tailkeep"), "{command}: {output:?}");
+    }
+
+    let folder = tailkeep.kill();
+    let tailkeep = Setup::in_folder(folder, POLICY).settings(ON_DISK).otlp("away", &sink).start();
+    sink.becomes(Mood::Takes);
+    tailkeep.wait_for("what waited is delivered", |books| {
+        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) >= 4.0
+    });
+    tailkeep.stop();
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_with_what_it_means() {
+    let sink = Sink::start();
+    let setup = Setup::new().settings("memory: 64MiB").settings("queue: { path: spool, memory: 2MiB }");
+    let tailkeep = setup.otlp("away", &sink).start();
+    let spool = tailkeep.path().join("spool");
+    // A file where the folder was: every operation fails, also for root.
+    std::fs::remove_dir_all(&spool).expect("it is there");
+    std::fs::write(&spool, "").expect("the place is free");
+    sink.becomes(Mood::IsUnavailable);
+    tailkeep.send(&Trace::failed());
+    let said = tailkeep.wait_for_log("cannot be written");
+    let (message, reason) = (said["message"].as_str().expect("a text"), said["reason"].as_str().expect("a text"));
+    assert!(reason.starts_with(&format!("{}/traces-", spool.display())), "{reason}");
+    for part in ["`queue.path`", "`queue.memory`", "lost if the process ends"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    assert_eq!(said["memory_bytes"], 2 << 20, "{said}");
+
+    std::fs::remove_file(&spool).expect("it is there");
+    std::fs::create_dir(&spool).expect("the place is free");
+    tailkeep.wait_for_log("the queue on disk can be written again");
+    tailkeep.wait_for("it is on disk", |books| books.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
+    assert_eq!(tailkeep.logged("cannot be written"), 1);
+    sink.becomes(Mood::Takes);
+    tailkeep.wait_for("it is delivered", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
     tailkeep.stop();
 }

@@ -114,22 +114,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Says it when the state changes, not each time: another file's turn is the same trouble.
     fn report(&self, outcome: io::Result<()>) {
-        let before = self.shared.spool_error();
-        match (outcome, before) {
-            (Ok(()), None) => {}
-            (Ok(()), Some(_)) => {
-                self.shared.set_spool_error(None);
-                info!("the spool can be written again");
-            }
-            (Err(reason), before) => {
-                let reason = reason.to_string();
-                if before.as_ref() != Some(&reason) {
-                    warn!(reason, "the spool cannot be written: the queue is in memory only");
-                }
-                self.shared.set_spool_error(Some(reason));
-            }
+        let failed_before = self.shared.spool_error().is_some();
+        if let Err(reason) = &outcome
+            && !failed_before
+        {
+            let (reason, memory_bytes) = (reason.to_string(), self.shared.queue().quota());
+            warn!(
+                reason,
+                memory_bytes,
+                "the queue on disk (`queue.path`) cannot be written: what comes waits in memory, up to memory_bytes \
+                 (`queue.memory`), and is lost if the process ends before a sink takes it"
+            );
         }
+        if outcome.is_ok() && failed_before {
+            info!("the queue on disk can be written again");
+        }
+        self.shared.set_spool_error(outcome.err().map(|reason| reason.to_string()));
     }
 }
 
