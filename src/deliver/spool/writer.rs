@@ -60,16 +60,7 @@ impl Writer {
     fn pass(&mut self, ends: bool) -> io::Result<()> {
         for signal in Signal::ALL {
             self.write(signal)?;
-            if let Some(last) = self.spool.enforce_quota(signal)? {
-                let items = self.shared.queue().dropped_on_disk(signal, last);
-                if items > 0 {
-                    let signal = signal.word();
-                    error!(
-                        signal,
-                        items, "the spool is full: the oldest were discarded for sinks that had not taken them"
-                    );
-                }
-            }
+            self.enforce_quota(signal)?;
         }
         if ends || self.noted.elapsed() >= TICK {
             self.note_cursors()?;
@@ -95,6 +86,19 @@ impl Writer {
             drop(queue);
             outcome?;
         }
+    }
+
+    /// The books first: a courier that finds the file gone asks them why.
+    fn enforce_quota(&mut self, signal: Signal) -> io::Result<()> {
+        while let Some(last) = self.spool.over_quota(signal) {
+            let items = self.shared.queue().dropped_on_disk(signal, last);
+            if items > 0 {
+                let signal = signal.word();
+                error!(signal, items, "the spool is full: the oldest were discarded for sinks that had not taken them");
+            }
+            self.spool.drop_oldest(signal)?;
+        }
+        Ok(())
     }
 
     /// Cursors first, then deletions: numbers must never be given twice.
