@@ -112,3 +112,39 @@ fn a_folder_that_cannot_be_written_is_said_with_what_it_means() {
     tailkeep.wait_for("it is delivered", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
     tailkeep.stop();
 }
+
+#[test]
+fn a_damaged_header_costs_its_record_and_is_counted() {
+    let sink = Sink::start();
+    sink.becomes(Mood::IsUnavailable);
+    let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
+    // One record each: the next trace comes when the last one is on disk.
+    let traces: Vec<Trace> = (0..3).map(|_| Trace::failed()).collect();
+    let mut on_disk = 0.0;
+    for trace in &traces {
+        tailkeep.send(trace);
+        let waits = |books: &super::books::Books| {
+            let bytes = |name| books.sum(name, &["signal=\"traces\""]);
+            bytes("tailkeep_queue_disk_bytes") > on_disk && bytes("tailkeep_queue_memory_bytes") == 0.0
+        };
+        on_disk = tailkeep.wait_for("it is on disk", waits).sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]);
+    }
+    let folder = tailkeep.kill();
+    let files = std::fs::read_dir(folder.path().join("spool")).expect("it is there");
+    let mut files = files.map(|file| file.expect("it is there").path());
+    let segment = files.find(|path| path.to_string_lossy().contains("traces-")).expect("there is a segment");
+    let mut bytes = std::fs::read(&segment).expect("it can be read");
+    bytes[10] ^= 1;
+    std::fs::write(&segment, bytes).expect("it can be written");
+
+    sink.becomes(Mood::Takes);
+    let tailkeep = Setup::in_folder(folder, POLICY).settings(ON_DISK).otlp("away", &sink).start();
+    let last = traces[2].hex();
+    eventually("what was behind it arrives", || arrived(&sink).contains(&last).then_some(()));
+    assert!(sink.spans().len() < traces.iter().map(|trace| trace.placed().len()).sum(), "one record is lost");
+    let damaged = tailkeep.books().sum("tailkeep_queue_damaged_bytes_total", &["signal=\"traces\""]);
+    assert!(damaged > 28.0 && damaged < on_disk, "{damaged} of {on_disk}");
+    let said = tailkeep.wait_for_log("a segment of the queue on disk is damaged");
+    assert_eq!(said["bytes"].as_f64(), Some(damaged), "{said}");
+    tailkeep.end("TERM");
+}
