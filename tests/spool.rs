@@ -326,7 +326,7 @@ async fn a_sink_that_is_renamed_and_back_within_a_second_skips_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_segment_that_somebody_deletes_is_told_by_its_name() {
+async fn a_segment_that_somebody_deletes_is_corrupt() {
     let folder = TempDir::new().unwrap();
     let place = Place::away();
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
@@ -339,7 +339,5 @@ async fn a_segment_that_somebody_deletes_is_told_by_its_name() {
     let traces = tally(&delivery, "there", Signal::Traces);
     // The first was under way already.
     assert_eq!((traces.delivered, traces.discarded(Discard::Corrupt), traces.discarded(Discard::QueueFull)), (1, 4, 0));
-    let reason = traces.last_error.unwrap();
-    assert!(reason.contains(&segment.display().to_string()), "{reason}");
     drain(delivery).await;
 }

@@ -1,10 +1,12 @@
 //! The queue on disk through kill -9.
 
+use super::books::Books;
 use super::collector::{POLICY, Setup, Tailkeep, eventually, program};
 use super::grpc::Grpc;
 use super::sink::{Mood, Sink};
 use super::traffic::Trace;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use tailkeep::trace::Signal;
 
 const ON_DISK: &str = "queue: { path: spool, longest_wait: 2s }";
@@ -15,6 +17,25 @@ fn queued(tailkeep: &Tailkeep) -> f64 {
 
 fn arrived(sink: &Sink) -> BTreeSet<String> {
     sink.traces().into_keys().collect()
+}
+
+/// A record for each: the next trace comes when the last one is on disk. Returns their bytes.
+fn send_to_disk(tailkeep: &Tailkeep, traces: &[Trace]) -> f64 {
+    let bytes = |books: &Books, name| books.sum(name, &["signal=\"traces\""]);
+    traces.iter().fold(0.0, |before, trace| {
+        tailkeep.send(trace);
+        let books = tailkeep.wait_for("it is on disk", |books| {
+            bytes(books, "tailkeep_queue_disk_bytes") > before && bytes(books, "tailkeep_queue_memory_bytes") == 0.0
+        });
+        bytes(&books, "tailkeep_queue_disk_bytes")
+    })
+}
+
+/// Of traces.
+fn segment(folder: &Path) -> PathBuf {
+    let files = std::fs::read_dir(folder.join("spool")).expect("it is there");
+    let mut files = files.map(|file| file.expect("it is there").path());
+    files.find(|path| path.to_string_lossy().contains("traces-")).expect("there is a segment")
 }
 
 #[test]
@@ -109,8 +130,26 @@ fn a_folder_that_cannot_be_written_is_said_with_what_it_means() {
     tailkeep.wait_for("it is on disk", |books| books.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
     assert_eq!(tailkeep.logged("cannot be written"), 1);
     sink.becomes(Mood::Takes);
-    tailkeep.wait_for("it is delivered", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
+    tailkeep.wait_for("it is delivered", |books| {
+        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 4.0
+    });
     tailkeep.stop();
+}
+
+#[test]
+fn a_segment_that_somebody_deletes_is_told_by_its_name() {
+    let sink = Sink::start();
+    sink.becomes(Mood::IsUnavailable);
+    let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
+    // The sink is busy with the first; the second is read when its turn comes.
+    send_to_disk(&tailkeep, &[Trace::failed(), Trace::failed()]);
+    let segment = segment(tailkeep.path());
+    std::fs::remove_file(&segment).expect("it is there");
+    sink.becomes(Mood::Takes);
+    let said = tailkeep.wait_for_log("lost in the queue");
+    assert_eq!(said["why"], "corrupt", "{said}");
+    assert!(said["reason"].as_str().is_some_and(|reason| reason.contains(&segment.display().to_string())), "{said}");
+    tailkeep.end("TERM");
 }
 
 #[test]
@@ -118,21 +157,10 @@ fn a_damaged_header_costs_its_record_and_is_counted() {
     let sink = Sink::start();
     sink.becomes(Mood::IsUnavailable);
     let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
-    // One record each: the next trace comes when the last one is on disk.
     let traces: Vec<Trace> = (0..3).map(|_| Trace::failed()).collect();
-    let mut on_disk = 0.0;
-    for trace in &traces {
-        tailkeep.send(trace);
-        let waits = |books: &super::books::Books| {
-            let bytes = |name| books.sum(name, &["signal=\"traces\""]);
-            bytes("tailkeep_queue_disk_bytes") > on_disk && bytes("tailkeep_queue_memory_bytes") == 0.0
-        };
-        on_disk = tailkeep.wait_for("it is on disk", waits).sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]);
-    }
+    let on_disk = send_to_disk(&tailkeep, &traces);
     let folder = tailkeep.kill();
-    let files = std::fs::read_dir(folder.path().join("spool")).expect("it is there");
-    let mut files = files.map(|file| file.expect("it is there").path());
-    let segment = files.find(|path| path.to_string_lossy().contains("traces-")).expect("there is a segment");
+    let segment = segment(folder.path());
     let mut bytes = std::fs::read(&segment).expect("it can be read");
     bytes[10] ^= 1;
     std::fs::write(&segment, bytes).expect("it can be written");
