@@ -29,6 +29,7 @@ use spool::{
     writer::Writer,
 };
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -94,6 +95,8 @@ pub struct Holdings {
     pub memory: [u64; 3],
     /// In the spool, for sinks that have not taken them.
     pub disk: [u64; 3],
+    /// In the spool, but found damaged at start.
+    pub damaged: [u64; 3],
     /// The spool could not be written the last time: the queue is in memory meanwhile.
     pub spool_fails: bool,
 }
@@ -108,6 +111,8 @@ struct Shared {
     losses: Mutex<[Quiet; 3]>,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
+    /// Bytes per signal that could not be read at start.
+    damaged: [u64; 3],
     /// There is something to write.
     spool_wake: Notify,
     spool_error: Mutex<Option<String>>,
@@ -142,6 +147,7 @@ impl Delivery {
             phase: watch::Sender::new(Phase::Running),
             losses: Mutex::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
+            damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
             spool_error: Mutex::default(),
         });
@@ -207,7 +213,7 @@ impl Delivery {
     /// What the queue holds at this moment.
     pub fn holds(&self) -> Holdings {
         let [memory, disk] = self.shared.queue().held();
-        Holdings { memory, disk, spool_fails: self.shared.spool_error().is_some() }
+        Holdings { memory, disk, damaged: self.shared.damaged, spool_fails: self.shared.spool_error().is_some() }
     }
 
     /// Why the spool could not be written the last time; the queue is in memory meanwhile.
@@ -262,12 +268,18 @@ async fn all_end(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
 }
 
 fn open_spool(settings: &SpoolSettings) -> Result<(Spool, Recovered), String> {
-    let files = Arc::new(Disk { folder: settings.path.clone() });
-    Spool::open(files, settings.quotas)
-        .map_err(|e| format!("the spool's folder {} cannot be used: {e}", settings.path.display()))
+    let opened = Disk::open(settings.path.clone()).and_then(|disk| Spool::open(Arc::new(disk), settings.quotas));
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => format!(
+            "another tailkeep uses the folder {}: give each a folder of its own (`queue.path`)",
+            settings.path.display()
+        ),
+        _ => format!("the queue's folder (`queue.path`) cannot be used: {error}"),
+    })
 }
 
 fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
+    queue.start_from(recovered.next_number);
     for (index, name) in names.iter().enumerate() {
         let cursors = recovered.cursors.get(name).copied().unwrap_or_default();
         for (signal, cursor) in Signal::ALL.into_iter().zip(cursors) {

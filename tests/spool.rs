@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use std::{
+    collections::BTreeSet,
     fs,
     future::Future,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -110,6 +111,24 @@ async fn drain(delivery: Delivery) {
     balanced(&delivery);
 }
 
+/// The process is gone between one instruction and the next: settings for one that comes after it.
+fn killed(folder: &Path) -> DeliverySettings {
+    let copy = folder.join("copy");
+    fs::create_dir_all(copy.join("spool")).unwrap();
+    for file in fs::read_dir(folder.join("spool")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.join("spool").join(file.file_name())).unwrap();
+    }
+    settings(&copy, MANY, MIB)
+}
+
+/// The only one of its signal.
+fn segment(folder: &Path, signal: Signal) -> PathBuf {
+    let mut files = fs::read_dir(folder.join("spool")).unwrap().map(|file| file.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    files.find(|path| name(path).starts_with(signal.word()) && name(path).ends_with(".spool")).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_and_a_restart_lose_nothing() {
     let folder = TempDir::new().unwrap();
@@ -139,8 +158,9 @@ async fn an_outage_and_a_restart_lose_nothing() {
     assert_eq!(there.numbers(), (0..501).collect::<Vec<_>>(), "in order");
     assert_eq!(here.numbers().len(), 501);
     drain(delivery).await;
-    let left = fs::read_dir(folder.path().join("spool")).unwrap().count();
-    assert_eq!(left, 1, "only the cursors are left");
+    let left = fs::read_dir(folder.path().join("spool")).unwrap().map(|file| file.unwrap().file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(left, BTreeSet::from(["cursors.json".into(), "lock".into()]), "no segment is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,19 +170,11 @@ async fn a_crash_repeats_at_most_what_was_not_noted() {
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
     (0..20).for_each(|number| push(&delivery, Signal::Traces, number));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // The process is gone between one instruction and the next.
-    let copy = folder.path().join("copy");
-    fs::create_dir(&copy).unwrap();
-    for file in fs::read_dir(folder.path().join("spool")).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
-    }
+    let after = killed(folder.path());
     place.comes_back();
     drain(delivery).await;
     assert_eq!(place.numbers().len(), 20);
 
-    let mut after = settings(folder.path(), MANY, MIB);
-    after.spool.as_mut().unwrap().path = copy;
     let delivery = Delivery::start(after, vec![place.sink("there")]).unwrap();
     until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
     assert_eq!(place.numbers(), (0..20).chain(0..20).collect::<Vec<_>>(), "at least once");
@@ -202,6 +214,7 @@ async fn own_metrics_are_never_on_disk() {
     delivery.drain(Instant::now() + Duration::from_secs(5)).await;
     let metrics = tally(&delivery, "there", Signal::Metrics);
     assert_eq!((metrics.discarded(Discard::Shutdown), metrics.queued), (10, 1), "{metrics:?}");
+    drop(delivery);
     let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
     assert_eq!(tally(&again, "there", Signal::Metrics).recovered, 1);
 }
@@ -238,11 +251,12 @@ async fn damage_costs_what_is_damaged() {
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
     (0..10).for_each(|number| push(&delivery, Signal::Traces, number));
     drain(delivery).await;
-    let segment = fs::read_dir(folder.path().join("spool")).unwrap().map(|file| file.unwrap().path());
-    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|e| e == "spool")).unwrap();
+    let segment = segment(folder.path(), Signal::Traces);
     let mut bytes = fs::read(&segment).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    let record = (bytes.len() - 8) / 10;
+    // A header, a body, and the end.
+    bytes[8 + 2 * record + 3] ^= 1;
+    bytes[8 + 6 * record - 3] ^= 1;
     let end = bytes.len() - 5;
     fs::write(&segment, &bytes[..end]).unwrap();
 
@@ -250,8 +264,13 @@ async fn damage_costs_what_is_damaged() {
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
     until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
     let traces = tally(&delivery, "there", Signal::Traces);
-    assert_eq!((traces.recovered, traces.delivered, traces.discarded(Discard::Corrupt)), (9, 8, 1));
-    assert_eq!(place.numbers().len(), 8);
+    assert_eq!((traces.recovered, traces.delivered, traces.discarded(Discard::Corrupt)), (8, 7, 1));
+    assert_eq!(place.numbers(), [0, 1, 3, 4, 6, 7, 8]);
+    // Nobody knows how many items they were.
+    assert_eq!(delivery.holds().damaged, [(2 * record - 5) as u64, 0, 0]);
+    drain(delivery).await;
+    let left = fs::read_dir(folder.path().join("spool")).unwrap().count();
+    assert_eq!(left, 2, "nothing is kept beside the cursors and the lock");
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,5 +283,61 @@ async fn a_new_sink_begins_with_the_oldest() {
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![new.sink("renamed")]).unwrap();
     until(&delivery, || new.numbers().len() == 3).await;
     assert_eq!(new.numbers(), [0, 1, 2]);
+    drain(delivery).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_do_not_use_one_folder() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let start = || Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]);
+    let delivery = start().unwrap();
+    push(&delivery, Signal::Traces, 0);
+    let refused = start().err().expect("the first has it");
+    let path = folder.path().join("spool").display().to_string();
+    for part in [&path, "`queue.path`", "another tailkeep"] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+    drain(delivery).await;
+    let delivery = start().unwrap();
+    assert_eq!(tally(&delivery, "there", Signal::Traces).recovered, 1, "the second one has touched nothing");
+}
+
+/// It had number 3 next, then another name. Numbers that were given twice would be below that.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_renamed_and_back_within_a_second_skips_nothing() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::default();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("old")]).unwrap();
+    (0..3).for_each(|number| push(&delivery, Signal::Traces, number));
+    until(&delivery, || place.numbers().len() == 3).await;
+    drain(delivery).await;
+
+    let new = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![new.sink("new")]).unwrap();
+    push(&delivery, Signal::Traces, 3);
+    until(&delivery, || delivery.holds().disk[Signal::Traces as usize] > 0).await;
+    let after = killed(folder.path());
+    let cursors = fs::read_to_string(folder.path().join("copy/spool/cursors.json")).unwrap();
+    assert!(cursors.contains("old") && !cursors.contains("new"), "{cursors}");
+    let delivery = Delivery::start(after, vec![place.sink("old")]).unwrap();
+    until(&delivery, || tally(&delivery, "old", Signal::Traces).queued == 0).await;
+    assert_eq!(place.numbers(), [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_somebody_deletes_is_corrupt() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    (0..5).for_each(|number| push(&delivery, Signal::Traces, number));
+    until(&delivery, || delivery.holds().memory[Signal::Traces as usize] == 0).await;
+    let segment = segment(folder.path(), Signal::Traces);
+    fs::remove_file(&segment).unwrap();
+    place.comes_back();
+    until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
+    let traces = tally(&delivery, "there", Signal::Traces);
+    // The first was under way already.
+    assert_eq!((traces.delivered, traces.discarded(Discard::Corrupt), traces.discarded(Discard::QueueFull)), (1, 4, 0));
     drain(delivery).await;
 }

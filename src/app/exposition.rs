@@ -174,14 +174,16 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    let Holdings { memory, disk, spool_fails } = snapshot.queue;
-    for (name, help, bytes) in [
-        ("tailkeep_queue_memory_bytes", "Memory that holds what waits for sinks.", memory),
-        ("tailkeep_queue_disk_bytes", "What waits for sinks on disk.", disk),
+    let Holdings { memory, disk, damaged, spool_fails } = snapshot.queue;
+    let help = "Bytes on disk that this process found damaged when it started: what was in them is lost.";
+    for (name, kind, help, bytes) in [
+        ("tailkeep_queue_memory_bytes", Gauge, "Memory that holds what waits for sinks.", memory),
+        ("tailkeep_queue_disk_bytes", Gauge, "What waits for sinks on disk.", disk),
+        ("tailkeep_queue_damaged_bytes_total", Counter, help, damaged),
     ] {
         let samples = Signal::ALL.into_iter().zip(bytes);
         let samples = samples.map(|(signal, bytes)| (vec![("signal", signal.word())], bytes as f64));
-        write_metric(out, name, Gauge, help, samples)?;
+        write_metric(out, name, kind, help, samples)?;
     }
     let help = "1 while the queue's files cannot be written: it is in memory only.";
     write_metric(out, "tailkeep_queue_disk_failing", Gauge, help, [(vec![], f64::from(u8::from(spool_fails)))])

@@ -148,12 +148,12 @@ impl Courier {
                 self.lanes[signal as usize].pieces.push_back(batch);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.discard_unread(
-                    signal,
-                    taken.items,
-                    Discard::QueueFull,
-                    "the spool dropped it to stay within its size",
-                );
+                let (why, reason) = if self.shared.queue().was_dropped(self.index, signal) {
+                    (Discard::QueueFull, "the queue on disk dropped it to stay within its size".to_owned())
+                } else {
+                    (Discard::Corrupt, format!("its file in the queue on disk is gone: {error}"))
+                };
+                self.discard_unread(signal, taken.items, why, &reason);
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());

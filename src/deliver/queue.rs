@@ -61,12 +61,14 @@ struct Log {
     /// Bytes of bodies in memory; at most `quota`.
     held: usize,
     quota: usize,
+    /// Entries below were dropped from the disk to stay within its size.
+    dropped: u64,
 }
 
 impl Log {
     fn new(limits: BatchLimits, quota: usize) -> Log {
         let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        Log { entries: VecDeque::new(), growing: None, limits, held: 0, quota }
+        Log { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0 }
     }
 
     fn first_from(&self, number: u64) -> Option<&Entry> {
@@ -294,6 +296,11 @@ impl Queue {
             }
         }
         lost
+    }
+
+    /// Bytes of memory that it may use.
+    pub(crate) fn quota(&self) -> usize {
+        self.logs.iter().map(|log| log.quota).sum()
     }
 
     /// Bytes of bodies per signal: in memory, and on disk.

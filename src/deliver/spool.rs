@@ -4,6 +4,7 @@
 //! header (length, number, items, CRC-32 of the body, CRC-32 of the header; little endian) and the
 //! body. How far each sink has come is a small file of its own, replaced by rename. A record counts as
 //! written when its bytes and its name are synced; only then does the queue let go of its memory.
+//! Damage costs the records that it hit: at start the next header behind it is looked for.
 //!
 //! Sent but not yet noted in the cursors means sent again after a crash: at least once, never less.
 //! It does not know the queue: `writer` moves entries between the two.
@@ -15,7 +16,7 @@ use crate::trace::Signal;
 use bytes::Bytes;
 use files::Files;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, path::PathBuf, sync::Arc};
 use tracing::{error, warn};
 
 const MAGIC: &[u8; 8] = b"tkspool1";
@@ -26,6 +27,10 @@ const CURSORS_NEW: &str = "cursors.json.new";
 const SEGMENT_MAX: u64 = 16 << 20;
 /// A quota holds this many segments at least: the oldest is dropped as a whole.
 const SEGMENTS_MIN: u64 = 8;
+/// Numbers in a segment lie less far apart than this: entries of other signals have numbers, too.
+const NUMBERS_MAX: u64 = 1 << 40;
+/// Bytes in which a header is looked for at once.
+const WINDOW: u64 = 64 << 10;
 
 /// Where and how much.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,13 +127,18 @@ pub(crate) struct Recovered {
     /// In order of their numbers, within a signal.
     pub(crate) records: Vec<Found>,
     pub(crate) cursors: Cursors,
+    /// Greater than any that a cursor or a file knows: a number given twice would be skipped by a sink
+    /// whose cursor is beyond it.
+    pub(crate) next_number: u64,
+    /// Bytes per signal in which no record could be found.
+    pub(crate) damaged: [u64; 3],
 }
 
 #[derive(Debug)]
 struct Segment {
     /// The number in its name.
     first: u64,
-    /// Of the last record in it.
+    /// Of the last record in it, or beyond that.
     last: u64,
     len: u64,
 }
@@ -144,64 +154,55 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Finds what an earlier run left. Damaged parts are put aside and reported, never fatal; only a
-    /// folder that cannot be listed is.
+    /// Finds what an earlier run left. Damage is counted and reported, never fatal; only a folder that
+    /// cannot be listed is.
     pub(crate) fn open(files: Arc<dyn Files>, quotas: [u64; 3]) -> io::Result<(Spool, Recovered)> {
         let mut names = files.list()?;
         names.sort();
         let mut spool = Spool { files, quotas, segments: Default::default(), sealed: [true; 3] };
         let mut recovered = Recovered { cursors: spool.read_cursors(), ..Recovered::default() };
         for signal in Signal::ALL {
-            for name in &names {
-                if let Some(first) = segment_number(signal, name) {
-                    spool.recover_segment(signal, first, &mut recovered.records);
-                }
+            let segments: Vec<u64> = names.iter().filter_map(|name| segment_number(signal, name)).collect();
+            for first in &segments {
+                spool.recover_segment(signal, *first, Some(first) == segments.last(), &mut recovered);
             }
         }
+        recovered.next_number = spool.next_number(&recovered.cursors);
         Ok((spool, recovered))
     }
 
-    fn recover_segment(&mut self, signal: Signal, first: u64, records: &mut Vec<Found>) {
+    /// Takes over what can be read. The rest goes with its segment: it counts against the quota.
+    fn recover_segment(&mut self, signal: Signal, first: u64, newest: bool, recovered: &mut Recovered) {
         let name = segment_name(signal, first);
-        let scanned = scan_segment(self.files.as_ref(), signal, first);
-        let (found, whole, len) = match scanned {
-            Ok(scanned) => scanned,
-            Err(reason) => {
-                error!(file = name, reason = reason.to_string(), "a spool segment cannot be read; it is left as it is");
-                return;
-            }
-        };
-        let nothing_else = whole == len || self.put_aside(&name, whole, len);
-        let (Some(oldest), Some(newest)) = (found.first(), found.last()) else {
-            if nothing_else {
-                let _ = self.files.remove(&name);
-            }
+        let scanned = Scanned::new(self.files.as_ref(), signal, first);
+        recovered.damaged[signal as usize] += scanned.damaged();
+        scanned.report(&name, newest);
+        let Scanned { found, end, mut len, unread, .. } = scanned;
+        if unread.is_none() && found.is_empty() && self.files.remove(&name).is_ok() {
             return;
-        };
+        }
+        // Each start would count it again.
+        if unread.is_none() && end < len && self.files.truncate(&name, end).is_ok() {
+            len = end;
+        }
+        let (oldest, newest) = (found.first().map(|record| record.number), found.last().map(|record| record.number));
+        let last = if unread.is_some() { first.saturating_add(NUMBERS_MAX) } else { newest.unwrap_or(first) };
         // Records whose sync failed were written again here: the earlier copies are doubtful.
-        let (oldest, last) = (oldest.number, newest.number);
-        records.retain(|record| record.signal != signal || record.number < oldest);
-        records.extend(found);
-        self.segments[signal as usize].push(Segment { first, last, len: whole });
+        let begins = oldest.unwrap_or(first);
+        recovered.records.retain(|record| record.signal != signal || record.number < begins);
+        recovered.records.extend(found);
+        let segments = &mut self.segments[signal as usize];
+        if let Some(before) = segments.last_mut() {
+            before.last = before.last.min(begins.saturating_sub(1));
+        }
+        segments.push(Segment { first, last, len });
     }
 
-    /// Moves what follows the whole records to a file beside the segment; false if it cannot.
-    fn put_aside(&self, name: &str, whole: u64, len: u64) -> bool {
-        let bytes = len - whole;
-        let aside = format!("{name}.damaged");
-        let moved = (|| {
-            self.files.append(&aside, &self.files.read(name, whole, bytes as usize)?)?;
-            self.files.sync(&aside)?;
-            self.files.truncate(name, whole)
-        })();
-        match &moved {
-            Ok(()) => error!(file = name, aside, bytes, "the end of a spool segment is damaged and was put aside"),
-            Err(reason) => {
-                let reason = reason.to_string();
-                warn!(file = name, bytes, reason, "the end of a spool segment is damaged and cannot be put aside");
-            }
-        }
-        moved.is_ok()
+    fn next_number(&self, cursors: &Cursors) -> u64 {
+        // Also of sinks that are not configured any more: they may come back.
+        let noted = cursors.values().flatten().flatten().copied();
+        let held = self.segments.iter().flatten().map(|segment| segment.last.saturating_add(1));
+        noted.chain(held).max().unwrap_or(0)
     }
 
     fn read_cursors(&self) -> Cursors {
@@ -307,32 +308,30 @@ impl Spool {
         self.segments[signal as usize].iter().map(|segment| segment.len).sum()
     }
 
-    /// Deletes the oldest segments of a signal that is over its quota. Returns the last number that
-    /// went, if any did.
-    pub(crate) fn enforce_quota(&mut self, signal: Signal) -> io::Result<Option<u64>> {
-        let mut dropped = None;
-        while self.bytes(signal) > self.quotas[signal as usize] && self.segments[signal as usize].len() > 1 {
-            dropped = Some(self.remove_oldest(signal)?);
-        }
-        Ok(dropped)
+    /// The last number in the oldest segment of a signal that is over its quota: [`Spool::drop_oldest`]
+    /// is due.
+    pub(crate) fn over_quota(&self, signal: Signal) -> Option<u64> {
+        let segments = &self.segments[signal as usize];
+        let over = self.bytes(signal) > self.quotas[signal as usize] && segments.len() > 1;
+        over.then(|| segments[0].last)
     }
 
     /// Deletes segments in which every record is below `number`.
     pub(crate) fn forget_below(&mut self, signal: Signal, number: u64) -> io::Result<()> {
         while self.segments[signal as usize].first().is_some_and(|segment| segment.last < number) {
-            self.remove_oldest(signal)?;
+            self.drop_oldest(signal)?;
         }
         Ok(())
     }
 
-    fn remove_oldest(&mut self, signal: Signal) -> io::Result<u64> {
+    pub(crate) fn drop_oldest(&mut self, signal: Signal) -> io::Result<()> {
         let segments = &mut self.segments[signal as usize];
         ignore_missing(self.files.remove(&segment_name(signal, segments[0].first)))?;
-        let oldest = segments.remove(0);
+        segments.remove(0);
         if segments.is_empty() {
             self.sealed[signal as usize] = true;
         }
-        Ok(oldest.last)
+        Ok(())
     }
 
     /// Replaces the cursors, so that a crash leaves the old or the new ones.
@@ -361,31 +360,84 @@ pub(crate) fn read_body(files: &dyn Files, signal: Signal, location: Location) -
     let body = record.split_off(HEADER);
     match Header::read(&record) {
         Some(header) if header.body_crc == crc32fast::hash(&body) => Ok(body.into()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a record's checksum is wrong")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name}: a record's checksum is wrong"))),
     }
 }
 
-/// The whole records of a segment, where they end, and the file's length. Reads headers only.
-fn scan_segment(files: &dyn Files, signal: Signal, first: u64) -> io::Result<(Vec<Found>, u64, u64)> {
-    let name = segment_name(signal, first);
-    let len = files.len(&name)?;
-    let mut found: Vec<Found> = Vec::new();
-    let mut at = MAGIC.len() as u64;
-    if len < at || files.read(&name, 0, MAGIC.len())? != MAGIC {
-        return Ok((found, 0, len));
+/// What the headers of a segment say.
+#[derive(Default)]
+struct Scanned {
+    found: Vec<Found>,
+    /// Where the last whole record ends.
+    end: u64,
+    /// Bytes before that which belong to no record.
+    skipped: u64,
+    len: u64,
+    /// Why what is behind `end` is not known.
+    unread: Option<io::Error>,
+}
+
+impl Scanned {
+    fn new(files: &dyn Files, signal: Signal, first: u64) -> Scanned {
+        let mut scanned = Scanned::default();
+        scanned.unread = scanned.scan(files, signal, first).err();
+        scanned
     }
-    while at + HEADER as u64 <= len {
-        let Some(header) = Header::read(&files.read(&name, at, HEADER)?) else { break };
-        let end = at + HEADER as u64 + u64::from(header.len);
-        let in_order = found.last().map_or(first, |record| record.number + 1) <= header.number;
-        if end > len || !in_order {
-            break;
+
+    fn scan(&mut self, files: &dyn Files, signal: Signal, first: u64) -> io::Result<()> {
+        let name = segment_name(signal, first);
+        self.len = files.len(&name)?;
+        let magic = MAGIC.len() as u64;
+        if self.len >= magic && files.read(&name, 0, MAGIC.len())? == MAGIC {
+            self.end = magic;
         }
-        let location = Location { segment: first, offset: at, len: header.len };
-        found.push(Found { signal, number: header.number, items: header.items, location });
-        at = end;
+        let mut number = first;
+        while let Some((offset, header)) = next_header(files, &name, self.end..self.len, number)? {
+            let location = Location { segment: first, offset, len: header.len };
+            self.found.push(Found { signal, number: header.number, items: header.items, location });
+            self.skipped += offset - self.end;
+            self.end = offset + HEADER as u64 + u64::from(header.len);
+            number = header.number.saturating_add(1);
+        }
+        Ok(())
     }
-    Ok((found, at, len))
+
+    fn damaged(&self) -> u64 {
+        self.skipped + self.len - self.end
+    }
+
+    fn report(&self, file: &str, newest: bool) {
+        let bytes = self.damaged();
+        if let Some(reason) = &self.unread {
+            let reason = reason.to_string();
+            error!(file, bytes, reason, "a segment of the queue on disk cannot be read: what is in it is left out");
+        } else if newest && self.skipped == 0 && bytes > 0 {
+            warn!(file, bytes, "the last write to the queue on disk was cut off: what it had begun is discarded");
+        } else if bytes > 0 {
+            error!(file, bytes, "a segment of the queue on disk is damaged: the records in these bytes are lost");
+        }
+    }
+}
+
+/// The first header in a part of a segment whose record is whole and has this number or one of the next:
+/// usually at the beginning, further on if there is damage. It looks at each byte once.
+fn next_header(files: &dyn Files, name: &str, part: Range<u64>, number: u64) -> io::Result<Option<(u64, Header)>> {
+    let (mut at, mut window) = (part.start, HEADER as u64);
+    while at + HEADER as u64 <= part.end {
+        let bytes = files.read(name, at, window.min(part.end - at) as usize)?;
+        let hit = bytes.windows(HEADER).zip(at..).find_map(|(bytes, at)| {
+            let header = Header::read(bytes)?;
+            let is_whole = at + HEADER as u64 + u64::from(header.len) <= part.end;
+            let is_next = (number..number.saturating_add(NUMBERS_MAX)).contains(&header.number);
+            (is_whole && is_next).then_some((at, header))
+        });
+        if hit.is_some() {
+            return Ok(hit);
+        }
+        at += (bytes.len() - HEADER + 1) as u64;
+        window = WINDOW;
+    }
+    Ok(None)
 }
 
 fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
@@ -400,7 +452,8 @@ fn segment_name(signal: Signal, first: u64) -> String {
 }
 
 fn segment_number(signal: Signal, name: &str) -> Option<u64> {
-    name.strip_prefix(signal.word())?.strip_prefix('-')?.strip_suffix(".spool")?.parse().ok()
+    let first = name.strip_prefix(signal.word())?.strip_prefix('-')?.strip_suffix(".spool")?.parse().ok()?;
+    (segment_name(signal, first) == name).then_some(first)
 }
 
 #[cfg(test)]

@@ -197,6 +197,18 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// Starts a process that ends by itself; returns its exit code and what it said.
+    pub fn fails(self) -> (Option<i32>, String) {
+        let mut child = self.command().stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let log = Log::follow(child.stderr.take().expect("it is piped"));
+        let mut process = Process { child, log };
+        let status = eventually("it ends by itself", || process.child.try_wait().expect("our child"));
+        process.log.thread.take().map(JoinHandle::join).transpose().expect("lines are lines");
+        (status.code(), process.log.lines().join("\n"))
+    }
+}
+
 /// The lines that a process has logged, as JSON.
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,

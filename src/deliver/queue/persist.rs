@@ -5,9 +5,13 @@ use crate::{deliver::spool::Location, trace::Signal};
 use bytes::Bytes;
 
 impl Queue {
+    /// Numbers below were given by an earlier run.
+    pub(crate) fn start_from(&mut self, number: u64) {
+        self.next_number = number;
+    }
+
     /// An entry that the spool held at start. Entries must come in order of their numbers.
     pub(crate) fn recover(&mut self, signal: Signal, number: u64, items: u64, location: Location) {
-        self.next_number = self.next_number.max(number + 1);
         if !self.takes(signal) {
             self.unclaimed[signal as usize] += items;
             return;
@@ -25,7 +29,6 @@ impl Queue {
 
     /// Where a sink goes on after a restart; before any [`Queue::recover`].
     pub(crate) fn set_cursor(&mut self, sink: usize, signal: Signal, number: u64) {
-        self.next_number = self.next_number.max(number);
         if let Some(lane) = &mut self.sinks[sink][signal as usize] {
             lane.next = number;
         }
@@ -63,11 +66,19 @@ impl Queue {
 
     /// The spool dropped its entries up to `last` to stay within its size. Returns the items lost.
     pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
+        self.logs[signal as usize].dropped = last.saturating_add(1);
         let mut lost = 0;
         let is_dropped = |e: &Entry| e.number <= last && matches!(e.body, Body::Disk(_));
         while let Some(index) = self.logs[signal as usize].entries.iter().position(is_dropped) {
             lost += self.discard_entry(signal, index);
         }
         lost
+    }
+
+    /// Whether the entry that the sink is busy with went with [`Queue::dropped_on_disk`].
+    pub(crate) fn was_dropped(&self, sink: usize, signal: Signal) -> bool {
+        let lane = self.sinks[sink][signal as usize].as_ref();
+        let under_way = lane.and_then(|lane| lane.under_way.as_ref());
+        under_way.is_some_and(|entry| entry.number < self.logs[signal as usize].dropped)
     }
 }

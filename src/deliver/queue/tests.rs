@@ -161,6 +161,27 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     queue.audit();
 }
 
+/// A file that is gone for another reason is none of the quota's doing.
+#[test]
+fn what_the_spool_drops_is_known_to_who_is_about_to_read_it() {
+    let (mut queue, now) = (queue(10_000), Instant::now());
+    for number in 0..2 {
+        queue.push(piece(Signal::Traces, "t", 10), false, now);
+        queue.written(Signal::Traces, number, Location { segment: 0, offset: number, len: 1 });
+    }
+    queue.next(0, READY, now);
+    assert!(!queue.was_dropped(0, Signal::Traces));
+    assert_eq!(queue.dropped_on_disk(Signal::Traces, 0), 10, "for the sink that had not taken it");
+    assert!(queue.was_dropped(0, Signal::Traces));
+    queue.discarded(0, Signal::Traces, 10, Discard::QueueFull);
+    queue.done(0, Signal::Traces);
+    queue.next(0, READY, now);
+    assert!(!queue.was_dropped(0, Signal::Traces), "the next is still there");
+    let lost = |sink| queue.tally(sink, Signal::Traces).discarded(Discard::QueueFull);
+    assert_eq!((lost(0), lost(1)), (10, 10));
+    queue.audit();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push { signal: u8, items: u64, bytes: usize, own: bool },

@@ -25,6 +25,7 @@ struct State {
 struct Inode {
     bytes: Vec<u8>,
     safe: usize,
+    unreadable: bool,
 }
 
 impl State {
@@ -68,6 +69,14 @@ impl Simulated {
         }
     }
 
+    fn flip(&self, name: &str, at: u64, mask: u8) {
+        self.0.lock().unwrap().inode(name).unwrap().bytes[at as usize] ^= mask;
+    }
+
+    fn set_readable(&self, name: &str, readable: bool) {
+        self.0.lock().unwrap().inode(name).unwrap().unreadable = !readable;
+    }
+
     fn set_room(&self, room: Option<usize>) {
         self.0.lock().unwrap().room = room;
     }
@@ -84,7 +93,11 @@ impl Files for Simulated {
 
     fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut state = self.0.lock().unwrap();
-        let bytes = &state.inode(name)?.bytes;
+        let inode = state.inode(name)?;
+        if inode.unreadable {
+            return Err(io::Error::other("input/output error"));
+        }
+        let bytes = &inode.bytes;
         bytes.get(offset as usize..offset as usize + len).map(<[u8]>::to_vec).ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
@@ -159,7 +172,9 @@ struct Model {
     next: u64,
     /// Numbers that `append` said are safe, minus those dropped or forgotten.
     safe: [BTreeMap<u64, u64>; 3],
-    /// Appended without success, forgotten or dropped: may or may not be there.
+    /// Where `append` or the last start found the safe ones.
+    locations: [BTreeMap<u64, Location>; 3],
+    /// Appended without success, forgotten, dropped or damaged: may or may not be there.
     doubtful: [BTreeMap<u64, u64>; 3],
     /// Appended without success: the queue offers them again.
     pending: [Vec<u64>; 3],
@@ -170,14 +185,37 @@ struct Model {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { signal: u8, count: u8 },
-    EnforceQuota { signal: u8 },
-    Forget { signal: u8, keep: u8 },
-    Cursors { number: u64 },
-    Full { room: u16 },
+    Append {
+        signal: u8,
+        count: u8,
+    },
+    EnforceQuota {
+        signal: u8,
+    },
+    Forget {
+        signal: u8,
+        keep: u8,
+    },
+    Cursors {
+        number: u64,
+    },
+    Full {
+        room: u16,
+    },
     Space,
     ReadOnly(bool),
     NoSync(bool),
+    /// Of some safe record's header.
+    FlipBit {
+        signal: u8,
+        record: u16,
+        bit: u8,
+    },
+    /// Some segment, from a restart on.
+    Unreadable {
+        segment: u16,
+    },
+    Readable,
     Crash(u64),
     Restart,
 }
@@ -192,6 +230,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Space),
         1 => any::<bool>().prop_map(Step::ReadOnly),
         4 => any::<bool>().prop_map(Step::NoSync),
+        2 => (0..2u8, any::<u16>(), 0..224u8).prop_map(|(signal, record, bit)| Step::FlipBit { signal, record, bit }),
+        1 => any::<u16>().prop_map(|segment| Step::Unreadable { segment }),
+        1 => Just(Step::Readable),
         3 => any::<u64>().prop_map(Step::Crash),
         1 => Just(Step::Restart),
     ];
@@ -202,8 +243,9 @@ impl Model {
     fn new() -> Model {
         let files = Arc::new(Simulated::default());
         let (spool, _) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
-        let (safe, doubtful, pending) = Default::default();
-        Model { files, spool, next: 0, safe, doubtful, pending, cursors: Cursors::new(), newer_cursors: None }
+        let (safe, locations, doubtful, pending) = Default::default();
+        let cursors = Cursors::new();
+        Model { files, spool, next: 0, safe, locations, doubtful, pending, cursors, newer_cursors: None }
     }
 
     fn play(&mut self, step: Step) {
@@ -211,11 +253,15 @@ impl Model {
             Step::Append { signal, count } => self.append(Signal::ALL[usize::from(signal)], count),
             Step::EnforceQuota { signal } => {
                 let signal = Signal::ALL[usize::from(signal)];
-                match self.spool.enforce_quota(signal) {
-                    Ok(Some(last)) => self.gone(signal, last + 1),
-                    Ok(None) => {}
-                    // Part may be gone: what is left is only known to the spool.
-                    Err(_) => self.gone(signal, self.spool.segments[signal as usize].first().map_or(0, |s| s.first)),
+                while let Some(last) = self.spool.over_quota(signal) {
+                    let oldest = self.spool.segments[signal as usize][0].first;
+                    for (number, _) in self.safe[signal as usize].range(..=last) {
+                        assert_eq!(self.locations[signal as usize][number].segment, oldest, "{number} is not dropped");
+                    }
+                    self.gone(signal, last.saturating_add(1));
+                    if self.spool.drop_oldest(signal).is_err() {
+                        break;
+                    }
                 }
                 assert!(self.files.0.lock().unwrap().read_only || self.spool.bytes(signal) <= QUOTA);
             }
@@ -241,6 +287,19 @@ impl Model {
             Step::Space => self.files.set_room(None),
             Step::ReadOnly(read_only) => self.files.0.lock().unwrap().read_only = read_only,
             Step::NoSync(no_sync) => self.files.0.lock().unwrap().no_sync = no_sync,
+            Step::FlipBit { signal, record, bit } => self.flip_bit(Signal::ALL[usize::from(signal)], record, bit),
+            Step::Unreadable { segment } => {
+                let names: Vec<String> = self.files.list().unwrap();
+                let names: Vec<&String> = names.iter().filter(|name| name.ends_with(".spool")).collect();
+                if !names.is_empty() {
+                    self.files.set_readable(names[usize::from(segment) % names.len()], false);
+                    self.play(Step::Restart);
+                }
+            }
+            Step::Readable => {
+                self.files.0.lock().unwrap().inodes.iter_mut().for_each(|inode| inode.unreadable = false);
+                self.play(Step::Restart);
+            }
             Step::Crash(random) => {
                 self.mend();
                 // Its memory is gone, too: only what is on disk is offered again.
@@ -260,6 +319,25 @@ impl Model {
         (state.read_only, state.no_sync) = (false, false);
     }
 
+    /// It costs that record, and no other.
+    fn flip_bit(&mut self, signal: Signal, record: u16, bit: u8) {
+        let safe = &mut self.safe[signal as usize];
+        if safe.is_empty() {
+            return;
+        }
+        let number = *safe.keys().nth(usize::from(record) % safe.len()).unwrap();
+        let items = safe.remove(&number).unwrap();
+        self.doubtful[signal as usize].insert(number, items);
+        let location = self.locations[signal as usize][&number];
+        let name = segment_name(signal, location.segment);
+        self.files.flip(&name, location.offset + u64::from(bit / 8), 1 << (bit % 8));
+    }
+
+    fn is_unreadable(&self, signal: Signal, number: u64) -> bool {
+        let name = segment_name(signal, self.locations[signal as usize][&number].segment);
+        self.files.0.lock().unwrap().inode(&name).unwrap().unreadable
+    }
+
     fn append(&mut self, signal: Signal, count: u8) {
         let mut numbers = std::mem::take(&mut self.pending[signal as usize]);
         numbers.extend(self.next..self.next + u64::from(count));
@@ -273,6 +351,7 @@ impl Model {
                     let read = read_body(self.files.as_ref(), signal, *location);
                     assert_eq!(read.unwrap(), body(*number));
                     self.safe[signal as usize].insert(*number, *items);
+                    self.locations[signal as usize].insert(*number, *location);
                 }
                 None => {
                     self.doubtful[signal as usize].insert(*number, *items);
@@ -298,12 +377,18 @@ impl Model {
             let records: Vec<&Found> = recovered.records.iter().filter(|found| found.signal == signal).collect();
             assert!(records.is_sorted_by(|a, b| a.number < b.number), "{records:?}");
             for (number, items) in &self.safe[signal as usize] {
+                assert!(*number < recovered.next_number, "{number} is given twice");
+                if self.is_unreadable(signal, *number) {
+                    continue;
+                }
                 let found = records.iter().find(|found| found.number == *number);
                 let found = found.unwrap_or_else(|| panic!("{} {number} is lost", signal.word()));
                 assert_eq!(found.items, *items);
                 assert_eq!(read_body(self.files.as_ref(), signal, found.location).unwrap(), body(*number));
             }
             for found in records {
+                self.locations[signal as usize].insert(found.number, found.location);
+                assert!(found.number < recovered.next_number, "{found:?} is given twice");
                 let known = self.safe[signal as usize].get(&found.number);
                 let known = known.or_else(|| self.doubtful[signal as usize].get(&found.number));
                 assert_eq!(known, Some(&found.items), "{found:?}");
@@ -315,6 +400,9 @@ impl Model {
         }
         let good = recovered.cursors == self.cursors || Some(&recovered.cursors) == self.newer_cursors.as_ref();
         assert!(good, "{:?}", recovered.cursors);
+        let noted = recovered.cursors.values().flatten().flatten().max();
+        assert!(noted.is_none_or(|noted| *noted <= recovered.next_number), "a sink would skip what comes next");
+        self.next = recovered.next_number;
         (self.cursors, self.newer_cursors) = (recovered.cursors, None);
     }
 }
@@ -384,20 +472,92 @@ fn a_segment_that_another_hand_has_changed_is_not_written_on() {
     }
 }
 
+/// Without a record nothing of it can be used: it goes once it is counted, as soon as it can.
 #[test]
-fn what_cannot_be_put_aside_stays_where_it_is() {
-    let (files, _) = filled(3);
+fn a_segment_without_a_record_is_counted_and_goes() {
+    let (files, _) = filled(0);
+    let name = segment_name(Signal::Traces, 4);
+    files.append(&name, &[7; 300]).unwrap();
+    let open = || Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    files.0.lock().unwrap().read_only = true;
+    for _ in 0..2 {
+        let (spool, recovered) = open();
+        assert!(recovered.records.is_empty());
+        assert_eq!((recovered.damaged, spool.bytes(Signal::Traces)), ([300, 0, 0], 300), "it uses the quota");
+        assert_eq!(recovered.next_number, 5);
+    }
+    files.0.lock().unwrap().read_only = false;
+    assert_eq!(open().1.damaged, [300, 0, 0]);
+    assert!(files.list().unwrap().is_empty());
+    assert_eq!(open().1.damaged, [0; 3]);
+}
+
+/// It may be readable again: it stays, within the quota, and nothing else gets its numbers.
+#[test]
+fn a_segment_that_cannot_be_read_stays_until_its_quota_or_its_readers_are_past_it() {
+    let (files, _) = filled(5);
     let name = segment_name(Signal::Traces, 0);
-    files.0.lock().unwrap().inode(&name).unwrap().bytes[0] ^= 1;
-    let damaged = files.len(&name).unwrap();
-    files.set_room(Some(0));
-    let (_, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
-    assert!(recovered.records.is_empty());
-    assert_eq!(files.len(&name).unwrap(), damaged, "a full disk is no reason to delete it");
-    files.set_room(None);
-    Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    let len = files.len(&name).unwrap();
+    files.set_readable(&name, false);
+    let quota = 80_000;
+    let (mut spool, recovered) = Spool::open(files.clone(), [quota; 3]).unwrap();
+    assert_eq!((recovered.records.len(), recovered.damaged), (0, [len, 0, 0]));
+    assert_eq!(spool.bytes(Signal::Traces), len);
+    let next = recovered.next_number;
+    assert!(next > 5);
+    spool.append(Signal::Traces, &[(next, 1, body(next))]).1.unwrap();
+    spool.forget_below(Signal::Traces, next - 1).unwrap();
+
+    files.set_readable(&name, true);
+    let (mut spool, recovered) = Spool::open(files.clone(), [quota; 3]).unwrap();
+    let numbers: Vec<u64> = recovered.records.iter().map(|record| record.number).collect();
+    assert_eq!((numbers, recovered.damaged), (vec![0, 1, 2, 3, 4, next], [0; 3]));
+    assert_eq!(recovered.next_number, next + 1);
+    spool.forget_below(Signal::Traces, next).unwrap();
+    assert!(files.len(&name).is_err(), "every sink is past it");
+
+    let (files, _) = filled(5);
+    files.set_readable(&name, false);
+    let (mut spool, recovered) = Spool::open(files.clone(), [quota; 3]).unwrap();
+    let first = recovered.next_number;
+    for number in first..first + 700 {
+        spool.append(Signal::Traces, &[(number, 1, body(number))]).1.unwrap();
+    }
+    let dropped = spool.over_quota(Signal::Traces).expect("it is full");
+    assert!(dropped < first, "the one that cannot be read goes first, and no entry with it");
+    spool.drop_oldest(Signal::Traces).unwrap();
     assert!(files.len(&name).is_err());
-    assert_eq!(files.len(&format!("{name}.damaged")).unwrap(), damaged);
+}
+
+/// Else entries that are still on disk would be told to be gone.
+#[test]
+fn dropping_the_oldest_segment_drops_no_number_of_the_next() {
+    let (files, _) = filled(5);
+    let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
+    for number in 5..20 {
+        spool.append(Signal::Traces, &[(number, 1, body(number))]).1.unwrap();
+    }
+    for readable in [false, true] {
+        files.set_readable(&segment_name(Signal::Traces, 0), readable);
+        assert_eq!(Spool::open(files.clone(), [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
+    }
+    // Copies whose sync failed, and which could not be cut off either.
+    let copy = Header { len: 0, number: 5, items: 1, body_crc: 0 };
+    files.append(&segment_name(Signal::Traces, 0), &copy.write()).unwrap();
+    assert_eq!(Spool::open(files, [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
+}
+
+/// Numbers of an earlier run, also where its records are gone and the sink has another name by now.
+#[test]
+fn no_number_is_given_twice() {
+    let files = Arc::new(Simulated::default());
+    let (spool, recovered) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
+    assert_eq!(recovered.next_number, 0);
+    spool.write_cursors(&Cursors::from([("renamed".to_owned(), [Some(100), Some(3), None])])).unwrap();
+    let (mut spool, recovered) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
+    assert_eq!(recovered.next_number, 100);
+    spool.append(Signal::Logs, &[(120, 1, body(120))]).1.unwrap();
+    assert_eq!(Spool::open(files, [QUOTA; 3]).unwrap().1.next_number, 121);
 }
 
 /// A digit that turned into another would skip records, and nobody would know.
@@ -422,25 +582,55 @@ fn damaged_cursors_are_none_at_all() {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_wherever_it_is() {
+fn a_flipped_bit_costs_one_record_wherever_it_is() {
     let name = segment_name(Signal::Traces, 0);
-    let (files, locations) = filled(3);
-    let len = files.len(&name).unwrap() as usize;
-    for at in 0..len {
-        let (files, _) = filled(3);
-        files.0.lock().unwrap().inode(&name).unwrap().bytes[at] ^= 4;
+    let (files, locations) = filled(4);
+    for at in 0..files.len(&name).unwrap() {
+        let (files, _) = filled(4);
+        files.flip(&name, at, 4);
         let (_, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
-        let read = |found: &Found| read_body(files.as_ref(), Signal::Traces, found.location);
-        let good = recovered.records.iter().filter(|found| read(found).is_ok()).count();
-        let hit = locations.iter().rposition(|location| location.offset as usize <= at);
-        let in_body = hit.is_some_and(|hit| at >= locations[hit].offset as usize + HEADER);
-        match hit {
-            // A damaged body costs its record, a damaged header what follows it in the segment.
-            Some(_) if in_body => assert_eq!((recovered.records.len(), good), (3, 2), "{at}"),
-            Some(hit) => assert_eq!((recovered.records.len(), good), (hit, hit), "{at}"),
-            None => assert_eq!(recovered.records.len(), 0, "{at}"),
-        }
-        let put_aside = files.list().unwrap().iter().any(|file| file.ends_with(".damaged"));
-        assert_eq!(put_aside, !in_body, "{at}");
+        let read = |found: &&Found| read_body(files.as_ref(), Signal::Traces, found.location).is_ok();
+        let good: Vec<u64> = recovered.records.iter().filter(read).map(|found| found.number).collect();
+        let hit = locations.iter().rposition(|location| location.offset <= at);
+        let expected: Vec<u64> = (0..4).filter(|number| hit != Some(*number as usize)).collect();
+        assert_eq!(good, expected, "{at}");
+        // Without a header nobody knows how many items there were; a damaged body is discarded with its items.
+        let damaged = match hit {
+            None => MAGIC.len(),
+            Some(hit) if at < locations[hit].offset + HEADER as u64 => HEADER + locations[hit].bytes(),
+            Some(_) => 0,
+        };
+        assert_eq!(recovered.damaged, [damaged as u64, 0, 0], "{at}");
     }
+}
+
+/// Farther than the window in which headers are looked for, and across its borders.
+#[test]
+fn records_behind_long_damage_are_found() {
+    let header = HEADER as u64;
+    for long in [WINDOW - 2 * header, WINDOW - header - 9, WINDOW - header, WINDOW - header + 1, 3 * WINDOW] {
+        let files = Arc::new(Simulated::default());
+        let (mut spool, _) = Spool::open(files.clone(), [1 << 30; 3]).unwrap();
+        let long = Bytes::from(vec![0; long as usize]);
+        let (locations, outcome) = spool.append(Signal::Logs, &[(0, 1, body(0)), (3, 1, long), (9, 1, body(9))]);
+        outcome.unwrap();
+        files.flip(&segment_name(Signal::Logs, 0), locations[1].offset, 1);
+        let (_, recovered) = Spool::open(files.clone(), [1 << 30; 3]).unwrap();
+        let found: Vec<Location> = recovered.records.iter().map(|found| found.location).collect();
+        assert_eq!(found, [locations[0], locations[2]]);
+        assert_eq!(recovered.damaged[Signal::Logs as usize], (HEADER + locations[1].bytes()) as u64);
+    }
+}
+
+/// The end that a crash cut off is counted by one start, damage in the middle by each until it is gone.
+#[test]
+fn damage_is_counted() {
+    let (files, locations) = filled(4);
+    let name = segment_name(Signal::Traces, 0);
+    let damaged = || Spool::open(files.clone(), [1 << 20; 3]).unwrap().1.damaged[0];
+    files.append(&name, &[0; 100]).unwrap();
+    assert_eq!((damaged(), damaged()), (100, 0));
+    files.flip(&name, locations[1].offset + 5, 1);
+    let lost = (HEADER + locations[1].bytes()) as u64;
+    assert_eq!((damaged(), damaged()), (lost, lost));
 }

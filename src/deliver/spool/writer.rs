@@ -60,16 +60,7 @@ impl Writer {
     fn pass(&mut self, ends: bool) -> io::Result<()> {
         for signal in Signal::ALL {
             self.write(signal)?;
-            if let Some(last) = self.spool.enforce_quota(signal)? {
-                let items = self.shared.queue().dropped_on_disk(signal, last);
-                if items > 0 {
-                    let signal = signal.word();
-                    error!(
-                        signal,
-                        items, "the spool is full: the oldest were discarded for sinks that had not taken them"
-                    );
-                }
-            }
+            self.enforce_quota(signal)?;
         }
         if ends || self.noted.elapsed() >= TICK {
             self.note_cursors()?;
@@ -97,6 +88,19 @@ impl Writer {
         }
     }
 
+    /// The books first: a courier that finds the file gone asks them why.
+    fn enforce_quota(&mut self, signal: Signal) -> io::Result<()> {
+        while let Some(last) = self.spool.over_quota(signal) {
+            let items = self.shared.queue().dropped_on_disk(signal, last);
+            if items > 0 {
+                let signal = signal.word();
+                error!(signal, items, "the spool is full: the oldest were discarded for sinks that had not taken them");
+            }
+            self.spool.drop_oldest(signal)?;
+        }
+        Ok(())
+    }
+
     /// Cursors first, then deletions: numbers must never be given twice.
     fn note_cursors(&mut self) -> io::Result<()> {
         let cursors = self.shared.queue().cursors();
@@ -114,22 +118,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Says it when the state changes, not each time: another file's turn is the same trouble.
     fn report(&self, outcome: io::Result<()>) {
-        let before = self.shared.spool_error();
-        match (outcome, before) {
-            (Ok(()), None) => {}
-            (Ok(()), Some(_)) => {
-                self.shared.set_spool_error(None);
-                info!("the spool can be written again");
-            }
-            (Err(reason), before) => {
-                let reason = reason.to_string();
-                if before.as_ref() != Some(&reason) {
-                    warn!(reason, "the spool cannot be written: the queue is in memory only");
-                }
-                self.shared.set_spool_error(Some(reason));
-            }
+        let failed_before = self.shared.spool_error().is_some();
+        if let Err(reason) = &outcome
+            && !failed_before
+        {
+            let (reason, memory_bytes) = (reason.to_string(), self.shared.queue().quota());
+            warn!(
+                reason,
+                memory_bytes,
+                "the queue on disk (`queue.path`) cannot be written: what comes waits in memory, up to memory_bytes \
+                 (`queue.memory`), and is lost if the process ends before a sink takes it"
+            );
         }
+        if outcome.is_ok() && failed_before {
+            info!("the queue on disk can be written again");
+        }
+        self.shared.set_spool_error(outcome.err().map(|reason| reason.to_string()));
     }
 }
 
