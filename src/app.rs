@@ -126,7 +126,7 @@ impl App {
         let (closed, _) = watch::channel(false);
         let mut background = JoinSet::new();
         background.spawn(judge_in_time(pipeline.clone()));
-        background.spawn(export_metrics(pipeline.clone()));
+        let exports = background.spawn(export_metrics(pipeline.clone()));
         background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
         match reloader {
             Some(reloader) => background.spawn(reloader.run()),
@@ -157,6 +157,8 @@ impl App {
             tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
         pipeline.drain().await;
+        // An export after the last one would come when nobody delivers any more.
+        exports.abort();
         push_metrics(&pipeline);
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
