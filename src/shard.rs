@@ -12,6 +12,7 @@
 //! It is pure: `now` is an argument, nothing here waits, and no call works on more than
 //! [`WORK_MAX`] records, so that the lock around it is always short.
 
+mod clock;
 pub mod count;
 mod layout;
 pub mod remember;
@@ -359,83 +360,6 @@ impl Shard {
         }
     }
 
-    /// Sets the trace's timer to the next moment at which something is due.
-    fn schedule<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
-        let wait = turn.judge.wait();
-        let entry = self.index.entry(slot);
-        let due = match entry.state {
-            State::Waiting => Some(due_to_judge(entry, &wait).0),
-            State::Settling if entry.again == 0 => Some(entry.settles),
-            State::Settling => Some(entry.settles.min(entry.again)),
-            State::Kept | State::Dropped => (entry.again != 0).then_some(entry.again),
-        };
-        let Some(due) = due else { return };
-        // A timer that fires too early is asked and put back; moving it with every span would cost more.
-        if Wheel::at(self.index.timers(), slot).is_none_or(|at| due < at) {
-            self.wheel.set(self.index.timers(), slot, due);
-        }
-    }
-
-    /// Judges and delivers what is due. Call again while there is more.
-    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
-        let mut budget = Budget::new();
-        loop {
-            if budget.is_spent() {
-                return Progress::More;
-            }
-            if self.walk.is_some() {
-                self.continue_walk(turn, &mut budget, out);
-            } else if let Some((slot, id)) = self.outgoing.pop_front() {
-                self.start_delivery(slot, id);
-            } else {
-                let Some(slot) = self.wheel.fire(self.index.timers(), turn.now, &mut budget.records) else {
-                    return if budget.is_spent() { Progress::More } else { Progress::Done };
-                };
-                self.fired(turn, slot);
-            }
-        }
-    }
-
-    fn start_delivery(&mut self, slot: u32, id: TraceId) {
-        // The sweep may have delivered and buried it meanwhile.
-        let entry = self.index.entry(slot);
-        if self.index.is_live(slot) && entry.id == id && entry.state == State::Kept && entry.undelivered > 0 {
-            self.walk = Some(Walk::new(slot, Purpose::Deliver));
-        }
-    }
-
-    /// The trace's timer fired: asks what is due, if anything.
-    fn fired<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
-        let entry = self.index.entry(slot);
-        let again = entry.again != 0 && entry.again <= turn.now;
-        let trigger = match entry.state {
-            State::Waiting => {
-                let (due, trigger) = due_to_judge(entry, &turn.judge.wait());
-                (due <= turn.now).then_some(trigger)
-            }
-            // Settled before judged again: its dropped half is not rescued with a weight from now on either.
-            State::Settling if entry.settles <= turn.now => {
-                self.keep(slot);
-                None
-            }
-            State::Settling | State::Dropped if again => Some(Trigger::Late),
-            State::Kept if again => {
-                self.keep(slot);
-                None
-            }
-            _ => None,
-        };
-        match trigger {
-            Some(_) if self.is_stale(turn, slot) => {
-                // Judged by the next tick, with fresh facts: the timer is due again at once.
-                self.walk = Some(Walk::new(slot, Purpose::Refresh));
-                self.wheel.set(self.index.timers(), slot, turn.now);
-            }
-            Some(trigger) => self.judge(turn, slot, trigger),
-            None => self.schedule(turn, slot),
-        }
-    }
-
     fn judge<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
         let entry = self.index.entry(slot);
         let charged = entry.verdict.and_then(|verdict| verdict.charged);
@@ -544,14 +468,6 @@ pub enum Why<'a> {
     InRing(&'a Entry),
     Remembered(Remembered),
     Unknown,
-}
-
-/// When a waiting trace is due, and what makes it so.
-fn due_to_judge(entry: &Entry, wait: &Wait) -> (Tick, Trigger) {
-    let idle = (entry.last + wait.idle, Trigger::Idle);
-    let longest = (entry.first + wait.longest, Trigger::Longest);
-    let root = entry.summary.has_entry().then_some((entry.entered + wait.after_root, Trigger::Root));
-    [Some(idle), Some(longest), root].into_iter().flatten().min().expect("two are there")
 }
 
 #[cfg(test)]
