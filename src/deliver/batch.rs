@@ -12,7 +12,7 @@ use crate::trace::Signal;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
-pub(crate) use wire::{Fields, Value, put_message};
+pub(crate) use wire::{Fields, Value, put_bytes, put_varint};
 
 /// When a growing batch is full. What is reached first seals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,8 +207,8 @@ impl Halves {
             } else {
                 let (mut first, mut second) = (Vec::new(), Vec::new());
                 self.split(payload, level.inner()?, &mut first, &mut second)?;
-                put_message(left, level.child(), &first);
-                put_message(right, level.child(), &second);
+                put_bytes(left, level.child(), &first);
+                put_bytes(right, level.child(), &second);
             }
         }
         Some(())

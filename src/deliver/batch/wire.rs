@@ -134,13 +134,13 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
 }
 
 /// Appends a length-delimited field.
-pub(crate) fn put_message(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
     put_varint(out, u64::from(number << 3 | 2));
     put_varint(out, payload.len() as u64);
     out.extend_from_slice(payload);
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -4,7 +4,7 @@
 //! sent again, whatever happens to the next: a retry of the batch goes on where the last attempt
 //! ended. Only a reply that was lost makes duplicates; Log Service cannot tell them.
 
-pub(super) mod encode;
+mod encode;
 pub(super) mod exponential;
 mod json;
 mod logs;

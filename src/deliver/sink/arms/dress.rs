@@ -6,7 +6,7 @@
 //! - `sample.reason` on a span that says by `tailkeep.reason` why its trace was kept.
 
 use crate::{
-    deliver::{batch::Fields, sink::sls::encode::put_bytes},
+    deliver::batch::{Fields, put_bytes},
     trace::{Reason, Signal},
 };
 use bytes::Bytes;

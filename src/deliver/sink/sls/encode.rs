@@ -4,6 +4,8 @@
 //! `LogGroup { Logs=1, Topic=3, Source=4, LogTags=6 }`, `Log { Time=1, Contents=2, Time_ns=4 (fixed32) }`,
 //! `Content { Key=1, Value=2 }`, `LogTag { Key=1, Value=2 }`.
 
+use crate::deliver::batch::{put_bytes, put_varint};
+
 /// When a pack is full. Log Service takes 10 MB of LogGroup at most; official producers seal at 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -130,21 +132,6 @@ fn put_pair(out: &mut Vec<u8>, number: u32, key: &str, value: &str) {
     put_varint(out, pair_len(key, value) as u64);
     put_bytes(out, 1, key.as_bytes());
     put_bytes(out, 2, value.as_bytes());
-}
-
-/// Appends a length-delimited field.
-pub(in crate::deliver::sink) fn put_bytes(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
-    put_varint(out, u64::from(number << 3 | 2));
-    put_varint(out, payload.len() as u64);
-    out.extend_from_slice(payload);
-}
-
-pub(in crate::deliver::sink) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{
     schema,
     span::{Context, hex},
 };
-use crate::{deliver::batch::put_message, trace::TraceId};
+use crate::{deliver::batch::put_bytes, trace::TraceId};
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use std::{path::Path, time::Duration};
 
@@ -114,7 +114,7 @@ impl Store {
                 groups.push((context, bytes, Vec::new()));
             }
             let (_, _, spans) = groups.last_mut().expect("one was pushed");
-            put_message(spans, 2, span.get_ref(1)?.as_blob()?);
+            put_bytes(spans, 2, span.get_ref(1)?.as_blob()?);
         }
         Ok(Some(StoredTrace { row, body: request(groups) }))
     }
@@ -126,8 +126,8 @@ fn request(groups: Vec<(i64, Context, Vec<u8>)>) -> Vec<u8> {
     for (_, context, spans) in groups {
         let scope = [context.raw_scope, spans].concat();
         let mut resource = context.raw_resource;
-        put_message(&mut resource, 2, &scope);
-        put_message(&mut body, 1, &resource);
+        put_bytes(&mut resource, 2, &scope);
+        put_bytes(&mut body, 1, &resource);
     }
     body
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    deliver::batch::put_message,
+    deliver::batch::put_bytes,
     trace::{Standing, TraceId},
 };
 use opentelemetry_proto::tonic::{
@@ -125,11 +125,11 @@ fn put_resource_spans(body: &mut Vec<u8>, service: &str, span: &Span) {
     const UNKNOWN: [u8; 3] = [0xf8, 0x3f, 5];
     let known = resource_spans(service, vec![]);
     let mut scope = [known.scope_spans[0].encode_to_vec(), UNKNOWN.to_vec()].concat();
-    put_message(&mut scope, 2, &[span.encode_to_vec(), UNKNOWN.to_vec()].concat());
+    put_bytes(&mut scope, 2, &[span.encode_to_vec(), UNKNOWN.to_vec()].concat());
     let mut resource = ResourceSpans { scope_spans: vec![], ..known }.encode_to_vec();
     resource.extend(UNKNOWN);
-    put_message(&mut resource, 2, &scope);
-    put_message(body, 1, &resource);
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(body, 1, &resource);
 }
 
 #[test]
