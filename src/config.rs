@@ -31,7 +31,7 @@ pub use host::Host;
 pub use mask::drawable;
 pub use queue::QueueConfig;
 pub use sink::{SinkConfig, SinkKind};
-pub use text::{read_text, text_of};
+pub use text::read_text;
 
 use crate::deliver::Hops;
 use crate::diagnostic::{Diagnostic, Span};

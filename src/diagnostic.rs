@@ -1,7 +1,7 @@
 //! Problems in a file that a person wrote, drawn so that the person sees at once where and what to
 //! write instead. The only place that draws carets.
 
-use crate::terminal::columns;
+use crate::terminal::{columns, quote};
 use std::fmt::Write;
 
 /// A run of text in a file.
@@ -66,12 +66,14 @@ impl Diagnostic {
 
     /// One line for a log: `12:9 P03 …`.
     pub fn brief(&self) -> String {
-        format!("{}:{} {} {}", self.span.line, self.span.column, self.code, self.title)
+        format!("{}:{} {} {}", self.span.line, self.span.column, self.code, quote(&self.title, TEXT_MAX))
     }
 }
 
 /// How many problems of a file are drawn; the rest is only counted.
 const DRAWN_MAX: usize = 100;
+/// Characters shown of a title, label or help: they may quote what is in the file.
+const TEXT_MAX: usize = 600;
 
 /// True if some problem forbids the use of the file.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
@@ -112,7 +114,7 @@ fn draw(out: &mut String, diagnostic: &Diagnostic, lines: &[&str], paint: &Paint
 
     let head = paint.severity(*severity, &format!("{}[{code}]", severity.word()));
     let bar = paint.frame("|");
-    let _ = writeln!(out, "{head}: {}", paint.bold(title));
+    let _ = writeln!(out, "{head}: {}", paint.bold(&quote(title, TEXT_MAX)));
     let _ = writeln!(out, "{:width$}{} {file}:{}:{}", "", paint.frame("-->"), span.line, span.column);
     let _ = writeln!(out, "{:width$} {bar}", "");
     let mut drawn_line = 0;
@@ -124,10 +126,15 @@ fn draw(out: &mut String, diagnostic: &Diagnostic, lines: &[&str], paint: &Paint
             drawn_line = mark.span.line;
         }
         let under = mark.sign.to_string().repeat(excerpt.marked);
-        let under = paint.severity_if(mark.sign == '^', *severity, format!("{under} {}", mark.label).trim_end());
+        let under = paint.severity_if(
+            mark.sign == '^',
+            *severity,
+            format!("{under} {}", quote(mark.label, TEXT_MAX)).trim_end(),
+        );
         let _ = writeln!(out, "{:width$} {bar} {:indent$}{under}", "", "", indent = excerpt.indent);
     }
     if let Some(help) = &diagnostic.help {
+        let help = quote(help, TEXT_MAX);
         let _ = writeln!(out, "{:width$} {} help: {help}", "", paint.frame("="));
     }
 }
@@ -224,6 +231,14 @@ mod tests {
             line: text[..start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
         }
+    }
+
+    #[test]
+    fn what_a_file_holds_does_not_drive_the_terminal() {
+        let text = "http: \u{1b}[2J0";
+        let title = format!("`\u{1b}[2J{}` is no address", "0".repeat(10_000));
+        let drawn = render(&[Diagnostic { title, ..problem(text, "0") }], text, false);
+        assert!(!drawn.contains('\u{1b}') && drawn.len() < 1000, "{drawn}");
     }
 
     fn problem(text: &str, needle: &str) -> Diagnostic {

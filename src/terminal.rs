@@ -6,6 +6,15 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_format(c) { '�' } else { c }).collect()
 }
 
+/// At most so many characters of a foreign text for a report or a log: [`clean`], in one line.
+pub fn quote(text: &str, most: usize) -> String {
+    let mut shown: String = text.chars().take(most).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    clean(&shown)
+}
+
 /// Columns that a terminal takes for `text`, which holds no control characters.
 pub fn columns(text: &str) -> usize {
     text.chars().map(columns_of_char).sum()
@@ -32,6 +41,7 @@ mod tests {
     #[test]
     fn nothing_drives_the_terminal_and_columns_are_counted() {
         assert_eq!(clean("a\u{1b}[31mb\n\u{202e}c"), "a�[31mb��c");
+        assert_eq!((quote("a\nb", 3), quote("äöü", 2)), ("a�b".to_owned(), "äö…".to_owned()));
         assert_eq!((columns("abc"), columns("结账")), (3, 4));
     }
 }

@@ -6,10 +6,11 @@
 
 use super::force::InForce;
 use super::pipeline::Pipeline;
-use crate::config::text_of;
+use crate::config::read_text;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::Policy;
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ impl Reloader {
     /// `asked`: somebody sent SIGHUP and wants to hear what came of it.
     async fn look(&mut self, asked: bool) {
         let file = self.path.display().to_string();
-        let text = match tokio::fs::read(&self.path).await.and_then(text_of) {
+        let text = match read(self.path.clone()).await {
             Ok(text) => text,
             Err(error) => {
                 // Between the two steps of a swap the file may be missing: the next look finds it.
@@ -140,6 +141,10 @@ impl Reloader {
         self.refused = Some(what);
         self.refusals.fetch_add(1, Relaxed);
     }
+}
+
+async fn read(path: PathBuf) -> io::Result<String> {
+    tokio::task::spawn_blocking(move || read_text(&path)).await.map_err(io::Error::other)?
 }
 
 fn count_errors(diagnostics: &[Diagnostic]) -> usize {

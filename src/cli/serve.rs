@@ -9,11 +9,16 @@ use crate::diagnostic;
 use crate::doctor;
 use crate::identity::World;
 use crate::telemetry::{LogFormat, start_log};
+use std::future::Future;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// A thread that a disk or a pipe holds up does not hold up the end.
+const LAST_READS: Duration = Duration::from_millis(200);
 
 /// Reads the configuration; without a file the defaults.
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
@@ -64,7 +69,7 @@ pub(super) fn check(files: &Files) -> Result<(), Failure> {
 pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
     let config = load(config)?;
     let world = World::system();
-    let findings = runtime()?.block_on(async {
+    let findings = block_on(async {
         let mut findings = Vec::new();
         for sink in &config.sinks {
             match &sink.kind {
@@ -91,10 +96,13 @@ pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Threads: as many as cores, so that an idle sidecar is small.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// Works until the end, and no longer. Threads: as many as cores, so that an idle sidecar is small.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|error| Failure::Running(format!("cannot start threads: {error}")))
+    let runtime = built.map_err(|error| Failure::Running(format!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_READS);
+    outcome
 }
 
 async fn start(config: Config) -> Result<App, Failure> {
@@ -110,7 +118,7 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
     if let Some(policy) = &files.policy {
         config.policy = PolicySource::File(policy.clone());
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let app = start(config).await?;
         let (addresses, [health, admin]) = (app.addresses(), app.listeners());
         let shown = |address: Option<std::net::SocketAddr>| address.map_or("off".to_owned(), |a| a.to_string());
@@ -162,7 +170,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
     start_log(filter, format).map_err(Failure::Usage)?;
     let config = load(None)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let app = start(config).await?;
         let Some(grpc) = app.addresses().grpc else {
             return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));

@@ -45,8 +45,25 @@ impl<'a> Loader<'a> {
     /// The tree with variables put in. `None` without an error: nothing is in the file.
     pub fn parse(&mut self, text: &str, variables: Variables<'_>) -> Option<Node> {
         let mut root = self.reader.parse(&protect(text))?;
+        self.refuse_run_on(&mut root, text);
         expand(&mut self.reader, &mut root, variables, &mut self.substituted);
         Some(root)
+    }
+
+    /// A line that is too deep is part of the value above it, which an error would quote: with a secret.
+    fn refuse_run_on(&mut self, node: &mut Node, text: &str) {
+        let is_run_on = text.get(node.span.start..node.span.end).is_some_and(|written| written.contains('\n'));
+        match &mut node.value {
+            Value::Refused => {}
+            Value::List(items) => items.iter_mut().for_each(|item| self.refuse_run_on(item, text)),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| self.refuse_run_on(&mut entry.value, text)),
+            Value::Scalar(scalar) if scalar.plain && is_run_on => {
+                let help = "write it in one line; a key begins below the first letter of the one above";
+                self.reader.error("Y01", node.span, "this value goes on in the next line", "it goes on").help(help);
+                node.value = Value::Refused;
+            }
+            Value::Scalar(_) => {}
+        }
     }
 
     /// All problems, in the order of the file.

@@ -1,23 +1,27 @@
 //! Reads files that people write.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
-/// Like [`fs::read_to_string`], but says where a file is no UTF-8, and what to do.
+/// Larger files are refused, bytes: what somebody named by mistake must not fill the memory.
+const FILE_MAX: u64 = 64 << 20;
+
+/// Like [`std::fs::read_to_string`], but says where a file is no UTF-8 or how large it is, and what to do.
 ///
 /// # Errors
 /// Why it cannot be read.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    fs::read(path).and_then(text_of)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    text_of(bytes)
 }
 
-/// The text of a file.
-///
-/// # Errors
-/// Where it is no UTF-8, and what to do.
-pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     let refused = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    if bytes.len() as u64 > FILE_MAX {
+        return refused(format!("it has more than {} MiB; is it the right file?", FILE_MAX >> 20));
+    }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refused("it is encoded as UTF-16; save it as UTF-8".to_owned());
     }
@@ -35,6 +39,12 @@ pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_its_end() {
+        let told = read_text(Path::new("/dev/zero")).expect_err("too large").to_string();
+        assert!(told.contains("right file"), "{told}");
+    }
 
     #[test]
     fn what_is_no_utf8_is_told_with_its_place() {

@@ -259,8 +259,9 @@ impl Spool {
         Ok(locations)
     }
 
-    fn append_bytes(&mut self, signal: Signal, segment: usize, bytes: &[u8], last: u64) -> io::Result<()> {
-        let segment = &mut self.segments[signal as usize][segment];
+    fn append_bytes(&mut self, signal: Signal, index: usize, bytes: &[u8], last: u64) -> io::Result<()> {
+        let segments = &mut self.segments[signal as usize];
+        let segment = &mut segments[index];
         let name = segment_name(signal, segment.first);
         let written = self.files.append(&name, bytes).and_then(|()| self.files.sync(&name));
         match written {
@@ -271,7 +272,12 @@ impl Spool {
             Err(_) => {
                 // What is behind `len` is doubtful, also when cutting it off fails: write no more here.
                 self.sealed[signal as usize] = true;
-                let _ = self.files.truncate(&name, segment.len);
+                // A segment in which nothing counts would stay: the next attempt may have another name.
+                if segment.len == MAGIC.len() as u64 && self.files.remove(&name).is_ok() {
+                    segments.remove(index);
+                } else {
+                    let _ = self.files.truncate(&name, segment.len);
+                }
             }
         }
         written
@@ -292,8 +298,8 @@ impl Spool {
         segments.pop_if(|segment| segment.first == number);
         let name = segment_name(signal, number);
         ignore_missing(self.files.remove(&name))?;
-        self.files.append(&name, MAGIC)?;
-        self.files.sync_folder()?;
+        let created = self.files.append(&name, MAGIC).and_then(|()| self.files.sync_folder());
+        created.inspect_err(|_| drop(self.files.remove(&name)))?;
         segments.push(Segment { first: number, last: number, len: MAGIC.len() as u64 });
         self.sealed[signal as usize] = false;
         Ok(segments.len() - 1)

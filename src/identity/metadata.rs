@@ -3,8 +3,14 @@
 //! Source: `aliyun/credentials-go`, `ecs_ram_role.go`. Version 2 first takes a session token by PUT,
 //! which a server-side request forgery cannot do; version 1 is the fallback unless it is refused.
 
-use super::{Cause, Error, Obtain, Obtained, sts::Keys};
-use crate::deliver::client::{Client, Response};
+use super::{
+    Cause, Error, Obtain, Obtained,
+    sts::{Keys, NAME_MAX},
+};
+use crate::{
+    deliver::client::{Client, Response},
+    terminal::quote,
+};
 use bytes::Bytes;
 use http::{Method, Request};
 use serde::Deserialize;
@@ -68,7 +74,7 @@ impl EcsRole {
             _ => Err(Error::new(
                 SOURCE,
                 Cause::Refused,
-                format!("the metadata service answered {:?} for {role:?}", reply.code),
+                format!("the metadata service answered {:?} for {role:?}", quote(&reply.code, NAME_MAX)),
             )),
         }
     }
@@ -99,6 +105,9 @@ impl EcsRole {
         let reply = self.get(ROLES, session).await?;
         let role = String::from_utf8_lossy(&reply.body).trim().to_owned();
         match reply.status.as_u16() {
+            200 if role.len() > NAME_MAX => {
+                Err(Error::new(SOURCE, Cause::Unusable, "the metadata service answered with something that is no role"))
+            }
             200 if !role.is_empty() => Ok(role),
             404 => Err(Error::new(SOURCE, Cause::Refused, "no RAM role is attached to this machine")),
             status => Err(Error::new(

@@ -3,7 +3,7 @@
 //! Source: `aliyun/credentials-go`, `oidc.go` and `ram_role_arn.go`.
 
 use super::{Cause, ClockOffset, Credentials, Error, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode};
-use crate::deliver::client::Client;
+use crate::{deliver::client::Client, terminal::quote};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
@@ -44,6 +44,10 @@ pub struct AssumeRole {
     pub(super) session_name: String,
     pub(super) external_id: Option<String>,
 }
+
+/// Characters shown of a message, and of a code or id.
+const MESSAGE_MAX: usize = 300;
+pub(super) const NAME_MAX: usize = 100;
 
 /// STS's code for a timestamp that is too old or lies in the future.
 const CLOCK_REFUSAL: &str = "InvalidTimeStamp.Expired";
@@ -168,7 +172,9 @@ impl Sts {
             .send(request)
             .await
             .map_err(|error| Error::new(source, Cause::Unreachable, error.to_string()))?;
-        let mut outcome = read_reply(source, reply.status.as_u16(), &reply.body);
+        let secrets = form.iter().filter(|(name, _)| matches!(*name, "OIDCToken" | "SecurityToken"));
+        let secrets: Vec<_> = secrets.map(|(_, value)| value.as_str()).collect();
+        let mut outcome = read_reply(source, reply.status.as_u16(), &reply.body, &secrets);
         if let Ok(Obtained { credentials: Credentials { expires: Some(expires), .. }, .. }) = &mut outcome {
             *expires = expires.saturating_add_signed(-self.offset.seconds());
         }
@@ -223,24 +229,28 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn into_credentials(self, source: &'static str) -> Result<Credentials, Error> {
         let expires = Utc::parse_iso(&self.expiration).ok_or_else(|| {
-            Error::new(source, Cause::Unusable, format!("unreadable expiration {:?} in the reply", self.expiration))
+            Error::new(
+                source,
+                Cause::Unusable,
+                format!("unreadable expiration {:?} in the reply", quote(&self.expiration, NAME_MAX)),
+            )
         })?;
         let texts = (&*self.access_key_id, &*self.access_key_secret, Some(&*self.security_token));
         Credentials::new(source, texts, Some(expires.0))
     }
 }
 
-fn read_reply(source: &'static str, status: u16, body: &[u8]) -> Result<Obtained, Error> {
+fn read_reply(source: &'static str, status: u16, body: &[u8], secrets: &[&str]) -> Result<Obtained, Error> {
     // serde's own message could quote a key.
     let reply: Reply = serde_json::from_slice(body).map_err(|_| {
         Error::new(source, Cause::Unusable, format!("STS answered {status} with something that is not its JSON"))
     })?;
-    let request_id = reply.request_id;
+    let request_id = reply.request_id.map(|id| told(&id, NAME_MAX, secrets));
     match reply.credentials {
         Some(keys) if status == 200 => Ok(Obtained { credentials: keys.into_credentials(source)?, request_id }),
         _ => {
-            let code = reply.code.unwrap_or_else(|| "no code".to_owned());
-            let message = told(&reply.message.unwrap_or_default());
+            let code = told(reply.code.as_deref().unwrap_or("no code"), NAME_MAX, secrets);
+            let message = told(&reply.message.unwrap_or_default(), MESSAGE_MAX, secrets);
             let what = format!("STS answered {status} {code}: {message}");
             Err(Error { source, cause: Cause::Refused, what, request_id })
         }
@@ -249,11 +259,10 @@ fn read_reply(source: &'static str, status: u16, body: &[u8]) -> Result<Obtained
 
 /// A message as it may be shown: a wrong signature is answered with the string to sign, which holds
 /// the security token of temporary keys.
-fn told(message: &str) -> String {
-    const MOST: usize = 300;
+fn told(message: &str, most: usize, secrets: &[&str]) -> String {
     let end = message.to_ascii_lowercase().find("string to sign").unwrap_or(message.len());
-    let shown = message[..end].chars().take(MOST);
-    shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let hide = |text: String, secret: &&str| text.replace(secret, "[hidden]");
+    quote(&secrets.iter().fold(message[..end].to_owned(), hide), most)
 }
 
 #[cfg(test)]
@@ -265,8 +274,21 @@ mod tests {
         let message = "Specified signature is not matched with our calculation. server string to sign is:POST&%2F&\
             AccessKeyId%3DSTS.x%26SecurityToken%3DCAIS%252Bsecret";
         let body = serde_json::json!({ "Code": "SignatureDoesNotMatch", "Message": message, "RequestId": "R-1" });
-        let error = read_reply("test", 400, body.to_string().as_bytes()).unwrap_err().to_string();
+        let error = read_reply("test", 400, body.to_string().as_bytes(), &[]).unwrap_err().to_string();
         assert!(error.contains("not matched") && !error.contains("CAIS"), "{error}");
+    }
+
+    #[test]
+    fn a_stranger_in_the_place_of_sts_neither_fills_a_log_nor_drives_a_terminal_nor_tells_a_token() {
+        let long = format!("\u{1b}[2J eyJ.oidc {}", "x".repeat(1 << 20));
+        let body = serde_json::json!({ "Code": long, "Message": long, "RequestId": long });
+        let error = read_reply("RRSA", 400, body.to_string().as_bytes(), &["eyJ.oidc"]).unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}') && !error.contains("oidc") && error.len() < 1000, "{error}");
+        let keys =
+            serde_json::json!({ "AccessKeyId": "i", "AccessKeySecret": "s", "SecurityToken": "t", "Expiration": long });
+        let body = serde_json::json!({ "Credentials": keys });
+        let error = read_reply("RRSA", 200, body.to_string().as_bytes(), &[]).unwrap_err().to_string();
+        assert!(error.len() < 1000, "{}", error.len());
     }
 
     /// Computed with the official Python helper of alibabacloud-credentials 1.0.12.
@@ -296,22 +318,22 @@ mod tests {
     fn replies_of_sts() {
         let good = br#"{"RequestId":"R-1","AssumedRoleUser":{},"Credentials":{"AccessKeyId":"STS.x",
             "AccessKeySecret":"s","SecurityToken":"t","Expiration":"2026-11-23T10:00:00Z"}}"#;
-        let obtained = read_reply("RRSA", 200, good).unwrap();
+        let obtained = read_reply("RRSA", 200, good, &[]).unwrap();
         assert_eq!(obtained.credentials.expires, Some(1_795_428_000));
         assert_eq!(obtained.request_id.as_deref(), Some("R-1"));
 
         let refused = br#"{"RequestId":"R-2","Code":"AuthenticationFail.OIDCToken.Expired","Message":"too old"}"#;
-        let error = read_reply("RRSA", 400, refused).unwrap_err().to_string();
+        let error = read_reply("RRSA", 400, refused, &[]).unwrap_err().to_string();
         assert_eq!(error, "RRSA: STS answered 400 AuthenticationFail.OIDCToken.Expired: too old (request id R-2)");
 
-        let error = read_reply("RRSA", 502, b"<html>").unwrap_err().to_string();
+        let error = read_reply("RRSA", 502, b"<html>", &[]).unwrap_err().to_string();
         assert_eq!(error, "RRSA: STS answered 502 with something that is not its JSON");
     }
 
     #[test]
     fn a_broken_reply_never_quotes_its_keys() {
         let broken = br#"{"Credentials":{"AccessKeyId":"i","AccessKeySecret":"swordfish","SecurityToken":7}}"#;
-        let error = read_reply("RRSA", 200, broken).unwrap_err();
+        let error = read_reply("RRSA", 200, broken, &[]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("swordfish"));
     }
 }

@@ -6,9 +6,9 @@ use super::sink::Sink;
 use super::traffic::{Placed, Trace, assert_same};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -238,4 +238,22 @@ fn a_trace_is_judged_by_the_policy_in_force_when_it_is_due() {
     let out: BTreeMap<String, Vec<Placed>> = sink.traces();
     assert_eq!(out.keys().collect::<Vec<_>>(), [&of_payment.hex()]);
     assert_same(&sink.spans(), &of_payment.placed());
+}
+
+/// A disk that hangs is the same: a read that never ends must not keep the process.
+#[test]
+fn a_policy_file_that_cannot_be_read_to_its_end_does_not_hold_up_the_end() {
+    let sink = Sink::start();
+    let tailkeep = Setup::new().otlp("stub", &sink).settings("drain: { accept: 0s, deadline: 4s }").start();
+    let file = tailkeep.path().join("policy.yaml");
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    const NONBLOCK: i32 = 0o4000;
+    // A pipe can be opened so once somebody reads.
+    let _pipe =
+        eventually("the pipe is read", || OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&file).ok());
+    tailkeep.signal("TERM");
+    let ended = tailkeep.wait(Instant::now());
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.after < Duration::from_secs(4), "it took {:?}", ended.after);
 }

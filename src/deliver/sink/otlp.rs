@@ -12,6 +12,7 @@ use crate::{
         Discard, Hops, Quiet,
         client::{Client, ClientError, ClientSettings, HttpVersion},
     },
+    terminal::quote,
     trace::Signal,
 };
 use bytes::Bytes;
@@ -35,7 +36,8 @@ use tracing::warn;
 pub const HOP_HEADER: &str = "tailkeep-hop";
 /// Compressing more than this would hold up the other tasks of a runtime thread.
 const COMPRESS_INLINE: usize = 64 << 10;
-/// Longer ids are cut: they end in logs.
+/// Characters shown of a peer's text, and of its ids: they end in logs.
+const REASON_MAX: usize = 300;
 const REQUEST_ID_MAX: usize = 100;
 /// The length of gRPC's prefix: a flag and a big-endian size.
 const GRPC_PREFIX: usize = 5;
@@ -192,8 +194,10 @@ impl Exporter {
     }
 
     fn conclude(&self, reply: Reply, request_id: Option<String>, url: &Uri) -> SendResult {
+        let clean = |text: String, most| quote(&self.secrets(url).hide(text), most);
+        let request_id = request_id.map(|id| clean(id, REQUEST_ID_MAX));
         let id = request_id.as_ref().map(|id| format!(" (request id {id})")).unwrap_or_default();
-        let clean = |reason: String| format!("{}: {}{id}", place(url), self.secrets(url).hide(reason));
+        let clean = |reason: String| format!("{}: {}{id}", place(url), clean(reason, REASON_MAX));
         match reply {
             Reply::Taken { rejected: 0, message } => {
                 self.note_remark(message, url);
@@ -220,7 +224,7 @@ impl Exporter {
         }
         let mut quiet = self.remarks.lock().expect("no code panics under this lock");
         if let Some(batches) = quiet.say(1, Instant::now()) {
-            let message = self.secrets(url).hide(message);
+            let message = quote(&self.secrets(url).hide(message), REASON_MAX);
             warn!(to = place(url), batches, message, "the peer took a batch with a remark");
         }
     }
@@ -244,8 +248,7 @@ impl Exporter {
 /// What a support ticket about a request needs. Log Service's header, Alibaba's gateways' and a common one.
 fn request_id(headers: &HeaderMap) -> Option<String> {
     let names = ["x-log-requestid", "x-acs-request-id", "eagleeye-traceid", "x-request-id"];
-    let id = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
-    Some(id.chars().take(REQUEST_ID_MAX).collect())
+    names.iter().find_map(|name| headers.get(*name))?.to_str().ok().map(str::to_owned)
 }
 
 /// Compressed and, for gRPC, with its prefix.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 /// A folder in memory whose machine can lose power. A file's bytes are safe up to the last sync, its
 /// name since the last sync of the folder; what comes after may be there, in part, or as garbage.
 #[derive(Default)]
-struct Simulated(Mutex<State>);
+pub(super) struct Simulated(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -77,7 +77,7 @@ impl Simulated {
         self.0.lock().unwrap().inode(name).unwrap().unreadable = !readable;
     }
 
-    fn set_room(&self, room: Option<usize>) {
+    pub(super) fn set_room(&self, room: Option<usize>) {
         self.0.lock().unwrap().room = room;
     }
 }
@@ -153,7 +153,9 @@ impl Files for Simulated {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         state.check()?;
-        state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        let inode = state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        let freed = state.inodes[inode].bytes.len();
+        state.room = state.room.map(|room| room + freed);
         state.changed();
         Ok(())
     }

@@ -56,16 +56,14 @@ impl Writer {
         }
     }
 
-    /// Everything that is to be done now; at the end, also what could wait.
+    /// Everything that is to be done now; at the end, also what could wait. What the sinks have taken
+    /// goes first, and nothing waits for another's success: a full disk must not stay full.
     fn pass(&mut self, ends: bool) -> io::Result<()> {
-        for signal in Signal::ALL {
-            self.write(signal)?;
-            self.enforce_quota(signal)?;
-        }
-        if ends || self.noted.elapsed() >= TICK {
-            self.note_cursors()?;
-        }
-        Ok(())
+        let noted = if ends || self.noted.elapsed() >= TICK { self.note_cursors() } else { Ok(()) };
+        Signal::ALL.into_iter().fold(noted, |outcome, signal| {
+            let written = self.write(signal);
+            outcome.and(written).and(self.enforce_quota(signal))
+        })
     }
 
     fn write(&mut self, signal: Signal) -> io::Result<()> {
@@ -101,21 +99,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Cursors first, then deletions: numbers must never be given twice.
+    /// Cursors first, then deletions, also when the cursors do not fit on the disk any more. Numbers go
+    /// on from the greatest that is left, which no cursor there is beyond.
     fn note_cursors(&mut self) -> io::Result<()> {
         let cursors = self.shared.queue().cursors();
         let named: Cursors = self.shared.names.iter().cloned().zip(cursors.iter().copied()).collect();
+        let mut outcome = Ok(());
         if named != self.written_cursors {
-            self.spool.write_cursors(&named)?;
-            self.written_cursors = named;
+            outcome = self.spool.write_cursors(&named).map(|()| self.written_cursors = named);
         }
         for signal in Signal::ALL {
             let lanes = cursors.iter().filter_map(|lanes| lanes[signal as usize]);
             // A signal without a lane has no entries either.
-            self.spool.forget_below(signal, lanes.min().unwrap_or(u64::MAX))?;
+            outcome = outcome.and(self.spool.forget_below(signal, lanes.min().unwrap_or(u64::MAX)));
         }
-        self.noted = Instant::now();
-        Ok(())
+        if outcome.is_ok() {
+            self.noted = Instant::now();
+        }
+        outcome
     }
 
     /// Says it when the state changes, not each time: another file's turn is the same trouble.
@@ -149,3 +150,6 @@ impl Shared {
         *self.spool_error.lock().expect("no code panics under this lock") = error;
     }
 }
+
+#[cfg(test)]
+mod tests;

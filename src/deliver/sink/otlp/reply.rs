@@ -8,11 +8,11 @@ use http::{
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use std::time::{Duration, SystemTime};
+use std::{
+    iter,
+    time::{Duration, SystemTime},
+};
 use tonic::Code;
-
-/// Longer texts of a peer are cut: they end in logs.
-const REASON_MAX: usize = 300;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
@@ -64,7 +64,7 @@ fn read_http(response: &Response, now: SystemTime) -> Reply {
 fn taken(body: &[u8]) -> Reply {
     let partial = ExportTraceServiceResponse::decode(body).ok().and_then(|response| response.partial_success);
     let partial = partial.unwrap_or_default();
-    Reply::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), message: cut(&partial.error_message) }
+    Reply::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), message: partial.error_message }
 }
 
 /// The message of a `google.rpc.Status`, or plain text.
@@ -77,7 +77,7 @@ fn explanation(response: &Response) -> String {
     } else {
         String::new()
     };
-    if text.is_empty() { text } else { format!(": {}", cut(&text)) }
+    if text.is_empty() { text } else { format!(": {text}") }
 }
 
 fn read_grpc(response: &Response) -> Reply {
@@ -88,7 +88,7 @@ fn read_grpc(response: &Response) -> Reply {
         // Compressed replies were not asked for; the prefix precedes the message.
         return taken(response.body.get(GRPC_PREFIX..).unwrap_or_default());
     }
-    let reason = format!("{:?}: {}", status.code(), cut(status.message()));
+    let reason = format!("{:?}: {}", status.code(), status.message());
     let after = retry_info(status.details());
     match status.code() {
         _ if is_too_large(status.message()) => Reply::TooLarge { reason },
@@ -178,10 +178,6 @@ fn retry_info(details: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
-fn cut(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_MAX).collect()
-}
-
 /// What a peer's text may repeat and a log must not.
 pub(super) struct Secrets<'a> {
     pub(super) headers: &'a HeaderMap,
@@ -192,6 +188,8 @@ impl Secrets<'_> {
     pub(super) fn hide(&self, mut text: String) -> String {
         let headers =
             self.headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+        // Behind the scheme of `Bearer TOKEN`.
+        let headers = headers.flat_map(|value| iter::once(value).chain(value.split(' ').skip(1)));
         let url = self.url.path_and_query().map(|path| path.as_str());
         // A token in a path is hardly a word, and a peer may repeat it alone.
         let is_odd = |segment: &&str| segment.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@');

@@ -114,7 +114,7 @@ fn retry_after_is_seconds_or_a_date() {
 fn partial_success_is_counted() {
     let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too\nold".to_owned() };
     let body = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
-    let expected = Reply::Taken { rejected: 3, message: "too old".to_owned() };
+    let expected = Reply::Taken { rejected: 3, message: "too\nold".to_owned() };
     assert_eq!(http(200, &[], &body), expected);
     assert_eq!(kind(&http(200, &[], b"{\"partialSuccess\":{}}")), "taken");
 
@@ -155,6 +155,28 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
     assert_eq!(outcome(None), Err(SendError::Refused { reason: hidden.clone() }), "OTLP's rule");
     let after = Some(Duration::from_secs(30));
     assert_eq!(outcome(after), Err(SendError::Retry { after, reason: hidden }));
+}
+
+#[test]
+fn what_a_peer_says_is_short_and_clean_and_holds_no_part_of_a_secret() {
+    let url = Uri::from_static("http://peer.test:4318/v1/traces");
+    let settings = ExporterSettings {
+        protocol: Protocol::Http,
+        urls: [Some(url.clone()), None, None],
+        headers: HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer sw0rdfish"))]),
+        compression: Compression::None,
+        client: ClientSettings::default(),
+        hops: None,
+        denied_wait: None,
+    };
+    let exporter = Exporter::new(settings).unwrap();
+    // The token crosses the end of what is shown.
+    let reason = format!("\u{1b}[2J Bearer? {}sw0rdfish{}", "x".repeat(280), "y".repeat(1 << 20));
+    let id = format!("sw0rdfish{}", "z".repeat(1 << 20));
+    let outcome = exporter.conclude(Reply::Refused { reason }, Some(id), &url);
+    let Err(SendError::Refused { reason }) = outcome else { panic!("{outcome:?}") };
+    assert!(!reason.contains("sw0rd") && !reason.contains('\u{1b}') && reason.len() < 500, "{reason}");
+    assert!(reason.contains("Bearer?"), "the scheme is no secret: {reason}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     MetricsPath, Settings,
-    reply::{Action, Refusal},
+    reply::{Action, NAME_MAX, Refusal},
     seal::Body,
     settings::Place,
     sign::{Message, Signer, hex},
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     deliver::client::{Client, ClientError, ClientSettings},
     identity::{self, ClockOffset, Credentials, Identity, Utc, World},
+    terminal::quote,
     trace::Signal,
 };
 use bytes::Bytes;
@@ -155,7 +156,8 @@ impl Project {
     async fn attempt(&mut self, call: &Call<'_>, credentials: &Credentials) -> Result<String, Problem> {
         let request = self.signed(call, credentials);
         let reply = self.client.send(request).await.map_err(Problem::Network)?;
-        let id = reply.headers.get("x-log-requestid").and_then(|id| id.to_str().ok()).unwrap_or("none").to_owned();
+        let id = reply.headers.get("x-log-requestid").and_then(|id| id.to_str().ok()).unwrap_or("none");
+        let id = quote(id, NAME_MAX);
         if reply.status.is_success() {
             return Ok(id);
         }

@@ -3,13 +3,14 @@
 //! Source: help page "Error codes" and what the official clients do with them. The body is
 //! `{"errorCode":…,"errorMessage":…}`; anything else, such as a proxy's page, counts by its status.
 
-use crate::identity::Secret;
+use crate::{identity::Secret, terminal::quote};
 use http::HeaderMap;
 use serde::Deserialize;
 use std::{fmt, time::Duration};
 
-/// Longest part of a code or message that is shown.
+/// Characters shown of a message, and of a code or id.
 const MESSAGE_MAX: usize = 300;
+pub(super) const NAME_MAX: usize = 100;
 
 /// What to do about a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,10 +79,12 @@ impl Refusal {
         }
     }
 
-    /// Shows nothing of what a message may quote: it is part of what was signed.
+    /// Shows nothing of what a reply may quote: it is part of what was signed.
     pub(super) fn hide(&mut self, secret: &Secret) {
         if !secret.is_empty() {
-            self.message = self.message.replace(secret.expose(), "[hidden]");
+            for text in [&mut self.code, &mut self.message, &mut self.request_id] {
+                *text = text.replace(secret.expose(), "[hidden]");
+            }
         }
     }
 
@@ -93,11 +96,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = if self.code.is_empty() { "without an error code" } else { &self.code };
-        write!(f, "log service answered {} {code:.MESSAGE_MAX$}", self.status)?;
+        write!(f, "log service answered {} {}", self.status, quote(code, NAME_MAX))?;
         if !self.message.is_empty() {
-            write!(f, ": {:.MESSAGE_MAX$}", self.message)?;
+            write!(f, ": {}", quote(&self.message, MESSAGE_MAX))?;
         }
-        write!(f, " (request id {})", self.request_id)
+        write!(f, " (request id {})", quote(&self.request_id, NAME_MAX))
     }
 }
 
@@ -194,6 +197,21 @@ mod tests {
             assert_eq!(answer(413), Action::Split);
             assert_eq!(answer(404), Action::WaitForStore);
         }
+    }
+
+    #[test]
+    fn what_a_stranger_answers_neither_fills_a_log_nor_drives_a_terminal_nor_tells_a_secret() {
+        let long = "9".repeat(200_000);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-log-requestid", format!("CAIS/token{long}").parse().unwrap());
+        let body = format!(
+            r#"{{"errorCode":"\u001b]0;CAIS/token{long}","errorMessage":"{}CAIS/token\u001b[2J"}}"#,
+            &long[..295]
+        );
+        let mut refusal = Refusal::new(500, &headers, body.as_bytes());
+        refusal.hide(&Secret::new("CAIS/token"));
+        let text = refusal.to_string();
+        assert!(!text.contains('\u{1b}') && !text.contains("CAIS") && text.len() < 800, "{text}");
     }
 
     #[test]
