@@ -50,7 +50,8 @@ impl Finder<'_> {
                 let is_section = self.sections.iter().any(|(known, _)| *known == section);
                 let may_hold_any = section == "admin" && text != "off" || section.starts_with("sinks.");
                 let is_misplaced = is_section && (may_hold_any || glued_key(text).is_some());
-                if (hidden || is_misplaced || text.contains("adapt_")) && !text.is_empty() && !text.contains(OPEN) {
+                let is_secret = hidden || is_misplaced || is_url_with_secret(text, section);
+                if is_secret && !text.is_empty() && !text.contains(OPEN) {
                     self.spans.push(node.span);
                 }
             }
@@ -77,6 +78,15 @@ impl Finder<'_> {
             || is_unknown;
         self.find(&entry.value, &below, hidden || is_secret);
     }
+}
+
+/// Passwords and tokens stand in URLs too; those of ARMS may have one anywhere in the path.
+fn is_url_with_secret(text: &str, section: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let is_url = rest.len() < text.len();
+    text.contains("adapt_")
+        || is_url && rest.contains(['@', '?'])
+        || section == "sinks.arms.endpoint" && rest.trim_end_matches('/').contains('/')
 }
 
 /// A comment may hold anything.
@@ -125,12 +135,22 @@ mod tests {
             ("license: abc", "license: ***"),
             ("token: ${env:T}, protocol: grpc", "token: ${env:T}, protocol: grpc"),
             ("endpoint: http://h/adapt_x", "endpoint: ****************"),
+            ("endpoint: http://h:8090/", "endpoint: http://h:8090/"),
+            ("endpoint: h/x", "endpoint: ***"),
+            ("connect_to: http://u:p@h", "connect_to: ************"),
             ("urls: { traces: http://h/x }", "urls: { traces: ********** }"),
             ("tokn: abc, tooken: { a: [b] }", "tokn: ***, tooken: { a: [*] }"),
             ("headers: { abc }, abc", "headers: { *** }, ***"),
             ("token:abc, protocol: http", "token****, protocol: http"),
         ] {
             assert_eq!(drawable(&arms(text)), arms(want));
+        }
+        let otlp = |endpoint: &str| format!("sinks:\n  - otlp: {{ endpoint: \"{endpoint}\" }}\n");
+        for (text, want) in
+            [("http://u:p@h", "**************"), ("http://h/?t=x", "***************"), ("http://h/x", "http://h/x")]
+        {
+            let want = otlp(want).replace("\"*", "*").replace("*\"", "*");
+            assert_eq!(drawable(&otlp(text)), want);
         }
         assert_eq!(drawable("instance: \"x #y\" # token: abc"), "instance: \"x #y\" ");
         assert_eq!(
