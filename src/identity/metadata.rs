@@ -77,20 +77,16 @@ impl EcsRole {
     async fn session(&self) -> Result<Option<String>, Error> {
         let request = self.request(Method::PUT, "/latest/api/token")?;
         let request = request.header("x-aliyun-ecs-metadata-token-ttl-seconds", SESSION_SECONDS);
-        let why = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
+        let (cause, why) = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
             Ok(Response { status, body, .. }) if status.as_u16() == 200 => match session_token(&body) {
                 Some(token) => return Ok(Some(token)),
-                None => "its reply is no token".to_owned(),
+                None => (Cause::Unusable, "its reply is no token".to_owned()),
             },
-            Ok(reply) => format!("status {}", reply.status.as_u16()),
-            Err(error) => error.to_string(),
+            Ok(reply) => (Cause::Refused, format!("status {}", reply.status.as_u16())),
+            Err(error) => (Cause::Unreachable, error.to_string()),
         };
         if self.only_v2 {
-            return Err(Error::new(
-                SOURCE,
-                Cause::Refused,
-                format!("no metadata session ({why}), and version 1 is refused"),
-            ));
+            return Err(Error::new(SOURCE, cause, format!("no metadata session ({why}), and version 1 is refused")));
         }
         Ok(None)
     }
