@@ -177,7 +177,7 @@ impl Courier {
                 let items = self.pop(signal);
                 self.shared.queue().delivered(self.index, signal, items, &lost);
                 self.note_success(signal);
-                lost.iter().for_each(|lost| self.note_loss(signal, lost.items, lost.why, &lost.reason));
+                lost.iter().for_each(|lost| self.note_loss(signal, lost.items.min(items), lost.why, &lost.reason));
             }
             Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, &reason),
             Err(SendError::Pause { after, reason }) => {
