@@ -3,10 +3,11 @@
 use super::expand::{OPEN, protect};
 use super::sections;
 use crate::diagnostic::Span;
-use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse};
+use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse, without_comment};
 
 /// Keys whose values are secrets, wherever they stand.
 const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers"];
+
 /// The text without secrets that it holds itself, nor values of keys that nobody knows: a misspelt key may
 /// have one.
 pub fn drawable(text: &str) -> String {
@@ -25,6 +26,7 @@ pub fn drawable(text: &str) -> String {
     }
     // What is wrong with the YAML may keep values out of the tree.
     let out = if flaws.is_empty() { out } else { mask_words(&out) };
+    // A comment may hold anything.
     out.split('\n').map(without_comment).collect::<Vec<&str>>().join("\n")
 }
 
@@ -87,23 +89,6 @@ fn is_url_with_secret(text: &str, section: &str) -> bool {
     text.contains("adapt_")
         || is_url && rest.contains(['@', '?'])
         || section == "sinks.arms.endpoint" && rest.trim_end_matches('/').contains('/')
-}
-
-/// A comment may hold anything.
-fn without_comment(line: &str) -> &str {
-    let (mut quote, mut before) = (None, ' ');
-    for (at, c) in line.char_indices() {
-        match quote {
-            Some(open) if open == c => quote = None,
-            Some(_) => {}
-            None if c == '#' && before.is_whitespace() => return &line[..at],
-            // In a word it is an apostrophe.
-            None if matches!(c, '"' | '\'') && !before.is_alphanumeric() => quote = Some(c),
-            None => {}
-        }
-        before = c;
-    }
-    line
 }
 
 /// Leaves known keys and what YAML is made of: in what is no tree, a value can be anywhere.
