@@ -8,7 +8,7 @@ use crate::deliver::client::{Client, Response};
 use bytes::Bytes;
 use http::{Method, Request};
 use serde::Deserialize;
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin};
 
 const SOURCE: &str = "ECS role";
 const ROLES: &str = "/latest/meta-data/ram/security-credentials/";
@@ -19,7 +19,7 @@ const SESSION_SECONDS: &str = "21600";
 pub struct EcsRole {
     pub(super) base: String,
     /// Short timeouts: the service is on this machine's hypervisor, or it is not there.
-    pub(super) client: Arc<Client>,
+    pub(super) client: Client,
     pub(super) role: Option<String>,
     pub(super) only_v2: bool,
 }
