@@ -26,7 +26,6 @@ mod sink;
 mod text;
 
 pub use check::check_config;
-
 pub use host::Host;
 pub use mask::drawable;
 pub use queue::QueueConfig;

@@ -95,7 +95,7 @@ pub struct Holdings {
     pub memory: [u64; 3],
     /// In the spool, for sinks that have not taken them.
     pub disk: [u64; 3],
-    /// In the spool, but found damaged at start.
+    /// Of the spool, in which no whole record was found at start.
     pub damaged: [u64; 3],
     /// The spool could not be written the last time: the queue is in memory meanwhile.
     pub spool_fails: bool,
@@ -111,7 +111,7 @@ struct Shared {
     losses: Mutex<[Quiet; 3]>,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
-    /// Bytes per signal that could not be read at start.
+    /// As [`Holdings::damaged`].
     damaged: [u64; 3],
     /// There is something to write.
     spool_wake: Notify,

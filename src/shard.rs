@@ -336,7 +336,8 @@ impl Shard {
             let entry = self.index.entry_mut(slot);
             entry.newest = loc;
             entry.undelivered += 1;
-            // A trace whose spans all have resources of their own fills the ring with these.
+            // Whoever comes first pays for a resource: else a trace whose spans each have one of their own
+            // would fill the ring.
             entry.stored_bytes += (bytes + context_bytes) as u32;
         }
         self.counts.accept(resource.service_id, over_limit);

@@ -9,7 +9,7 @@ mod slip;
 
 pub use phrases::{Example, Foreign, Format, NO_PHRASES, Phrases, Shape};
 pub use read::{Map, Reader, closest, parse_duration, parse_size};
-pub use slip::glued_key;
+pub use slip::{glued_key, without_comment};
 
 use crate::diagnostic::Span;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput};

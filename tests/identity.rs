@@ -11,7 +11,7 @@ use std::{
     },
 };
 use tailkeep::identity::{
-    AssumeRoleSettings, EcsRoleSettings, Endpoints, Identity, RrsaSettings, Secret, Settings, Source, World,
+    AssumeRoleSettings, Cause, EcsRoleSettings, Endpoints, Identity, RrsaSettings, Secret, Settings, Source, World,
 };
 
 /// 2026-11-23 10:00:00 UTC.
@@ -181,6 +181,22 @@ async fn metadata(session: bool, open: bool) -> Server {
         }
     })
     .await
+}
+
+/// What a probe advises depends on it.
+#[tokio::test]
+async fn a_metadata_service_that_is_not_there_is_not_one_that_refuses() {
+    for (answers, cause) in [(true, Cause::Refused), (false, Cause::Unreachable)] {
+        let server = Server::start(move |_, _| match answers {
+            true => Reply::Answer(403, vec![], String::new()),
+            false => Reply::Close,
+        })
+        .await;
+        for only_v2 in [true, false] {
+            let error = identity(ecs_role(None, only_v2), &server).identity.current().await.unwrap_err();
+            assert_eq!(error.cause, cause, "{only_v2} {error}");
+        }
+    }
 }
 
 fn ecs_role(role: Option<&str>, only_v2: bool) -> Source {

@@ -341,3 +341,27 @@ async fn a_segment_that_somebody_deletes_is_corrupt() {
     assert_eq!((traces.delivered, traces.discarded(Discard::Corrupt), traces.discarded(Discard::QueueFull)), (1, 4, 0));
     drain(delivery).await;
 }
+
+/// Such as a bad sector: what is behind it must not wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_place_that_cannot_be_read_is_given_up_after_a_while() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    (0..3).for_each(|number| push(&delivery, Signal::Traces, number));
+    until(&delivery, || delivery.holds().memory[Signal::Traces as usize] == 0).await;
+    let segment = segment(folder.path(), Signal::Traces);
+    let aside = folder.path().join("aside");
+    fs::rename(&segment, &aside).unwrap();
+    fs::create_dir(&segment).unwrap();
+    place.comes_back();
+    tokio::time::sleep(Duration::from_secs(660)).await;
+    let traces = tally(&delivery, "there", Signal::Traces);
+    // The first was under way already.
+    assert_eq!((traces.delivered, traces.queued, traces.discarded(Discard::Corrupt)), (1, 1, 1));
+    fs::remove_dir(&segment).unwrap();
+    fs::rename(&aside, &segment).unwrap();
+    until(&delivery, || tally(&delivery, "there", Signal::Traces).queued == 0).await;
+    assert_eq!(place.numbers(), [0, 2], "one that can be read again is delivered");
+    drain(delivery).await;
+}

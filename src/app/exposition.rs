@@ -175,7 +175,7 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 
 fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let Holdings { memory, disk, damaged, spool_fails } = snapshot.queue;
-    let help = "Bytes on disk that this process found damaged when it started: what was in them is lost.";
+    let help = "Bytes on disk in which this process found no whole record when it started.";
     for (name, kind, help, bytes) in [
         ("tailkeep_queue_memory_bytes", Gauge, "Memory that holds what waits for sinks.", memory),
         ("tailkeep_queue_disk_bytes", Gauge, "What waits for sinks on disk.", disk),

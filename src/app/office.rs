@@ -122,12 +122,8 @@ impl Desk for Office {
         let answer = self.in_shard(id);
         // The store knows more of a kept trace than the memory of verdicts does, or a late part.
         let has_left = answer.as_ref().is_none_or(|answer| answer.seen.is_none()) || self.is_late_part(id);
-        let stored = has_left.then(|| self.stored(id)).flatten().map(|stored| match &answer {
-            Some(Answer { policy, share, rule_why, .. }) => {
-                Answer { policy: *policy, share: *share, rule_why: rule_why.clone(), ..describe_stored(&stored) }
-            }
-            None => describe_stored(&stored),
-        });
+        let stored = has_left.then(|| self.stored(id)).flatten();
+        let stored = stored.map(|stored| with_verdict_of(answer.as_ref(), describe_stored(&stored)));
         let unknown = || Answer {
             verdict: "unknown".into(),
             note: Some("never seen, or seen so long ago that ring, verdict memory and store have forgotten it".into()),
@@ -226,6 +222,17 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
     }
 }
 
+/// The store does not know these. The shard may remember another verdict: of what came when the first was
+/// forgotten.
+fn with_verdict_of(remembered: Option<&Answer>, stored: Answer) -> Answer {
+    match remembered.filter(|remembered| remembered.rule == stored.rule) {
+        Some(Answer { policy, share, rule_why, .. }) => {
+            Answer { policy: *policy, share: *share, rule_why: rule_why.clone(), ..stored }
+        }
+        None => stored,
+    }
+}
+
 fn describe_stored(stored: &StoredTrace) -> Answer {
     let (row, spans) = (&stored.row, spans_of(&stored.body));
     let failed = spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
@@ -276,4 +283,18 @@ fn entry_of(resources: &[ResourceSpans], span_id: u64) -> Option<String> {
         let entry = spans.find(|span| span.span_id == span_id.to_be_bytes())?;
         Some(format!("{} {:?}", service_of(resource).unwrap_or("(no service)"), entry.name))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_trace_is_not_explained_by_the_verdict_of_a_later_part() {
+        let stored = || Answer { verdict: "kept".into(), rule: Some("keep-errors".into()), ..Answer::default() };
+        let known = |rule: &str| Answer { rule: Some(rule.into()), policy: Some(3), ..Answer::default() };
+        assert_eq!(with_verdict_of(Some(&known("keep-errors")), stored()).policy, Some(3));
+        assert_eq!(with_verdict_of(Some(&known("otherwise")), stored()).policy, None);
+        assert_eq!(with_verdict_of(None, stored()).policy, None);
+    }
 }

@@ -3,10 +3,11 @@
 use super::expand::{OPEN, protect};
 use super::sections;
 use crate::diagnostic::Span;
-use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse};
+use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse, without_comment};
 
 /// Keys whose values are secrets, wherever they stand.
 const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers"];
+
 /// The text without secrets that it holds itself, nor values of keys that nobody knows: a misspelt key may
 /// have one.
 pub fn drawable(text: &str) -> String {
@@ -25,6 +26,7 @@ pub fn drawable(text: &str) -> String {
     }
     // What is wrong with the YAML may keep values out of the tree.
     let out = if flaws.is_empty() { out } else { mask_words(&out) };
+    // A comment may hold anything.
     out.split('\n').map(without_comment).collect::<Vec<&str>>().join("\n")
 }
 
@@ -50,7 +52,8 @@ impl Finder<'_> {
                 let is_section = self.sections.iter().any(|(known, _)| *known == section);
                 let may_hold_any = section == "admin" && text != "off" || section.starts_with("sinks.");
                 let is_misplaced = is_section && (may_hold_any || glued_key(text).is_some());
-                if (hidden || is_misplaced || text.contains("adapt_")) && !text.is_empty() && !text.contains(OPEN) {
+                let is_secret = hidden || is_misplaced || is_url_with_secret(text, section);
+                if is_secret && !text.is_empty() && !text.contains(OPEN) {
                     self.spans.push(node.span);
                 }
             }
@@ -79,21 +82,13 @@ impl Finder<'_> {
     }
 }
 
-/// A comment may hold anything.
-fn without_comment(line: &str) -> &str {
-    let (mut quote, mut before) = (None, ' ');
-    for (at, c) in line.char_indices() {
-        match quote {
-            Some(open) if open == c => quote = None,
-            Some(_) => {}
-            None if c == '#' && before.is_whitespace() => return &line[..at],
-            // In a word it is an apostrophe.
-            None if matches!(c, '"' | '\'') && !before.is_alphanumeric() => quote = Some(c),
-            None => {}
-        }
-        before = c;
-    }
-    line
+/// Passwords and tokens stand in URLs too; those of ARMS may have one anywhere in the path.
+fn is_url_with_secret(text: &str, section: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let is_url = rest.len() < text.len();
+    text.contains("adapt_")
+        || is_url && rest.contains(['@', '?'])
+        || section == "sinks.arms.endpoint" && rest.trim_end_matches('/').contains('/')
 }
 
 /// Leaves known keys and what YAML is made of: in what is no tree, a value can be anywhere.
@@ -125,12 +120,22 @@ mod tests {
             ("license: abc", "license: ***"),
             ("token: ${env:T}, protocol: grpc", "token: ${env:T}, protocol: grpc"),
             ("endpoint: http://h/adapt_x", "endpoint: ****************"),
+            ("endpoint: http://h:8090/", "endpoint: http://h:8090/"),
+            ("endpoint: h/x", "endpoint: ***"),
+            ("connect_to: http://u:p@h", "connect_to: ************"),
             ("urls: { traces: http://h/x }", "urls: { traces: ********** }"),
             ("tokn: abc, tooken: { a: [b] }", "tokn: ***, tooken: { a: [*] }"),
             ("headers: { abc }, abc", "headers: { *** }, ***"),
             ("token:abc, protocol: http", "token****, protocol: http"),
         ] {
             assert_eq!(drawable(&arms(text)), arms(want));
+        }
+        let otlp = |endpoint: &str| format!("sinks:\n  - otlp: {{ endpoint: \"{endpoint}\" }}\n");
+        for (text, want) in
+            [("http://u:p@h", "**************"), ("http://h/?t=x", "***************"), ("http://h/x", "http://h/x")]
+        {
+            let want = otlp(want).replace("\"*", "*").replace("*\"", "*");
+            assert_eq!(drawable(&otlp(text)), want);
         }
         assert_eq!(drawable("instance: \"x #y\" # token: abc"), "instance: \"x #y\" ");
         assert_eq!(

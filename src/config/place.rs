@@ -66,6 +66,7 @@ fn check_file(path: &Path) -> Result<(), String> {
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if may_heal(error.kind(), true) => {}
         Err(error) => return Err(format!("{} cannot be written: {error}", path.display())),
     }
     check_folder(path.parent().unwrap_or(Path::new("")))
@@ -87,13 +88,21 @@ fn check_folder(path: &Path) -> Result<(), String> {
     if !metadata.is_dir() {
         return Err(format!("{} is no folder", folder.display()));
     }
+    let is_there = folder == path || path.as_os_str().is_empty();
     match take_file_without_name(folder) {
+        Err(error) if may_heal(error.kind(), is_there) => Ok(()),
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
             Err(format!("the folder {} cannot be written: {error}", folder.display()))
         }
         // Not every file system has such files: then it shows when the first data is written.
         _ => Ok(()),
     }
+}
+
+/// A disk that has become read-only stops no start: what it holds can be delivered, what comes waits in
+/// memory. What has to be created there is a wrong place.
+fn may_heal(error: io::ErrorKind, is_there: bool) -> bool {
+    is_there && error == io::ErrorKind::ReadOnlyFilesystem
 }
 
 /// Opens a file that nobody can see, and that is gone at once: only who may create files can.
@@ -121,6 +130,13 @@ mod tests {
         assert_eq!((check_folder(&deep), check_file(&deep)), (Ok(()), Ok(())));
         assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
         assert_eq!(check_folder(Path::new("")), Ok(()));
+    }
+
+    #[test]
+    fn only_a_read_only_disk_that_has_the_place_may_heal() {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        assert!(may_heal(ReadOnlyFilesystem, true));
+        assert!(!may_heal(ReadOnlyFilesystem, false) && !may_heal(PermissionDenied, true));
     }
 
     #[test]

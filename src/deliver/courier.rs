@@ -18,6 +18,8 @@ use tracing::{error, info, warn};
 
 /// A sink that cannot flush within this is left as it is.
 const CLOSE_MOST: Duration = Duration::from_secs(5);
+/// A place on disk that cannot be read for as long is given up, so that what is behind it goes on.
+const READ_MOST: Duration = Duration::from_secs(600);
 
 pub(super) struct Courier {
     index: usize,
@@ -33,6 +35,8 @@ pub(super) struct Courier {
 struct Lane {
     /// The entry under way, until its body is here.
     unread: Option<Taken>,
+    /// When it could not be read for the first time.
+    unread_since: Option<Instant>,
     /// What is left of it then.
     pieces: VecDeque<Batch>,
     backoff: Backoff,
@@ -46,6 +50,7 @@ impl Lane {
     fn new(longest_wait: Duration) -> Lane {
         Lane {
             unread: None,
+            unread_since: None,
             pieces: VecDeque::new(),
             backoff: Backoff::new(longest_wait),
             not_before: None,
@@ -117,7 +122,8 @@ impl Courier {
 
     async fn begin(&mut self, taken: Taken) {
         let signal = taken.signal;
-        self.lanes[signal as usize].unread = Some(taken);
+        let lane = &mut self.lanes[signal as usize];
+        (lane.unread, lane.unread_since) = (Some(taken), None);
         self.attempt(signal).await;
     }
 
@@ -159,7 +165,11 @@ impl Courier {
                 self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
             }
             Err(error) => {
-                self.lanes[signal as usize].unread = Some(taken);
+                let lane = &mut self.lanes[signal as usize];
+                if lane.unread_since.get_or_insert_with(Instant::now).elapsed() >= READ_MOST {
+                    return self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
+                }
+                lane.unread = Some(taken);
                 self.note_failure(signal, None, &format!("cannot read the spool: {error}"));
             }
         }
@@ -177,7 +187,7 @@ impl Courier {
                 let items = self.pop(signal);
                 self.shared.queue().delivered(self.index, signal, items, &lost);
                 self.note_success(signal);
-                lost.iter().for_each(|lost| self.note_loss(signal, lost.items, lost.why, &lost.reason));
+                lost.iter().for_each(|lost| self.note_loss(signal, lost.items.min(items), lost.why, &lost.reason));
             }
             Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, &reason),
             Err(SendError::Pause { after, reason }) => {

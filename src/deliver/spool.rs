@@ -127,8 +127,8 @@ pub(crate) struct Recovered {
     /// In order of their numbers, within a signal.
     pub(crate) records: Vec<Found>,
     pub(crate) cursors: Cursors,
-    /// Greater than any that a cursor or a file knows: a number given twice would be skipped by a sink
-    /// whose cursor is beyond it.
+    /// Below no cursor and above every number in a file: one that is given twice would be skipped by a
+    /// sink whose cursor is beyond it.
     pub(crate) next_number: u64,
     /// Bytes per signal in which no record could be found.
     pub(crate) damaged: [u64; 3],
@@ -172,11 +172,11 @@ impl Spool {
     }
 
     /// Takes over what can be read. The rest goes with its segment: it counts against the quota.
-    fn recover_segment(&mut self, signal: Signal, first: u64, newest: bool, recovered: &mut Recovered) {
+    fn recover_segment(&mut self, signal: Signal, first: u64, is_newest: bool, recovered: &mut Recovered) {
         let name = segment_name(signal, first);
         let scanned = Scanned::new(self.files.as_ref(), signal, first);
         recovered.damaged[signal as usize] += scanned.damaged();
-        scanned.report(&name, newest);
+        scanned.report(&name, is_newest);
         let Scanned { found, end, mut len, unread, .. } = scanned;
         if unread.is_none() && found.is_empty() && self.files.remove(&name).is_ok() {
             return;
@@ -412,12 +412,12 @@ impl Scanned {
         self.skipped + self.len - self.end
     }
 
-    fn report(&self, file: &str, newest: bool) {
+    fn report(&self, file: &str, is_newest: bool) {
         let bytes = self.damaged();
         if let Some(reason) = &self.unread {
             let reason = reason.to_string();
             error!(file, bytes, reason, "a segment of the queue on disk cannot be read: what is in it is left out");
-        } else if newest && self.skipped == 0 && bytes > 0 {
+        } else if is_newest && self.skipped == 0 && bytes > 0 {
             warn!(file, bytes, "the last write to the queue on disk was cut off: what it had begun is discarded");
         } else if bytes > 0 {
             error!(file, bytes, "a segment of the queue on disk is damaged: the records in these bytes are lost");

@@ -71,6 +71,13 @@ struct Held {
     expires: u64,
 }
 
+impl Held {
+    /// No longer so where the clock is set back.
+    fn is_young(&self, now: u64) -> bool {
+        (self.obtained..self.obtained + YOUNG_MILLIS).contains(&now)
+    }
+}
+
 impl Identity {
     /// Checks settings and environment; asks nothing over the network.
     pub fn new(settings: &Settings, world: World) -> Result<Arc<Identity>, Error> {
@@ -127,7 +134,7 @@ impl Identity {
             Some(held) if !Arc::ptr_eq(&held.credentials, refused) && now < held.expires => {
                 Ok(held.credentials.clone())
             }
-            Some(held) if now < held.obtained + YOUNG_MILLIS || self.rests().is_some() => Ok(held.credentials.clone()),
+            Some(held) if held.is_young(now) || self.rests().is_some() => Ok(held.credentials.clone()),
             _ => Ok(self.renew(&flight).await?.credentials.clone()),
         }
     }
@@ -182,7 +189,8 @@ impl Identity {
 
     /// The failure after which the source is still left alone.
     fn rests(&self) -> Option<Arc<Failed>> {
-        self.failed.load_full().filter(|failed| self.now() < failed.until)
+        // Not for longer where the clock is set back.
+        self.failed.load_full().filter(|failed| (failed.until - failed.pause..failed.until).contains(&self.now()))
     }
 
     fn now(&self) -> u64 {
@@ -337,6 +345,16 @@ mod tests {
             stage.pass(1);
         }
         assert_eq!(stage.calls.load(Relaxed), 7 + 3, "after 1, 2, 4, 8, 16, 32 and every 60 s");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let stage = Stage::new(&[Some(3600), None, Some(3600)], None);
+        let first = stage.identity.current().await.unwrap();
+        stage.clock.fetch_sub(7_200_000, Relaxed);
+        assert!(stage.identity.replace(&first).await.is_err(), "they are not young any more");
+        stage.clock.fetch_sub(7_200_000, Relaxed);
+        assert_eq!(stage.identity.replace(&first).await.unwrap().id, "key3");
     }
 
     /// So does everybody whose own clock is ahead by more than the keys live.

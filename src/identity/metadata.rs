@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use http::{Method, Request};
 use serde::Deserialize;
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin};
 
 const SOURCE: &str = "ECS role";
 const ROLES: &str = "/latest/meta-data/ram/security-credentials/";
@@ -25,7 +25,7 @@ const SESSION_SECONDS: &str = "21600";
 pub struct EcsRole {
     pub(super) base: String,
     /// Short timeouts: the service is on this machine's hypervisor, or it is not there.
-    pub(super) client: Arc<Client>,
+    pub(super) client: Client,
     pub(super) role: Option<String>,
     pub(super) only_v2: bool,
 }
@@ -83,20 +83,16 @@ impl EcsRole {
     async fn session(&self) -> Result<Option<String>, Error> {
         let request = self.request(Method::PUT, "/latest/api/token")?;
         let request = request.header("x-aliyun-ecs-metadata-token-ttl-seconds", SESSION_SECONDS);
-        let why = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
+        let (cause, why) = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
             Ok(Response { status, body, .. }) if status.as_u16() == 200 => match session_token(&body) {
                 Some(token) => return Ok(Some(token)),
-                None => "its reply is no token".to_owned(),
+                None => (Cause::Unusable, "its reply is no token".to_owned()),
             },
-            Ok(reply) => format!("status {}", reply.status.as_u16()),
-            Err(error) => error.to_string(),
+            Ok(reply) => (Cause::Refused, format!("status {}", reply.status.as_u16())),
+            Err(error) => (Cause::Unreachable, error.to_string()),
         };
         if self.only_v2 {
-            return Err(Error::new(
-                SOURCE,
-                Cause::Refused,
-                format!("no metadata session ({why}), and version 1 is refused"),
-            ));
+            return Err(Error::new(SOURCE, cause, format!("no metadata session ({why}), and version 1 is refused")));
         }
         Ok(None)
     }

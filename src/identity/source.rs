@@ -1,11 +1,11 @@
 //! From settings and environment to one way of obtaining keys.
 
 use super::{
-    AssumeRole, AssumeRoleSettings, Cause, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error, Identity, Obtain,
-    Obtained, Rrsa, RrsaSettings, Secret, Settings, Source, World, sts::Sts,
+    AssumeRole, AssumeRoleSettings, Cause, ClockOffset, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error,
+    Identity, Obtain, Obtained, Rrsa, RrsaSettings, Secret, Settings, Source, World, sts::Sts,
 };
 use crate::deliver::client::{Client, ClientSettings};
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 
 const KEY_ID: &str = "ALIBABA_CLOUD_ACCESS_KEY_ID";
 const KEY_SECRET: &str = "ALIBABA_CLOUD_ACCESS_KEY_SECRET";
@@ -141,7 +141,7 @@ impl Chooser<'_> {
         let client = Client::new(settings_of_client).map_err(|what| Error::new("ECS role", Cause::Settings, what))?;
         Ok(Box::new(EcsRole {
             base: self.endpoints.metadata.trim_end_matches('/').to_owned(),
-            client: Arc::new(client),
+            client,
             role: settings.role.clone().or_else(|| self.variable(ECS_ROLE)),
             only_v2: settings.only_v2 || self.is_true(IMDSV1_DISABLED),
         }))
@@ -185,8 +185,8 @@ impl Chooser<'_> {
         };
         let client = Client::new(settings).map_err(|what| Error::new(source, Cause::Settings, what))?;
         let duration_seconds = self.endpoints.duration_seconds;
-        let (client, offset) = (Arc::new(client), Arc::default());
-        Ok(Sts { base, client, duration_seconds, world: self.world.clone(), offset })
+        let (world, offset) = (self.world.clone(), ClockOffset::default());
+        Ok(Sts { base, client, duration_seconds, world, offset })
     }
 
     fn session_name(&self, given: Option<&String>) -> String {
@@ -215,6 +215,7 @@ fn given_keys(id: &str, secret: &Secret, token: Option<&Secret>) -> Result<Box<d
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn chosen(source: Source, variables: &[(&str, &str)]) -> Result<&'static str, String> {
         let variables: Vec<(String, String)> =

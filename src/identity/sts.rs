@@ -16,15 +16,14 @@ use sha1::Sha1;
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 /// The STS endpoint and the way to it.
-#[derive(Clone)]
 pub(super) struct Sts {
     /// Scheme and host, without a path.
     pub(super) base: String,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Client,
     pub(super) duration_seconds: u32,
     pub(super) world: World,
     /// How far STS's clock is from ours: it refuses calls that are more than 15 minutes off.
-    pub(super) offset: Arc<ClockOffset>,
+    pub(super) offset: ClockOffset,
 }
 
 /// A pod's service account token, exchanged for keys of a role. The call is not signed.

@@ -225,8 +225,21 @@ fn bare(line: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-fn without_comment(line: &str) -> &str {
-    line.find(" #").map_or(line, |at| &line[..at])
+/// A line up to its comment: a `#` in quotes begins none.
+pub fn without_comment(line: &str) -> &str {
+    let (mut quote, mut before) = (None, ' ');
+    for (at, c) in line.char_indices() {
+        match quote {
+            Some(open) if open == c => quote = None,
+            Some(_) => {}
+            None if c == '#' && before.is_whitespace() => return &line[..at],
+            // In a word it is an apostrophe.
+            None if matches!(c, '"' | '\'') && !before.is_alphanumeric() => quote = Some(c),
+            None => {}
+        }
+        before = c;
+    }
+    line
 }
 
 /// Where colons stand that end a key, outside quotes and brackets.

@@ -188,6 +188,7 @@ def run(emulator, folder):
             with check("metrics truth: rate is the exact rate"):
                 for name in ("calls", "duration_count"):
                     rates = prometheus.ask(f"rate(traces_span_metrics_{name}[{WINDOW}s])", load.end)
+                    equal(sorted(rates), sorted(SERIES))
                     for service, rate in rates.items():
                         exact = len(load.window(service)) / WINDOW
                         assert abs(rate / exact - 1) < 0.01, (name, service, rate, exact)

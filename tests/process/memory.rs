@@ -137,6 +137,19 @@ fn a_giant_trace_harms_nobody() {
     assert!(marked.all(|marks| marks["incomplete"] == "limit"), "it says that it is not whole");
 }
 
+/// As large as the OTLP specification wants it by default.
+#[test]
+fn a_request_of_twenty_mebibytes_is_taken_over_both_protocols() {
+    let tailkeep = Setup::new().settings("memory: 512MiB\nmeasure: off").start();
+    let spans = 630;
+    let large = filler(spans, 32 << 10);
+    assert!((19 * MIB..=20 * MIB).contains(&(large.len() as u64)), "{}", large.len());
+    assert_eq!(Grpc::connect(tailkeep.ports.grpc).export(Signal::Traces, &large).code, 0);
+    assert_eq!(http::post(tailkeep.ports.http, "/v1/traces", PROTOBUF, &large).status, 200);
+    assert_eq!(tailkeep.books().sum("tailkeep_spans_accepted_total", &[]), 2.0 * spans as f64);
+    tailkeep.stop();
+}
+
 #[test]
 fn the_door_refuses_when_the_bytes_in_flight_are_spent() {
     let sink = Sink::start();

@@ -54,7 +54,7 @@ impl Disk {
 
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let file = match OpenOptions::new().append(true).create(true).open(path) {
-        // Nobody writes here: such a disk costs nothing but memory, no start.
+        // Nobody can write here: what it holds is delivered, what comes waits in memory.
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
         opened => opened?,
     };
