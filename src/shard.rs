@@ -181,10 +181,11 @@ impl Shard {
         spans.len()
     }
 
-    /// Fetches the entries of the traces that this call works on, all at once.
+    /// Fetches what is known of the traces that this call works on, all at once.
     fn warm(&self, scan: &Scan, spans: &[u32]) {
         let ids = spans.iter().take(WORK_MAX).map(|&index| scan.spans[index as usize].trace_id);
-        std::hint::black_box(ids.fold(0, |sum, id| sum ^ self.index.warm(self.hash(id))));
+        let warm = |hash| self.index.warm(hash).unwrap_or_else(|| self.verdicts.warm(hash));
+        std::hint::black_box(ids.fold(0, |sum, id| sum ^ warm(self.hash(id))));
     }
 
     /// Sweeps what is due and what is needed; false when the budget is spent before there is room.

@@ -60,12 +60,17 @@ impl Cause {
 /// Fingerprints that share a bucket; the oldest makes room.
 const WAYS: usize = 4;
 
+/// One cache line.
+#[derive(Clone, Default)]
+#[repr(align(64))]
+struct Bucket([Dropped; WAYS]);
+
 /// One shard's memory of verdicts.
 pub struct Verdicts {
     kept: HashMap<TraceId, Kept, foldhash::fast::RandomState>,
     kept_order: VecDeque<TraceId>,
     kept_max: usize,
-    dropped: Vec<[Dropped; WAYS]>,
+    dropped: Vec<Bucket>,
 }
 
 impl Verdicts {
@@ -79,7 +84,7 @@ impl Verdicts {
             kept: HashMap::default(),
             kept_order: VecDeque::new(),
             kept_max: kept_max.max(1),
-            dropped: vec![[Dropped::default(); WAYS]; (dropped_max / WAYS).max(1)],
+            dropped: vec![Bucket::default(); (dropped_max / WAYS).max(1)],
         }
     }
 
@@ -106,7 +111,7 @@ impl Verdicts {
             policy: verdict.policy.min(u32::from(u16::MAX)) as u16,
         };
         let bucket = self.bucket(hash);
-        let bucket = &mut self.dropped[bucket];
+        let bucket = &mut self.dropped[bucket].0;
         let place = bucket.iter().position(|dropped| dropped.fingerprint == hash && dropped.at != 0);
         let oldest = || (0..WAYS).min_by_key(|&way| bucket[way].at).expect("a bucket has ways");
         bucket[place.unwrap_or_else(oldest)] = fresh;
@@ -123,10 +128,15 @@ impl Verdicts {
                 charged: None,
             }));
         }
-        let bucket = &self.dropped[self.bucket(hash)];
+        let bucket = &self.dropped[self.bucket(hash)].0;
         let dropped = bucket.iter().find(|dropped| dropped.fingerprint == hash && dropped.at != 0)?;
         let Dropped { cause, policy, at, .. } = *dropped;
         Some(Remembered::Dropped { rule: cause.rule(), trigger: cause.trigger(), policy, at })
+    }
+
+    /// Reads what [`Verdicts::recall`] will read of dropped traces, for nothing but to have it near.
+    pub fn warm(&self, hash: u64) -> u32 {
+        self.dropped[self.bucket(hash)].0[0].at
     }
 
     fn bucket(&self, hash: u64) -> usize {
