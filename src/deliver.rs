@@ -124,6 +124,12 @@ impl Shared {
         self.queue.lock().expect("no code panics under this lock")
     }
 
+    /// Sinks that have something of the signal to take.
+    fn behind(&self, signal: Signal) -> Vec<String> {
+        let rows = self.queue().rows(&self.names);
+        rows.into_iter().filter(|row| row.signal == signal && row.tally.queued > 0).map(|row| row.sink).collect()
+    }
+
     fn wake_all(&self) {
         self.wake.iter().for_each(Notify::notify_one);
     }
@@ -199,8 +205,15 @@ impl Delivery {
         if pushed.lost > 0 {
             let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
             if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
-                let signal = signal.word();
-                error!(signal, items, "the queue is full: the oldest were discarded for sinks that had not taken them");
+                let behind = self.shared.behind(signal);
+                let (signal, sinks) = (signal.word(), behind.join(", "));
+                error!(
+                    signal,
+                    items,
+                    sinks,
+                    "the queue is full: the oldest were discarded for sinks that had not taken them; raise `queue.memory` \
+                     or write a `queue.path`"
+                );
             }
         }
     }
@@ -225,10 +238,14 @@ impl Delivery {
     /// without one it is discarded as [`Discard::Shutdown`], as is what is pushed later.
     pub async fn drain(&self, deadline: Instant) {
         self.shared.queue().start_draining();
+        let time = deadline.saturating_duration_since(Instant::now());
+        for Row { sink, signal, tally } in self.snapshot().into_iter().filter(|row| row.tally.queued > 0) {
+            let (signal, items, seconds) = (signal.word(), tally.queued, time.as_secs());
+            info!(sink, signal, items, seconds, "delivers what waits, for so long at most");
+        }
         self.shared.phase.send_replace(Phase::Draining);
         self.shared.wake_all();
         let mut tasks = self.tasks.lock().await;
-        let time = deadline.saturating_duration_since(Instant::now());
         if !all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2)).await {
             self.shared.phase.send_replace(Phase::Stopped);
             all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2) / 2).await;
@@ -260,7 +277,7 @@ async fn all_end(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
     let end = async {
         while let Some(ended) = tasks.join_next().await {
             if ended.is_err_and(|reason| reason.is_panic()) {
-                error!("a delivery task panicked; what it had not delivered is lost or in the spool");
+                error!("a delivery task panicked; what it had not delivered is lost, or on disk");
             }
         }
     };
@@ -292,7 +309,7 @@ fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
     }
     if !recovered.records.is_empty() {
         let items: u64 = recovered.records.iter().map(|found| found.items).sum();
-        info!(batches = recovered.records.len(), items, "went on with what an earlier run left in the spool");
+        info!(batches = recovered.records.len(), items, "went on with what an earlier run left on disk");
     }
 }
 

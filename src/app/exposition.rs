@@ -152,7 +152,7 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         ("tailkeep_sink_items_total", Counter, "Items handed over to a sink's queue.", |r| {
             r.tally.pushed + r.tally.recovered
         }),
-        ("tailkeep_sink_recovered_total", Counter, "Of these, items that a former process left in the spool.", |r| {
+        ("tailkeep_sink_recovered_total", Counter, "Of these, items that a former process left on disk.", |r| {
             r.tally.recovered
         }),
         ("tailkeep_sink_delivered_total", Counter, "Items that the sink took.", |r| r.tally.delivered),

@@ -144,6 +144,12 @@ fn substitute(text: &str, variables: Variables<'_>) -> Result<(String, bool), Pr
 pub(super) fn conceal(diagnostics: &mut [Diagnostic], substituted: &[Substituted]) {
     for diagnostic in diagnostics {
         let Some(about) = substituted.iter().find(|s| s.span == diagnostic.span) else { continue };
+        if about.value.is_empty() {
+            diagnostic.title = format!("what `{}` stands for is empty", about.written);
+            diagnostic.label = "nothing is in it".to_owned();
+            diagnostic.help = Some("give the environment variable a value".to_owned());
+            continue;
+        }
         diagnostic.title = format!("what `{}` stands for cannot be used here", about.written);
         let tells = |text: &String| text.contains(about.value.expose());
         if diagnostic.help.as_ref().is_none_or(tells) {

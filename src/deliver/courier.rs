@@ -42,7 +42,8 @@ struct Lane {
     backoff: Backoff,
     not_before: Option<Instant>,
     failing_since: Option<Instant>,
-    losses: Quiet,
+    /// One for each cause, so that no line tells another's.
+    losses: [Quiet; Discard::ALL.len()],
     failures: Quiet,
 }
 
@@ -55,7 +56,7 @@ impl Lane {
             backoff: Backoff::new(longest_wait),
             not_before: None,
             failing_since: None,
-            losses: Quiet::default(),
+            losses: Default::default(),
             failures: Quiet::default(),
         }
     }
@@ -170,13 +171,13 @@ impl Courier {
                     return self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
                 }
                 lane.unread = Some(taken);
-                self.note_failure(signal, None, &format!("cannot read the spool: {error}"));
+                self.note_failure(signal, None, &format!("cannot read the queue on disk: {error}"));
             }
         }
     }
 
     async fn read_from_disk(&mut self, signal: Signal, location: Location) -> io::Result<Bytes> {
-        let files = self.shared.spool.clone().ok_or_else(|| io::Error::other("there is no spool"))?;
+        let files = self.shared.spool.clone().ok_or_else(|| io::Error::other("there is no queue on disk"))?;
         let read = tokio::task::spawn_blocking(move || spool::read_body(files.as_ref(), signal, location));
         read.await.unwrap_or_else(|_| Err(io::Error::other("the process is stopping")))
     }
@@ -218,6 +219,10 @@ impl Courier {
 
     fn discard(&mut self, signal: Signal, why: Discard, reason: &str) {
         let items = self.pop(signal);
+        // It has answered: what failed before is over.
+        let lane = &mut self.lanes[signal as usize];
+        (lane.not_before, lane.failing_since) = (None, None);
+        lane.backoff.reset();
         self.discard_unread(signal, items, why, reason);
     }
 
@@ -227,7 +232,7 @@ impl Courier {
     }
 
     fn note_loss(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
-        if let Some(items) = self.lanes[signal as usize].losses.say(items, Instant::now()) {
+        if let Some(items) = self.lanes[signal as usize].losses[why as usize].say(items, Instant::now()) {
             let (sink, signal) = (&self.name, signal.word());
             let message = match why {
                 Discard::QueueFull | Discard::Corrupt => "lost in the queue before the sink could take them",
@@ -240,9 +245,17 @@ impl Courier {
     /// Losses are said with pauses: at the end, those since the last time.
     fn say_the_rest(&mut self) {
         for (signal, lane) in Signal::ALL.into_iter().zip(&mut self.lanes) {
-            let (sink, signal, items) = (&self.name, signal.word(), lane.losses.rest());
-            if items > 0 {
-                error!(sink, signal, items, "so many more were discarded since this was last said");
+            for (why, losses) in Discard::ALL.into_iter().zip(&mut lane.losses) {
+                let (sink, signal, items) = (&self.name, signal.word(), losses.rest());
+                if items > 0 {
+                    error!(
+                        sink,
+                        signal,
+                        items,
+                        why = why.word(),
+                        "so many more were discarded since this was last said"
+                    );
+                }
             }
         }
     }

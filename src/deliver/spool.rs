@@ -211,14 +211,17 @@ impl Spool {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Cursors::new(),
             Err(error) => {
-                warn!(reason = error.to_string(), "the spool's cursors cannot be read: all of it is sent again");
+                warn!(
+                    reason = error.to_string(),
+                    "how far the sinks had come cannot be read: all of the queue on disk is sent again"
+                );
                 return Cursors::new();
             }
         };
         let noted = serde_json::from_slice(&bytes).ok();
         noted.filter(Noted::is_whole).map_or_else(
             || {
-                warn!("the spool's cursors are damaged: all of it is sent again");
+                warn!("the note of how far the sinks had come is damaged: all of the queue on disk is sent again");
                 Cursors::new()
             },
             |noted| noted.cursors,

@@ -45,6 +45,13 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry) -> Option<Setting
         Some(_) => defaults.signals,
         None => [traces_url.is_some(), metrics_url.is_some(), false],
     };
+    let headers = loader.headers(&map, "headers").unwrap_or_default();
+    let is_anonymous = matches!(access, Access::Free) && headers.is_empty() && urls.is_none();
+    if is_anonymous && !["token", "license"].iter().any(|key| map.entry(key).is_some()) {
+        let title = "`arms` without a `token` or a `license`";
+        let help = "write `token: ${env:ARMS_TOKEN}`, or `license:` for the endpoint of CloudMonitor 2.0";
+        loader.reader.warn("C11", entry.key_span, title, "ARMS refuses who does not say who it is").help(help);
+    }
     Some(Settings {
         endpoint: endpoint.map(Secret::new),
         protocol: loader.word(&map, "protocol", PROTOCOLS),
@@ -52,7 +59,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry) -> Option<Setting
         traces_url: traces_url.map(Secret::new),
         metrics_url: metrics_url.map(Secret::new),
         signals: loader.signals(&map, "signals", &[Signal::Traces, Signal::Metrics]).unwrap_or(usual_signals),
-        headers: loader.headers(&map, "headers").unwrap_or_default(),
+        headers,
         compression: loader.word(&map, "compression", COMPRESSIONS).unwrap_or_default(),
         host_name: loader.text(&map, "host_name"),
         client: loader.client(&map),

@@ -197,7 +197,12 @@ impl Settings {
         let word = signal.word();
         let endpoint = self.endpoint.as_ref().ok_or_else(|| format!("write `endpoint` or `urls.{word}`"))?;
         let base = Secret::new(endpoint.expose().trim_end_matches('/'));
-        let has_path = !matches!(parse("endpoint", &base)?.path(), "" | "/");
+        let url = parse("endpoint", &base)?;
+        if url.path().contains("/adapt_") || ["traces", "metrics"].iter().any(|end| url.path().ends_with(end)) {
+            let help = "write it under `urls:` as `traces` or `metrics`, or leave out what follows the host";
+            return Err(format!("endpoint: this is the whole URL of one signal; {help}"));
+        }
+        let has_path = !matches!(url.path(), "" | "/");
         let base = base.expose();
         let url = match &self.access {
             Access::Token(token) => format!("{base}/adapt_{}/api/otlp/{word}", token.expose().trim()),

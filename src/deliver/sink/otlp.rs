@@ -362,6 +362,12 @@ fn http_url(endpoint: &str, signal: &str) -> Result<Uri, String> {
     if url.query().is_some() {
         return Err(format!("an endpoint has no query; write the whole URL of {signal} instead"));
     }
+    if let Some(whole) = Signal::ALL.into_iter().find(|whole| url.path().ends_with(&format!("/v1/{}", whole.word()))) {
+        let whole = whole.word();
+        return Err(format!(
+            "this is the whole URL of {whole}: leave out `/v1/{whole}`, or write it under `urls: {whole}:`"
+        ));
+    }
     Ok(with_path(&url, &format!("{}/v1/{signal}", url.path().trim_end_matches('/'))))
 }
 

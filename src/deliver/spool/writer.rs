@@ -92,7 +92,11 @@ impl Writer {
             let items = self.shared.queue().dropped_on_disk(signal, last);
             if items > 0 {
                 let signal = signal.word();
-                error!(signal, items, "the spool is full: the oldest were discarded for sinks that had not taken them");
+                error!(
+                    signal,
+                    items,
+                    "the queue on disk is full: the oldest were discarded for sinks that had not taken them; raise `queue.size`"
+                );
             }
             self.spool.drop_oldest(signal)?;
         }

@@ -58,6 +58,17 @@ fn given_urls_are_taken_verbatim() {
     assert_eq!(urls(&traces_only).unwrap()[1], "");
 }
 
+/// As the console shows it, and not what `endpoint` is.
+#[test]
+fn a_whole_url_is_no_endpoint() {
+    for endpoint in ["http://dc.test/adapt_a@b/api/otlp/traces", "https://p.test/opentelemetry/v1/metrics"] {
+        for access in [token(), licence(), Access::Free] {
+            let error = urls(&settings(endpoint, access)).unwrap_err();
+            assert!(error.contains("whole URL") && error.contains("`urls:`") && !error.contains("a@b"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn a_token_that_would_go_nowhere_is_an_error() {
     let url = |text: &str| Some(Secret::new(text));

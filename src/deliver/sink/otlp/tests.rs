@@ -180,6 +180,14 @@ fn what_a_peer_says_is_short_and_clean_and_holds_no_part_of_a_secret() {
 }
 
 #[test]
+fn a_whole_url_is_no_endpoint() {
+    for signal in ["traces", "metrics", "logs"] {
+        let error = http_urls(&format!("http://h.test:4318/otlp/v1/{signal}"), &[None, None, None]).unwrap_err();
+        assert!(error.contains(&format!("`/v1/{signal}`")) && error.contains("`urls:"), "{error}");
+    }
+}
+
+#[test]
 fn urls_are_derived_or_taken_verbatim() {
     let shown = |urls: [Uri; 3]| urls.map(|url| url.to_string());
     let grpc = shown(grpc_urls("https://gateway.test:4317").unwrap());
