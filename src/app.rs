@@ -75,6 +75,7 @@ impl App {
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let in_force = load_policy(&config.policy, &dimensions)?;
         config.check_places().map_err(StartError::World)?;
+        announce(&config, &in_force.policy);
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
@@ -163,6 +164,17 @@ impl App {
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
         background.shutdown().await;
+    }
+}
+
+/// What this process is about to do: the first that one looks for in a log.
+fn announce(config: &Config, policy: &Policy) {
+    let (memory_mib, ring_mib) = (config.memory >> 20, config.ring >> 20);
+    let queue = config.queue.spool.as_ref().map_or("in memory".to_owned(), |spool| spool.path.display().to_string());
+    let (policy, rules, hash) = (&policy.file, policy.rules.len(), &policy.hash);
+    tracing::info!(policy, rules, hash, memory_mib, ring_mib, queue, "starting");
+    for sink in &config.sinks {
+        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), "delivering to");
     }
 }
 

@@ -11,7 +11,7 @@ use super::expand::{Substituted, conceal_text};
 use super::load::Loader;
 use crate::deliver::sink::arms::{Arms, Settings as ArmsSettings};
 use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
-use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink};
+use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink, place};
 use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
 use crate::deliver::sink::store::{SIZE_MIN, StoreSettings, StoreSink};
 use crate::deliver::{Hops, Sink};
@@ -62,6 +62,23 @@ impl SinkKind {
             SinkKind::Arms(_) => "arms",
             SinkKind::Sls(_) => "sls",
             SinkKind::File(_) => "file",
+        }
+    }
+}
+
+impl SinkConfig {
+    /// Where it delivers to, for logs: no more of a URL than its host, for the rest may be a token.
+    pub fn destination(&self) -> String {
+        let host = |url: &str| url.parse().map_or_else(|_| "a wrong URL".to_owned(), |url| place(&url));
+        match &self.kind {
+            SinkKind::Store(settings) => settings.path.display().to_string(),
+            SinkKind::File(settings) => settings.folder.display().to_string(),
+            SinkKind::Otlp(settings) => host(&settings.endpoint),
+            SinkKind::Arms(settings) => {
+                let urls = [&settings.endpoint, &settings.traces_url, &settings.metrics_url];
+                urls.into_iter().flatten().next().map_or_else(String::new, |url| host(url.expose()))
+            }
+            SinkKind::Sls(settings) => format!("project {} at {}", settings.project, settings.endpoint),
         }
     }
 }

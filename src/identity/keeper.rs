@@ -81,7 +81,9 @@ impl Held {
 impl Identity {
     /// Checks settings and environment; asks nothing over the network.
     pub fn new(settings: &Settings, world: World) -> Result<Arc<Identity>, Error> {
-        Ok(Identity::keep(source::choose(settings, &world)?, world))
+        let source = source::choose(settings, &world)?;
+        tracing::info!(source = source.name(), "keys come from");
+        Ok(Identity::keep(source, world))
     }
 
     /// Keeps the keys that `source` gives.
