@@ -92,7 +92,33 @@ fn pattern(reader: &mut Reader, node: &Node, what: &str) -> Option<Pattern> {
             let node = reader.require(&map, "matches", what)?;
             regex(reader, node).map(Pattern::Regex)
         }
-        _ => reader.text(node, what).map(exact_or_glob),
+        _ => {
+            let text = reader.text(node, what)?;
+            warn_of_slip(reader, node, text);
+            Some(exact_or_glob(text))
+        }
+    }
+}
+
+/// A text that is nobody's name but a list or an expression.
+fn warn_of_slip(reader: &mut Reader, node: &Node, text: &str) {
+    let is_name =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/*".contains(&b));
+    if text.contains(',') && text.split(',').all(|part| is_name(part.trim())) {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let help = format!("write a list: `[{}]`", parts.join(", "));
+        reader.warn("P17", node.span, "this is one text with a comma, not a list", "no list").help(help);
+        return;
+    }
+    let slashed = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+    let slashed = slashed.filter(|inner| inner.contains(['*', '+', '?', '[', '(', '|', '\\', '^', '$']));
+    let any =
+        text.find(".*").is_some_and(|at| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "_-".contains(c)));
+    if slashed.is_some() || any || text.starts_with('^') || text.ends_with('$') || text.contains("\\d") {
+        let help = format!("write `{{ matches: '{}' }}`", slashed.unwrap_or(text));
+        reader
+            .warn("P17", node.span, "this looks like a regular expression, and is a text", "taken as it is")
+            .help(help);
     }
 }
 
@@ -143,6 +169,7 @@ fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
             Meaning::Number(value) => Some(ValuePattern::Number(value)),
             Meaning::Text(text) => {
                 warn_of_text(reader, key, node, text);
+                warn_of_slip(reader, node, text);
                 Some(ValuePattern::Text(exact_or_glob(text)))
             }
             Meaning::Null => {
