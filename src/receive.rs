@@ -26,7 +26,7 @@ use door::Door;
 use stats::Counters;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tls::Tls;
 use tokio::net::TcpListener;
@@ -239,7 +239,7 @@ impl Receiver {
     /// The deadline is the caller's: dropping the future aborts all connections.
     pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
         let Receiver { settings, listeners, admission, counters } = self;
-        let door = Arc::new(Door { settings, admission, counters, intake });
+        let door = Arc::new(Door { settings, admission, counters, intake, strays: Mutex::default() });
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             tasks.spawn(listener.serve(door.clone(), phase.clone()));

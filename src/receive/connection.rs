@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -197,6 +197,7 @@ where
     let mut patience = pin!(tokio::time::sleep(door.settings.header_timeout));
     let in_flight = Arc::new(AtomicUsize::new(0));
     let of_connection = in_flight.clone();
+    let door_of_strays = door.clone();
     let service = service_fn(move |request| {
         let door = door.clone();
         let in_flight = InFlight::new(door.clone(), of_connection.clone());
@@ -216,6 +217,9 @@ where
         tokio::select! {
             () = &mut idle => return,
             ended = connection.as_mut() => {
+                if protocol == Protocol::Grpc && greeting.is_http1() {
+                    door_of_strays.note_stray("HTTP/1 on the port of OTLP/gRPC: OTLP/HTTP has a port of its own, usually 4318");
+                }
                 if let Err(error) = ended {
                     tracing::debug!(protocol = protocol.word(), %error, "a connection ended early");
                 }
@@ -285,18 +289,28 @@ fn builder(protocol: Protocol, settings: &Settings) -> Builder<TokioExecutor> {
     builder
 }
 
-/// How many bytes a peer has sent, counted up to a preface's length.
+/// How many bytes a peer has sent, counted up to a preface's length, and whether they were HTTP/1's.
 #[derive(Clone, Default)]
-struct Greeting(Arc<AtomicUsize>);
+struct Greeting(Arc<(AtomicUsize, AtomicBool)>);
 
 impl Greeting {
     fn is_complete(&self) -> bool {
-        self.0.load(Relaxed) >= PREFACE
+        self.0.0.load(Relaxed) >= PREFACE
     }
 
-    fn heard(&self, bytes: usize) {
-        if !self.is_complete() {
-            self.0.fetch_add(bytes, Relaxed);
+    fn is_http1(&self) -> bool {
+        self.0.1.load(Relaxed)
+    }
+
+    fn heard(&self, bytes: &[u8]) {
+        if self.is_complete() {
+            return;
+        }
+        let before = self.0.0.fetch_add(bytes.len(), Relaxed);
+        let is_http1 =
+            [&b"POST "[..], b"GET ", b"OPTIONS ", b"PUT ", b"HEAD "].iter().any(|word| bytes.starts_with(word));
+        if before == 0 && is_http1 {
+            self.0.1.store(true, Relaxed);
         }
     }
 }
@@ -311,7 +325,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.greeting.heard(buf.filled().len() - before);
+        self.greeting.heard(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -12,8 +12,9 @@ use http_body_util::BodyExt;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 /// Everything that a request meets.
 pub(super) struct Door {
@@ -21,9 +22,23 @@ pub(super) struct Door {
     pub admission: Arc<Admission>,
     pub counters: Arc<Counters>,
     pub intake: Arc<dyn Intake>,
+    /// When a stray client was last spoken of.
+    pub strays: Mutex<Option<Instant>>,
 }
 
+/// A client with a wrong setting comes again and again.
+const STRAY_PAUSE: Duration = Duration::from_secs(60);
+
 impl Door {
+    /// Names a client that speaks to the wrong port or path, now and then: its own log often does not.
+    pub fn note_stray(&self, what: &str) {
+        let mut last = self.strays.lock().expect("no code panics under this lock");
+        if last.is_none_or(|last| last.elapsed() >= STRAY_PAUSE) {
+            *last = Some(Instant::now());
+            tracing::warn!(what, "a client speaks to the wrong port or path, and is not heard");
+        }
+    }
+
     /// Refuses a request that has been through this process before.
     pub fn check_hops(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let own = self.settings.instance.as_str();

@@ -10,6 +10,7 @@ use super::inflate::Encoding;
 use super::refusal::Refusal;
 use super::stats::{Outcome, Tally};
 use super::{grpc, json};
+use crate::terminal::quote;
 use crate::trace::Signal;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
@@ -62,7 +63,7 @@ where
         "/v1/logs" => Signal::Logs,
         _ => {
             door.counters.unrouted.fetch_add(1, Relaxed);
-            return unrouted(request.headers());
+            return unrouted(door, &request);
         }
     };
     if request.method() != Method::POST {
@@ -84,10 +85,16 @@ where
     }
 }
 
-fn unrouted(headers: &HeaderMap) -> Response<Reply> {
-    if grpc::is_grpc(headers) {
+/// Characters of a path that a log shows.
+const PATH_MAX: usize = 100;
+
+fn unrouted<B>(door: &Door, request: &Request<B>) -> Response<Reply> {
+    if grpc::is_grpc(request.headers()) {
+        door.note_stray("gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317");
         return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC has a port of its own"));
     }
+    let path = quote(request.uri().path(), PATH_MAX);
+    door.note_stray(&format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs"));
     text(StatusCode::NOT_FOUND, "the paths here are /v1/traces, /v1/metrics and /v1/logs\n")
 }
 

@@ -166,3 +166,25 @@ fn bad_ids_cost_their_span_and_malformed_requests_themselves() {
     tailkeep.stop();
     assert_same(&sink.spans(), &good.placed());
 }
+
+/// Their own logs often say no more than "connection reset" or "404".
+#[test]
+fn clients_on_the_wrong_port_or_path_are_named_in_the_log() {
+    let stray = "a client speaks to the wrong port or path, and is not heard";
+    let told = |send: &dyn Fn(&super::collector::Ports)| {
+        let tailkeep = Setup::new().store().start();
+        send(&tailkeep.ports);
+        let what = tailkeep.wait_for_log(stray)["what"].as_str().expect("a text").to_owned();
+        send(&tailkeep.ports);
+        assert_eq!(tailkeep.logged(stray), 1, "once a minute");
+        tailkeep.stop();
+        what
+    };
+    let body = Trace::ok().body();
+    let http_to_grpc = told(&|ports| drop(http::request(ports.grpc, "POST", "/v1/traces", &[], &body)));
+    assert!(http_to_grpc.contains("HTTP/1 on the port of OTLP/gRPC"), "{http_to_grpc}");
+    let wrong_path = told(&|ports| drop(http::request(ports.http, "POST", "/v1/trace", &[], &body)));
+    assert!(wrong_path.contains("/v1/traces, /v1/metrics"), "{wrong_path}");
+    let grpc_to_http = told(&|ports| drop(Grpc::connect(ports.http).try_export(Signal::Traces, &body)));
+    assert!(grpc_to_http.contains("gRPC on the port of OTLP/HTTP"), "{grpc_to_http}");
+}
