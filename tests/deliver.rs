@@ -235,6 +235,18 @@ async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_rejects_more_than_there_is_harms_nothing() {
+    let sink = Script::new(&[const { Step::Reject(u64::MAX) }; 3]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    for name in ["a", "b", "c", "d"] {
+        push(&delivery, &[name]);
+        pass(&delivery, SECOND).await;
+    }
+    let tally = row(&delivery, "here").tally;
+    assert_eq!((tally.discarded(Discard::Rejected), tally.delivered, tally.queued), (3, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_and_rejections_are_counted_and_do_not_block() {
     let sink = Script::new(&[Step::Refuse, Step::Reject(2)]);
     let delivery = start(settings(), vec![sink.named("here")]);

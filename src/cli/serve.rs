@@ -105,6 +105,15 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     outcome
 }
 
+/// A file that grows beyond `ulimit -f` is an error like a full disk, instead of the end.
+fn survive_limits_on_files() {
+    const SIGXFSZ: i32 = 25;
+    // Who listens to a signal once does not die of it any more.
+    if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
+        tracing::debug!(%error, "a limit on the size of files will end the process");
+    }
+}
+
 async fn start(config: Config) -> Result<App, Failure> {
     App::start(config).await.map_err(|error| match error {
         StartError::Files(text) => Failure::Usage(text),
@@ -119,6 +128,7 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
         config.policy = PolicySource::File(policy.clone());
     }
     block_on(async {
+        survive_limits_on_files();
         let app = start(config).await?;
         let (addresses, [health, admin]) = (app.addresses(), app.listeners());
         let shown = |address: Option<std::net::SocketAddr>| address.map_or("off".to_owned(), |a| a.to_string());

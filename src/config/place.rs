@@ -63,6 +63,10 @@ impl Place<'_> {
 }
 
 fn check_file(path: &Path) -> Result<(), String> {
+    // Opening a pipe waits for whoever reads it.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        return Err(format!("{} is no file", path.display()));
+    }
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -79,6 +83,9 @@ fn check_folder(path: &Path) -> Result<(), String> {
     let metadata = loop {
         match fs::metadata(folder) {
             Ok(metadata) => break metadata,
+            Err(error) if fs::symlink_metadata(folder).is_ok_and(|link| link.is_symlink()) => {
+                return Err(format!("{} is a link that leads nowhere: {error}", folder.display()));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 folder = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here);
             }
@@ -122,6 +129,7 @@ fn take_file_without_name(_: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::{fs::symlink, net::UnixListener};
 
     #[test]
     fn folders_that_can_be_created_are_fine_and_none_is() {
@@ -149,5 +157,19 @@ mod tests {
             let problem = problem.expect_err("no place");
             assert!(problem.contains(&place.path().display().to_string()), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_is_neither_file_nor_folder_is_told_and_not_opened() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let at = |name: &str| folder.path().join(name);
+        symlink(at("nowhere"), at("link")).expect("the folder is writable");
+        let told = check_folder(&at("link").join("below")).expect_err("nothing is there");
+        assert!(told.contains("link that leads nowhere"), "{told}");
+        let _socket = UnixListener::bind(at("socket")).expect("the folder is writable");
+        assert!(check_file(&at("socket")).expect_err("no file").contains("is no file"));
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().expect("it runs").success());
+        assert!(check_file(&at("pipe")).expect_err("no file").contains("is no file"));
+        assert_eq!(check_file(&at("new")), Ok(()));
     }
 }

@@ -101,16 +101,16 @@ impl Courier {
             match next {
                 Next::Take(taken) => self.begin(taken).await,
                 Next::Resume(signal) => self.attempt(signal).await,
-                Next::WaitUntil(due) => self.wait(Some(due)).await,
-                Next::Wait => self.wait(None).await,
+                Next::WaitUntil(due) => self.wait(now, Some(due)).await,
+                Next::Wait => self.wait(now, None).await,
                 Next::Finished => return,
             }
         }
     }
 
-    /// Until there is something new, the batch that grows is due, or a back-off ends.
-    async fn wait(&mut self, due: Option<Instant>) {
-        let now = Instant::now();
+    /// Until there is something new, the batch that grows is due, or a back-off ends. `now` is when the
+    /// queue was asked: a back-off that has ended since must not be waited for.
+    async fn wait(&mut self, now: Instant, due: Option<Instant>) {
         let backoffs = self.lanes.iter().filter_map(|lane| lane.not_before).filter(|at| *at > now);
         let woken = self.shared.wake[self.index].notified();
         match backoffs.chain(due).min() {
@@ -188,6 +188,7 @@ impl Courier {
                 let items = self.pop(signal);
                 self.shared.queue().delivered(self.index, signal, items, &lost);
                 self.note_success(signal);
+                // A peer may name more than it was sent.
                 lost.iter().for_each(|lost| self.note_loss(signal, lost.items.min(items), lost.why, &lost.reason));
             }
             Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, &reason),

@@ -176,3 +176,19 @@ fn a_damaged_header_costs_its_record_and_is_counted() {
     assert_eq!(said["bytes"].as_f64(), Some(damaged), "{said}");
     tailkeep.end("TERM");
 }
+
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    let sink = Sink::start();
+    sink.becomes(Mood::IsUnavailable);
+    let setup = Setup::new().settings("measure: off").settings(ON_DISK).otlp("away", &sink);
+    let tailkeep = setup.shell("ulimit -f 8").start();
+    let traces: Vec<Trace> = (0..20).map(|_| Trace::failed()).collect();
+    tailkeep.send_all(&traces);
+    tailkeep.wait_for_log("cannot be written");
+    sink.becomes(Mood::Takes);
+    tailkeep.wait_for("they are delivered", |books| {
+        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
+    });
+    tailkeep.stop();
+}
