@@ -35,7 +35,13 @@ fn variables(name: &str) -> Option<String> {
         "OTLP_ENDPOINT" | "ARMS_TRACES_URL" | "ARMS_METRICS_URL" => Some("https://otlp.example.com:4317".to_owned()),
         "NODE_NAME" | "POD_NAME" | "HOSTNAME" | "TENANT" | "SLS_PROJECT" => Some("name-1".to_owned()),
         "SLS_KEY_ID" => Some("id".to_owned()),
-        "SECRET" | "ARMS_TOKEN" | "ADMIN_TOKEN" | "OTLP_AUTHORIZATION" | "ARMS_LICENSE_KEY" | "SLS_KEY_SECRET"
+        "SECRET"
+        | "ARMS_TOKEN"
+        | "ADMIN_TOKEN"
+        | "TAILKEEP_ADMIN_TOKEN"
+        | "OTLP_AUTHORIZATION"
+        | "ARMS_LICENSE_KEY"
+        | "SLS_KEY_SECRET"
         | "SLS_TOKEN" => Some(SECRET.to_owned()),
         _ => None,
     }

@@ -6,6 +6,9 @@ use super::{load_config, load_policy};
 use tailkeep::config::Config;
 use tailkeep::yaml::{Meaning, Node, Value, parse, parse_size};
 
+/// Seconds that an application may take to stop by default, of the grace period that it shares with a native sidecar.
+const APPLICATION_STOPS: u64 = 30;
+
 /// A value in a manifest, with its place for messages.
 #[derive(Clone)]
 struct Part<'n> {
@@ -34,6 +37,11 @@ impl<'n> Part<'n> {
     fn text(&self) -> &'n str {
         let Value::Scalar(scalar) = &self.node.value else { panic!("{} is no text", self.place) };
         &scalar.text
+    }
+
+    /// It is told to stop when the other containers have ended.
+    fn is_native_sidecar(&self) -> bool {
+        self.find("restartPolicy").is_some_and(|policy| policy.text() == "Always")
     }
 
     fn is(&self, key: &str, wanted: bool) -> bool {
@@ -96,7 +104,9 @@ fn check_container(pod: &Part<'_>, container: &Part<'_>, config: &Config, text: 
         security.is("runAsNonRoot", true) || of_pod.is_some_and(|security| security.is("runAsNonRoot", true));
     assert!(non_root, "{place} does not run as root");
     let grace: u64 = pod.get("terminationGracePeriodSeconds").text().parse().expect("a number");
-    assert!(grace > config.drain.deadline.as_secs(), "{place} is killed before it has drained");
+    let before = if container.is_native_sidecar() { APPLICATION_STOPS } else { 0 };
+    assert!(grace > before + config.drain.deadline.as_secs(), "{place} is killed before it has drained");
+    assert!(before == 0 || config.drain.accept.as_secs() <= 1, "{place}: nobody sends when it is told to stop");
     let limit = parse_size(&format!("{}B", container.get("resources/limits/memory").text())).expect("a size") as usize;
     assert!(limit >= config.memory + config.memory / 2, "{place}: the limit leaves room beside `memory`");
     let health = config.health.expect("probed");
