@@ -56,14 +56,46 @@ pub fn check_all() {
         .map(|entry| entry.expect("readable").file_name().into_string().expect("a name"))
         .collect();
     names.sort();
-    assert_eq!(names, ["daemonset.yaml", "gateway.yaml", "sidecar.yaml"]);
-    names.iter().for_each(|name| check_manifest(name));
+    assert_eq!(names, ["balancer.yaml", "daemonset.yaml", "gateway.yaml", "sidecar.yaml", "sls.yaml"]);
+    let mut secrets = Vec::new();
+    for name in &names {
+        let trees = trees(name);
+        let documents: Vec<Part> = trees.iter().map(|node| Part { node, place: name.clone() }).collect();
+        match name.as_str() {
+            "balancer.yaml" => check_balancer(&documents),
+            _ => secrets.extend(check_manifest(name, &documents)),
+        }
+    }
+    // Two manifests that ask one Secret for different keys could not be applied together.
+    let all = secrets.len();
+    secrets.sort();
+    secrets.dedup();
+    assert_eq!(secrets.len(), all, "two manifests share a Secret: {secrets:?}");
 }
 
-fn check_manifest(name: &str) {
-    let text = read(&format!("config/k8s/{name}"));
-    let trees: Vec<Node> = text.split("\n---\n").map(|document| tree(name, document)).collect();
-    let documents: Vec<Part> = trees.iter().map(|node| Part { node, place: name.to_owned() }).collect();
+/// It sends to the Service that both gateways make.
+fn check_balancer(documents: &[Part<'_>]) {
+    let config = documents[0].get("data/collector.yaml");
+    for gateway in ["gateway.yaml", "sls.yaml"] {
+        let trees = trees(gateway);
+        let mut services = trees.iter().map(|node| Part { node, place: gateway.to_owned() });
+        let service = services.find(|document| document.get("kind").text() == "Service").expect("a Service");
+        let [name, namespace] = ["metadata/name", "metadata/namespace"].map(|keys| service.get(keys).text().to_owned());
+        let host = format!("{name}.{namespace}.svc.cluster.local");
+        assert_eq!(config.text().matches(&host).count(), 2, "{}: both exporters send to {host}", config.place);
+    }
+    let collector = tree("balancer.yaml: collector.yaml", config.text());
+    let collector = Part { node: &collector, place: config.place };
+    for signal in ["traces", "metrics", "logs"] {
+        let pipeline = collector.get(&format!("service/pipelines/{signal}"));
+        for kind in ["receivers", "processors", "exporters"] {
+            pipeline.get(kind).items().iter().for_each(|item| drop(collector.get(&format!("{kind}/{}", item.text()))));
+        }
+    }
+}
+
+/// Checks what runs tailkeep; returns the names of the Secrets that it needs.
+fn check_manifest(name: &str, documents: &[Part<'_>]) -> Vec<String> {
     let of_kind = |kind: &str| documents.iter().filter(|d| d.get("kind").text() == kind).cloned().collect::<Vec<_>>();
     let embedded = of_kind("ConfigMap").into_iter().find(|map| map.get("data").find("tailkeep.yaml").is_some());
     let data = embedded.expect("a ConfigMap for tailkeep").get("data");
@@ -75,9 +107,22 @@ fn check_manifest(name: &str) {
     let pods: Vec<Part> = pods.map(|workload| workload.get("spec/template/spec")).collect();
     let ours: Vec<(Part, Part)> = pods.iter().flat_map(|pod| our_containers(pod)).collect();
     assert_eq!(ours.len(), 1, "{name} runs tailkeep");
-    for (pod, container) in ours {
-        check_container(&pod, &container, &config, data.get("tailkeep.yaml").text());
-    }
+    let (pod, container) = &ours[0];
+    check_container(pod, container, &config, data.get("tailkeep.yaml").text());
+    secrets(container)
+}
+
+fn secrets(container: &Part<'_>) -> Vec<String> {
+    let variables = container.find("env").map_or(Vec::new(), |env| env.items());
+    let references = variables.iter().filter_map(|variable| variable.find("valueFrom")?.find("secretKeyRef"));
+    let mut names: Vec<String> = references.map(|reference| reference.get("name").text().to_owned()).collect();
+    names.dedup();
+    names
+}
+
+fn trees(name: &str) -> Vec<Node> {
+    let text = read(&format!("config/k8s/{name}"));
+    text.split("\n---\n").map(|document| tree(name, document)).collect()
 }
 
 fn tree(name: &str, document: &str) -> Node {
