@@ -60,9 +60,28 @@ impl Session {
             }
             ["sqlite3", store, statement] => self.query(store, statement, place),
             ["curl", ..] => self.curl(&words[1..], place),
-            // Needs a cluster; the file is checked with the other manifests.
-            ["kubectl", "apply", "-f", file] => assert!(path(file).exists(), "{place}"),
+            ["kubectl", ..] => self.kubectl(&known[1..], place),
             _ => panic!("{place}: say here how to run this"),
+        }
+    }
+
+    /// Needs a cluster. What can be checked without one: files are there, and what runs in a pod runs here.
+    fn kubectl(&mut self, words: &[&str], place: &str) {
+        match words {
+            // The files are checked with the other manifests.
+            ["apply", files @ ..] => {
+                assert!(files.chunks(2).all(|pair| pair[0] == "-f" && path(pair[1]).exists()), "{place}");
+            }
+            ["-n", "observability", "exec", "tailkeep-gateway-0", "--", program, arguments @ ..] => {
+                assert!(read("Dockerfile").contains(&format!("ENTRYPOINT [{program:?}]")), "{place}");
+                // In the pod the ConfigMap is there; here the session's own configuration.
+                let here = |word: &&str| word.replace("/etc/tailkeep/", "config/");
+                self.run_tailkeep(&arguments.iter().map(here).collect::<Vec<_>>(), place);
+            }
+            ["-n", "observability", "port-forward", "tailkeep-gateway-0", port] => {
+                assert_eq!(port.parse(), Ok(ADMIN), "{place}");
+            }
+            _ => panic!("{place}: say here what this means"),
         }
     }
 

@@ -6,6 +6,9 @@ use super::{load_config, load_policy};
 use tailkeep::config::Config;
 use tailkeep::yaml::{Meaning, Node, Value, parse, parse_size};
 
+/// Seconds that an application may take to stop by default, of the grace period that it shares with a native sidecar.
+const APPLICATION_STOPS: u64 = 30;
+
 /// A value in a manifest, with its place for messages.
 #[derive(Clone)]
 struct Part<'n> {
@@ -36,6 +39,11 @@ impl<'n> Part<'n> {
         &scalar.text
     }
 
+    /// It is told to stop when the other containers have ended.
+    fn is_native_sidecar(&self) -> bool {
+        self.find("restartPolicy").is_some_and(|policy| policy.text() == "Always")
+    }
+
     fn is(&self, key: &str, wanted: bool) -> bool {
         let Some(Part { node: Node { value: Value::Scalar(scalar), .. }, .. }) = self.find(key) else { return false };
         scalar.meaning() == Meaning::Bool(wanted)
@@ -48,14 +56,46 @@ pub fn check_all() {
         .map(|entry| entry.expect("readable").file_name().into_string().expect("a name"))
         .collect();
     names.sort();
-    assert_eq!(names, ["daemonset.yaml", "gateway.yaml", "sidecar.yaml"]);
-    names.iter().for_each(|name| check_manifest(name));
+    assert_eq!(names, ["balancer.yaml", "daemonset.yaml", "gateway.yaml", "sidecar.yaml", "sls.yaml"]);
+    let mut secrets = Vec::new();
+    for name in &names {
+        let trees = trees(name);
+        let documents: Vec<Part> = trees.iter().map(|node| Part { node, place: name.clone() }).collect();
+        match name.as_str() {
+            "balancer.yaml" => check_balancer(&documents),
+            _ => secrets.extend(check_manifest(name, &documents)),
+        }
+    }
+    // Two manifests that ask one Secret for different keys could not be applied together.
+    let all = secrets.len();
+    secrets.sort();
+    secrets.dedup();
+    assert_eq!(secrets.len(), all, "two manifests share a Secret: {secrets:?}");
 }
 
-fn check_manifest(name: &str) {
-    let text = read(&format!("config/k8s/{name}"));
-    let trees: Vec<Node> = text.split("\n---\n").map(|document| tree(name, document)).collect();
-    let documents: Vec<Part> = trees.iter().map(|node| Part { node, place: name.to_owned() }).collect();
+/// It sends to the Service that both gateways make.
+fn check_balancer(documents: &[Part<'_>]) {
+    let config = documents[0].get("data/collector.yaml");
+    for gateway in ["gateway.yaml", "sls.yaml"] {
+        let trees = trees(gateway);
+        let mut services = trees.iter().map(|node| Part { node, place: gateway.to_owned() });
+        let service = services.find(|document| document.get("kind").text() == "Service").expect("a Service");
+        let [name, namespace] = ["metadata/name", "metadata/namespace"].map(|keys| service.get(keys).text().to_owned());
+        let host = format!("{name}.{namespace}.svc.cluster.local");
+        assert_eq!(config.text().matches(&host).count(), 2, "{}: both exporters send to {host}", config.place);
+    }
+    let collector = tree("balancer.yaml: collector.yaml", config.text());
+    let collector = Part { node: &collector, place: config.place };
+    for signal in ["traces", "metrics", "logs"] {
+        let pipeline = collector.get(&format!("service/pipelines/{signal}"));
+        for kind in ["receivers", "processors", "exporters"] {
+            pipeline.get(kind).items().iter().for_each(|item| drop(collector.get(&format!("{kind}/{}", item.text()))));
+        }
+    }
+}
+
+/// Checks what runs tailkeep; returns the names of the Secrets that it needs.
+fn check_manifest(name: &str, documents: &[Part<'_>]) -> Vec<String> {
     let of_kind = |kind: &str| documents.iter().filter(|d| d.get("kind").text() == kind).cloned().collect::<Vec<_>>();
     let embedded = of_kind("ConfigMap").into_iter().find(|map| map.get("data").find("tailkeep.yaml").is_some());
     let data = embedded.expect("a ConfigMap for tailkeep").get("data");
@@ -67,9 +107,22 @@ fn check_manifest(name: &str) {
     let pods: Vec<Part> = pods.map(|workload| workload.get("spec/template/spec")).collect();
     let ours: Vec<(Part, Part)> = pods.iter().flat_map(|pod| our_containers(pod)).collect();
     assert_eq!(ours.len(), 1, "{name} runs tailkeep");
-    for (pod, container) in ours {
-        check_container(&pod, &container, &config, data.get("tailkeep.yaml").text());
-    }
+    let (pod, container) = &ours[0];
+    check_container(pod, container, &config, data.get("tailkeep.yaml").text());
+    secrets(container)
+}
+
+fn secrets(container: &Part<'_>) -> Vec<String> {
+    let variables = container.find("env").map_or(Vec::new(), |env| env.items());
+    let references = variables.iter().filter_map(|variable| variable.find("valueFrom")?.find("secretKeyRef"));
+    let mut names: Vec<String> = references.map(|reference| reference.get("name").text().to_owned()).collect();
+    names.dedup();
+    names
+}
+
+fn trees(name: &str) -> Vec<Node> {
+    let text = read(&format!("config/k8s/{name}"));
+    text.split("\n---\n").map(|document| tree(name, document)).collect()
 }
 
 fn tree(name: &str, document: &str) -> Node {
@@ -96,7 +149,9 @@ fn check_container(pod: &Part<'_>, container: &Part<'_>, config: &Config, text: 
         security.is("runAsNonRoot", true) || of_pod.is_some_and(|security| security.is("runAsNonRoot", true));
     assert!(non_root, "{place} does not run as root");
     let grace: u64 = pod.get("terminationGracePeriodSeconds").text().parse().expect("a number");
-    assert!(grace > config.drain.deadline.as_secs(), "{place} is killed before it has drained");
+    let before = if container.is_native_sidecar() { APPLICATION_STOPS } else { 0 };
+    assert!(grace > before + config.drain.deadline.as_secs(), "{place} is killed before it has drained");
+    assert!(before == 0 || config.drain.accept.as_secs() <= 1, "{place}: nobody sends when it is told to stop");
     let limit = parse_size(&format!("{}B", container.get("resources/limits/memory").text())).expect("a size") as usize;
     assert!(limit >= config.memory + config.memory / 2, "{place}: the limit leaves room beside `memory`");
     let health = config.health.expect("probed");
