@@ -1,4 +1,6 @@
-//! Text that others chose, such as the names of services and spans, on a terminal.
+//! Text that others chose, such as the names of services and spans, and durations, on a terminal.
+
+use std::time::Duration;
 
 /// Without what could drive the terminal or hide: control characters, and invisible ones that join or
 /// turn round their neighbours, are shown as `�`.
@@ -23,6 +25,23 @@ pub fn columns_of_char(c: char) -> usize {
 
 fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Three digits that matter: `1.23 s`, `45.6 ms`, `789 µs`.
+pub fn duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos() as f64;
+    let (value, unit) = match duration.as_nanos() {
+        0..1_000 => (nanos, "ns"),
+        1_000..1_000_000 => (nanos / 1e3, "µs"),
+        1_000_000..1_000_000_000 => (nanos / 1e6, "ms"),
+        _ => (nanos / 1e9, "s"),
+    };
+    let digits = match value {
+        value if value >= 100.0 || unit == "ns" => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$} {unit}")
 }
 
 #[cfg(test)]

@@ -39,9 +39,12 @@ fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
         command.args(["why", &trace.hex(), "--admin", &url]);
         command.envs(token.map(|token| ("TAILKEEP_ADMIN_TOKEN", token))).output().unwrap()
     };
-    let refused = why(None);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("401"), "{refused:?}");
+    for (token, told) in [(None, "none was sent"), (Some(""), "none was sent"), (Some("s3cret"), "sent is wrong")] {
+        let refused = why(token);
+        assert_eq!(refused.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains(told) && text.contains("TAILKEEP_ADMIN_TOKEN"), "{text}");
+    }
     assert_eq!(why(Some(TOKEN)).status.code(), Some(0));
 
     for path in [path.as_str(), "/policy", &format!("/traces/{}", trace.hex())] {
