@@ -53,4 +53,10 @@ mod tests {
         assert_eq!(clean("a\u{1b}[31mb\n\u{202e}c"), "a�[31mb��c");
         assert_eq!((columns("abc"), columns("结账")), (3, 4));
     }
+    #[test]
+    fn durations_have_three_digits() {
+        let shown = [7, 789_000, 45_600_000, 812_000_000, 3_000_000_000, 125_000_000_000]
+            .map(|nanos| duration(Duration::from_nanos(nanos)));
+        assert_eq!(shown, ["7 ns", "789 µs", "45.6 ms", "812 ms", "3.00 s", "125 s"]);
+    }
 }
