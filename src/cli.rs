@@ -7,6 +7,7 @@ mod view;
 use crate::telemetry::LogFormat;
 use crate::trace::TraceId;
 use clap::{Args, Parser, Subcommand};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +53,9 @@ enum Command {
     },
     /// One signed, harmless probe to every sink and identity source.    tailkeep doctor --config tailkeep.yaml
     Doctor {
+        /// As for `check`.
+        #[arg(hide = true, value_parser = refuse_config)]
+        _file: Option<Infallible>,
         /// The configuration whose sinks are probed.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -62,6 +66,9 @@ enum Command {
 
 #[derive(Debug, Args, Default)]
 struct Files {
+    /// What everybody types first.
+    #[arg(hide = true, value_parser = refuse_file)]
+    _file: Option<Infallible>,
     /// The configuration; without it tailkeep binds loopback and stores in your data folder.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -100,6 +107,14 @@ enum Failure {
     Running(String),
 }
 
+fn refuse_file(path: &str) -> Result<Infallible, String> {
+    Err(format!("did you mean --policy {path} or --config {path}?"))
+}
+
+fn refuse_config(path: &str) -> Result<Infallible, String> {
+    Err(format!("did you mean --config {path}?"))
+}
+
 fn parse_trace_id(text: &str) -> Result<TraceId, String> {
     TraceId::parse(text).ok_or_else(|| "a trace id is 32 hexadecimal digits".to_owned())
 }
@@ -125,18 +140,17 @@ pub fn run() -> ExitCode {
         Command::Check(files) => serve::check(&files),
         Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
         Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
-        Command::Doctor { config } => serve::doctor(config.as_deref()),
+        Command::Doctor { config, .. } => serve::doctor(config.as_deref()),
         Command::Traces(traces) => ask::traces(&traces),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => {
-            eprintln!("{}", text.trim_end());
-            ExitCode::from(2)
-        }
-        Err(Failure::Running(text)) => {
-            eprintln!("{}", text.trim_end());
-            ExitCode::FAILURE
-        }
+    let (text, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Running(text)) => (text, 1),
+    };
+    // Nothing is left to say where a report has said it.
+    if !text.is_empty() {
+        eprintln!("{}", text.trim_end());
     }
+    ExitCode::from(code)
 }

@@ -267,7 +267,7 @@ fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<
         loader
             .reader
             .error("C10", node.span, "everybody could read traces here", "reachable from other hosts")
-            .help("add `token: ${env:ADMIN_TOKEN}`, or listen on 127.0.0.1");
+            .help("add `token: ${env:TAILKEEP_ADMIN_TOKEN}`, or listen on 127.0.0.1");
     }
     (listen, token)
 }

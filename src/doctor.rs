@@ -71,8 +71,15 @@ pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> V
     findings
 }
 
+/// A kind of sink that speaks OTLP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Otlp,
+    Arms,
+}
+
 /// Probes a sink that speaks OTLP by an empty export of every signal that it takes.
-pub async fn examine_otlp(name: &str, sink: &mut dyn Sink) -> Vec<Finding> {
+pub async fn examine_otlp(name: &str, kind: Kind, sink: &mut dyn Sink) -> Vec<Finding> {
     let mut findings = Vec::new();
     for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect::<Vec<_>>() {
         let outcome = match sink.send(&Batch { signal, body: Bytes::new(), items: 0 }).await {
@@ -80,7 +87,7 @@ pub async fn examine_otlp(name: &str, sink: &mut dyn Sink) -> Vec<Finding> {
                 let id = sent.request_id.map(|id| format!(", request id {id}")).unwrap_or_default();
                 Outcome::Fine(format!("an empty export was taken{id}"))
             }
-            Err(error) => explain_otlp(error),
+            Err(error) => explain_otlp(error, kind),
         };
         findings.push(Finding { sink: name.to_owned(), probe: format!("export of {}", signal.word()), outcome });
     }
@@ -129,7 +136,12 @@ fn advise_identity(error: &identity::Error) -> &'static str {
     }
 }
 
-fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
+/// How the error of a reply ends that names no request.
+const NO_REQUEST_ID: &str = " (request id none)";
+
+fn explain_sls(mut error: ProbeError, store: &str, host: &str) -> Outcome {
+    let is_named = !error.text.contains(NO_REQUEST_ID);
+    error.text = error.text.replace(NO_REQUEST_ID, "");
     // The service has checked the signature before it looks at permissions.
     if error.text.contains("log:GetLogStore") {
         let advice = "keys and signature are right, but they may not read the store's settings, so whether it exists is \
@@ -150,31 +162,42 @@ fn explain_sls(error: ProbeError, store: &str, host: &str) -> Outcome {
             "a quota or an access policy of the project forbids it; see its settings".to_owned()
         }
         ProbeCause::Status(404, _) => format!("create {store} in the project, or correct its name and the project's"),
+        ProbeCause::Status(..) if !is_named => {
+            "log service gives every answer a request id, and this one has none: look for a proxy on the way, and try \
+             again"
+                .to_owned()
+        }
         ProbeCause::Status(500.., _) => "try again; if it stays, open a ticket with the request id".to_owned(),
         ProbeCause::Status(..) => "open an issue with the request id: the request was well meant".to_owned(),
     };
     Outcome::Failed { what: error.text, advice }
 }
 
-fn explain_otlp(error: SendError) -> Outcome {
-    let says = |reason: &str, words: &[&str]| words.iter().any(|word| reason.contains(word));
-    let (what, advice) = match error {
-        SendError::Retry { reason, .. }
-        | SendError::Pause { reason, .. }
-        | SendError::Split { reason }
-        | SendError::Refused { reason }
-            if says(&reason, &["HTTP 401", "HTTP 403", "Unauthenticated", "PermissionDenied"]) =>
-        {
-            (reason, "check the token, or what else proves who you are, under `headers`, `token` or `license`")
-        }
-        SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => {
-            (reason, "check that the endpoint is reachable from here and up")
-        }
-        SendError::Split { reason } | SendError::Refused { reason } => {
-            (reason, "check protocol, port and path of the endpoint")
-        }
+fn explain_otlp(error: SendError, kind: Kind) -> Outcome {
+    let (is_passing, what) = match error {
+        SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => (true, reason),
+        SendError::Split { reason } | SendError::Refused { reason } => (false, reason),
     };
-    Outcome::Failed { what, advice: advice.to_owned() }
+    let says = |words: &[&str]| words.iter().any(|word| what.contains(word));
+    let advice = if says(&["HTTP 401", "HTTP 403", "Unauthenticated", "PermissionDenied"]) {
+        match kind {
+            Kind::Otlp => "check the token, or what else proves who you are, under `headers`",
+            Kind::Arms => "check the token, or what else proves who you are, under `token` or `license`",
+        }
+    } else if says(&["frame with invalid size", "this port speaks OTLP/HTTP"]) {
+        "this port speaks HTTP/1, not gRPC: write `protocol: http`, or the port of OTLP/gRPC (mostly 4317)"
+    } else if says(&["received unexpected message", "this port speaks OTLP/gRPC"]) {
+        "this port speaks gRPC: write `protocol: grpc`, or the port of OTLP/HTTP (mostly 4318)"
+    } else if says(&["InvalidContentType"]) {
+        "this port does not speak TLS: write `http://`, or the port that does"
+    } else if says(&["the connection broke"]) {
+        "check that the port speaks the sink's `protocol`: 4317 is mostly gRPC, 4318 HTTP"
+    } else if is_passing {
+        "check that the endpoint is reachable from here and up"
+    } else {
+        "check protocol, port and path of the endpoint"
+    };
+    Outcome::Failed { advice: advice.to_owned(), what }
 }
 
 /// The findings as text, grouped by sink, and a last line that counts.
@@ -199,6 +222,10 @@ pub fn render(findings: &[Finding]) -> String {
     }
     let failed = findings.iter().filter(|finding| finding.is_failed()).count();
     let _ = match failed {
+        0 if findings.is_empty() => {
+            writeln!(text, "nothing was probed: the configuration has no sink that is elsewhere")
+        }
+        0 if findings.len() == 1 => writeln!(text, "1 probe, none failed"),
         0 => writeln!(text, "{} probes, none failed", findings.len()),
         _ => writeln!(text, "{failed} of {} probes failed", findings.len()),
     };
@@ -257,6 +284,49 @@ arms
         }
     }
 
+    #[test]
+    fn an_answer_without_a_request_id_is_not_to_be_named_by_one() {
+        for status in [502, 405] {
+            let text = format!("log service answered {status} without an error code (request id none)");
+            let error = ProbeError { cause: ProbeCause::Status(status, false), text };
+            let Outcome::Failed { what, advice } = explain_sls(error, "otel", "p.log.test") else {
+                panic!("a failure is not fine")
+            };
+            assert_eq!(what, format!("log service answered {status} without an error code"));
+            assert!(advice.contains("proxy") && !advice.contains("with the request id"), "{advice}");
+        }
+    }
+
+    #[test]
+    fn each_failure_of_an_otlp_endpoint_has_its_advice() {
+        let broke = |why| format!("http://h: the connection broke before the reply was complete: {why}");
+        for (kind, reason, word) in [
+            (Kind::Otlp, "HTTP 401".to_owned(), "`headers`"),
+            (Kind::Arms, "PermissionDenied: no".to_owned(), "`token` or `license`"),
+            (Kind::Otlp, broke("connection error detected: frame with invalid size"), "`protocol: http`"),
+            (Kind::Otlp, "Unimplemented: this port speaks OTLP/HTTP; look elsewhere".to_owned(), "`protocol: http`"),
+            (Kind::Otlp, broke("received unexpected message from connection"), "`protocol: grpc`"),
+            (Kind::Otlp, broke("connection closed"), "the sink's `protocol`"),
+            (
+                Kind::Otlp,
+                "TLS with h failed: received corrupt message of type InvalidContentType".to_owned(),
+                "`http://`",
+            ),
+            (Kind::Otlp, "cannot connect to h: connection refused".to_owned(), "reachable"),
+        ] {
+            let error = SendError::Retry { after: None, reason: reason.clone() };
+            let Outcome::Failed { what, advice } = explain_otlp(error, kind) else { panic!("a failure is not fine") };
+            assert_eq!(what, reason);
+            assert!(advice.contains(word), "{reason}: {advice}");
+            assert!(kind == Kind::Arms || !advice.contains("license"), "{advice}");
+        }
+        let Outcome::Failed { advice, .. } = explain_otlp(SendError::Refused { reason: "HTTP 404".into() }, Kind::Otlp)
+        else {
+            panic!("a failure is not fine")
+        };
+        assert!(advice.contains("path"), "{advice}");
+    }
+
     /// As the documented policy for writing alone makes it.
     #[test]
     fn keys_that_may_only_write_are_no_failure() {
@@ -266,7 +336,7 @@ arms
         assert!(!finding.is_failed());
         let text = render(&[finding]);
         assert!(text.contains("  ?     traces") && text.contains("signature are right"), "{text}");
-        assert!(text.ends_with("1 probes, none failed\n"), "{text}");
+        assert!(text.ends_with("1 probe, none failed\n"), "{text}");
     }
 
     #[test]

@@ -83,6 +83,11 @@ fn wrong_arguments_exit_2_and_say_what_is_wanted() {
     let place = Place::with(&[]);
     assert_says(&place, &["rum"], 2, &["rum", "run"]);
     assert_says(&place, &["run", "--confg", "x"], 2, &["--confg", "--config"]);
+    for command in ["check", "run"] {
+        let asked = "did you mean --policy pol/mine.yaml or --config pol/mine.yaml?";
+        assert_says(&place, &[command, "pol/mine.yaml"], 2, &[asked]);
+    }
+    assert_says(&place, &["doctor", "mine.yaml"], 2, &["did you mean --config mine.yaml?"]);
     assert_says(&place, &["why"], 2, &["TRACE_ID"]);
     assert_says(&place, &["why", "4bf92f"], 2, &["32 hexadecimal digits"]);
     assert_says(&place, &["why", "4bf92f3577b34da6a3ce929d0e0e473g"], 2, &["32 hexadecimal digits"]);
@@ -235,4 +240,17 @@ fn asking_where_nothing_is_says_so() {
     assert_says(&place, &["traces", "--store", "garbage.db"], 1, &["garbage.db"]);
     assert_says(&place, &["traces"], 2, &["there is no store at"]);
     assert_eq!(place.names(), ["garbage.db"], "asking makes nothing");
+}
+
+#[test]
+fn doctor_is_not_content_where_it_probed_nothing_and_says_once_what_failed() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away =
+        format!("{NOBODY}sinks: [{{ name: away, otlp: {{ endpoint: 'http://{nobody}', signals: [traces] }} }}]\n");
+    let place = Place::with(&[("here.yaml", NOBODY), ("away.yaml", &away)]);
+    assert_says(&place, &["doctor"], 2, &["nothing was probed", "--config"]);
+    assert_says(&place, &["doctor", "--config", "here.yaml"], 0, &["nothing was probed", "no sink that is elsewhere"]);
+    assert_says(&place, &["doctor", "--config", "away.yaml"], 1, &["1 of 1 probes failed"]);
+    let output = place.run(&["doctor", "--config", "away.yaml"]);
+    assert!(output.stderr.is_empty(), "the report has said it: {output:?}");
 }

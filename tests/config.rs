@@ -38,7 +38,6 @@ fn variables(name: &str) -> Option<String> {
         "EMPTY" => Some(String::new()),
         "SECRET"
         | "ARMS_TOKEN"
-        | "ADMIN_TOKEN"
         | "TAILKEEP_ADMIN_TOKEN"
         | "OTLP_AUTHORIZATION"
         | "ARMS_LICENSE_KEY"
@@ -476,7 +475,7 @@ fn measuring_is_set_as_written() {
 
 #[test]
 fn administration_for_others_needs_a_token() {
-    let config = good("admin: { listen: 0.0.0.0:13134, token: ${env:ADMIN_TOKEN} }");
+    let config = good("admin: { listen: 0.0.0.0:13134, token: ${env:TAILKEEP_ADMIN_TOKEN} }");
     assert!(config.admin_token.is_some_and(|token| token.expose() == SECRET));
     assert_eq!(codes("admin: { listen: '[::]:13134' }"), ["C10"]);
     assert_eq!(codes("admin: { listen: '[::1]:13134' }"), [""; 0]);

@@ -188,7 +188,13 @@ fn view() -> View {
         spans_per_second: 2411.6,
         spans: 301_220,
         ring: Ring { bytes_used: 118 << 20, bytes: 307 << 20, reaches_back: millis(96_000), traces: 28_114 },
-        rules: vec![rule("keep-errors", 1_204, 0), rule("keep-slow", 611, 0), rule("otherwise", 410, 40_517)],
+        rules: vec![
+            rule("drop-probes", 0, 0),
+            rule("keep-errors", 611, 0),
+            rule("keep-slow", 1_204, 12),
+            rule("show-every-endpoint", 0, 0),
+            rule("otherwise", 410, 40_517),
+        ],
         operations: vec![
             operation("frontend", "GET /products/{id}", 61.25, 0.004, 31, 88, 240),
             operation("payment", "POST /v1/charges", 12.0, 0.061, 112, 402, 1_940),
@@ -233,7 +239,7 @@ fn check(file: &str, text: &str) {
 
 #[test]
 fn the_view_looks_as_recorded() {
-    for (width, height) in [(120, 40), (80, 24), (50, 30), (80, 12), (80, 5)] {
+    for (width, height) in [(120, 40), (80, 24), (60, 24), (50, 30), (80, 12), (80, 5)] {
         check(&format!("view-{width}x{height}.txt"), &shown(&view(), width, height));
     }
     check("view-empty-80x24.txt", &shown(&View::default(), 80, 24));
@@ -254,5 +260,44 @@ fn the_view_fits_every_terminal() {
                 assert!(!line.chars().any(char::is_control), "{line:?}");
             }
         }
+    }
+}
+
+/// As in the demo after a while: more of everything than has room.
+fn busy_view() -> View {
+    let mut view = view();
+    view.operations = std::iter::repeat_n(view.operations, 5).flatten().collect();
+    view.kept = std::iter::repeat_n(view.kept, 3).flatten().collect();
+    view.sinks.truncate(1);
+    view
+}
+
+#[test]
+fn what_became_of_the_traces_is_told_whole_before_anything_else() {
+    for (width, height) in [(80, 24), (60, 24), (50, 24)] {
+        let text = shown(&busy_view(), width, height);
+        assert!(text.lines().next().unwrap().contains("2,225 kept (5.2 %), 40,529 dropped"), "{text}");
+        let rules: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("traces by rule")).collect();
+        let names = rules[1..].iter().map_while(|line| line.split_whitespace().next());
+        assert_eq!(names.collect::<Vec<_>>(), ["keep-slow", "keep-errors", "otherwise"], "{text}");
+        assert!(rules[0].contains("(3 of 5)"), "{text}");
+        assert!(text.contains("operations (") && text.contains("p99"), "{text}");
+        assert!(text.contains("spans by sink") && text.contains("kept last"), "{text}");
+    }
+    let one_row = shown(&busy_view(), 80, 12);
+    assert!(one_row.contains("(1 of 5)") && one_row.contains("\notherwise"), "{one_row}");
+    let all = shown(&busy_view(), 80, 60);
+    assert!(all.contains("drop-probes") && all.contains("show-every-endpoint"), "{all}");
+}
+
+#[test]
+fn the_foot_never_cuts_an_id() {
+    let id = view().kept[0].id.to_string();
+    for width in 30..=120 {
+        let text = shown(&view(), width, 24);
+        let foot = text.lines().last().unwrap();
+        assert!(!foot.contains('…'), "{width}: {foot}");
+        assert_eq!(foot.contains("why"), width >= 49, "{width}: {foot}");
+        assert_eq!(foot.contains(&id), width >= 49, "{width}: {foot}");
     }
 }

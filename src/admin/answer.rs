@@ -1,8 +1,9 @@
 //! The answer to "why was this trace kept or dropped?".
 
-use crate::terminal::clean;
+use crate::terminal::{self, clean};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// What is known of a trace, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,23 @@ pub struct Seen {
     pub last_seen_ago_s: Option<f64>,
 }
 
+impl Seen {
+    /// `3 spans, 1 with errors, in cart, shop`
+    fn contents(&self) -> String {
+        let word = if self.spans == 1 { "span" } else { "spans" };
+        let mut text = format!("{} {word}, {} with errors", self.spans, self.errors);
+        if !self.services.is_empty() {
+            let _ = write!(text, ", in {}", self.services.join(", "));
+        }
+        text
+    }
+}
+
+/// As `tailkeep traces` prints it. What came over the wire may be no duration at all.
+fn duration(millis: f64) -> String {
+    terminal::duration(Duration::try_from_secs_f64(millis / 1e3).unwrap_or_default())
+}
+
 impl Answer {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain values")
@@ -78,10 +96,9 @@ impl Answer {
         line("known from", self.source.clone());
         if let Some(seen) = &self.seen {
             line("entry", seen.entry.clone());
-            let (spans, errors) = (seen.spans, seen.errors);
-            line("seen", Some(format!("{spans} spans, {errors} with errors, in {}", seen.services.join(", "))));
-            let (duration, envelope) = (seen.duration_ms, seen.envelope_ms);
-            line("took", Some(format!("{duration:.1} ms; from first start to last end {envelope:.1} ms")));
+            line("seen", Some(seen.contents()));
+            let (took, envelope) = (duration(seen.duration_ms), duration(seen.envelope_ms));
+            line("took", Some(format!("{took}; from first start to last end {envelope}")));
             let arrived = seen.first_seen_ago_s.zip(seen.last_seen_ago_s);
             line("arrived", arrived.map(|(first, last)| format!("first span {first:.0} s ago, last {last:.0} s ago")));
         }
@@ -125,5 +142,13 @@ mod tests {
 ";
         assert_eq!(answer.render(), expected);
         assert_eq!(serde_json::from_str::<Answer>(&answer.to_json()).unwrap(), answer);
+    }
+
+    #[test]
+    fn one_span_is_one_and_a_long_trace_took_seconds() {
+        let seen = Seen { spans: 1, duration_ms: 3_000.0, envelope_ms: -1.0, ..Seen::default() };
+        let text = Answer { seen: Some(seen), ..Answer::default() }.render();
+        assert!(text.contains("seen        1 span, 0 with errors\n"), "{text}");
+        assert!(text.contains("took        3.00 s; from first start to last end 0 ns\n"), "{text}");
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
 async fn fetch(url: &str) -> Result<Bytes, Failure> {
     let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
     let mut request = http::Request::get(url);
-    if let Ok(token) = std::env::var("TAILKEEP_ADMIN_TOKEN") {
+    let token = std::env::var("TAILKEEP_ADMIN_TOKEN").ok().filter(|token| !token.is_empty());
+    if let Some(token) = &token {
         request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Bytes::new()).map_err(|error| Failure::Usage(format!("--admin {url}: {error}")))?;
@@ -48,6 +49,13 @@ async fn fetch(url: &str) -> Result<Bytes, Failure> {
     let response = client.send(request).await.map_err(|error| Failure::Running(format!("{url}: {error}; {help}")))?;
     if response.status.is_success() {
         return Ok(response.body);
+    }
+    if response.status == http::StatusCode::UNAUTHORIZED {
+        let what = match token {
+            None => "it wants a token, and none was sent: set TAILKEEP_ADMIN_TOKEN to",
+            Some(_) => "the token that was sent is wrong: TAILKEEP_ADMIN_TOKEN must be",
+        };
+        return Err(Failure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
     }
     let text = String::from_utf8_lossy(&response.body).into_owned();
     Err(Failure::Running(format!("{url}: {}: {text}", response.status)))
@@ -71,7 +79,14 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
         limit: wanted.limit,
         ..TraceFilter::default()
     };
-    let rows = Store::open_read(&path).and_then(|store| store.traces(&filter)).map_err(Failure::Running)?;
+    let store = Store::open_read(&path).map_err(Failure::Running)?;
+    let rows = store.traces(&filter).map_err(Failure::Running)?;
     print!("{}", render_traces(&rows));
+    if rows.is_empty() {
+        let all = TraceFilter { limit: usize::MAX, ..TraceFilter::default() };
+        let held = store.traces(&all).map_err(Failure::Running)?.len();
+        // Not on standard output: a script that reads the list finds it empty.
+        eprintln!("no trace matches; {} holds {held} trace{}", path.display(), if held == 1 { "" } else { "s" });
+    }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::app::{App, StartError, Stop};
 use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
 use crate::demo;
 use crate::diagnostic;
-use crate::doctor;
+use crate::doctor::{self, Kind};
 use crate::identity::World;
 use crate::telemetry::{LogFormat, start_log};
 use std::future::Future;
@@ -66,8 +66,13 @@ pub(super) fn check(files: &Files) -> Result<(), Failure> {
     if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
 }
 
-pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
-    let config = load(config)?;
+pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else {
+        // The built-in configuration stores here alone: probing it would find all well.
+        let text = "nothing was probed: name the configuration whose sinks are to be probed with --config FILE";
+        return Err(Failure::Usage(text.to_owned()));
+    };
+    let config = load(Some(file))?;
     let world = World::system();
     let findings = block_on(async {
         let mut findings = Vec::new();
@@ -77,8 +82,9 @@ pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
                     findings.extend(doctor::examine_sls(&sink.name, (**settings).clone(), world.clone()).await);
                 }
                 SinkKind::Otlp(_) | SinkKind::Arms(_) => {
+                    let kind = if matches!(sink.kind, SinkKind::Arms(_)) { Kind::Arms } else { Kind::Otlp };
                     let mut built = sink.build(&world).map_err(Failure::Usage)?;
-                    findings.extend(doctor::examine_otlp(&sink.name, built.as_mut()).await);
+                    findings.extend(doctor::examine_otlp(&sink.name, kind, built.as_mut()).await);
                 }
                 // Local: the log says at the first batch what is wrong with the disk.
                 SinkKind::Store(_) | SinkKind::File(_) => {}
@@ -86,14 +92,9 @@ pub(super) fn doctor(config: Option<&Path>) -> Result<(), Failure> {
         }
         Ok(findings)
     })?;
-    if findings.is_empty() {
-        println!("no sink in the configuration is elsewhere: there is nothing to probe");
-    }
     print!("{}", doctor::render(&findings));
-    if findings.iter().any(doctor::Finding::is_failed) {
-        return Err(Failure::Running("some probes failed".to_owned()));
-    }
-    Ok(())
+    // The report has said what failed.
+    if findings.iter().any(doctor::Finding::is_failed) { Err(Failure::Running(String::new())) } else { Ok(()) }
 }
 
 /// Works until the end, and no longer. Threads: as many as cores, so that an idle sidecar is small.
@@ -175,13 +176,27 @@ async fn asked_to_stop(office: Arc<Office>) -> Stop {
     stop
 }
 
+/// The demo's ports cannot be chosen: "write another" would be no help.
+fn advise_on_ports(failure: Failure) -> Failure {
+    match failure {
+        Failure::Running(text) if text.contains("cannot listen on") => {
+            let what = text.rsplit_once("; ").map_or(text.as_str(), |(what, _)| what);
+            Failure::Running(format!(
+                "{what}; the demo always takes this port: end the process that has it, maybe another tailkeep \
+                 (`tailkeep run --config FILE` can take other ports)"
+            ))
+        }
+        other => other,
+    }
+}
+
 pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     // On a terminal the view has the screen: only errors may write across it.
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
     start_log(filter, format).map_err(Failure::Usage)?;
     let config = load(None)?;
     block_on(async {
-        let app = start(config).await?;
+        let app = start(config).await.map_err(advise_on_ports)?;
         let Some(grpc) = app.addresses().grpc else {
             return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
         };
@@ -208,4 +223,25 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
 fn view_of(office: Arc<Office>, addresses: crate::receive::LocalAddrs) -> impl FnMut() -> demo::View {
     let mut view = super::view::Viewer::new(office, addresses);
     move || view.look()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::BindError;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_demo_without_its_port_says_what_can_be_done() {
+        let error = Error::from(ErrorKind::AddrInUse);
+        let advice = "another process has this port: stop it, or write another port";
+        let address = "127.0.0.1:4317".parse().unwrap();
+        let refused = BindError::Listen { address, protocol: "grpc", error, advice }.to_string();
+        let Failure::Running(text) = advise_on_ports(Failure::Running(refused)) else { panic!("a port is no file") };
+        assert!(text.starts_with("receive.grpc: cannot listen on 127.0.0.1:4317: "), "{text}");
+        assert!(text.contains("end the process that has it") && !text.contains("another port"), "{text}");
+        let other = "a certificate is missing; write one";
+        let Failure::Running(text) = advise_on_ports(Failure::Running(other.into())) else { panic!("as it was") };
+        assert_eq!(text, other);
+    }
 }

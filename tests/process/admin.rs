@@ -10,8 +10,8 @@ const TOKEN: &str = "s3cret-t0ken";
 #[test]
 fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
     let sink = Sink::start();
-    let setup = Setup::new().otlp("stub", &sink).environment("ADMIN_TOKEN", TOKEN);
-    let tailkeep = setup.settings("admin: { listen: '127.0.0.1:0', token: '${env:ADMIN_TOKEN}' }").start();
+    let setup = Setup::new().otlp("stub", &sink).environment("TAILKEEP_ADMIN_TOKEN", TOKEN);
+    let tailkeep = setup.settings("admin: { listen: '127.0.0.1:0', token: '${env:TAILKEEP_ADMIN_TOKEN}' }").start();
     let (admin, health) = (tailkeep.ports.admin, tailkeep.ports.health);
     let trace = Trace::failed();
     tailkeep.send(&trace);
@@ -39,9 +39,12 @@ fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
         command.args(["why", &trace.hex(), "--admin", &url]);
         command.envs(token.map(|token| ("TAILKEEP_ADMIN_TOKEN", token))).output().unwrap()
     };
-    let refused = why(None);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("401"), "{refused:?}");
+    for (token, told) in [(None, "none was sent"), (Some(""), "none was sent"), (Some("s3cret"), "sent is wrong")] {
+        let refused = why(token);
+        assert_eq!(refused.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains(told) && text.contains("TAILKEEP_ADMIN_TOKEN"), "{text}");
+    }
     assert_eq!(why(Some(TOKEN)).status.code(), Some(0));
 
     for path in [path.as_str(), "/policy", &format!("/traces/{}", trace.hex())] {

@@ -47,6 +47,10 @@ fn the_store_is_listed_filtered_and_asked() {
     assert_eq!(has(&["--slower", "500ms"]), [false, true, false]);
     assert_eq!(has(&["--service", "payment", "--errors"]), [true, false, false]);
     assert_eq!(has(&["--service", "nobody"]), [false; 3]);
+    let none = traces(&["--service", "nobody"], &store);
+    assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
+    let text = String::from_utf8_lossy(&none.stderr);
+    assert!(text.contains("no trace matches") && text.contains("holds 2 traces"), "{text}");
     assert_eq!(has(&["--limit", "1"]).iter().filter(|there| **there).count(), 1);
 
     // From the ring.

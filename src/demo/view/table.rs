@@ -32,6 +32,11 @@ const CELL: usize = 10;
 /// When less is left for the names, the last columns of numbers are left out.
 const NAME_MIN: usize = 20;
 
+/// Columns of numbers that a table has room for.
+pub fn cells_in(width: usize) -> usize {
+    width.saturating_sub(NAME_MIN) / CELL
+}
+
 /// A blank line, a heading and the first `shown` of `rows`, none wider than `width`. The heading
 /// says how many there are if they are more.
 pub fn table(
@@ -41,7 +46,7 @@ pub fn table(
     shown: usize,
     width: usize,
 ) -> Vec<String> {
-    let cells = heads.len().min(width.saturating_sub(NAME_MIN) / CELL);
+    let cells = heads.len().min(cells_in(width));
     let name_width = width - cells * CELL;
     let line = |name: &str, cells: &mut dyn Iterator<Item = &str>| {
         cells.fold(fit(name, name_width), |line, cell| line + &fit_right(cell, CELL))

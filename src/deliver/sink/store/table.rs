@@ -1,8 +1,7 @@
 //! The list of traces as a table for a terminal. Pure.
 
 use super::TraceRow;
-use crate::terminal::{clean, columns};
-use std::time::Duration;
+use crate::terminal::{clean, columns, duration};
 
 /// Characters of a name; more is cut.
 const NAME_MAX: usize = 48;
@@ -61,23 +60,6 @@ fn fitted(text: &str) -> String {
     if shown.is_empty() { "-".to_owned() } else { shown }
 }
 
-/// Three digits that matter: `1.23 s`, `45.6 ms`, `789 µs`.
-fn duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos() as f64;
-    let (value, unit) = match duration.as_nanos() {
-        0..1_000 => (nanos, "ns"),
-        1_000..1_000_000 => (nanos / 1e3, "µs"),
-        1_000_000..1_000_000_000 => (nanos / 1e6, "ms"),
-        _ => (nanos / 1e9, "s"),
-    };
-    let digits = match value {
-        value if value >= 100.0 || unit == "ns" => 0,
-        value if value >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$} {unit}")
-}
-
 /// `2026-11-24 06:08:30.123` from Unix nanoseconds.
 fn time(nanos: i64) -> String {
     let millis = nanos.div_euclid(1_000_000);
@@ -103,6 +85,7 @@ fn date(day: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
     use crate::trace::TraceId;
+    use std::time::Duration;
 
     fn row(name: &str, nanos: u64) -> TraceRow {
         TraceRow {

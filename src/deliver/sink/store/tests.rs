@@ -92,6 +92,22 @@ impl Fixture {
     }
 }
 
+/// Both would number their traces alike, and overwrite each other's.
+#[test]
+fn a_second_writer_waits_for_the_end_of_the_first() {
+    let first = Fixture::new(SIZE_MIN);
+    let second =
+        Fixture { folder: TempDir::new().unwrap(), sink: StoreSink::new(first.sink.settings.clone()).unwrap() };
+    assert_eq!(first.send(&batch(vec![resource_spans("web", vec![span(1, 10, 0, 1000, 300)])])), Ok(Sent::default()));
+    let other = batch(vec![resource_spans("web", vec![span(2, 10, 0, 1000, 300)])]);
+    let Err(SendError::Retry { reason, .. }) = second.send(&other) else { panic!("two writers") };
+    assert!(reason.contains("another tailkeep") && reason.contains("`path`"), "{reason}");
+    drop(first.sink);
+    assert_eq!(second.send(&other), Ok(Sent::default()));
+    let store = Store::open_read(&second.sink.settings.path).unwrap();
+    assert_eq!(store.traces(&TraceFilter { limit: 9, ..Default::default() }).unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_stored_trace_comes_back_as_it_was() {
     let mut fixture = Fixture::new(SIZE_MIN);

@@ -8,7 +8,12 @@ use super::{
 use crate::trace::{Standing, TraceId};
 use foldhash::fast::RandomState;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::{self, File, TryLockError},
+    path::Path,
+    sync::Arc,
+};
 use tracing::info;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
@@ -51,19 +56,37 @@ struct Known {
 
 type Contexts = HashMap<Arc<Context>, Known, RandomState>;
 
+/// Keeps other processes from the file: two writers would give the same numbers to their traces.
+fn lock(path: &Path) -> Result<File, Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let opened = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&name));
+    let file = opened.map_err(|error| Failure::Later(format!("{}: {error}", name.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Later("another tailkeep writes this file: give each a `path` of its own".to_owned()))
+        }
+        // Some file systems have no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// The one writer of a store.
 pub(super) struct Writer {
     db: Connection,
     max_pages: u64,
     next_trace: i64,
     contexts: Contexts,
+    /// Held as long as this writer numbers traces.
+    _lock: File,
 }
 
 impl Writer {
     pub(super) fn open(path: &Path, size: u64) -> Result<Writer, Failure> {
+        let lock = lock(path)?;
         let db = schema::open_write(path, size)?;
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
-        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: Contexts::default() };
+        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: Contexts::default(), _lock: lock };
         writer.shrink()?;
         Ok(writer)
     }
