@@ -88,6 +88,27 @@ def are_true(prometheus, query, at, durations):
     return ok
 
 
+def bounds_of(logs):
+    """Upper bounds of the buckets in seconds or milliseconds as they were written, ascending."""
+    labels = [c.Value for log in logs for c in log.Contents if c.Key == "__labels__" and "le#$#" in c.Value]
+    written = {part.split("#$#")[1] for text in labels for part in text.split("|") if part.startswith("le#$#")}
+    return sorted(float(bound) for bound in written)
+
+
+def are_in_their_bucket(prometheus, logs, at, durations):
+    bounds = bounds_of(logs)
+    assert len(bounds) > 5, bounds
+    for quantile, percent in QUANTILES.items():
+        query = f"histogram_quantile({quantile}, sum by (le, service_name) ({BUCKET}))"
+        answers = prometheus.ask(query, at)
+        equal(sorted(answers), sorted(SERVICES))
+        for service, answer in answers.items():
+            exact = sorted(durations[service])[-(-len(durations[service]) * percent // 100) - 1] / 1e6
+            upper = next(bound for bound in bounds if exact <= bound)
+            lower = max((bound for bound in bounds if bound < upper), default=0)
+            assert lower <= answer <= upper, f"{service} {quantile}: {answer}, exact is {exact} in ({lower}, {upper}]"
+
+
 def run(emulator, folder):
     emulator.clear()
     folder = pathlib.Path(folder) / "percentiles"
@@ -107,6 +128,8 @@ def run(emulator, folder):
         at = samples[0][1] / 1000
         with check("metrics truth: gauges are within 1 % of the exact percentiles of all statuses"):
             assert are_true(prometheus, GAUGE + '{{quantile="{quantile}"}}', at, durations)
+        with check("metrics truth: histogram_quantile over the program's own buckets is in the exact value's bucket"):
+            are_in_their_bucket(prometheus, logs, at, durations)
         with check("metrics truth, control: percentiles interpolated from the buckets are noticed"):
             query = "histogram_quantile({quantile}, sum by (le, service_name) (" + BUCKET + "))"
             assert not are_true(prometheus, query, at, durations)
