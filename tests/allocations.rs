@@ -72,7 +72,7 @@ fn request(number: u64) -> Vec<u8> {
     let span = |n: u64| Span {
         trace_id: [(number * 64 + n / 8 + 1).to_be_bytes(), [7; 8]].concat(),
         span_id: (number * SPANS as u64 + n + 1).to_be_bytes().to_vec(),
-        parent_span_id: if n % 8 == 0 { vec![] } else { vec![1; 8] },
+        parent_span_id: if n.is_multiple_of(8) { vec![] } else { vec![1; 8] },
         name: format!("GET /items/{n}"),
         kind: 2,
         start_time_unix_nano: 1_700_000_000_000_000_000,
