@@ -1,18 +1,19 @@
 //! Scan and shard on requests of 512 spans: traces of 8 spans over 4 services, 440 wire bytes a span.
 
+mod drop_all;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use drop_all::DropAll;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::hint::black_box;
-use tailkeep::policy::Case;
-use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
-use tailkeep::shard::{Judge, Outbox, Progress, Shard, Turn, Wait};
+use tailkeep::shard::{Outbox, Progress, Shard, Turn};
+use tailkeep::trace::RuleNames;
 use tailkeep::trace::question::{Condition, Pattern, Scope, Test, ValuePattern, ValueTest};
-use tailkeep::trace::{Decision, Reason, RuleId, RuleNames, Summary, Threshold, Trigger, Verdict};
 
 const SPANS: usize = 512;
 
@@ -73,24 +74,6 @@ fn questions() -> Questions {
     ];
     let dimensions = ["service.version".to_owned(), "deployment.environment.name".to_owned()];
     Questions::compile(&conditions, &dimensions, 1).expect("few conditions")
-}
-
-struct DropAll;
-
-impl Judge for DropAll {
-    fn judge(&self, _: &Case<'_>, trigger: Trigger, _: Tick) -> Verdict {
-        let threshold = Some(Threshold::ALL);
-        Verdict { decision: Decision::DropNone, rule: RuleId::OTHERWISE, policy: 1, threshold, trigger, charged: None }
-    }
-    fn may_change(&self, _: &Summary, _: &Summary) -> bool {
-        false
-    }
-    fn reason(&self, _: RuleId) -> Reason {
-        Reason::Rule
-    }
-    fn wait(&self) -> Wait {
-        Wait { after_root: 60, idle: 120, longest: 300, settle: 300 }
-    }
 }
 
 fn scan(c: &mut Criterion) {

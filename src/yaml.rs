@@ -7,7 +7,7 @@ mod phrases;
 mod read;
 mod slip;
 
-pub use phrases::{Example, Foreign, Format, NO_PHRASES, Phrases, Shape};
+pub use phrases::{Example, Foreign, Format, NO_PHRASES, Phrases, Shape, row};
 pub use read::{Map, Reader, closest, parse_duration, parse_size};
 pub use slip::{glued_key, without_comment};
 

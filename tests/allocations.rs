@@ -1,6 +1,10 @@
 //! Scan and shard allocate nothing per span or attribute: counted, in a binary of its own, because the
 //! allocator counts for the whole process.
 
+#[path = "../benches/drop_all.rs"]
+mod drop_all;
+
+use drop_all::DropAll;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -8,12 +12,11 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tailkeep::policy::Case;
 use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
-use tailkeep::shard::{Judge, Outbox, Progress, Shard, Turn, Wait};
+use tailkeep::shard::{Outbox, Progress, Shard, Turn};
+use tailkeep::trace::RuleNames;
 use tailkeep::trace::question::{Condition, Pattern, Scope, Test, ValuePattern, ValueTest};
-use tailkeep::trace::{Decision, Reason, RuleId, RuleNames, Summary, Threshold, Trigger, Verdict};
 
 struct Counting;
 
@@ -41,27 +44,6 @@ const ATTRIBUTES: usize = 8;
 /// A ring of 8 MiB is full after 40 of them.
 const WARM_UP: u64 = 100;
 const COUNTED: u64 = 50;
-
-struct DropAll;
-
-impl Judge for DropAll {
-    fn judge(&self, _: &Case<'_>, trigger: Trigger, _: Tick) -> Verdict {
-        let threshold = Some(Threshold::ALL);
-        Verdict { decision: Decision::DropNone, rule: RuleId::OTHERWISE, policy: 1, threshold, trigger, charged: None }
-    }
-
-    fn may_change(&self, _: &Summary, _: &Summary) -> bool {
-        false
-    }
-
-    fn reason(&self, _: RuleId) -> Reason {
-        Reason::Rule
-    }
-
-    fn wait(&self) -> Wait {
-        Wait { after_root: 60, idle: 120, longest: 300, settle: 300 }
-    }
-}
 
 /// 64 traces of 8 spans, with ids that no other request has.
 fn request(number: u64) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Examples of the configuration, and its words for those of other tools.
 
-use crate::yaml::{Example, Foreign, Format, Phrases};
+use crate::yaml::{Example, Foreign, Format, Phrases, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -35,10 +35,6 @@ const EXAMPLES: &[Example] = &[
     ("`drain`", "drain: { deadline: 25s }"),
     ("`token`", "token: ${env:TOKEN}"),
 ];
-
-const fn row(words: &'static [&'static str], where_known: &'static str, help: &'static str) -> Foreign {
-    Foreign { words, where_known, help }
-}
 
 /// The first row that fits speaks.
 const FOREIGN: &[Foreign] = &[

@@ -26,6 +26,11 @@ pub struct Foreign {
     pub help: &'static str,
 }
 
+/// One row of a table of [`Foreign`] words.
+pub const fn row(words: &'static [&'static str], where_known: &'static str, help: &'static str) -> Foreign {
+    Foreign { words, where_known, help }
+}
+
 /// Another kind of file, by keys on its first level.
 #[derive(Debug)]
 pub struct Format {
