@@ -230,10 +230,6 @@ impl Bench<'_> {
     /// is one stratum and what is beyond it another, and the weights of both sum to the truth. Only a trace
     /// that is kept takes from the limit.
     fn judge_limited(&self, rule: &Rule, limited: &Limited, limits: &mut impl Charge) -> Option<Verdict> {
-        // A forgotten trace may have been charged before: counting it twice would break the limit's promise.
-        if self.case.summary.forgotten {
-            return None;
-        }
         let inside = self.verdict(rule.id, rule.written.keep);
         let keeps = inside.decision.keeps();
         if self.case.charged == Some(rule.id) || limits.admit(&self.claim(rule, &limited.limit, keeps)) {

@@ -45,9 +45,6 @@ impl Reference {
             let name = text(get(rule, "name").expect("a name")).to_owned();
             let keep = text(get(rule, "keep").expect("keep"));
             let Some(limit) = get(rule, "limit") else { return decide(keep, &name, trace, before) };
-            if trace.forgotten {
-                continue;
-            }
             let then = get(rule, "then").map_or("otherwise", text);
             let is_charged = before.as_ref() == Some(&name);
             let inside = decide(keep, &name, trace, before.clone());
