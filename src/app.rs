@@ -12,7 +12,7 @@ pub mod service;
 
 use crate::admin::{self, Scope};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
-use crate::deliver::{BatchLimits, Delivery, DeliverySettings, NamedSink};
+use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
 use crate::identity::World;
 use crate::measure::{Meter, Now};
@@ -157,7 +157,7 @@ impl App {
             let requests = office.receiver.read().requests_in_flight;
             tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
-        pipeline.drain().await;
+        pipeline.drain(deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         // An export after the last one would come when nobody delivers any more.
         exports.abort();
         push_metrics(&pipeline);

@@ -41,7 +41,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 /// The part of the drain's time that is kept back for closing the sinks.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
+pub const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// A loss that goes on is said again this often.
 const REPEAT_LOG: Duration = Duration::from_secs(10);
 
@@ -81,6 +81,8 @@ struct Tasks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// The last pieces are coming.
+    Ending,
     /// Deliver what is there, without waiting for more.
     Draining,
     /// Give up what is under way and close.
@@ -115,6 +117,8 @@ struct Shared {
     damaged: [u64; 3],
     /// There is something to write.
     spool_wake: Notify,
+    /// Memory of the queue became free.
+    freed: Notify,
     spool_error: Mutex<Option<String>>,
 }
 
@@ -155,6 +159,7 @@ impl Delivery {
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
             damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
+            freed: Notify::new(),
             spool_error: Mutex::default(),
         });
         let (mut couriers, mut writers) = (JoinSet::new(), JoinSet::new());
@@ -207,6 +212,13 @@ impl Delivery {
             if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
                 let behind = self.shared.behind(signal);
                 let (signal, sinks) = (signal.word(), behind.join(", "));
+                if *self.shared.phase.borrow() != Phase::Running {
+                    error!(
+                        signal,
+                        items, sinks, "the process ends before these had room in the queue: they are discarded"
+                    );
+                    return;
+                }
                 error!(
                     signal,
                     items,
@@ -232,6 +244,30 @@ impl Delivery {
     /// Why the spool could not be written the last time; the queue is in memory meanwhile.
     pub fn spool_error(&self) -> Option<String> {
         self.shared.spool_error()
+    }
+
+    /// The process is about to end: from now on nothing is pushed out of a full queue, because what comes is
+    /// ordered by its worth. Sinks that wait after a failure are asked once more.
+    pub fn start_ending(&self) {
+        self.shared.queue().start_ending();
+        self.shared.phase.send_replace(Phase::Ending);
+        self.shared.wake_all();
+    }
+
+    /// Waits until a piece of so many bytes has room, or the queue holds nothing else; false if that is not so
+    /// at the deadline.
+    pub async fn room(&self, signal: Signal, bytes: usize, deadline: Instant) -> bool {
+        loop {
+            let mut freed = std::pin::pin!(self.shared.freed.notified());
+            // Enabled before the queue is asked, so that what is freed in between is not missed.
+            freed.as_mut().enable();
+            if self.shared.queue().has_room(signal, bytes) {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Delivers what is queued until the deadline and closes the sinks. The rest stays in the spool;

@@ -34,7 +34,7 @@ use walk::{Purpose, Walk};
 /// Records that one call looks at, at most.
 pub const WORK_MAX: usize = 256;
 /// Bytes that one call copies out, about.
-const COPY_MAX: usize = 1 << 20;
+pub const COPY_MAX: usize = 1 << 20;
 /// Late spans of one trace are collected for this long.
 const LATE_TICKS: Tick = 10;
 /// A trace may hold this part of its shard's ring.
@@ -102,6 +102,15 @@ impl Budget {
 pub enum Progress {
     Done,
     More,
+}
+
+/// A drain goes over all traces twice, so that what sinks do not take in time is not the failed and the slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrainPass {
+    /// What waits is judged, and what is kept by `all` leaves.
+    Kept,
+    /// What is kept by a share leaves, and what is dropped is counted.
+    Rest,
 }
 
 /// One shard's memory and state.
@@ -428,25 +437,48 @@ impl Shard {
         true
     }
 
-    /// Judges, delivers and counts everything, for the end of the process. Call again while there is more.
-    pub fn drain<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
-        let mut budget = Budget::new();
-        loop {
-            if budget.is_spent() {
-                return Progress::More;
+    /// Judges and delivers for the end of the process. Call again while there is more.
+    pub fn drain<J: Judge>(&mut self, turn: &Turn<'_, J>, pass: DrainPass, out: &mut Outbox) -> Progress {
+        self.work(turn, out, |shard, budget| {
+            if shard.drained == shard.index.slots() {
+                shard.drained = 0;
+                return Progress::Done;
             }
+            let slot = shard.drained;
+            budget.pay();
+            if shard.index.is_live(slot) && (pass == DrainPass::Rest || shard.goes_first(turn, slot)) {
+                shard.retire(turn, slot, Trigger::Drain);
+            } else {
+                shard.drained += 1;
+            }
+            Progress::More
+        })
+    }
+
+    /// Whether the first pass of a drain has something to do with a trace.
+    fn goes_first<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
+        let entry = self.index.entry(slot);
+        let kept_by_all = entry.verdict.is_some_and(|verdict| verdict.decision == Decision::KeepAll);
+        entry.awaits_judgement(turn.now) || kept_by_all && entry.undelivered > 0
+    }
+
+    /// Takes steps, and goes on with the walk that one of them began, until there is no more or the budget of
+    /// a call is spent.
+    fn work<J: Judge>(
+        &mut self,
+        turn: &Turn<'_, J>,
+        out: &mut Outbox,
+        mut step: impl FnMut(&mut Shard, &mut Budget) -> Progress,
+    ) -> Progress {
+        let mut budget = Budget::new();
+        while !budget.is_spent() {
             if self.walk.is_some() {
                 self.continue_walk(turn, &mut budget, out);
-            } else if self.drained == self.index.slots() {
-                self.drained = 0;
+            } else if step(self, &mut budget) == Progress::Done {
                 return Progress::Done;
-            } else if self.index.is_live(self.drained) {
-                self.retire(turn, self.drained, Trigger::Drain);
-                budget.pay();
-            } else {
-                self.drained += 1;
             }
         }
+        Progress::More
     }
 
     /// What is known of a trace, in the ring or remembered.

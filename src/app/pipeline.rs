@@ -11,7 +11,7 @@ use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::check::{Fault, Shape, check};
 use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, SpanBounds, items};
 use crate::shard::count::Counts;
-use crate::shard::{Outbox, Progress, Shard, Turn};
+use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
@@ -252,31 +252,38 @@ impl Pipeline {
 
     /// Judges and delivers what is due in all shards.
     pub async fn tick(&self) {
-        let work = |shard: &mut Shard, turn: &Turn<'_, Bench<'_>>, out: &mut Outbox| shard.tick(turn, out);
-        self.work_through(work).await;
-    }
-
-    /// Judges what waits, delivers what is kept and counts what is dropped, in all shards.
-    pub async fn drain(&self) {
-        let work = |shard: &mut Shard, turn: &Turn<'_, Bench<'_>>, out: &mut Outbox| shard.drain(turn, out);
-        self.work_through(work).await;
-    }
-
-    /// Does `work` on every shard until it is done, a short piece under the lock at a time.
-    async fn work_through(&self, work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress) {
         let mut out = Outbox::default();
         for shard in 0..self.shards.len() {
-            while self.work_on(shard, &work, &mut out) == Progress::More {
+            while self.work_on(shard, &mut out, |shard, turn, out| shard.tick(turn, out)) == Progress::More {
                 tokio::task::yield_now().await;
             }
         }
     }
 
+    /// Judges what waits, delivers what is kept and counts what is dropped, in all shards: failed and slow
+    /// traces first, and until `deadline` no faster than the sinks take them.
+    pub async fn drain(&self, deadline: tokio::time::Instant) {
+        self.delivery.start_ending();
+        // A call stops after the span that goes beyond its budget, which may bring a scope and a resource.
+        let piece = COPY_MAX + 2 * self.bounds.span_bytes as usize;
+        let mut out = Outbox::default();
+        for pass in [DrainPass::Kept, DrainPass::Rest] {
+            for shard in 0..self.shards.len() {
+                self.delivery.room(Signal::Traces, piece, deadline).await;
+                while self.work_on(shard, &mut out, |shard, turn, out| shard.drain(turn, pass, out)) == Progress::More {
+                    self.delivery.room(Signal::Traces, piece, deadline).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// A short piece of work under one shard's lock.
     fn work_on(
         &self,
         shard: usize,
-        work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress,
         out: &mut Outbox,
+        work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress,
     ) -> Progress {
         let in_force = self.in_force.load();
         let bench = Bench { in_force: &in_force, limits: &self.limits };
@@ -357,3 +364,6 @@ impl Intake for Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ impl Courier {
     async fn work(&mut self) {
         let mut hurried = false;
         loop {
-            if !hurried && *self.shared.phase.borrow() == Phase::Draining {
+            if !hurried && *self.shared.phase.borrow() != Phase::Running {
                 // One more attempt for everything, now.
                 hurried = true;
                 self.lanes.iter_mut().for_each(|lane| lane.not_before = None);
@@ -139,6 +139,7 @@ impl Courier {
         let lane = &self.lanes[signal as usize];
         if lane.pieces.is_empty() && lane.unread.is_none() {
             self.shared.queue().done(self.index, signal);
+            self.shared.freed.notify_one();
         }
     }
 

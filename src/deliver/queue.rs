@@ -140,6 +140,8 @@ pub(crate) struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
+    /// What has no room is discarded itself, instead of what is older.
+    Ending,
     /// Nothing waits for its batch to grow.
     Draining,
     /// What comes now is discarded: nobody takes it any more.
@@ -176,6 +178,17 @@ impl Queue {
         self.sinks[sink][signal as usize].as_mut().expect("a loop only speaks of signals that its sink takes")
     }
 
+    /// From now on what comes pushes nothing out.
+    pub(crate) fn start_ending(&mut self) {
+        self.phase = Phase::Ending;
+    }
+
+    /// Whether a piece of so many bytes pushes nothing out. An empty queue takes what it can.
+    pub(crate) fn has_room(&self, signal: Signal, bytes: usize) -> bool {
+        let log = &self.logs[signal as usize];
+        log.held == 0 || log.held + bytes + ENTRY_OVERHEAD <= log.quota || !self.takes(signal)
+    }
+
     /// From now on nothing waits for its batch to grow.
     pub(crate) fn start_draining(&mut self) {
         self.phase = Phase::Draining;
@@ -199,7 +212,7 @@ impl Queue {
         }
         match wake {
             Some(wake) => Next::WaitUntil(wake),
-            None if self.phase != Phase::Open && self.is_done(sink) => Next::Finished,
+            None if matches!(self.phase, Phase::Draining | Phase::Closed) && self.is_done(sink) => Next::Finished,
             None => Next::Wait,
         }
     }

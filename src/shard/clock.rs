@@ -1,7 +1,7 @@
 //! What is due when: each trace has one timer, set to the next moment at which something may happen to it.
 
 use super::walk::{Purpose, Walk};
-use super::{Budget, Judge, Outbox, Progress, Shard, Turn, Wait};
+use super::{Judge, Outbox, Progress, Shard, Turn, Wait};
 use crate::ring::index::{Entry, State};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::trace::{TraceId, Trigger};
@@ -26,22 +26,18 @@ impl Shard {
 
     /// Judges and delivers what is due. Call again while there is more.
     pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
-        let mut budget = Budget::new();
-        loop {
-            if budget.is_spent() {
+        self.work(turn, out, |shard, budget| {
+            if let Some((slot, id)) = shard.outgoing.pop_front() {
+                shard.start_delivery(slot, id);
                 return Progress::More;
             }
-            if self.walk.is_some() {
-                self.continue_walk(turn, &mut budget, out);
-            } else if let Some((slot, id)) = self.outgoing.pop_front() {
-                self.start_delivery(slot, id);
-            } else {
-                let Some(slot) = self.wheel.fire(self.index.timers(), turn.now, &mut budget.records) else {
-                    return if budget.is_spent() { Progress::More } else { Progress::Done };
-                };
-                self.fired(turn, slot);
+            match shard.wheel.fire(shard.index.timers(), turn.now, &mut budget.records) {
+                Some(slot) => shard.fired(turn, slot),
+                None if budget.is_spent() => {}
+                None => return Progress::Done,
             }
-        }
+            Progress::More
+        })
     }
 
     fn start_delivery(&mut self, slot: u32, id: TraceId) {

@@ -94,9 +94,16 @@ impl Bench {
         self.check();
     }
 
-    fn drain(&mut self) {
-        while self.with(|shard, turn, _, out| shard.drain(turn, out)) == Progress::More {}
+    fn drain_pass(&mut self, pass: DrainPass) {
+        while self.with(|shard, turn, _, out| shard.drain(turn, pass, out)) == Progress::More {
+            self.check();
+        }
         self.check();
+    }
+
+    fn drain(&mut self) {
+        self.drain_pass(DrainPass::Kept);
+        self.drain_pass(DrainPass::Rest);
         assert_eq!(self.totals().held, 0);
         assert!(self.shard.index().is_empty());
     }
@@ -383,7 +390,7 @@ fn what_is_late_while_a_trace_is_counted_out_leaves_as_a_part() {
     let id = vec![2; 16];
     bench.send("shop", many_spans(&id));
     bench.pass(120);
-    bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, out), Progress::More));
+    bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
     assert!((1..600).contains(&bench.totals().dropped), "the walk was not interrupted");
     let late = failed(span(2, 200, 9));
     bench.send("shop", vec![late]);
@@ -402,7 +409,7 @@ fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
     bench.send("shop", many_spans(&id));
     bench.pass(120);
     for _ in 0..2 {
-        bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, out), Progress::More));
+        bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
         bench.check();
     }
     bench.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 200, 9) })]);
@@ -410,6 +417,70 @@ fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
     let left = &bench.left()[&id];
     assert_eq!(left.len(), 601);
     assert!(left.iter().all(|span| span.trace_state == "ot=th:8"), "one trace has one weight");
+}
+
+#[test]
+fn a_drain_lets_failed_traces_leave_before_shares() {
+    let mut bench = Bench::new(8 << 20);
+    let mut kept_by_share = vec![1; 16];
+    kept_by_share[9..].fill(0xff);
+    bench.send("shop", vec![Span { trace_id: kept_by_share.clone(), ..span(1, 1, 0) }, span(4, 1, 0)]);
+    bench.pass(100);
+    // The first still waits, the second has been told to leave.
+    bench.send("shop", vec![failed(span(6, 1, 0)), failed(span(8, 1, 0)), span(10, 1, 0)]);
+    bench.with(|shard, turn, _, _| assert!(shard.keep_by_id(turn, TraceId([8; 16]))));
+    bench.drain_pass(DrainPass::Kept);
+    assert_eq!(bench.left().into_keys().collect::<Vec<_>>(), [vec![6; 16], vec![8; 16]]);
+    assert_eq!(bench.totals().held, 3, "the share waits for its turn, and nothing is counted dropped yet");
+    bench.drain_pass(DrainPass::Rest);
+    assert!(bench.left().contains_key(&kept_by_share));
+    assert_eq!((bench.totals().kept, bench.totals().dropped, bench.totals().held), (3, 2, 0));
+}
+
+/// One resource of half a megabyte, and five hundred failed traces of it.
+#[test]
+fn what_leaves_in_one_call_counts_by_what_it_weighs() {
+    let mut bench = Bench::new(64 << 20);
+    let service = "n".repeat(500_000);
+    let id_of = |n: u16| [[3; 14].as_slice(), &n.to_be_bytes()].concat();
+    bench.send(&service, (1..=500).map(|n| failed(Span { trace_id: id_of(n), ..span(1, 1, 0) })).collect());
+    bench.now += 60;
+    let (mut largest, mut left) = (0, 0);
+    loop {
+        let progress = bench.with(|shard, turn, _, out| shard.tick(turn, out));
+        let out = std::mem::take(&mut bench.out);
+        largest = largest.max(out.body.len());
+        left += out.spans;
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    assert_eq!(left, 500);
+    assert!(largest < COPY_MAX + service.len() + 1000, "{largest}");
+}
+
+/// A trace whose every span has a large resource of its own is read in pages that are not much larger than
+/// what one call may copy.
+#[test]
+fn a_page_of_a_trace_is_bounded_in_bytes() {
+    let mut bench = Bench::new(128 << 20);
+    for n in 1..=20 {
+        bench.send(&format!("{n}{}", "n".repeat(300_000)), vec![span(2, n, 9)]);
+    }
+    let (mut page, mut pages, mut spans) = (None, 0, 0);
+    loop {
+        let next = bench.shard.page_of(TraceId([2; 16]), page.as_ref()).expect("in the ring");
+        assert!(next.body.len() < COPY_MAX + 400_000, "{}", next.body.len());
+        let request = ExportTraceServiceRequest::decode(next.body.as_slice()).expect("OTLP");
+        spans += request.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum::<usize>();
+        pages += 1;
+        if next.is_last() {
+            break;
+        }
+        page = Some(next);
+    }
+    assert_eq!(spans, 20);
+    assert!(pages >= 5, "{pages}");
 }
 
 #[test]

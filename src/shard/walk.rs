@@ -1,7 +1,7 @@
 //! Work along the records of one trace, in pieces that fit under the lock.
 
 use super::count::Fate;
-use super::{Budget, Judge, Outbox, Shard, Turn, WORK_MAX};
+use super::{Budget, Judge, Outbox, Shard, Turn};
 use crate::ring::index::Entry;
 use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
@@ -223,14 +223,14 @@ impl Shard {
                 if !budget.pay() {
                     break;
                 }
-                let group = group_of(&mut groups, &self.ring, self.ring.read(loc).scope);
+                let (group, context_bytes) = group_of(&mut groups, &self.ring, self.ring.read(loc).scope);
                 let marks = walk.marks.as_ref().filter(|_| walk.marked.is_none_or(|(_, marked)| marked == loc));
                 walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
                 span.clear();
                 splice(self.ring.bytes(loc), weight, marks, &mut span);
                 put_bytes_header(&mut group.spans, 2, span.len());
                 group.spans.extend_from_slice(&span);
-                budget.bytes = budget.bytes.saturating_sub(span.len());
+                budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
                 out.spans += 1;
                 self.settle(walk.slot, loc, Fate::Kept);
             }
@@ -240,7 +240,7 @@ impl Shard {
         walk.gathered.is_empty()
     }
 
-    /// The stored spans of a trace as they came, newest first, at most [`WORK_MAX`] of them, from where
+    /// The stored spans of a trace as they came, newest first, as many as one call may copy, from where
     /// `previous` ended. None if the trace is not in the ring, or no longer the one of `previous`.
     pub fn page_of(&self, id: TraceId, previous: Option<&Page>) -> Option<Page> {
         let slot = self.index.find(self.keyed.hash(&id.0), id)?;
@@ -250,14 +250,13 @@ impl Shard {
             Some(page) if page.slot == slot && page.first == entry.first => page.next,
             Some(_) => return None,
         };
-        let mut groups: Vec<Group> = Vec::new();
-        for _ in 0..WORK_MAX {
-            if loc == Loc::NONE {
-                break;
-            }
+        let (mut groups, mut budget) = (Vec::new(), Budget::new());
+        while loc != Loc::NONE && budget.pay() {
             let record = self.ring.read(loc);
-            let group = group_of(&mut groups, &self.ring, record.scope);
-            put_bytes(&mut group.spans, 2, self.ring.bytes(loc));
+            let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
+            let bytes = self.ring.bytes(loc);
+            put_bytes(&mut group.spans, 2, bytes);
+            budget.bytes = budget.bytes.saturating_sub(bytes.len() + context_bytes);
             loc = record.previous;
         }
         let mut body = Vec::new();
@@ -323,14 +322,18 @@ fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
     marks
 }
 
-fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> &'a mut Group {
+/// The group of a scope, and the bytes of headers that it adds to what leaves if it is new.
+fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> (&'a mut Group, usize) {
     let hash = ring.context_hash(scope);
-    let place = groups.iter().position(|group| group.hash == hash).unwrap_or_else(|| {
-        let resource_hash = ring.context_hash(ring.resource_of(scope));
-        groups.push(Group { scope, hash, resource_hash, spans: Vec::new() });
-        groups.len() - 1
-    });
-    &mut groups[place]
+    if let Some(place) = groups.iter().position(|group| group.hash == hash) {
+        return (&mut groups[place], 0);
+    }
+    let resource = ring.resource_of(scope);
+    let resource_hash = ring.context_hash(resource);
+    let is_known = groups.iter().any(|group| group.resource_hash == resource_hash);
+    let resource_bytes = if is_known { 0 } else { ring.bytes(resource).len() };
+    groups.push(Group { scope, hash, resource_hash, spans: Vec::new() });
+    (groups.last_mut().expect("it was just added"), resource_bytes + ring.bytes(scope).len())
 }
 
 /// Writes each resource once, with its scopes, each with its spans.

@@ -12,7 +12,7 @@ use tailkeep::policy::{Limits, Policy};
 use tailkeep::ring::wheel::{TICK_MS, Tick};
 use tailkeep::scan::{Keyed, Scan, SpanBounds};
 use tailkeep::shard::count::Spans;
-use tailkeep::shard::{Outbox, Progress, Shard, Turn};
+use tailkeep::shard::{DrainPass, Outbox, Progress, Shard, Turn};
 use tailkeep::trace::RuleNames;
 
 /// What a case left behind.
@@ -92,7 +92,9 @@ impl Player {
     }
 
     fn drain(&mut self, now: u64) {
-        while self.with(now, |shard, turn, _, out| shard.drain(turn, out)) == Progress::More {}
+        for pass in [DrainPass::Kept, DrainPass::Rest] {
+            while self.with(now, |shard, turn, _, out| shard.drain(turn, pass, out)) == Progress::More {}
+        }
     }
 
     /// One call on the shard. What leaves is noted, and the books must balance.

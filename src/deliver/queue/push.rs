@@ -38,6 +38,10 @@ impl Queue {
             self.discard_pushed(signal, items, bytes, Discard::Shutdown);
             return Pushed::default();
         }
+        if self.phase == Phase::Ending && !self.has_room(signal, bytes) {
+            self.discard_pushed(signal, items, bytes, Discard::Shutdown);
+            return Pushed { lost: items, ..Pushed::default() };
+        }
         let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
         if !fits {
             self.discard_pushed(signal, items, bytes, Discard::QueueFull);
@@ -82,7 +86,7 @@ impl Queue {
     pub(crate) fn seal_due(&mut self, signal: Signal, now: Instant) -> Option<Instant> {
         let log = &self.logs[signal as usize];
         let due = log.growing.as_ref()?.due(&log.limits);
-        if due > now && self.phase == Phase::Open {
+        if due > now && matches!(self.phase, Phase::Open | Phase::Ending) {
             return Some(due);
         }
         self.seal(signal);

@@ -82,6 +82,7 @@ impl Writer {
                 queue.written(signal, *number, location);
             }
             drop(queue);
+            self.shared.freed.notify_one();
             outcome?;
         }
     }

@@ -23,6 +23,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
         spool: Some(spool.files()),
         damaged: [0; 3],
         spool_wake: Notify::new(),
+        freed: Notify::new(),
         spool_error: Mutex::default(),
     });
     (Writer::new(spool, shared, recovered.cursors), files)
