@@ -1,9 +1,8 @@
 //! A judge that costs next to nothing, for what measures everything around it.
 
-use tailkeep::policy::Case;
 use tailkeep::ring::wheel::Tick;
 use tailkeep::shard::{Judge, Wait};
-use tailkeep::trace::{Decision, Reason, RuleId, Summary, Threshold, Trigger, Verdict};
+use tailkeep::trace::{Case, Decision, Reason, RuleId, Summary, Threshold, Trigger, Verdict};
 
 pub struct DropAll;
 

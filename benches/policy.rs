@@ -2,9 +2,9 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
-use tailkeep::policy::{Case, Limits, Policy};
+use tailkeep::policy::{Limits, Policy};
 use tailkeep::trace::summary::Entry;
-use tailkeep::trace::{RuleNames, Standing, Summary, TraceId, Trigger};
+use tailkeep::trace::{Case, RuleNames, Standing, Summary, TraceId, Trigger};
 
 fn summary(errors: u32, milliseconds: u64) -> Summary {
     Summary {

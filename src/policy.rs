@@ -18,8 +18,8 @@ pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};
 use crate::trace::question::{Condition, FACTS_MAX, Test};
-use crate::trace::{Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
-use crate::trace::{Threshold, TraceId, Trigger, Verdict};
+use crate::trace::{Case, Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
+use crate::trace::{Threshold, Trigger, Verdict};
 use condition::{Atom, Check, Matcher};
 use limit::{Claim, Cost, Limit};
 use parse::WrittenRule;
@@ -110,18 +110,6 @@ pub enum Then {
     /// It is dropped.
     None,
     Share(Threshold),
-}
-
-/// What is judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Case<'a> {
-    pub id: TraceId,
-    pub summary: &'a Summary,
-    /// The rule whose limit this trace was charged to by an earlier judgement: there it is inside without
-    /// being charged again.
-    pub charged: Option<RuleId>,
-    /// What a keep would deliver, bytes.
-    pub stored_bytes: u64,
 }
 
 impl Policy {

@@ -29,21 +29,31 @@ use wire::{Any, Reader, read_key_value};
 
 /// Hashes with a key that no client knows: ids are chosen by whoever sends them.
 #[derive(Clone, Debug)]
-pub struct Keyed(FixedState);
+pub struct Keyed {
+    seed: u64,
+    state: FixedState,
+}
+
+/// The same seed makes the same hashes.
+impl PartialEq for Keyed {
+    fn eq(&self, other: &Keyed) -> bool {
+        self.seed == other.seed
+    }
+}
 
 impl Keyed {
     pub fn new(seed: u64) -> Keyed {
-        Keyed(FixedState::with_seed(seed))
+        Keyed { seed, state: FixedState::with_seed(seed) }
     }
 
     #[inline]
     pub fn hash(&self, bytes: &[u8]) -> u64 {
-        self.0.hash_one(bytes)
+        self.state.hash_one(bytes)
     }
 
     #[inline]
     pub fn mix(&self, a: u64, b: u64) -> u64 {
-        self.0.hash_one((a, b))
+        self.state.hash_one((a, b))
     }
 }
 
@@ -124,7 +134,7 @@ impl Scan {
             questions: 0,
             resource: ResourceAnswers::default(),
             orphans: Vec::new(),
-            ids: HashSet::with_hasher(keyed.0.clone()),
+            ids: HashSet::with_hasher(keyed.state.clone()),
             keyed,
         }
     }

@@ -20,12 +20,11 @@ pub mod walk;
 
 pub use layout::Layout;
 
-use crate::policy::Case;
 use crate::ring::index::{Entry, Index, State};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
-use crate::trace::{Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
+use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
 use remember::{Remembered, Verdicts};
 use std::collections::VecDeque;
@@ -49,7 +48,7 @@ pub struct Wait {
     pub settle: Tick,
 }
 
-/// Whoever decides: the policy in force, a test, or a decider elsewhere.
+/// Whoever decides, at once: the policy in force, or a test.
 pub trait Judge {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict;
     /// Whether a trace that was like `before` and is like `after` now may get another verdict.

@@ -7,7 +7,7 @@ pub mod weight;
 
 pub use question::{Condition, Facts};
 pub use summary::{Incomplete, Masks, Summary};
-pub use verdict::{Decision, Reason, RuleId, RuleNames, Trigger, Verdict};
+pub use verdict::{Case, Decision, Reason, RuleId, RuleNames, Trigger, Verdict};
 pub use weight::{Randomness, Threshold};
 
 use std::fmt;

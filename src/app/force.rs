@@ -1,11 +1,11 @@
 //! The policy in force, with all that was made from it. Swapped as a whole.
 
-use crate::policy::{Case, Limits, Policy};
+use crate::policy::{Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
 use crate::shard::{Judge, Turn, Wait};
-use crate::trace::{Reason, RuleId, RuleNames, Summary, Trigger, Verdict};
+use crate::trace::{Case, Reason, RuleId, RuleNames, Summary, Trigger, Verdict};
 use std::sync::Mutex;
 use std::time::Duration;
 

@@ -53,8 +53,9 @@ pub struct Pipeline {
     pub ring_size: usize,
 }
 
-/// What one thread reuses from request to request.
+/// What one thread reuses from request to request of a pipeline.
 struct Scratch {
+    keyed: Keyed,
     scan: Scan,
     /// Indexes of a request's spans, by shard.
     by_shard: Vec<Vec<u32>>,
@@ -62,6 +63,10 @@ struct Scratch {
 }
 
 impl Scratch {
+    fn new(keyed: Keyed, shards: usize) -> Scratch {
+        Scratch { scan: Scan::new(keyed.clone()), keyed, by_shard: vec![Vec::new(); shards], out: Outbox::default() }
+    }
+
     /// Keeps what the next request will need, as most are: threads that wait must not hold what one giant took.
     fn give_back(&mut self) {
         self.scan.give_back();
@@ -145,11 +150,11 @@ impl Pipeline {
 
     fn accept_traces(&self, body: &[u8]) -> Result<Accepted, Malformed> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let scratch = scratch.get_or_insert_with(|| Scratch {
-                scan: Scan::new(self.keyed.clone()),
-                by_shard: vec![Vec::new(); self.shards.len()],
-                out: Outbox::default(),
-            });
+            // A thread may have worked for another pipeline, with a key and shards of its own.
+            if scratch.as_ref().is_none_or(|scratch| scratch.keyed != self.keyed) {
+                *scratch = Some(Scratch::new(self.keyed.clone(), self.shards.len()));
+            }
+            let scratch = scratch.as_mut().expect("it was just put there");
             let accepted = self.take_in(scratch, body);
             scratch.give_back();
             accepted
@@ -189,7 +194,7 @@ impl Pipeline {
     }
 
     fn distribute(&self, scratch: &mut Scratch, body: &[u8], in_force: &InForce) {
-        let Scratch { scan, by_shard, out } = scratch;
+        let Scratch { scan, by_shard, out, .. } = scratch;
         by_shard.iter_mut().for_each(Vec::clear);
         for (index, span) in scan.spans.iter().enumerate() {
             by_shard[self.shard_of(span.trace_id)].push(index as u32);

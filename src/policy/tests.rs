@@ -1,4 +1,5 @@
 use super::*;
+use crate::trace::TraceId;
 use std::sync::Mutex;
 
 const DESIGN: &str = include_str!("../../tests/policy_cases/design/policy.yaml");

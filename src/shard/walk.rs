@@ -10,7 +10,7 @@ use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
 use crate::scan::wire::{put_bytes, put_bytes_header, varint_len};
 use crate::scan::{Questions, facts_again};
-use crate::trace::{Facts, Incomplete, RuleId, SpanId, Standing, TraceId};
+use crate::trace::{Facts, Incomplete, RuleId, SpanId, TraceId};
 use std::collections::HashMap;
 
 /// What a walk is for.
@@ -196,8 +196,7 @@ impl Shard {
 
     fn rank(&self, walk: &mut Walk, loc: Loc) {
         let outline = outline(self.ring.bytes(loc));
-        let entry = self.index.entry(walk.slot).summary.entry;
-        let is_entry = entry.standing != Standing::Inner && outline.span_id == entry.span_id;
+        let is_entry = self.index.entry(walk.slot).summary.is_entry(outline.start, outline.span_id);
         let rank = (!is_entry, outline.start, outline.span_id);
         if walk.marked.is_none_or(|(best, _)| rank < best) {
             walk.marked = Some((rank, loc));
@@ -283,10 +282,10 @@ impl Shard {
             let header = self.ring.bytes(self.ring.resource_of(self.ring.read(loc).scope));
             let span = self.ring.bytes(loc);
             let facts = facts_again(header, span, questions, &self.keyed);
-            let id = outline(span).span_id;
+            let outline = outline(span);
             let summary = &mut self.index.entry_mut(walk.slot).summary;
             summary.facts |= facts & questions.masks.any;
-            if summary.has_entry() && summary.entry.span_id == id {
+            if summary.is_entry(outline.start, outline.span_id) {
                 summary.facts |= facts & questions.masks.entry;
                 if summary.has_root() {
                     summary.facts |= facts & questions.masks.root;

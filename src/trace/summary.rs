@@ -3,6 +3,7 @@
 use super::question::{Facts, Scope};
 use super::weight::Randomness;
 use super::{Condition, SpanId, SpanView, Standing, Status, TraceId, between};
+use std::cmp::{Ordering, Reverse};
 
 /// Which fact bits speak of which spans; comes with a question set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,6 +38,13 @@ pub struct Entry {
     /// Keyed hashes of its service and its name, for limits per entry.
     pub service_hash: u64,
     pub name_hash: u64,
+}
+
+impl Entry {
+    /// The least is chosen: a root before an entry span, then the earliest start, then the smallest id.
+    fn rank(&self) -> (Reverse<Standing>, u64, SpanId) {
+        (Reverse(self.standing), self.start, self.span_id)
+    }
 }
 
 /// Why a kept trace may lack spans (`tailkeep.incomplete`), most telling first.
@@ -150,10 +158,7 @@ impl Summary {
     pub fn observe(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
         self.facts |= span.facts & masks.any;
         let duration = span.duration();
-        self.start = match (self.start, span.start) {
-            (0, start) | (start, 0) => start,
-            (mine, theirs) => mine.min(theirs),
-        };
+        self.start = earliest(self.start, span.start);
         self.end = self.end.max(span.end);
         self.longest_span = self.longest_span.max(duration);
         self.spans += 1;
@@ -161,10 +166,7 @@ impl Summary {
         let failed = span.status == Status::Error;
         self.errors += u32::from(failed);
         self.random_flag |= span.random_flag;
-        self.randomness = match (self.randomness, span.randomness) {
-            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
-            (mine, theirs) => mine.or(theirs),
-        };
+        self.randomness = smallest(self.randomness, span.randomness);
         if span.standing != Standing::Inner {
             self.longest_entry = self.longest_entry.max(duration);
             self.entry_failed |= failed;
@@ -172,34 +174,97 @@ impl Summary {
         }
     }
 
-    fn observe_entry(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
-        let is_root = span.standing == Standing::Root;
-        self.many_roots |= is_root && self.has_root() && span.span_id != self.entry.span_id;
-        if !self.is_better_entry(span) {
-            return;
+    /// Takes in what is known of other spans of the same trace. As with [`Summary::observe`] the order makes no
+    /// difference, and the result is that of observing all spans in one place, if one key made the hashes.
+    pub fn merge(&mut self, other: &Summary, masks: &Masks) {
+        self.facts |= other.facts & masks.any;
+        self.start = earliest(self.start, other.start);
+        self.end = self.end.max(other.end);
+        self.longest_entry = self.longest_entry.max(other.longest_entry);
+        self.longest_span = self.longest_span.max(other.longest_span);
+        self.spans = self.spans.saturating_add(other.spans);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.randomness = smallest(self.randomness, other.randomness);
+        self.random_flag |= other.random_flag;
+        self.entry_failed |= other.entry_failed;
+        self.limited |= other.limited;
+        self.forgotten |= other.forgotten;
+        self.many_roots |= other.many_roots;
+        if other.has_entry() {
+            let root = Root { duration: other.root_duration, failed: other.root_failed };
+            self.take_entry(other.entry, root, other.facts, masks);
         }
-        self.entry = Entry {
+    }
+
+    fn observe_entry(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
+        let entry = Entry {
             standing: span.standing,
             start: span.start,
             span_id: span.span_id,
             service_hash,
             name_hash: span.name_hash,
         };
-        let mut chosen = masks.entry;
-        if is_root {
-            self.root_duration = span.duration();
-            self.root_failed = span.status == Status::Error;
-            chosen |= masks.root;
-        }
-        self.facts = self.facts & !chosen | span.facts & chosen;
+        let root = match span.standing {
+            Standing::Root => Root { duration: span.duration(), failed: span.status == Status::Error },
+            _ => Root::default(),
+        };
+        self.take_entry(entry, root, span.facts, masks);
     }
 
-    /// A root beats an entry span; then the earliest start, then the smallest span id.
+    /// The better of two entries says all that an entry says; equal ones, as of two spans that share an id, say
+    /// it together.
+    fn take_entry(&mut self, entry: Entry, root: Root, facts: Facts, masks: &Masks) {
+        let is_root = entry.standing == Standing::Root;
+        self.many_roots |= is_root && self.has_root() && entry.span_id != self.entry.span_id;
+        let chosen = if is_root { masks.entry | masks.root } else { masks.entry };
+        match entry.rank().cmp(&self.entry.rank()) {
+            Ordering::Less => {
+                self.entry = entry;
+                (self.root_duration, self.root_failed) = (root.duration, root.failed);
+                self.facts = self.facts & !chosen | facts & chosen;
+            }
+            Ordering::Equal => {
+                let hashes = |entry: Entry| (entry.service_hash, entry.name_hash);
+                (self.entry.service_hash, self.entry.name_hash) = hashes(self.entry).max(hashes(entry));
+                self.root_duration = self.root_duration.max(root.duration);
+                self.root_failed |= root.failed;
+                self.facts |= facts & chosen;
+            }
+            Ordering::Greater => {}
+        }
+    }
+
+    /// Whether this span would become the trace's entry.
     pub fn is_better_entry(&self, span: &SpanView) -> bool {
-        let rank = |standing: Standing, start, id| (std::cmp::Reverse(standing), start, id);
-        span.standing != Standing::Inner
-            && (!self.has_entry()
-                || rank(span.standing, span.start, span.span_id)
-                    < rank(self.entry.standing, self.entry.start, self.entry.span_id))
+        let rank = (Reverse(span.standing), span.start, span.span_id);
+        span.standing != Standing::Inner && rank < self.entry.rank()
+    }
+
+    /// Whether a span of this start and id is the one that was chosen as the entry.
+    pub fn is_entry(&self, start: u64, span_id: SpanId) -> bool {
+        self.has_entry() && (self.entry.start, self.entry.span_id) == (start, span_id)
     }
 }
+
+/// What the root span says beyond what every entry span says.
+#[derive(Clone, Copy, Default)]
+struct Root {
+    duration: u64,
+    failed: bool,
+}
+
+/// Zero is a time that no span gave.
+fn earliest(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
+}
+
+fn smallest<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What was decided about a trace, and why.
 
 use super::weight::Threshold;
+use super::{Summary, TraceId};
 
 /// What made a trace due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -77,6 +78,18 @@ impl Default for RuleNames {
     fn default() -> Self {
         RuleNames(["otherwise", "api", "other"].map(String::from).to_vec())
     }
+}
+
+/// What is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    pub id: TraceId,
+    pub summary: &'a Summary,
+    /// The rule whose limit this trace was charged to by an earlier judgement: there it is inside without
+    /// being charged again.
+    pub charged: Option<RuleId>,
+    /// What a keep would deliver, bytes.
+    pub stored_bytes: u64,
 }
 
 /// What a rule says of a trace that it matches.

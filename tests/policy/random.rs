@@ -5,8 +5,8 @@ use crate::span::{Choices, DURATIONS_MS, KEYS, NAMES, NUMBERS, SERVICES, TEXTS, 
 use crate::span::{decoded_of, random_span, random_trace};
 use proptest::prelude::*;
 use tailkeep::policy::explain::answer;
-use tailkeep::policy::{Case, Limits, Policy};
-use tailkeep::trace::{RuleId, RuleNames, Trigger};
+use tailkeep::policy::{Limits, Policy};
+use tailkeep::trace::{Case, RuleId, RuleNames, Trigger};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]

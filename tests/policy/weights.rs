@@ -1,9 +1,9 @@
 //! The weights of kept traces sum to the truth, whatever rules, limits and late errors do.
 
 use crate::span::hash;
-use tailkeep::policy::{Case, Limits, Policy};
+use tailkeep::policy::{Limits, Policy};
 use tailkeep::trace::summary::Entry;
-use tailkeep::trace::{Decision, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
+use tailkeep::trace::{Case, Decision, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
 
 /// Every policy ends with all traces having a chance, so that the sums can be right.
 const POLICIES: [(&str, &str); 7] = [

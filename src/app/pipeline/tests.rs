@@ -45,6 +45,10 @@ otherwise: { keep: 50% }
 
 /// A pipeline whose queue holds about an eighth of what the tests keep, in batches of 256 KiB.
 fn pipeline(pace: Duration) -> (Pipeline, PacedSink) {
+    pipeline_of(64 << 20, 7, pace)
+}
+
+fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedSink) {
     let sink = PacedSink { pace, taken: Arc::default() };
     let settings = DeliverySettings {
         batch: BatchLimits { bytes: 256 << 10, ..BatchLimits::default() },
@@ -58,12 +62,12 @@ fn pipeline(pace: Duration) -> (Pipeline, PacedSink) {
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
     let in_force = InForce::new(policy, &[], rules).expect("few questions");
-    (Pipeline::new(64 << 20, 7, in_force, None, Arc::new(delivery), deliver::Hops::default()), sink)
+    (Pipeline::new(ring_size, seed, in_force, None, Arc::new(delivery), deliver::Hops::default()), sink)
 }
 
 /// Traces of two spans of six kilobytes; one in ten fails.
 fn send_traces(pipeline: &Pipeline, count: u64) {
-    for n in 0..count {
+    for n in 1..=count {
         let span = |id: u8, code: i32| Span {
             trace_id: [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat(),
             span_id: vec![id; 8],
@@ -121,4 +125,24 @@ async fn what_a_slow_sink_does_not_take_in_time_is_not_what_failed() {
     assert_eq!(failed_spans(&sink), 600);
     assert_eq!(tally.discarded(Discard::QueueFull), 0, "nothing was pushed out");
     assert!(tally.discarded(Discard::Shutdown) > 500, "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_thread_serves_several_pipelines() {
+    let pace = Duration::ZERO;
+    let [small, large] = [(8 << 20, 1), (256 << 20, 2)].map(|(size, seed)| pipeline_of(size, seed, pace).0);
+    for pipeline in [&small, &large, &small] {
+        send_traces(pipeline, 50);
+    }
+    for n in 1..=50u64 {
+        let id = [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat();
+        let id = TraceId(id.try_into().expect("16 bytes"));
+        let spans = |pipeline: &Pipeline| {
+            pipeline.look(id, |shard| match shard.why(id) {
+                crate::shard::Why::InRing(entry) => entry.summary.spans,
+                _ => 0,
+            })
+        };
+        assert_eq!((spans(&small), spans(&large)), (4, 2));
+    }
 }
