@@ -202,3 +202,15 @@ fn more_questions_than_bits_are_refused() {
     let found: Vec<_> = diagnostics.iter().map(|d| (d.code, d.span.line)).collect();
     assert_eq!(found, [("P14", 2 + FACTS_MAX + 1)]);
 }
+
+/// What the first sentence of the README says holds without any file.
+#[test]
+fn the_built_in_policy_keeps_every_failed_and_every_slow_trace() {
+    let policy = Policy::compile("built-in", Policy::builtin(), 1, &mut RuleNames::default()).0.expect("valid");
+    let slow = Summary { longest_span: 500_000_000, spans: 1, ..Summary::default() };
+    for wanted in [failed(), slow] {
+        let mut limits = Limits::default();
+        let verdicts = (0..10_000).map(|_| judge(&policy, &mut limits, 0.0, &wanted, 0));
+        assert!(verdicts.into_iter().all(|verdict| verdict.decision == Decision::KeepAll));
+    }
+}
