@@ -135,9 +135,18 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
 
 /// Appends a length-delimited field.
 pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
-    put_varint(out, u64::from(number << 3 | 2));
-    put_varint(out, payload.len() as u64);
+    put_bytes_header(out, number, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends its tag and its length.
+pub(crate) fn put_bytes_header(out: &mut Vec<u8>, number: u32, len: usize) {
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, len as u64);
+}
+
+pub(crate) fn varint_len(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {

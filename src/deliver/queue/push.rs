@@ -32,29 +32,25 @@ impl Queue {
         for lane in self.lanes(signal) {
             lane.tally.pushed += items;
             lane.tally.queued += items;
-            lane.tally.queued_bytes += bytes as u64;
         }
         if self.phase == Phase::Closed {
-            self.discard_pushed(signal, items, bytes, Discard::Shutdown);
+            self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed::default();
         }
         if self.phase == Phase::Ending && !self.has_room(signal, bytes) {
-            self.discard_pushed(signal, items, bytes, Discard::Shutdown);
+            self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed { lost: items, ..Pushed::default() };
         }
         let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
         if !fits {
-            self.discard_pushed(signal, items, bytes, Discard::QueueFull);
+            self.discard_pushed(signal, items, Discard::QueueFull);
             return Pushed { lost: lost + items, ..Pushed::default() };
         }
         Pushed { wake: self.append(piece, own, now), lost, first_unclaimed: false }
     }
 
-    fn discard_pushed(&mut self, signal: Signal, items: u64, bytes: usize, why: Discard) {
-        for lane in self.lanes(signal) {
-            lane.tally.discard(items, why);
-            lane.tally.queued_bytes -= bytes as u64;
-        }
+    fn discard_pushed(&mut self, signal: Signal, items: u64, why: Discard) {
+        self.lanes(signal).for_each(|lane| lane.tally.discard(items, why));
     }
 
     /// Returns whether there is something new to wait for or to take.
@@ -72,10 +68,11 @@ impl Queue {
         }
         let log = &mut self.logs[signal as usize];
         let opened = log.growing.is_none();
-        log.held += piece.body.len() + if opened { ENTRY_OVERHEAD } else { 0 };
         let growing = log.growing.get_or_insert_with(|| Growing::new(now));
-        growing.append(&piece);
+        let grown = growing.append(&piece);
         let full_now = growing.is_full(&log.limits);
+        log.held += grown + if opened { ENTRY_OVERHEAD } else { 0 };
+        self.lanes(signal).for_each(|lane| lane.tally.queued_bytes += grown as u64);
         if full_now {
             self.seal(signal);
         }
@@ -96,7 +93,9 @@ impl Queue {
     pub(super) fn seal(&mut self, signal: Signal) {
         let log = &mut self.logs[signal as usize];
         if let Some(growing) = log.growing.take() {
-            log.held -= growing.bytes() + ENTRY_OVERHEAD;
+            let grown = growing.bytes();
+            log.held -= grown + ENTRY_OVERHEAD;
+            self.lanes(signal).for_each(|lane| lane.tally.queued_bytes -= grown as u64);
             self.add_entry(growing.seal(signal), true);
         }
     }
@@ -107,8 +106,10 @@ impl Queue {
         let entry =
             Entry { number, items: batch.items, bytes: batch.body.len(), durable, body: Body::Memory(batch.body) };
         let log = &mut self.logs[batch.signal as usize];
+        let bytes = entry.bytes as u64;
         log.held += entry.held();
         log.entries.push_back(entry);
+        self.lanes(batch.signal).for_each(|lane| lane.tally.queued_bytes += bytes);
     }
 
     /// Discards the oldest entries in memory until `bytes` more fit. Returns whether they do, and
