@@ -26,19 +26,27 @@ pub(crate) struct Growing {
     since: Instant,
 }
 
-/// All fields of a resource but its scopes, and these.
+/// All fields of a resource or scope but those that lead inwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Header<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// So many of them stood before the first that leads inwards: a message that nothing is added to stays as
+    /// it was.
+    before: usize,
+}
+
 #[derive(Debug, Default)]
 struct Resource {
-    header: Vec<u8>,
+    header: Header<'static>,
     scopes: Vec<Scope>,
     /// Scopes that are not put together, as fields.
     rest: Vec<u8>,
 }
 
-/// All fields of a scope but its leaves, and these.
 #[derive(Debug, Default)]
 struct Scope {
-    header: Vec<u8>,
+    header: Header<'static>,
+    /// Spans, metrics or log records, with their tags.
     leaves: Vec<u8>,
 }
 
@@ -52,7 +60,7 @@ struct Contexts {
 impl Contexts {
     /// The place of a header, or where to put a new one; none if it must stay as it is. `equal` compares,
     /// because two headers may share a hash.
-    fn place(&mut self, parent: usize, header: &[u8], next: usize, equal: impl Fn(usize) -> bool) -> Option<usize> {
+    fn place(&mut self, parent: usize, header: &Header, next: usize, equal: impl Fn(usize) -> bool) -> Option<usize> {
         let hash = self.hasher.hash_one((parent, header));
         match self.places.get(&hash) {
             Some(&place) => equal(place).then_some(place),
@@ -111,13 +119,13 @@ impl Growing {
     /// The bytes that are said already; none if the resource stays as it is.
     fn take_resource(&mut self, message: &[u8]) -> Option<usize> {
         let Divided { header, inner } = Divided::new(message, Level::Resource)?;
-        let equal = |place: usize| self.resources.get(place).is_some_and(|known| known.header == *header);
+        let equal = |place: usize| self.resources.get(place).is_some_and(|known| known.header == header);
         let place = self.contexts.place(usize::MAX, &header, self.resources.len(), equal)?;
         let saved = if place == self.resources.len() {
             self.resources.push(Resource { header: header.into_owned(), ..Resource::default() });
             0
         } else {
-            header.len()
+            header.bytes.len()
         };
         Some(saved + inner.into_iter().map(|scope| self.take_scope(place, scope)).sum::<usize>())
     }
@@ -127,7 +135,7 @@ impl Growing {
         let Resource { scopes, rest, .. } = &mut self.resources[resource];
         let message = Fields::new(raw).next().flatten().and_then(|field| field.payload()).unwrap_or_default();
         let known = Divided::new(message, Level::Scope).and_then(|divided| {
-            let equal = |place: usize| scopes.get(place).is_some_and(|known| known.header == *divided.header);
+            let equal = |place: usize| scopes.get(place).is_some_and(|known| known.header == divided.header);
             let place = self.contexts.place(resource, &divided.header, scopes.len(), equal)?;
             Some((place, divided))
         });
@@ -139,7 +147,7 @@ impl Growing {
             scopes.push(Scope { header: header.into_owned(), ..Scope::default() });
             0
         } else {
-            header.len()
+            header.bytes.len()
         };
         inner.into_iter().for_each(|leaves| scopes[place].leaves.extend_from_slice(leaves));
         saved
@@ -155,16 +163,31 @@ impl Growing {
 
     pub(crate) fn seal(self, signal: Signal) -> Batch {
         // No spare capacity: a queue may hold the body for hours.
-        let mut body = Vec::with_capacity(self.resources.iter().map(Resource::field_len).sum::<usize>() + self.rest.len());
+        let mut body =
+            Vec::with_capacity(self.resources.iter().map(Resource::field_len).sum::<usize>() + self.rest.len());
         self.resources.iter().for_each(|resource| resource.write(&mut body));
         body.extend_from_slice(&self.rest);
         Batch { signal, body: Bytes::from(body), items: self.items }
     }
 }
 
+impl Header<'_> {
+    fn before(&self) -> &[u8] {
+        &self.bytes[..self.before]
+    }
+
+    fn after(&self) -> &[u8] {
+        &self.bytes[self.before..]
+    }
+
+    fn into_owned(self) -> Header<'static> {
+        Header { bytes: Cow::Owned(self.bytes.into_owned()), before: self.before }
+    }
+}
+
 impl Resource {
     fn len(&self) -> usize {
-        self.header.len() + self.scopes.iter().map(Scope::field_len).sum::<usize>() + self.rest.len()
+        self.header.bytes.len() + self.scopes.iter().map(Scope::field_len).sum::<usize>() + self.rest.len()
     }
 
     fn field_len(&self) -> usize {
@@ -174,19 +197,21 @@ impl Resource {
 
     fn write(&self, out: &mut Vec<u8>) {
         put_bytes_header(out, Level::Request.child(), self.len());
-        out.extend_from_slice(&self.header);
+        out.extend_from_slice(self.header.before());
         for scope in &self.scopes {
             put_bytes_header(out, Level::Resource.child(), scope.len());
-            out.extend_from_slice(&scope.header);
+            out.extend_from_slice(scope.header.before());
             out.extend_from_slice(&scope.leaves);
+            out.extend_from_slice(scope.header.after());
         }
         out.extend_from_slice(&self.rest);
+        out.extend_from_slice(self.header.after());
     }
 }
 
 impl Scope {
     fn len(&self) -> usize {
-        self.header.len() + self.leaves.len()
+        self.header.bytes.len() + self.leaves.len()
     }
 
     fn field_len(&self) -> usize {
@@ -196,16 +221,15 @@ impl Scope {
 
 /// A resource or a scope in a piece.
 struct Divided<'a> {
-    /// All fields but those that lead inwards.
-    header: Cow<'a, [u8]>,
-    /// Those, with their tags.
+    header: Header<'a>,
+    /// What leads inwards, with tags.
     inner: Vec<&'a [u8]>,
 }
 
 impl<'a> Divided<'a> {
     /// None if the message is malformed.
     fn new(message: &'a [u8], level: Level) -> Option<Divided<'a>> {
-        let mut divided = Divided { header: Cow::default(), inner: Vec::new() };
+        let mut divided = Divided { header: Header::default(), inner: Vec::new() };
         let (mut start, mut at, mut in_header) = (0, 0, true);
         for field in Fields::new(message) {
             let field = field?;
@@ -225,8 +249,11 @@ impl<'a> Divided<'a> {
         match run {
             [] => {}
             run if !in_header => self.inner.push(run),
-            run if self.header.is_empty() => self.header = Cow::Borrowed(run),
-            run => self.header.to_mut().extend_from_slice(run),
+            run if self.header.bytes.is_empty() => self.header.bytes = Cow::Borrowed(run),
+            run => self.header.bytes.to_mut().extend_from_slice(run),
+        }
+        if self.inner.is_empty() {
+            self.header.before = self.header.bytes.len();
         }
     }
 }
