@@ -5,14 +5,14 @@
 //! or log records, which are called leaves here.
 //! Source: opentelemetry-proto, `trace.proto`, `metrics.proto`, `logs.proto` and their services.
 
-mod wire;
-
 use super::sink::Batch;
-use crate::trace::Signal;
+use crate::{
+    otlp::wire::{Fields, put_bytes},
+    trace::Signal,
+};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
-pub(crate) use wire::{Fields, Value, put_bytes, put_varint};
 
 /// When a growing batch is full. What is reached first seals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
