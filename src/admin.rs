@@ -3,17 +3,19 @@
 //! it listens on loopback or wants a token.
 
 pub mod answer;
+mod pieces;
 
 pub use answer::{Answer, Seen};
 
 use crate::trace::TraceId;
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pieces::Content;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -33,8 +35,9 @@ pub trait Desk: Send + Sync + 'static {
     /// The policy in force, as JSON.
     fn policy(&self) -> String;
     fn why(&self, id: TraceId) -> Answer;
-    /// The spans of a trace as OTLP/JSON, from the ring or the store.
-    fn trace(&self, id: TraceId) -> Option<String>;
+    /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
+    /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.
+    fn trace(&self, id: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool>;
     /// Keeps a trace that is in the ring.
     fn keep(&self, id: TraceId) -> bool;
 }
@@ -52,6 +55,7 @@ pub enum Scope {
 /// Serves until `stop` becomes true.
 pub async fn serve(listener: TcpListener, scope: Scope, desk: Arc<dyn Desk>, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let turns = Arc::new(Semaphore::new(pieces::AT_ONCE));
     loop {
         let place = places.clone().acquire_owned().await.expect("never closed");
         let stream = tokio::select! {
@@ -68,9 +72,9 @@ pub async fn serve(listener: TcpListener, scope: Scope, desk: Arc<dyn Desk>, mut
                 continue;
             }
         };
-        let (scope, desk) = (scope.clone(), desk.clone());
+        let (scope, desk, turns) = (scope.clone(), desk.clone(), turns.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, scope.clone(), desk.clone()));
+            let service = service_fn(move |request| answer(request, scope.clone(), desk.clone(), turns.clone()));
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
             // A peer that goes away in the middle is its own affair.
@@ -80,9 +84,14 @@ pub async fn serve(listener: TcpListener, scope: Scope, desk: Arc<dyn Desk>, mut
     }
 }
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Content>;
 
-async fn answer(request: Request<Incoming>, scope: Scope, desk: Arc<dyn Desk>) -> Result<Reply, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    scope: Scope,
+    desk: Arc<dyn Desk>,
+    turns: Arc<Semaphore>,
+) -> Result<Reply, Infallible> {
     let work = move || match &scope {
         Scope::Health => health(&request, desk.as_ref()),
         Scope::Admin { token } if !is_allowed(&request, token.as_deref()) => {
@@ -90,7 +99,7 @@ async fn answer(request: Request<Incoming>, scope: Scope, desk: Arc<dyn Desk>) -
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
             reply
         }
-        Scope::Admin { .. } => admin(&request, desk.as_ref()),
+        Scope::Admin { .. } => admin(&request, desk, turns),
     };
     let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "answering failed, see the log\n");
     Ok(tokio::task::spawn_blocking(work).await.unwrap_or_else(failed))
@@ -118,7 +127,7 @@ fn health(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
     }
 }
 
-fn admin(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
+fn admin(request: &Request<Incoming>, desk: Arc<dyn Desk>, turns: Arc<Semaphore>) -> Reply {
     const JSON: &str = "application/json";
     let path = request.uri().path();
     let (place, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
@@ -130,10 +139,7 @@ fn admin(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
     match (place, id) {
         ("policy", _) => typed(JSON, desk.policy()),
         ("why", Some(id)) => typed(JSON, desk.why(id).to_json()),
-        ("traces", Some(id)) => match desk.trace(id) {
-            Some(trace) => typed(JSON, trace),
-            None => text(StatusCode::NOT_FOUND, "neither the ring nor the store has this trace\n"),
-        },
+        ("traces", Some(id)) => pieces::trace(desk, id, turns),
         ("keep", Some(id)) if desk.keep(id) => text(StatusCode::OK, "kept\n"),
         ("keep", Some(_)) => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
         ("why" | "traces" | "keep", None) => text(
@@ -154,13 +160,13 @@ fn wrong_method(request: &Request<Incoming>, wanted: &'static Method) -> Option<
 }
 
 fn text(status: StatusCode, body: &'static str) -> Reply {
-    let mut reply = Response::new(Full::from(body));
+    let mut reply = Response::new(Content::Whole(Full::from(body)));
     *reply.status_mut() = status;
     reply
 }
 
-fn typed(content_type: &'static str, body: String) -> Reply {
-    let mut reply = Response::new(Full::from(body));
+fn typed(content_type: &'static str, body: impl Into<Content>) -> Reply {
+    let mut reply = Response::new(body.into());
     reply.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     reply
 }

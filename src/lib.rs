@@ -3,8 +3,9 @@
 //! The modules stand in the order in which a span travels:
 //! bytes come in ([`receive`]), are walked once ([`scan`]), counted ([`measure`]),
 //! copied into bounded memory ([`ring`], owned by a [`shard`]), judged ([`policy`])
-//! and, if kept, handed on ([`deliver`]). [`trace`] holds the words that all of them share.
+//! and, if kept, handed on ([`deliver`]), also to a file of our own ([`store`]). [`trace`] holds the words that all of them share.
 
+pub mod otlp;
 pub mod trace;
 
 pub mod deliver;
@@ -14,6 +15,7 @@ pub mod receive;
 pub mod ring;
 pub mod scan;
 pub mod shard;
+pub mod store;
 
 pub mod admin;
 pub mod app;

@@ -4,18 +4,16 @@ use super::exposition::{Snapshot, write_page};
 use super::force::InForce;
 use super::pipeline::Pipeline;
 use crate::admin::{Answer, Desk, Seen};
-use crate::deliver::sink::store::{Store, StoredTrace};
+use crate::otlp::spans;
 use crate::receive::StatsReader;
 use crate::ring::index::{Entry, State};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::Why;
 use crate::shard::remember::Remembered;
+use crate::store::{Store, StoredTrace};
 use crate::trace::{Decision, RuleId, TraceId, Verdict};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
-use prost::Message;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -50,21 +48,42 @@ impl Office {
         })
     }
 
-    fn stored(&self, id: TraceId) -> Option<StoredTrace> {
+    fn stored(&self, id: TraceId) -> Option<(Store, StoredTrace)> {
         let path = self.store.as_ref().filter(|path| path.exists())?;
-        let found = Store::open_read(path).and_then(|store| store.trace(id));
+        let found = Store::open_read(path).and_then(|store| Ok(store.trace(id)?.map(|trace| (store, trace))));
         found.inspect_err(|error| tracing::warn!(error, "the store cannot be read")).ok().flatten()
     }
 
-    /// The spans that the ring holds, copied a short piece under the lock at a time.
-    fn in_ring(&self, id: TraceId) -> Option<Vec<u8>> {
-        let mut page = self.pipeline.look(id, |shard| shard.page_of(id, None))?;
-        let mut body = std::mem::take(&mut page.body);
-        while !page.is_last() {
-            // It has left meanwhile: whoever asks is better served by the store.
-            page = self.pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
-            body.append(&mut page.body);
+    /// Gives the spans of a stored trace; false if there is none.
+    fn give_stored(&self, id: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let Some((store, trace)) = self.stored(id) else { return Ok(false) };
+        let mut page = store.spans(&trace, None).map_err(io::Error::other)?;
+        let is_there = page.is_some();
+        while let Some(spans) = page {
+            give(&spans.body)?;
+            page = store.spans(&trace, Some(&spans)).map_err(io::Error::other)?;
         }
+        Ok(is_there)
+    }
+
+    /// Shows the spans that the ring holds, a short piece copied under the lock at a time. None if the trace is not
+    /// there, or has left meanwhile.
+    fn look_in_ring(&self, id: TraceId, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
+        let mut page = self.pipeline.look(id, |shard| shard.page_of(id, None))?;
+        loop {
+            show(std::mem::take(&mut page.body));
+            if page.is_last() {
+                return Some(());
+            }
+            page = self.pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
+        }
+    }
+
+    /// All spans that the ring holds: no more than a trace may have there. Whoever asks for one that leaves is better
+    /// served by the store.
+    fn in_ring(&self, id: TraceId) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        self.look_in_ring(id, |mut spans| body.append(&mut spans))?;
         Some(body)
     }
 
@@ -83,15 +102,20 @@ impl Office {
             Why::Unknown => None,
         })?;
         answer.trace_id = id.to_string();
-        let body = answer.seen.as_ref().and_then(|_| self.in_ring(id));
-        let spans = body.and_then(|body| ExportTraceServiceRequest::decode(body.as_slice()).ok());
-        if let (Some(seen), Some(spans)) = (&mut answer.seen, spans) {
-            seen.services = services_of(&spans.resource_spans);
+        if let Some(seen) = &mut answer.seen {
             let entry = self.pipeline.look(id, |shard| match shard.why(id) {
                 Why::InRing(entry) => entry.summary.has_entry().then_some(entry.summary.entry.span_id),
                 _ => None,
             });
-            seen.entry = entry.and_then(|span_id| entry_of(&spans.resource_spans, span_id));
+            let mut services = BTreeSet::new();
+            let whole = self.look_in_ring(id, |page| {
+                spans::add_services(&page, &mut services);
+                let found = entry.and_then(|span_id| spans::find(&page, span_id.to_be_bytes()));
+                seen.entry = seen.entry.take().or_else(|| found.map(|(service, name)| describe_span(service, &name)));
+            });
+            if whole.is_some() {
+                seen.services = services.into_iter().collect();
+            }
         }
         Some(answer)
     }
@@ -123,7 +147,7 @@ impl Desk for Office {
         // The store knows more of a kept trace than the memory of verdicts does, or a late part.
         let has_left = answer.as_ref().is_none_or(|answer| answer.seen.is_none()) || self.is_late_part(id);
         let stored = has_left.then(|| self.stored(id)).flatten();
-        let stored = stored.map(|stored| with_verdict_of(answer.as_ref(), describe_stored(&stored)));
+        let stored = stored.map(|(_, stored)| with_verdict_of(answer.as_ref(), describe_stored(&stored)));
         let unknown = || Answer {
             verdict: "unknown".into(),
             note: Some("never seen, or seen so long ago that ring, verdict memory and store have forgotten it".into()),
@@ -132,14 +156,15 @@ impl Desk for Office {
         Answer { trace_id: id.to_string(), ..stored.or(answer).unwrap_or_else(unknown) }
     }
 
-    fn trace(&self, id: TraceId) -> Option<String> {
-        let stored = || self.stored(id).map(|stored| stored.body);
-        let body = match self.is_late_part(id) {
-            true => stored().or_else(|| self.in_ring(id)),
-            false => self.in_ring(id).or_else(stored),
-        }?;
-        let request = ExportTraceServiceRequest::decode(body.as_slice()).ok()?;
-        serde_json::to_string(&request).ok()
+    fn trace(&self, id: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let is_late_part = self.is_late_part(id);
+        if is_late_part && self.give_stored(id, give)? {
+            return Ok(true);
+        }
+        match self.in_ring(id) {
+            Some(spans) => give(&spans).map(|()| true),
+            None => Ok(!is_late_part && self.give_stored(id, give)?),
+        }
     }
 
     fn keep(&self, id: TraceId) -> bool {
@@ -234,15 +259,12 @@ fn with_verdict_of(remembered: Option<&Answer>, stored: Answer) -> Answer {
 }
 
 fn describe_stored(stored: &StoredTrace) -> Answer {
-    let (row, spans) = (&stored.row, spans_of(&stored.body));
-    let failed = spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
-    let first = spans.iter().map(|span| span.start_time_unix_nano).min().unwrap_or(0);
-    let last = spans.iter().map(|span| span.end_time_unix_nano).max().unwrap_or(0);
+    let row = &stored.row;
     let seen = Seen {
         spans: row.span_count,
         duration_ms: row.duration.as_secs_f64() * 1e3,
-        envelope_ms: last.saturating_sub(first) as f64 / 1e6,
-        errors: failed.count() as u64,
+        envelope_ms: stored.envelope.as_secs_f64() * 1e3,
+        errors: stored.errors,
         services: row.services.clone(),
         entry: Some(format!("{} {:?}", row.service, row.name)),
         ..Seen::default()
@@ -258,31 +280,8 @@ fn describe_stored(stored: &StoredTrace) -> Answer {
     }
 }
 
-fn spans_of(body: &[u8]) -> Vec<Span> {
-    let request = ExportTraceServiceRequest::decode(body).unwrap_or_default();
-    request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|scope| scope.spans).collect()
-}
-
-fn service_of(resource: &ResourceSpans) -> Option<&str> {
-    let attributes = &resource.resource.as_ref()?.attributes;
-    let service = attributes.iter().find(|attribute| attribute.key == "service.name")?;
-    match service.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(name) => Some(name),
-        _ => None,
-    }
-}
-
-fn services_of(resources: &[ResourceSpans]) -> Vec<String> {
-    let names: BTreeSet<&str> = resources.iter().filter_map(service_of).collect();
-    names.into_iter().map(String::from).collect()
-}
-
-fn entry_of(resources: &[ResourceSpans], span_id: u64) -> Option<String> {
-    resources.iter().find_map(|resource| {
-        let mut spans = resource.scope_spans.iter().flat_map(|scope| &scope.spans);
-        let entry = spans.find(|span| span.span_id == span_id.to_be_bytes())?;
-        Some(format!("{} {:?}", service_of(resource).unwrap_or("(no service)"), entry.name))
-    })
+fn describe_span(service: Option<String>, name: &str) -> String {
+    format!("{} {name:?}", service.as_deref().unwrap_or("(no service)"))
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use crate::app::exposition::Snapshot;
 use crate::app::office::Office;
-use crate::deliver::sink::store::{Store, TraceFilter};
 use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
 use crate::measure::OperationRow;
 use crate::receive::LocalAddrs;
+use crate::store::{Store, TraceFilter};
 use crate::trace::Signal;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -5,13 +5,14 @@
 //! Source: opentelemetry-proto, `trace.proto`, `metrics.proto`, `logs.proto` and their services.
 
 mod growing;
-mod wire;
 
 use super::sink::Batch;
-use crate::trace::Signal;
+use crate::{
+    otlp::wire::{Fields, put_bytes},
+    trace::Signal,
+};
 pub(crate) use growing::Growing;
 use std::time::Duration;
-pub(crate) use wire::{Fields, Value, put_bytes, put_varint};
 
 /// When a growing batch is full. What is reached first seals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

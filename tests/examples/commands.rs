@@ -144,8 +144,12 @@ impl Session {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let store = rusqlite::Connection::open_with_flags(&store, flags).unwrap_or_else(|e| panic!("{place}: {e}"));
         let mut query = store.prepare(statement).unwrap_or_else(|e| panic!("{place}: {e}"));
-        let rows = query.query_map([], |_| Ok(())).unwrap_or_else(|e| panic!("{place}: {e}"));
-        assert!(rows.filter_map(Result::ok).count() > 0, "{place}: finds nothing");
+        let columns = query.column_count();
+        let is_null =
+            |row: &rusqlite::Row<'_>, at| row.get_ref(at).is_ok_and(|value| value == rusqlite::types::ValueRef::Null);
+        let rows = query.query_map([], |row| Ok((0..columns).any(|at| is_null(row, at))));
+        let rows: Vec<bool> = rows.unwrap_or_else(|e| panic!("{place}: {e}")).filter_map(Result::ok).collect();
+        assert!(rows.contains(&false), "{place}: finds nothing, or shows nothing of it");
     }
 
     fn curl(&self, arguments: &[String], place: &str) {
@@ -171,8 +175,10 @@ impl Session {
 /// Splits as a shell does, with double quotes alone.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut quoted) = (vec![String::new()], false);
-    for c in line.chars() {
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
         match c {
+            '\\' if quoted => words.last_mut().expect("one at least").extend(chars.next()),
             '"' => quoted = !quoted,
             ' ' if !quoted => words.push(String::new()),
             c => words.last_mut().expect("one at least").push(c),

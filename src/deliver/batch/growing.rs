@@ -1,9 +1,12 @@
 //! A batch that still takes pieces: what several of them say of one resource, and in it of one scope, is put
 //! together. So a large resource leaves once in a batch, however many traces share it.
 
-use super::wire::{Fields, put_bytes_header, varint_len};
 use super::{BatchLimits, Level};
-use crate::{deliver::sink::Batch, trace::Signal};
+use crate::{
+    deliver::sink::Batch,
+    otlp::wire::{Fields, put_bytes_header, varint_len},
+    trace::Signal,
+};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -5,16 +5,12 @@
 //! writes it. A record is written whole or not at all: what an error or a crash cuts off is removed.
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
-use crate::trace::Signal;
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
-};
-use prost::Message;
-use serde::Serialize;
+use crate::{deliver::batch, otlp::json, trace::Signal};
 use std::{
     fs::{self, File, OpenOptions},
     future::Future,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -76,8 +72,8 @@ impl FileSink {
         let files = self.files.clone();
         let written = tokio::task::spawn_blocking(move || {
             let mut files = files.lock().map_err(|_| retry("an earlier write panicked".to_owned()))?;
-            let record = encode(files.settings.format, &batch)?;
-            files.append(batch.signal, &record).map_err(|error| {
+            let record = Record::new(files.settings.format, &batch)?;
+            files.append(&record).map_err(|error| {
                 let file = files.path(batch.signal, 0);
                 retry(format!("{}: {error}", file.display()))
             })
@@ -116,30 +112,63 @@ fn retry(reason: String) -> SendError {
     SendError::Retry { after: None, reason }
 }
 
-fn encode(format: FileFormat, batch: &Batch) -> Result<Vec<u8>, SendError> {
-    match (format, batch.signal) {
-        (FileFormat::Protobuf, _) => {
-            let too_long = |_| SendError::Split { reason: "a record is limited to 4 GiB".to_owned() };
-            let len = u32::try_from(batch.body.len()).map_err(too_long)?;
-            Ok([&len.to_be_bytes()[..], &batch.body].concat())
-        }
-        (FileFormat::Json, Signal::Traces) => line::<ExportTraceServiceRequest>(batch),
-        (FileFormat::Json, Signal::Metrics) => line::<ExportMetricsServiceRequest>(batch),
-        (FileFormat::Json, Signal::Logs) => line::<ExportLogsServiceRequest>(batch),
-    }
+/// A batch on its way into a file. It is written as it is encoded: as JSON it may be many times as long.
+struct Record<'a> {
+    batch: &'a Batch,
+    format: FileFormat,
+    len: u64,
 }
 
-fn line<Request: Message + Default + Serialize>(batch: &Batch) -> Result<Vec<u8>, SendError> {
-    let refused = |reason: String| SendError::Refused { reason };
-    let request = Request::decode(batch.body.as_ref()).map_err(|e| refused(format!("malformed protobuf: {e}")))?;
-    let mut line = serde_json::to_vec(&request).map_err(|e| refused(format!("cannot be written as JSON: {e}")))?;
-    line.push(b'\n');
-    Ok(line)
+impl<'a> Record<'a> {
+    /// An error if the batch cannot be written: to split it, if all but one leaf may be.
+    fn new(format: FileFormat, batch: &'a Batch) -> Result<Record<'a>, SendError> {
+        let len = match format {
+            FileFormat::Protobuf if u32::try_from(batch.body.len()).is_err() => {
+                return Err(SendError::Split { reason: "a record is limited to 4 GiB".to_owned() });
+            }
+            FileFormat::Protobuf => PREFIX + batch.body.len() as u64,
+            FileFormat::Json => match json::len(batch.signal, &batch.body) {
+                Ok(len) => len + 1,
+                Err(error) if batch::halve(batch).is_some() => {
+                    return Err(SendError::Split { reason: error.to_string() });
+                }
+                Err(error) => return Err(SendError::Refused { reason: error.to_string() }),
+            },
+        };
+        Ok(Record { batch, format, len })
+    }
+
+    fn write(&self, file: &File) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(BLOCK as usize, file);
+        match self.format {
+            FileFormat::Protobuf => {
+                out.write_all(&(self.batch.body.len() as u32).to_be_bytes())?;
+                out.write_all(&self.batch.body)?;
+            }
+            FileFormat::Json => {
+                json::write(&mut out, self.batch.signal, &self.batch.body)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        out.flush()
+    }
 }
 
 struct OpenFile {
     file: File,
     len: u64,
+}
+
+impl OpenFile {
+    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let written = record.write(&self.file);
+        match written {
+            Ok(()) => self.len += record.len,
+            // Not even a part of the record may stay. The file is opened afresh at the next attempt.
+            Err(_) => self.file.set_len(self.len)?,
+        }
+        written
+    }
 }
 
 struct Files {
@@ -157,25 +186,37 @@ impl Files {
         })
     }
 
-    fn append(&mut self, signal: Signal, record: &[u8]) -> io::Result<()> {
-        let mut open = match self.open[signal as usize].take() {
+    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let signal = record.batch.signal;
+        let mut open = match self.open[signal as usize].take().filter(|open| self.is_in_place(signal, open)) {
             Some(open) => open,
             None => self.open_file(signal)?,
         };
-        if open.len > 0 && open.len + record.len() as u64 > self.settings.size {
+        if open.len > 0 && open.len + record.len > self.settings.size {
             open.file.sync_all()?;
             self.rotate(signal)?;
             open = self.open_file(signal)?;
         }
-        let written = open.file.write_all(record);
-        if written.is_err() {
-            // Not even a part of the record may stay. The file is opened afresh at the next attempt.
-            open.file.set_len(open.len)?;
-            return written;
+        open.append(record)?;
+        if !self.is_in_place(signal, &open) {
+            // Deleted or moved meanwhile: nobody will find it there.
+            open = self.open_file(signal)?;
+            open.append(record)?;
         }
-        open.len += record.len() as u64;
         self.open[signal as usize] = Some(open);
         Ok(())
+    }
+
+    /// Whether the open file still bears its name, and is as long as it was left.
+    fn is_in_place(&self, signal: Signal, open: &OpenFile) -> bool {
+        let path = self.path(signal, 0);
+        let named = fs::metadata(&path).map(|named| (named.dev(), named.ino())).ok();
+        let ours = open.file.metadata().ok();
+        let is_ours = ours.as_ref().is_some_and(|ours| named == Some((ours.dev(), ours.ino())));
+        if !is_ours {
+            warn!(file = %path.display(), "the file was deleted, moved or replaced while it was written: a new one is begun");
+        }
+        is_ours && ours.is_some_and(|ours| ours.len() >= open.len)
     }
 
     fn open_file(&self, signal: Signal) -> io::Result<OpenFile> {

@@ -98,7 +98,7 @@ proptest! {
         (2u32, b"\x12\x02\x0a\x00".to_vec()), (1, vec![0x10, 3]), (2, b"\x12\x00".to_vec()), (99, b"unknown".to_vec()),
         (3, b"schema".to_vec()),
     ]).prop_shuffle()) {
-        use crate::deliver::batch::put_bytes;
+        use crate::otlp::wire::put_bytes;
         let mut resource = Vec::new();
         shuffled.iter().for_each(|(number, payload)| put_bytes(&mut resource, *number, payload));
         let mut body = Vec::new();

@@ -6,7 +6,7 @@
 //! - `sample.reason` on a span that says by `tailkeep.reason` why its trace was kept.
 
 use crate::{
-    deliver::batch::{Fields, put_bytes},
+    otlp::wire::{Fields, put_bytes},
     trace::{Reason, Signal},
 };
 use bytes::Bytes;

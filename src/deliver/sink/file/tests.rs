@@ -1,8 +1,10 @@
 use super::*;
 use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
+use prost::Message;
 use tempfile::TempDir;
 
 fn request(name: &str) -> ExportTraceServiceRequest {
@@ -113,10 +115,59 @@ async fn what_cannot_be_written_now_is_tried_again() {
 fn a_full_disk_leaves_no_part_of_a_record() {
     // /dev/full takes no byte and cannot be cut either: both errors must come out, nothing may panic.
     let folder = TempDir::new().unwrap();
+    let path = folder.path().join("traces.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let mut files = Files { settings: settings(folder.path(), FileFormat::Json), open: [None, None, None] };
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     files.open[0] = Some(OpenFile { file, len: 0 });
-    assert!(files.append(Signal::Traces, b"{}\n").is_err());
+    let batch = batch("first");
+    let record = Record::new(FileFormat::Json, &batch).unwrap();
+    assert!(files.append(&record).is_err());
     assert!(files.open[0].is_none(), "it is opened afresh");
-    files.append(Signal::Traces, b"{}\n").unwrap();
+    fs::remove_file(path).unwrap();
+    files.append(&record).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_was_taken_away_is_made_anew() {
+    let names = |path: &Path| -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let request = |line| serde_json::from_str::<ExportTraceServiceRequest>(line).unwrap();
+        let name = |line| request(line).resource_spans[0].scope_spans[0].spans[0].name.clone();
+        text.lines().map(name).collect()
+    };
+    let take_away: [fn(&Path); 4] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::rename(path, path.with_extension("old")).unwrap(),
+        |path| fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+        // As logrotate's `copytruncate` does.
+        |path| fs::write(path, "").unwrap(),
+    ];
+    for (at, take_away) in take_away.into_iter().enumerate() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out/traces.jsonl");
+        let mut sink = FileSink::new(settings(path.parent().unwrap(), FileFormat::Json));
+        sink.send(&batch("first")).await.unwrap();
+        take_away(&path);
+        sink.send(&batch("second")).await.unwrap();
+        sink.send(&batch("third")).await.unwrap();
+        assert_eq!(names(&path), ["second", "third"], "case {at}");
+    }
+}
+
+#[tokio::test]
+async fn one_bad_record_does_not_take_the_others_with_it() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = FileSink::new(settings(folder.path(), FileFormat::Json));
+    let mut request = request("whole");
+    let mut spans = request.resource_spans[0].scope_spans[0].spans.clone();
+    spans.push(Span { name: "also".into(), ..Default::default() });
+    request.resource_spans[0].scope_spans[0].spans = spans;
+    let mut body = request.encode_to_vec();
+    let at = body.windows(4).position(|window| window == b"also").unwrap();
+    // The name's length says more than there is.
+    body[at - 1] = 200;
+    let sent = Batch { body: body.into(), ..batch("x") };
+    assert!(matches!(sink.send(&sent).await, Err(SendError::Split { .. })));
+    assert!(!folder.path().join("traces.jsonl").exists(), "nothing of it was written");
 }

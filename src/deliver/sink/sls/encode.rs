@@ -4,7 +4,7 @@
 //! `LogGroup { Logs=1, Topic=3, Source=4, LogTags=6 }`, `Log { Time=1, Contents=2, Time_ns=4 (fixed32) }`,
 //! `Content { Key=1, Value=2 }`, `LogTag { Key=1, Value=2 }`.
 
-use crate::deliver::batch::{put_bytes, put_varint};
+use crate::otlp::wire::{put_bytes, put_varint};
 
 /// When a pack is full. Log Service takes 10 MB of LogGroup at most; official producers seal at 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

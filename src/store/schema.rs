@@ -1,6 +1,6 @@
-//! The tables, and what a connection is set to. The columns are described in the parent module.
+//! The tables, and what a connection is set to. docs/store.md describes the columns.
 
-use super::write::Failure;
+use super::failure::Failure;
 use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ const APPLICATION: u32 = 0x746b_7374;
 /// Bytes. Several spans fit into a page, and rows grow at the table's end.
 pub(super) const PAGE: u64 = 8192;
 /// Another process that reads delays a writer only for moments.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
 CREATE TABLE traces (
@@ -86,8 +86,9 @@ CREATE VIEW span_list AS
     FROM traces t JOIN spans s ON s.trace = t.id JOIN contexts c ON c.id = s.context;
 ";
 
-/// The one connection that writes. `size` is the bound of the file in bytes.
-pub(super) fn open_write(path: &Path, size: u64) -> Result<Connection, Failure> {
+/// The one connection that writes: at most `database` bytes of a database. The log is cut to `log` bytes when it
+/// begins anew.
+pub(super) fn open_write(path: &Path, database: u64, log: u64) -> Result<Connection, Failure> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| Failure::Later(e.to_string()))?;
     }
@@ -103,9 +104,9 @@ pub(super) fn open_write(path: &Path, size: u64) -> Result<Connection, Failure> 
     // A crash of the process loses nothing; of the machine, perhaps the last moments, but no consistency.
     db.execute_batch(&format!(
         "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA journal_size_limit = {}; PRAGMA cache_size = -4096;",
-        16 << 20
+        log
     ))?;
-    db.pragma_update_and_check(None, "max_page_count", (size / PAGE) as i64, |_| Ok(()))?;
+    db.pragma_update_and_check(None, "max_page_count", (database / PAGE) as i64, |_| Ok(()))?;
     Ok(db)
 }
 

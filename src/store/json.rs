@@ -1,7 +1,7 @@
 //! Attributes as a JSON object, for `attributes ->> 'http.route'`.
 
 use super::span::{key_value, lossy};
-use crate::deliver::batch::{Fields, Value};
+use crate::otlp::wire::{Fields, Value};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
 

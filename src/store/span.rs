@@ -1,7 +1,7 @@
 //! A batch taken apart: traces with their spans, and what a row of `traces` says of them. Pure.
 
 use crate::{
-    deliver::batch::{Fields, Value},
+    otlp::wire::{Fields, Value},
     trace::{Kind, Standing, Status, TraceId, between},
 };
 use foldhash::fast::RandomState;
@@ -19,11 +19,16 @@ const IS_REMOTE: u64 = 0x200;
 /// The bytes around spans: all fields of `ResourceSpans` but its scopes, of `ScopeSpans` but its spans.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Context {
-    pub(super) raw_resource: Vec<u8>,
+    /// Shared by all scopes of the resource.
+    pub(super) raw_resource: Arc<[u8]>,
     pub(super) raw_scope: Vec<u8>,
 }
 
 impl Context {
+    pub(super) fn bytes(&self) -> u64 {
+        (self.raw_resource.len() + self.raw_scope.len()) as u64
+    }
+
     pub(super) fn crc(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         crc.update(&self.raw_resource);
@@ -185,14 +190,21 @@ pub(super) fn key_value(attribute: &[u8]) -> (&[u8], &[u8]) {
     (key, value)
 }
 
-/// One span of a batch.
+/// One span of a batch. A batch may be full of tiny ones, so it is small: what it shows is read again when it is
+/// written.
 pub(super) struct StoredSpan<'a> {
     /// Index into [`Parts::contexts`].
-    pub(super) context: usize,
-    pub(super) raw: &'a [u8],
+    pub(super) context: u32,
     pub(super) crc: u32,
-    pub(super) shown: Shown<'a>,
+    pub(super) raw: &'a [u8],
+    span_id: &'a [u8],
     pub(super) standing: Standing,
+}
+
+impl<'a> StoredSpan<'a> {
+    pub(super) fn shown(&self) -> Shown<'a> {
+        Shown::read(self.raw).expect("it was read before")
+    }
 }
 
 /// SQLite has signed 64 bits, which end in the year 2262.
@@ -219,24 +231,25 @@ impl<'a> Parts<'a> {
         for field in Fields::new(body) {
             let Some(resource) = field?.message(1) else { continue };
             let (raw_resource, scopes) = header_and_children(resource)?;
+            let raw_resource: Arc<[u8]> = raw_resource.into();
             for scope in scopes {
                 let (raw_scope, spans) = header_and_children(scope)?;
                 let context = Arc::new(Context { raw_resource: raw_resource.clone(), raw_scope });
                 let context = *contexts.entry(context).or_insert_with_key(|context| {
                     parts.contexts.push(context.clone());
-                    parts.contexts.len() - 1
+                    (parts.contexts.len() - 1) as u32
                 });
                 spans.into_iter().for_each(|raw| parts.add(raw, context, &mut places));
             }
         }
         for (_, spans) in &mut parts.traces {
             set_standings(spans);
-            spans.sort_unstable_by_key(|stored| (stored.shown.span_id, stored.crc));
+            spans.sort_unstable_by_key(|stored| (stored.span_id, stored.crc));
         }
         Some(parts)
     }
 
-    fn add(&mut self, raw: &'a [u8], context: usize, places: &mut HashMap<TraceId, usize, RandomState>) {
+    fn add(&mut self, raw: &'a [u8], context: u32, places: &mut HashMap<TraceId, usize, RandomState>) {
         let shown = Shown::read(raw);
         let id = shown.as_ref().and_then(|shown| shown.trace_id.try_into().ok()).map(TraceId);
         let (Some(shown), Some(id)) = (shown, id) else {
@@ -248,7 +261,7 @@ impl<'a> Parts<'a> {
             self.traces.len() - 1
         });
         let crc = crc32fast::hash(raw);
-        self.traces[place].1.push(StoredSpan { context, raw, crc, shown, standing: Standing::Inner });
+        self.traces[place].1.push(StoredSpan { context, crc, raw, span_id: shown.span_id, standing: Standing::Inner });
     }
 }
 
@@ -270,16 +283,17 @@ fn header_and_children(message: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
 fn set_standings(spans: &mut [StoredSpan<'_>]) {
     let asks =
         |shown: &Shown<'_>| shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), Kind::Server | Kind::Consumer);
-    let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown)) {
-        true => spans.iter().map(|stored| stored.shown.span_id).collect(),
+    let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown())) {
+        true => spans.iter().map(|stored| stored.span_id).collect(),
         false => HashSet::default(),
     };
-    for StoredSpan { shown, standing, .. } in spans {
+    for stored in spans {
+        let shown = stored.shown();
         let is_entry = match shown.flags & KNOWS_REMOTE {
-            0 => asks(shown) && !here.contains(shown.parent_id),
+            0 => asks(&shown) && !here.contains(shown.parent_id),
             _ => shown.flags & IS_REMOTE != 0,
         };
-        *standing = match is_entry {
+        stored.standing = match is_entry {
             _ if shown.parent_id.iter().all(|byte| *byte == 0) => Standing::Root,
             true => Standing::Entry,
             false => Standing::Inner,
@@ -314,7 +328,7 @@ pub(super) struct TraceState {
 
 impl TraceState {
     pub(super) fn observe(&mut self, stored: &StoredSpan<'_>, service: &Arc<str>) {
-        let shown = &stored.shown;
+        let shown = &stored.shown();
         let (start, end, duration) = (shown.start(), shown.end(), shown.duration());
         let id = hex(shown.span_id);
         let is_first = self.span_count == 0;

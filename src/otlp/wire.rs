@@ -133,6 +133,30 @@ fn skip_group(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Packed numbers: varints, or eight bytes each. Yields None once, as the last item, where they are cut off.
+pub(crate) fn packed(mut rest: &[u8], varints: bool) -> impl Iterator<Item = Option<Value<'_>>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let next = match varints {
+            true => take_varint(&mut rest).map(Value::Varint),
+            false => {
+                take(&mut rest, 8).map(|bytes| Value::Fixed64(u64::from_le_bytes(bytes.try_into().expect("eight"))))
+            }
+        };
+        if next.is_none() {
+            rest = &[];
+        }
+        Some(next)
+    })
+}
+
+/// A sint32 as the wire has it.
+pub(crate) fn zigzag(number: u32) -> i32 {
+    (number >> 1) as i32 ^ -((number & 1) as i32)
+}
+
 /// Appends a length-delimited field.
 pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
     put_bytes_header(out, number, payload.len());

@@ -1,12 +1,9 @@
 //! Reading, for the command line and the admin interface.
 
-use super::{
-    schema,
-    span::{Context, hex},
-};
-use crate::{deliver::batch::put_bytes, trace::TraceId};
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
-use std::{path::Path, time::Duration};
+use super::{schema, span::hex};
+use crate::{otlp::wire::put_bytes, trace::TraceId};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 /// Which traces to list. The default is all.
 #[derive(Clone, Debug, Default)]
@@ -45,18 +42,44 @@ pub struct TraceRow {
     pub threshold: Option<String>,
 }
 
-/// A stored trace with its spans.
+/// A stored trace, to be asked for its spans.
 #[derive(Clone, Debug)]
 pub struct StoredTrace {
     pub row: TraceRow,
-    /// Protobuf of an `ExportTraceServiceRequest`: every span as it was received, by resource and scope.
+    /// From the first start to the last end.
+    pub envelope: Duration,
+    /// Spans with status error.
+    pub errors: u64,
+    /// `traces.id`
+    number: i64,
+}
+
+/// Some spans of a stored trace.
+#[derive(Debug)]
+pub struct SpanPage {
+    /// Fields of an `ExportTraceServiceRequest`: every span as it was received, by resource and scope.
     pub body: Vec<u8>,
+    last: SpanKey,
+}
+
+/// `spans.span_id` and `spans.crc`: a trace's spans in the order of an index.
+type SpanKey = (String, i64);
+
+/// A span of a page, before its bytes are fetched.
+struct Listed {
+    id: i64,
+    context: i64,
+    start: i64,
 }
 
 /// A store that is only read; another process may write it meanwhile.
 pub struct Store {
     db: Connection,
 }
+
+/// A page ends with the span that reaches one of these.
+const PAGE_SPANS: i64 = 4096;
+const PAGE_BYTES: i64 = 1 << 20;
 
 const COLUMNS: &str =
     "t.trace_id, t.start_ns, t.duration_ns, t.service, t.name, t.services, t.error, t.span_count, t.bytes,
@@ -90,46 +113,88 @@ impl Store {
         rows.collect()
     }
 
-    /// One trace with all spans that are stored of it.
+    /// One trace, without its spans.
     pub fn trace(&self, id: TraceId) -> Result<Option<StoredTrace>, String> {
         self.read_trace(id).map_err(|e| format!("cannot read the store: {e}"))
     }
 
     fn read_trace(&self, id: TraceId) -> rusqlite::Result<Option<StoredTrace>> {
-        // Both statements see one state of the file, also while another process writes.
+        let sql = format!(
+            "SELECT {COLUMNS}, t.id, t.end_ns,
+                    (SELECT count(*) FROM spans s WHERE s.trace = t.id AND s.status = 'error')
+             FROM traces t WHERE t.trace_id = ?1"
+        );
+        let read = |row: &Row<'_>| {
+            let (start, end): (i64, i64) = (row.get(1)?, row.get(15)?);
+            let envelope = Duration::from_nanos(end.saturating_sub(start).max(0) as u64);
+            let errors = row.get::<_, i64>(16)?.max(0) as u64;
+            Ok(StoredTrace { row: read_row(row)?, envelope, errors, number: row.get(14)? })
+        };
+        self.db.query_row(&sql, [hex(&id.0)], read).optional()
+    }
+
+    /// The spans of a trace behind those of `after`; none if there are no more. Each page is a short look at the file,
+    /// so that whoever takes his time between two holds up nobody. A trace that is deleted meanwhile just ends.
+    pub fn spans(&self, trace: &StoredTrace, after: Option<&SpanPage>) -> Result<Option<SpanPage>, String> {
+        let first = (String::new(), -1);
+        let after = after.map_or(&first, |page| &page.last);
+        self.read_spans(trace.number, after).map_err(|e| format!("cannot read the store: {e}"))
+    }
+
+    fn read_spans(&self, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<SpanPage>> {
+        // All statements see one state of the file, also while another process writes.
         let snapshot = self.db.unchecked_transaction()?;
-        let sql = format!("SELECT {COLUMNS}, t.id FROM traces t WHERE t.trace_id = ?1");
-        let find = |row: &Row<'_>| Ok((read_row(row)?, row.get::<_, i64>(14)?));
-        let Some((row, trace)) = snapshot.query_row(&sql, [hex(&id.0)], find).optional()? else { return Ok(None) };
-        let mut statement = snapshot.prepare(
-            "SELECT s.context, s.raw, c.raw_resource, c.raw_scope FROM spans s JOIN contexts c ON c.id = s.context
-             WHERE s.trace = ?1 ORDER BY s.context, s.start_ns",
-        )?;
-        let mut spans = statement.query([trace])?;
-        let mut groups: Vec<(i64, Context, Vec<u8>)> = Vec::new();
-        while let Some(span) = spans.next()? {
-            let context: i64 = span.get(0)?;
-            if groups.last().is_none_or(|(last, ..)| *last != context) {
-                let bytes = Context { raw_resource: span.get(2)?, raw_scope: span.get(3)? };
-                groups.push((context, bytes, Vec::new()));
+        let Some((mut listed, last)) = list(&snapshot, trace, after)? else { return Ok(None) };
+        listed.sort_unstable_by_key(|span| (span.context, span.start, span.id));
+        let mut find = snapshot.prepare("SELECT raw FROM spans WHERE id = ?1")?;
+        let mut body = Vec::new();
+        for group in listed.chunk_by(|a, b| a.context == b.context) {
+            let mut spans = Vec::new();
+            for span in group {
+                find.query_row([span.id], |row| {
+                    put_bytes(&mut spans, 2, row.get_ref(0)?.as_blob()?);
+                    Ok(())
+                })?;
             }
-            let (_, _, spans) = groups.last_mut().expect("one was pushed");
-            put_bytes(spans, 2, span.get_ref(1)?.as_blob()?);
+            put_group(&mut body, &snapshot, group[0].context, spans)?;
         }
-        Ok(Some(StoredTrace { row, body: request(groups) }))
+        Ok(Some(SpanPage { body, last }))
     }
 }
 
-/// One `ResourceSpans` per group.
-fn request(groups: Vec<(i64, Context, Vec<u8>)>) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (_, context, spans) in groups {
-        let scope = [context.raw_scope, spans].concat();
-        let mut resource = context.raw_resource;
-        put_bytes(&mut resource, 2, &scope);
-        put_bytes(&mut body, 1, &resource);
+/// The next spans by the index, and where they end.
+fn list(db: &Connection, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<(Vec<Listed>, SpanKey)>> {
+    let mut statement = db.prepare(
+        "SELECT s.id, s.context, s.start_ns, length(s.raw), s.span_id, s.crc, length(c.raw_resource) + length(c.raw_scope)
+         FROM spans s JOIN contexts c ON c.id = s.context
+         WHERE s.trace = ?1 AND (s.span_id, s.crc) > (?2, ?3) ORDER BY s.span_id, s.crc LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![trace, after.0, after.1, PAGE_SPANS])?;
+    let (mut listed, mut contexts, mut bytes, mut last) = (Vec::new(), HashSet::new(), 0, None);
+    while let Some(row) = rows.next()? {
+        let span = Listed { id: row.get(0)?, context: row.get(1)?, start: row.get(2)? };
+        if contexts.insert(span.context) {
+            bytes += row.get::<_, i64>(6)?;
+        }
+        listed.push(span);
+        last = Some((row.get(4)?, row.get(5)?));
+        bytes += row.get::<_, i64>(3)?;
+        if bytes >= PAGE_BYTES {
+            break;
+        }
     }
-    body
+    Ok(last.map(|last| (listed, last)))
+}
+
+/// One `ResourceSpans` with spans of one context.
+fn put_group(body: &mut Vec<u8>, db: &Connection, context: i64, spans: Vec<u8>) -> rusqlite::Result<()> {
+    let sql = "SELECT raw_resource, raw_scope FROM contexts WHERE id = ?1";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (mut resource, mut scope): (Vec<u8>, Vec<u8>) = db.query_row(sql, [context], read)?;
+    scope.extend(spans);
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(body, 1, &resource);
+    Ok(())
 }
 
 /// Each shape of this query walks one index from its newest end and looks up only rows that match.

@@ -1,51 +1,49 @@
-//! Writing: one transaction per batch, the oldest traces deleted first where the file is full.
+//! Writing: few transactions per batch, the oldest traces deleted first where the file is full.
+//!
+//! A reader that stays at an old state of the file (a pager that nobody scrolls, a forgotten shell) keeps SQLite from
+//! using its write-ahead log again. The log has a bound all the same: a batch is written in transactions that fit into
+//! it, and what does not fit any more waits until the reader ends.
 
 use super::{
-    json,
+    failure::Failure,
+    json, place,
     schema::{self, PAGE},
     span::{Context, Parts, StoredSpan, TraceState, hex},
 };
 use crate::trace::{Standing, TraceId};
 use foldhash::fast::RandomState;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 use std::{
     collections::HashMap,
     fs::{self, File, TryLockError},
-    path::Path,
+    ops::Range,
+    path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tracing::info;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
 const GROWTH: u64 = 4;
+/// Bytes of a span's row besides.
+const SPAN_BYTES: u64 = 256;
+/// Pages that a trace changes at places of their own: in its table, in indexes by its id, and as many for an old one
+/// that makes room.
+const TRACE_PAGES: u64 = 8;
 /// Pages that a transaction may need besides: tables, indexes, free list.
 const SPARE_PAGES: u64 = 128;
+/// The part of the size that is the write-ahead log's, between these bounds.
+const LOG_SHARE: u64 = 4;
+const LOG_MIN: u64 = 8 << 20;
+const LOG_MAX: u64 = 64 << 20;
+/// How long a writer whose log is full waits for readers to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pages given back in one transaction.
+const VACUUM_STEP: u64 = 256;
 /// Traces looked at in one step of eviction.
 const EVICT_STEP: u32 = 256;
 /// Contexts remembered; beyond it they are looked up again.
 const CONTEXTS_MAX: usize = 4096;
-
-/// Why a batch was not stored.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The file is no database, or a broken one.
-    Damaged(String),
-    /// Full or read-only disk, a lock, a foreign file.
-    Later(String),
-    /// More than the file may hold.
-    TooLarge,
-    /// No protobuf.
-    Malformed,
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Damaged(error.to_string()),
-            _ => Failure::Later(error.to_string()),
-        }
-    }
-}
 
 /// A context's row.
 #[derive(Clone)]
@@ -74,7 +72,11 @@ fn lock(path: &Path) -> Result<File, Failure> {
 /// The one writer of a store.
 pub(super) struct Writer {
     db: Connection,
+    path: PathBuf,
+    /// Of the database.
     max_pages: u64,
+    /// Bytes of the write-ahead log; with the database, they are the configured size.
+    log_max: u64,
     next_trace: i64,
     contexts: Contexts,
     /// Held as long as this writer numbers traces.
@@ -84,41 +86,94 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn open(path: &Path, size: u64) -> Result<Writer, Failure> {
         let lock = lock(path)?;
-        let db = schema::open_write(path, size)?;
+        let log_max = (size / LOG_SHARE).clamp(LOG_MIN, LOG_MAX);
+        let database = size - log_max;
+        let db = schema::open_write(path, database, log_max)?;
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
-        let mut writer = Writer { db, max_pages: size / PAGE, next_trace, contexts: Contexts::default(), _lock: lock };
+        let (path, max_pages) = (path.to_owned(), database / PAGE);
+        let mut writer =
+            Writer { db, path, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
         writer.shrink()?;
         Ok(writer)
     }
 
-    /// The configured size may be smaller than it was.
+    /// The configured size may be smaller than it was. In steps, for all of it goes through the log.
     fn shrink(&mut self) -> Result<(), Failure> {
-        let pages: u32 = self.db.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        if u64::from(pages) <= self.max_pages {
+        let excess = |writer: &Writer| Ok::<_, Failure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
+        if excess(self)? == 0 {
             return Ok(());
         }
-        let transaction = self.db.transaction()?;
-        make_room(&transaction, self.max_pages, SPARE_PAGES * PAGE)?;
-        transaction.commit()?;
-        // Each step of this statement gives back one page.
-        let mut vacuum = self.db.prepare("PRAGMA incremental_vacuum")?;
-        let mut steps = vacuum.query([])?;
-        while steps.next()?.is_some() {}
-        Ok(())
+        loop {
+            let excess = excess(self)?;
+            if excess == 0 {
+                // The file itself is cut when the log is in it.
+                return self.checkpoint();
+            }
+            self.ensure_log(self.log_max / 2)?;
+            let transaction = self.db.transaction()?;
+            if self.max_pages.saturating_sub(used_pages(&transaction)?) < SPARE_PAGES {
+                evict(&transaction, SPARE_PAGES * PAGE)?;
+            }
+            transaction.commit()?;
+            // Each step of this statement gives back one page.
+            let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({})", excess.min(VACUUM_STEP)))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+        }
     }
 
-    /// All of the batch or nothing. Returns the number of spans that are no spans.
-    pub(super) fn write(&mut self, body: &[u8]) -> Result<u64, Failure> {
-        let need = body.len() as u64 * GROWTH + SPARE_PAGES * PAGE;
-        if need > self.max_pages * PAGE {
-            return Err(Failure::TooLarge);
+    fn number(&self, pragma: &str) -> Result<u64, Failure> {
+        Ok(self.db.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0))?.into())
+    }
+
+    /// Moves what the log holds into the database, before the files are left.
+    pub(super) fn finish(&mut self) {
+        let _ = self.db.busy_timeout(Duration::ZERO);
+        let _ = self.checkpoint();
+    }
+
+    /// Moves all of the log into the database, and cuts it to nothing if no reader needs it.
+    fn checkpoint(&self) -> Result<(), Failure> {
+        Ok(self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
+    /// Room for `need` bytes in the log, or an error: a reader holds an older state of the file.
+    fn ensure_log(&self, need: u64) -> Result<(), Failure> {
+        if place::log_len(&self.path) + need <= self.log_max {
+            return Ok(());
         }
+        self.db.busy_timeout(PATIENCE)?;
+        let outcome = self.checkpoint();
+        self.db.busy_timeout(schema::BUSY)?;
+        outcome?;
+        let bytes = place::log_len(&self.path);
+        if bytes == 0 || bytes + need <= self.log_max {
+            return Ok(());
+        }
+        Err(Failure::Later(format!(
+            "somebody reads it for so long that its log cannot be used again, and at {} MiB the log is full: end the \
+             program that keeps a query open",
+            bytes >> 20
+        )))
+    }
+
+    /// Each trace of the batch whole or not at all. Returns the number of spans that are no spans.
+    pub(super) fn write(&mut self, body: &[u8]) -> Result<u64, Failure> {
         let parts = Parts::of(body).ok_or(Failure::Malformed)?;
-        match self.write_parts(&parts, need) {
-            // The estimate was too low (or the disk is full, and this fails again).
-            Err(Failure::Later(_)) if self.is_full()? => self.write_parts(&parts, need.saturating_mul(4)),
-            outcome => outcome,
-        }?;
+        // Twice in all: what is too much for one transaction is to be split.
+        let most = self.log_max.min(self.max_pages * PAGE);
+        let contexts: u64 = parts.contexts.iter().map(|context| context.bytes() * GROWTH).sum();
+        for (range, need) in portions(&parts, contexts, most / 2) {
+            if need > most {
+                return Err(Failure::TooLarge);
+            }
+            self.ensure_log(need)?;
+            match self.write_parts(&parts, range.clone(), need) {
+                // The estimate was too low (or the disk is full, and this fails again).
+                Err(Failure::Later(_)) if self.is_full()? => self.write_parts(&parts, range, need.saturating_mul(4)),
+                outcome => outcome,
+            }?;
+        }
         Ok(parts.rejected)
     }
 
@@ -126,9 +181,9 @@ impl Writer {
         Ok(free_bytes(&self.db, self.max_pages)? < self.max_pages * PAGE / 16)
     }
 
-    fn write_parts(&mut self, parts: &Parts<'_>, need: u64) -> Result<(), Failure> {
+    fn write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), Failure> {
         let first_trace = self.next_trace;
-        let outcome = self.try_write_parts(parts, need);
+        let outcome = self.try_write_parts(parts, traces, need);
         if outcome.is_err() {
             // What was rolled back is not there.
             self.next_trace = first_trace;
@@ -137,7 +192,7 @@ impl Writer {
         outcome
     }
 
-    fn try_write_parts(&mut self, parts: &Parts<'_>, need: u64) -> Result<(), Failure> {
+    fn try_write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), Failure> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if make_room(&transaction, self.max_pages, need)? > 0 || self.contexts.len() > CONTEXTS_MAX {
             self.contexts.clear();
@@ -145,9 +200,12 @@ impl Writer {
         let contexts = known_contexts(&transaction, &parts.contexts, &mut self.contexts)?;
         let mut newest = vec![0; contexts.len()];
         let mut statements = Statements::prepare(&transaction)?;
-        for (trace_id, spans) in &parts.traces {
+        for (trace_id, spans) in &parts.traces[traces] {
             let trace = statements.add(trace_id, spans, &contexts, &mut self.next_trace)?;
-            spans.iter().for_each(|stored| newest[stored.context] = trace.max(newest[stored.context]));
+            for stored in spans {
+                let newest = &mut newest[stored.context as usize];
+                *newest = trace.max(*newest);
+            }
         }
         drop(statements);
         let mut touch = transaction.prepare("UPDATE contexts SET last_trace = ?2 WHERE id = ?1 AND last_trace < ?2")?;
@@ -157,6 +215,22 @@ impl Writer {
         drop(touch);
         Ok(transaction.commit()?)
     }
+}
+
+/// The traces of a batch in runs that need at most about `most` bytes, or are one trace; with what each needs. The
+/// first brings the contexts of all.
+fn portions(parts: &Parts<'_>, contexts: u64, most: u64) -> Vec<(Range<usize>, u64)> {
+    let mut portions: Vec<(Range<usize>, u64)> = Vec::new();
+    for (at, (_, spans)) in parts.traces.iter().enumerate() {
+        let bytes: u64 = spans.iter().map(|stored| stored.raw.len() as u64 * GROWTH + SPAN_BYTES).sum();
+        let need = bytes + TRACE_PAGES * PAGE;
+        match portions.last_mut().filter(|(_, sum)| *sum + need <= most) {
+            Some((range, sum)) => (range.end, *sum) = (at + 1, *sum + need),
+            None if at == 0 => portions.push((0..1, SPARE_PAGES * PAGE + contexts + need)),
+            None => portions.push((at..at + 1, SPARE_PAGES * PAGE + need)),
+        }
+    }
+    portions
 }
 
 /// Rows for all contexts of a batch; new ones are written.
@@ -175,8 +249,8 @@ fn known_contexts(
         let mut rows = find.query([context.crc()])?;
         let mut found = None;
         while let Some(row) = rows.next()? {
-            if row.get_ref(2)?.as_blob() == Ok(&context.raw_resource)
-                && row.get_ref(3)?.as_blob() == Ok(&context.raw_scope)
+            if row.get_ref(2)?.as_blob() == Ok(&context.raw_resource[..])
+                && row.get_ref(3)?.as_blob() == Ok(&context.raw_scope[..])
             {
                 found = Some(Known { id: row.get(0)?, service: row.get::<_, String>(1)?.into() });
             }
@@ -198,7 +272,7 @@ fn insert_context(db: &Transaction<'_>, context: &Context) -> Result<Known, Fail
     db.execute(
         "INSERT INTO contexts (crc, last_trace, service, resource, scope, scope_version, raw_resource, raw_scope)
          VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![context.crc(), service, resource, scope, scope_version, context.raw_resource, context.raw_scope],
+        params![context.crc(), service, resource, scope, scope_version, &context.raw_resource[..], context.raw_scope],
     )?;
     Ok(Known { id: db.last_insert_rowid(), service: service.into() })
 }
@@ -256,7 +330,7 @@ impl<'a> Statements<'a> {
         let (trace, before) = stored.unwrap_or((*next_trace, TraceState::default()));
         let mut state = before.clone();
         for stored in spans {
-            let context = &contexts[stored.context];
+            let context = &contexts[stored.context as usize];
             if self.put_span(trace, stored, context)? {
                 state.observe(stored, &context.service);
             }
@@ -277,7 +351,7 @@ impl<'a> Statements<'a> {
 
     /// False if the same span is there already.
     fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, Failure> {
-        let shown = &stored.shown;
+        let shown = &stored.shown();
         let parent = (stored.standing != Standing::Root).then(|| hex(shown.parent_id));
         self.attributes.clear();
         json::put_attributes(&mut self.attributes, stored.raw, 9);
@@ -358,10 +432,13 @@ fn read_state(row: &rusqlite::Row<'_>) -> rusqlite::Result<TraceState> {
 
 const DROP_SERVICE: &str = "DELETE FROM trace_services WHERE service = ?1 AND start_ns = ?2 AND trace = ?3";
 
+fn used_pages(db: &Connection) -> Result<u64, Failure> {
+    let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    Ok(number("page_count")?.saturating_sub(number("freelist_count")?).into())
+}
+
 fn free_bytes(db: &Connection, max_pages: u64) -> Result<u64, Failure> {
-    let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let used = number("page_count")? - number("freelist_count")?;
-    Ok((max_pages as i64 - used).max(0) as u64 * PAGE)
+    Ok(max_pages.saturating_sub(used_pages(db)?) * PAGE)
 }
 
 /// Deletes the oldest traces until `need` bytes are free. Returns how many.

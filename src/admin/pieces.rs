@@ -1,0 +1,144 @@
+//! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
+//! as long as its bytes.
+
+use super::{Desk, Reply, text, typed};
+use crate::{
+    otlp::json,
+    trace::{Signal, TraceId},
+};
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+/// Traces that are written at a time; each holds the bytes of one trace at most.
+pub(super) const AT_ONCE: usize = 2;
+/// Whoever asks for one more waits for so long, then hears 503.
+const TURN_TIME: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long gets no more.
+const READ_TIME: Duration = Duration::from_secs(10);
+const PIECE: usize = 64 << 10;
+
+/// The body of an answer.
+pub(super) enum Content {
+    Whole(Full<Bytes>),
+    /// The first piece, until it is sent, and the others; an error where they cannot come.
+    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Bytes>>),
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Content {
+        Content::Whole(Full::from(text))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Content::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Content::Pieces(first, rest) => match first.take() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Content::Whole(body) if body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Content::Whole(body) => body.size_hint(),
+            Content::Pieces(..) => SizeHint::default(),
+        }
+    }
+}
+
+/// The answer for a trace: it begins once its first piece is there. Called on a thread that may block.
+pub(super) fn trace(desk: Arc<dyn Desk>, id: TraceId, turns: Arc<Semaphore>) -> Reply {
+    let runtime = Handle::current();
+    let Ok(Ok(turn)) = runtime.block_on(timeout(TURN_TIME, turns.acquire_owned())) else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "other traces are being read: ask again in a moment\n");
+    };
+    let (sender, mut pieces) = mpsc::channel(1);
+    runtime.spawn_blocking(move || {
+        let mut out = Pieces { sender, gathered: Vec::new() };
+        if let Err(error) = write(desk.as_ref(), id, &mut out) {
+            // Whoever has gone does not hear it.
+            let _ = out.send(Err(error));
+        }
+        drop(turn);
+    });
+    match pieces.blocking_recv() {
+        Some(Ok(first)) => typed("application/json", Content::Pieces(Some(first), pieces)),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "a trace cannot be shown");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the trace cannot be read, see the log\n")
+        }
+        None => text(StatusCode::NOT_FOUND, "neither the ring nor the store has this trace\n"),
+    }
+}
+
+/// One `ExportTraceServiceRequest`, and nothing for a trace that is unknown.
+fn write(desk: &dyn Desk, id: TraceId, out: &mut Pieces) -> io::Result<()> {
+    let mut opening = "{\"resourceSpans\":[";
+    let is_known = desk.trace(id, &mut |spans| {
+        out.write_all(std::mem::replace(&mut opening, ",").as_bytes())?;
+        json::write_elements(out, Signal::Traces, spans).map(drop)
+    })?;
+    if is_known {
+        out.write_all(b"]}")?;
+        let rest = std::mem::take(&mut out.gathered);
+        out.send(Ok(rest.into()))?;
+    }
+    Ok(())
+}
+
+/// Gathers what is written, and hands it on when it is enough.
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    gathered: Vec<u8>,
+}
+
+impl Pieces {
+    fn send(&self, piece: io::Result<Bytes>) -> io::Result<()> {
+        let sent = Handle::current().block_on(timeout(READ_TIME, self.sender.send(piece)));
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE {
+            let piece = std::mem::take(&mut self.gathered);
+            self.send(Ok(piece.into()))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
