@@ -3,7 +3,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tailkeep::measure::{Flavour, Kinds, Labels, Meter, Now, Settings};
-use tailkeep::trace::{Kind, SpanView, Status};
+use tailkeep::trace::{Kind, SpanView};
 
 /// Spans whose durations spread from 1 to 100 ms.
 fn request(spans: u64, series: u64) -> Vec<SpanView> {
@@ -12,7 +12,7 @@ fn request(spans: u64, series: u64) -> Vec<SpanView> {
         .map(|n| SpanView {
             end: 1_000_000 + mix(n) % 99_000_000,
             kind: Kind::Server,
-            series: mix((mix(n) >> 32) % series),
+            operation: mix((mix(n) >> 32) % series),
             ..SpanView::default()
         })
         .collect()
@@ -21,9 +21,8 @@ fn request(spans: u64, series: u64) -> Vec<SpanView> {
 fn describe(span: &SpanView) -> Labels {
     Labels {
         service: "shop".into(),
-        name: format!("GET /{}", span.series),
+        name: format!("GET /{}", span.operation),
         kind: span.kind,
-        status: Status::Unset,
         extras: vec![Some("1.2.3".into()), None],
     }
 }

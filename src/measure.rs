@@ -4,13 +4,18 @@
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
 //! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
 //! those without a service name too; a series is the sum over all instances of a service; its first
-//! export is its true count, not a zero, because its start time says when it began; percentiles of the
+//! export says its true count beside the zero that it began with (see [`debut`]); percentiles of the
 //! last minute go out beside the buckets.
 //!
+//! The table holds operations, each with its series: one for each status, so that errors are 0 before they
+//! are 1.
+//!
 //! It counts spans received. Where a sampler upstream dropped spans, these numbers are smaller than
-//! the truth; such spans are counted apart and warned about once. It does not read a clock: `now_ms`
-//! is monotonic and given.
+//! the truth; such spans are counted apart and warned about once. A span that is sent twice is counted
+//! twice: whether it was here before is known of kept traces alone, and later. It does not read a clock:
+//! `now_ms` is monotonic and given.
 
+mod debut;
 mod group;
 mod histogram;
 mod operations;
@@ -20,18 +25,19 @@ mod series;
 mod settings;
 mod window;
 
-pub use histogram::{Bounds, BoundsError, Unit};
+pub use debut::{AT_ZERO_MS, YOUNG_MS};
+pub use histogram::{Bounds, BoundsError, Flavour, Unit};
 pub use operations::OperationRow;
-pub use otlp::{Flavour, Now, SERIES_A_REQUEST};
+pub use otlp::{Now, POINTS_A_REQUEST};
 pub use series::Labels;
 pub use settings::{Dimensions, DimensionsError, Kinds, LabelName, Settings};
 pub use window::{EXACT_MAX, HISTOGRAM_BYTES, LONGEST_NANOS, Latency, SLOT_MS, SLOTS};
 
-use crate::trace::SpanView;
+use crate::trace::{SpanView, Status};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use group::{GROUP_MAX, Groups};
-use series::{Identity, Series};
+use series::{Arrival, Identity, Operation};
 use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -51,11 +57,20 @@ pub struct Meter {
     settings: Settings,
     /// Wall clock when `now_ms` was zero.
     start_unix_nanos: u64,
-    series: DashMap<u64, Series, RandomState>,
+    operations: DashMap<u64, Operation, RandomState>,
     pool: Arc<Pool>,
-    named: AtomicUsize,
-    overflow: AtomicUsize,
+    held: Held,
     counters: Counters,
+}
+
+/// What the table holds: each has a bound.
+#[derive(Default)]
+struct Held {
+    /// Series of operations that have a name, of all that counted something.
+    series: AtomicUsize,
+    overflow: AtomicUsize,
+    /// Of names and values of all operations.
+    text_bytes: AtomicUsize,
 }
 
 /// How often each bound was hit, and what else a metric says of the meter itself.
@@ -80,15 +95,15 @@ pub struct Totals {
     pub overflow_series: usize,
     /// Spans counted in an overflow series.
     pub overflow_spans: u64,
-    /// Gauge, as of the last tick: series whose percentiles are estimates.
+    /// Gauge, as of the last tick: operations whose percentiles are estimates.
     pub approximate: usize,
-    /// Slots of 10 s of a series that had to do without a histogram.
+    /// Slots of 10 s of an operation that had to do without a histogram.
     pub pool_exhausted: u64,
     /// Series retired after they had been idle.
     pub retired: u64,
     /// Spans measured of which a sampler upstream dropped a part of the peers.
     pub head_sampled: u64,
-    /// Gauge: bytes of the series as of the last tick, and of the windows' histograms.
+    /// Gauge: bytes of the operations as of the last tick, and of the windows' histograms.
     pub bytes: usize,
 }
 
@@ -100,9 +115,8 @@ impl Meter {
             pool: Pool::new(settings.pool),
             settings,
             start_unix_nanos,
-            series: DashMap::with_hasher(RandomState::default()),
-            named: AtomicUsize::new(0),
-            overflow: AtomicUsize::new(0),
+            operations: DashMap::with_hasher(RandomState::default()),
+            held: Held::default(),
             counters: Counters::default(),
         }
     }
@@ -112,13 +126,15 @@ impl Meter {
     }
 
     /// Counts a request's accepted spans, grouped by series first: one look-up per series, not per span.
-    /// `describe` is called for a span of a series that is not in the table.
+    /// `describe` is called for a span of an operation that is not in the table.
     pub fn record(&self, spans: &[SpanView], now_ms: u64, mut describe: impl FnMut(&SpanView) -> Labels) {
+        let at =
+            Arrival { ms: now_ms, unix_nanos: self.start_unix_nanos.saturating_add(now_ms.saturating_mul(1_000_000)) };
         GROUPS.with_borrow_mut(|groups| {
             for chunk in spans.chunks(GROUP_MAX) {
                 self.gather(chunk, groups);
                 for (first, durations) in groups.laid_out() {
-                    self.record_group(&chunk[first as usize], durations, now_ms, &mut describe);
+                    self.record_group(&chunk[first as usize], durations, at, &mut describe);
                 }
             }
         });
@@ -130,7 +146,7 @@ impl Meter {
         let mut head_sampled = 0;
         for (place, span) in spans.iter().enumerate() {
             if kinds.has(span.kind) {
-                groups.add(span.series, place as u32, span.duration());
+                groups.add(span.operation ^ span.status as u64, place as u32, span.duration());
                 head_sampled += u64::from(span.head_sampled);
             }
         }
@@ -145,75 +161,96 @@ impl Meter {
         &self,
         first: &SpanView,
         durations: &[u64],
-        now_ms: u64,
+        at: Arrival,
         describe: &mut impl FnMut(&SpanView) -> Labels,
     ) {
-        if let Some(mut series) = self.series.get_mut(&first.series) {
-            return series.record(durations, first.status, now_ms, &self.settings, &self.pool);
+        if let Some(mut operation) = self.operations.get_mut(&first.operation) {
+            return self.count(&mut operation, first.status, durations, at);
         }
         // Described before the table is locked: that work is the caller's.
         let labels = describe(first).shortened();
-        let key = if labels.are_lossy() { self.key_of(&Identity::Named(labels.clone())) } else { first.series };
-        let (key, identity) = self.place(key, labels);
+        let ambiguous = labels.may_stand_for_others();
+        let identity = Identity::Named(labels);
+        let key = if ambiguous { self.key_of(&identity) } else { first.operation };
+        let (key, identity) = self.place(key, identity);
         if identity.is_overflow() && self.counters.overflow_spans.fetch_add(durations.len() as u64, Relaxed) == 0 {
-            tracing::warn!(
-                max = self.settings.series_max,
-                "series limit reached: further spans share one overflow series per service"
-            );
+            let max = self.settings.series_max;
+            tracing::warn!(max, "series limit reached: further operations share one overflow series per service");
         }
-        let start = self.start_unix_nanos.saturating_add(now_ms.saturating_mul(1_000_000));
-        let live = if identity.is_overflow() { &self.overflow } else { &self.named };
-        let mut series = self.series.entry(key).or_insert_with(|| {
-            live.fetch_add(1, Relaxed);
-            Series::new(identity, start, now_ms, &self.settings)
+        let mut operation = self.operations.entry(key).or_insert_with(|| {
+            self.held.text_bytes.fetch_add(identity.text_bytes(), Relaxed);
+            if identity.is_overflow() {
+                self.held.overflow.fetch_add(1, Relaxed);
+            }
+            Operation::new(identity, at)
         });
-        series.record(durations, first.status, now_ms, &self.settings, &self.pool);
+        self.count(&mut operation, first.status, durations, at);
     }
 
-    /// Where spans of an unknown series are counted. Threads that race may pass a bound by one each.
-    fn place(&self, key: u64, labels: Labels) -> (u64, Identity) {
-        if self.named.load(Relaxed) < self.settings.series_max || self.series.contains_key(&key) {
-            return (key, Identity::Named(labels));
+    fn count(&self, operation: &mut Operation, status: Status, durations: &[u64], at: Arrival) {
+        let is_new = operation.record(durations, status, at, &self.settings, &self.pool);
+        if is_new && !operation.identity.is_overflow() {
+            self.held.series.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Where spans of an unknown operation are counted. Threads that race may pass a bound by one each.
+    fn place(&self, key: u64, named: Identity) -> (u64, Identity) {
+        if self.has_room(&named) || self.operations.contains_key(&key) {
+            return (key, named);
+        }
+        let Identity::Named(labels) = named else { return (key, named) };
         let service = Identity::ServiceOverflow(labels.service);
         let service_key = self.key_of(&service);
-        if self.series.contains_key(&service_key) || self.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
+        if self.operations.contains_key(&service_key) || self.held.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
             return (service_key, service);
         }
         (self.key_of(&Identity::Overflow), Identity::Overflow)
     }
 
-    fn key_of(&self, identity: &Identity) -> u64 {
-        self.series.hasher().hash_one(identity)
+    fn has_room(&self, named: &Identity) -> bool {
+        self.held.series.load(Relaxed) < self.settings.series_max
+            && self.held.text_bytes.load(Relaxed) + named.text_bytes() <= self.settings.text_max()
     }
 
-    /// Moves all windows on and retires idle series. A series that comes back after that starts anew,
+    fn key_of(&self, identity: &Identity) -> u64 {
+        self.operations.hasher().hash_one(identity)
+    }
+
+    /// Moves all windows on and retires idle operations. One that comes back after that starts anew,
     /// with a start time of its own. Call it every few seconds.
     pub fn tick(&self, now_ms: u64) {
         let mut approximate = 0;
         // The table keeps the size it once had; each place has a byte of its own.
-        let mut bytes = self.series.capacity() * (size_of::<(u64, Series)>() + 1);
+        let mut bytes = self.operations.capacity() * (size_of::<(u64, Operation)>() + 1);
         for key in self.keys() {
-            let gone = self.series.remove_if(&key, |_, series| series.is_idle(now_ms, &self.settings));
-            if let Some((_, series)) = gone {
-                let live = if series.identity.is_overflow() { &self.overflow } else { &self.named };
-                live.fetch_sub(1, Relaxed);
-                self.counters.retired.fetch_add(1, Relaxed);
-            } else if let Some(mut series) = self.series.get_mut(&key) {
-                series.window.advance(now_ms);
-                approximate += usize::from(series.window.is_approximate());
-                bytes += series.heap_bytes();
+            let gone = self.operations.remove_if(&key, |_, operation| operation.is_idle(now_ms, &self.settings));
+            if let Some((_, operation)) = gone {
+                self.retire(&operation);
+            } else if let Some(mut operation) = self.operations.get_mut(&key) {
+                operation.window.advance(now_ms);
+                approximate += usize::from(operation.window.is_approximate());
+                bytes += operation.heap_bytes();
             }
         }
         self.counters.approximate.store(approximate, Relaxed);
         self.counters.bytes.store(bytes, Relaxed);
     }
 
+    fn retire(&self, operation: &Operation) {
+        self.held.text_bytes.fetch_sub(operation.identity.text_bytes(), Relaxed);
+        match operation.identity.is_overflow() {
+            true => self.held.overflow.fetch_sub(1, Relaxed),
+            false => self.held.series.fetch_sub(operation.live(), Relaxed),
+        };
+        self.counters.retired.fetch_add(operation.live() as u64, Relaxed);
+    }
+
     pub fn totals(&self) -> Totals {
         Totals {
             spans: self.counters.spans.load(Relaxed),
-            series: self.named.load(Relaxed),
-            overflow_series: self.overflow.load(Relaxed),
+            series: self.held.series.load(Relaxed),
+            overflow_series: self.held.overflow.load(Relaxed),
             overflow_spans: self.counters.overflow_spans.load(Relaxed),
             approximate: self.counters.approximate.load(Relaxed),
             pool_exhausted: self.pool.refused(),
@@ -223,9 +260,9 @@ impl Meter {
         }
     }
 
-    /// All keys at this moment. Whoever walks the series takes them one by one, so that no thread that
+    /// All keys at this moment. Whoever walks the operations takes them one by one, so that no thread that
     /// receives waits for more than one of them.
     fn keys(&self) -> Vec<u64> {
-        self.series.iter().map(|entry| *entry.key()).collect()
+        self.operations.iter().map(|entry| *entry.key()).collect()
     }
 }

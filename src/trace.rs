@@ -1,5 +1,6 @@
 //! The words that every stage shares. No I/O, no clock, no async; uses nothing else of ours.
 
+pub mod label;
 pub mod question;
 pub mod summary;
 pub mod verdict;
@@ -199,8 +200,8 @@ pub struct SpanView {
     pub head_sampled: bool,
     /// `rv` of the tracestate's `ot` member.
     pub randomness: Option<Randomness>,
-    /// Hash of the series that measures it: service, name, kind, status and the extra dimensions.
-    pub series: u64,
+    /// Hash of the operation that measures it: service, name, kind and the extra dimensions.
+    pub operation: u64,
     /// Keyed hash of the span's name, for limits per entry.
     pub name_hash: u64,
     pub facts: Facts,

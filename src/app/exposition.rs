@@ -41,11 +41,16 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
     if let Some(meter) = &pipeline.meter {
         let totals = meter.totals();
         let mut one = |name, kind, help, value: f64| write_metric(out, name, kind, help, [(vec![], value)]);
-        one("tailkeep_series", Gauge, "Series of the request metrics.", totals.series as f64)?;
+        one(
+            "tailkeep_series",
+            Gauge,
+            "Series of the request metrics that have counted something.",
+            totals.series as f64,
+        )?;
         one("tailkeep_series_bytes", Gauge, "Memory of the request metrics.", totals.bytes as f64)?;
         let help = "Spans counted in an overflow series: raise measure.series_max.";
         one("tailkeep_series_overflow_spans_total", Counter, help, totals.overflow_spans as f64)?;
-        let help = "Series whose percentiles are estimates from buckets.";
+        let help = "Operations whose percentiles are estimates from buckets.";
         one("tailkeep_series_approximate", Gauge, help, totals.approximate as f64)?;
         one("tailkeep_series_retired_total", Counter, "Series retired after being idle.", totals.retired as f64)?;
         let help = "Spans of which a sampler upstream had dropped a part: request metrics count what arrived.";

@@ -187,7 +187,6 @@ impl Pipeline {
                 service: text(resource.service.of(body)),
                 name: text(span.name.of(body)),
                 kind: span.kind,
-                status: span.status,
                 extras: scan::dimensions(scan, body, span, &in_force.questions),
             }
         });

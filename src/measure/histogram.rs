@@ -37,6 +37,16 @@ impl Unit {
     }
 }
 
+/// Which kind of histogram a sink takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flavour {
+    /// Explicit buckets, for ARMS and Log Service. A percentile computed from them lies in the right bucket,
+    /// no more: with the default bounds it can be twofold off, and fivefold between 10 and 50 ms.
+    Explicit,
+    /// Base-2 exponential: within 2.2 % while durations span 10 octaves, 4.4 % up to 20.
+    Exponential,
+}
+
 /// Upper bounds of the explicit buckets, ascending; a duration equal to a bound is within it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Bounds {

@@ -1,10 +1,10 @@
 //! The request metrics as people read them: one row for each operation of each service, its statuses
 //! taken together, because percentiles of each status cannot be put together later.
 
-use super::series::Identity;
+use super::Meter;
+use super::series::{Identity, Operation};
 use super::window::{Latency, Minute, SLOT_MS, SLOTS};
-use super::{Labels, Meter};
-use crate::trace::{Kind, Status};
+use crate::trace::Kind;
 
 /// An operation: its series of all statuses together.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,7 +17,7 @@ pub struct OperationRow {
     pub kind: Option<Kind>,
     /// The extra dimensions, in their order.
     pub extras: Vec<Option<String>>,
-    /// Since the series began.
+    /// Since the operation began.
     pub calls: u64,
     pub errors: u64,
     /// Calls a second over the last minute.
@@ -29,61 +29,41 @@ pub struct OperationRow {
 }
 
 impl Meter {
-    /// All operations, in order of service, name, kind and dimensions.
+    /// All operations, in order of service, name, kind and dimensions; what is overflow comes last.
     pub fn operations(&self, now_ms: u64) -> Vec<OperationRow> {
         let mut minute = Minute::new();
-        self.members().chunk_by(|a, b| a.0 == b.0).map(|group| self.row(group, &mut minute, now_ms)).collect()
+        let row = |key: u64| Some(self.row(&*self.operations.get(&key)?, &mut minute, now_ms));
+        let mut rows: Vec<OperationRow> = self.keys().into_iter().filter_map(row).collect();
+        rows.sort_by(|a, b| place(a).cmp(&place(b)));
+        rows
     }
 
-    /// Percentiles of each operation that had spans in the last minute, in the order of [`Meter::operations`].
-    /// Where these are estimates there are none: a gauge cannot say that its value is one.
-    pub(super) fn percentiles(&self, now_ms: u64) -> Vec<(Identity, Latency)> {
-        let mut minute = Minute::new();
-        let members = self.members();
-        let exact = members.chunk_by(|a, b| a.0 == b.0).filter_map(|group| {
-            self.gather_minute(group, &mut minute, now_ms);
-            let latency = minute.latency().filter(|_| !minute.is_approximate())?;
-            Some((group[0].0.clone(), latency))
-        });
-        exact.collect()
+    /// Percentiles of an operation's last minute, if it had spans. Where these are estimates there are none: a
+    /// gauge cannot say that its value is one.
+    pub(super) fn percentiles(&self, operation: &Operation, minute: &mut Minute, now_ms: u64) -> Option<Latency> {
+        self.gather_minute(operation, minute, now_ms);
+        minute.latency().filter(|_| !minute.is_approximate())
     }
 
-    /// All series by operation.
-    fn members(&self) -> Vec<(Identity, u64)> {
-        let mut members: Vec<(Identity, u64)> =
-            self.series.iter().map(|e| (operation_of(&e.identity), *e.key())).collect();
-        members.sort_unstable();
-        members
-    }
-
-    /// Fills `minute` with an operation's windows. Its calls and errors since its series began.
-    fn gather_minute(&self, group: &[(Identity, u64)], minute: &mut Minute, now_ms: u64) -> (u64, u64) {
+    fn gather_minute(&self, operation: &Operation, minute: &mut Minute, now_ms: u64) {
         minute.clear();
-        let (mut calls, mut errors) = (0, 0);
-        for (_, key) in group {
-            if let Some(series) = self.series.get(key) {
-                calls += series.total.count;
-                errors += series.errors;
-                series.window.merge_into(minute, now_ms, &self.settings.buckets);
-            }
-        }
-        (calls, errors)
+        operation.window.merge_into(minute, now_ms, &self.settings.buckets);
     }
 
-    fn row(&self, group: &[(Identity, u64)], minute: &mut Minute, now_ms: u64) -> OperationRow {
-        let (calls, errors) = self.gather_minute(group, minute, now_ms);
+    fn row(&self, operation: &Operation, minute: &mut Minute, now_ms: u64) -> OperationRow {
+        self.gather_minute(operation, minute, now_ms);
         let rate = minute.count() as f64 * 1000.0 / window_ms(now_ms) as f64;
-        let (name, kind, extras) = match &group[0].0 {
+        let (name, kind, extras) = match &operation.identity {
             Identity::Named(labels) => (labels.name.clone(), Some(labels.kind), labels.extras.clone()),
             Identity::ServiceOverflow(_) | Identity::Overflow => Default::default(),
         };
         OperationRow {
-            service: group[0].0.service().unwrap_or_default().to_owned(),
+            service: operation.identity.service().unwrap_or_default().to_owned(),
             name,
             kind,
             extras,
-            calls,
-            errors,
+            calls: operation.calls(),
+            errors: operation.errors,
             rate,
             latency: minute.latency(),
             approximate: minute.is_approximate(),
@@ -91,12 +71,9 @@ impl Meter {
     }
 }
 
-/// The same for all statuses of an operation.
-fn operation_of(identity: &Identity) -> Identity {
-    match identity {
-        Identity::Named(labels) => Identity::Named(Labels { status: Status::Unset, ..labels.clone() }),
-        overflow => overflow.clone(),
-    }
+/// Where a row stands among the others.
+fn place(row: &OperationRow) -> impl Ord {
+    (row.kind.is_none(), &row.service, &row.name, row.kind, &row.extras)
 }
 
 /// How long the window at `now_ms` has been open: from 50 to 60 s, less in the first minute, at least a second.

@@ -7,10 +7,11 @@
 //! sum over all instances of a service.
 
 use super::Meter;
-use super::histogram::{Cumulative, Unit};
-use super::series::{Identity, Series};
-use super::settings::{OVERFLOW, QUANTILE, SERVICE, STATUS, Settings};
-use super::window::Latency;
+use super::histogram::{Cumulative, Flavour, Unit};
+use super::series::{Identity, Operation};
+use super::settings::{OVERFLOW, QUANTILE, SERVICE, Settings};
+use super::window::{Latency, Minute};
+use crate::trace::Status;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
@@ -20,26 +21,15 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-/// A sink's request holds at most so many series, or the percentiles of so many operations. With labels of
-/// 100 bytes in all that is about 100 KiB, and with the longest labels in all dimensions still less than the
-/// 4 MiB that receivers take by default.
-pub const SERIES_A_REQUEST: usize = 100;
+/// A sink's request holds about so many data points. With labels of 100 bytes in all that is about 100 KiB, and
+/// with the longest labels in all dimensions still less than the 4 MiB that receivers take by default.
+pub const POINTS_A_REQUEST: usize = 200;
 
 /// What connects our data to dashboards made for the connector; some filter on the scope.
 const SCOPE: &str = "spanmetricsconnector";
 const CALLS: &str = "traces.span.metrics.calls";
 const DURATION: &str = "traces.span.metrics.duration";
 const DURATION_QUANTILE: &str = "traces.span.metrics.duration.quantile";
-
-/// Which kind of histogram a sink takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flavour {
-    /// Explicit buckets, for ARMS and Log Service. A percentile computed from them lies in the right bucket,
-    /// no more: with the default bounds it can be twofold off, and fivefold between 10 and 50 ms.
-    Explicit,
-    /// Base-2 exponential: within 2.2 % while durations span 10 octaves, 4.4 % up to 20.
-    Exponential,
-}
 
 /// When an export is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,66 +41,49 @@ pub struct Now {
 }
 
 impl Meter {
-    /// All series, then the percentiles of the last minute, as requests of at most [`SERIES_A_REQUEST`] of
-    /// them, made one at a time.
+    /// All series and the percentiles of the last minute, as requests of about [`POINTS_A_REQUEST`], made one
+    /// at a time.
     pub fn export(&self, flavour: Flavour, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
-        self.export_series(flavour, now.unix_nanos).chain(self.export_percentiles(now))
-    }
-
-    fn export_series(&self, flavour: Flavour, now: u64) -> impl Iterator<Item = ExportMetricsServiceRequest> {
-        let mut keys: Vec<(Option<String>, u64)> =
-            self.series.iter().map(|entry| (entry.identity.service().map(str::to_owned), *entry.key())).collect();
-        keys.sort_unstable();
-        let mut rest = keys.into_iter().peekable();
+        let mut rest = self.keys_by_service().into_iter().peekable();
+        let mut minute = Minute::new();
         std::iter::from_fn(move || {
-            rest.peek()?;
-            let part: Vec<_> = rest.by_ref().take(SERIES_A_REQUEST).collect();
-            let resource_metrics =
-                part.chunk_by(|a, b| a.0 == b.0).map(|group| self.service_metrics(group, flavour, now)).collect();
-            Some(ExportMetricsServiceRequest { resource_metrics })
-        })
-    }
-
-    fn export_percentiles(&self, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
-        let mut operations = self.percentiles(now.ms);
-        // The overflow of a service stands apart from its operations otherwise.
-        operations.sort_by(|a, b| a.0.service().cmp(&b.0.service()));
-        (0..operations.len()).step_by(SERIES_A_REQUEST).map(move |first| {
-            let part = &operations[first..operations.len().min(first + SERIES_A_REQUEST)];
-            let resource_metrics = part
-                .chunk_by(|a, b| a.0.service() == b.0.service())
-                .map(|group| self.service_percentiles(group, now.unix_nanos))
-                .collect();
-            ExportMetricsServiceRequest { resource_metrics }
-        })
-    }
-
-    fn service_percentiles(&self, group: &[(Identity, Latency)], now: u64) -> ResourceMetrics {
-        let unit = self.settings.unit;
-        let points = group.iter().flat_map(|(identity, latency)| {
-            let mut attributes = attributes_of(identity, &self.settings);
-            attributes.retain(|attribute| attribute.key != STATUS);
-            latency.quantiles().map(|(quantile, nanos)| NumberDataPoint {
-                attributes: [&attributes[..], &[attribute(QUANTILE, quantile)]].concat(),
-                time_unix_nano: now,
-                value: Some(number_data_point::Value::AsDouble(nanos as f64 / unit.nanos())),
-                ..NumberDataPoint::default()
-            })
-        });
-        let gauge = Data::Gauge(Gauge { data_points: points.collect() });
-        let metric =
-            Metric { name: DURATION_QUANTILE.into(), unit: unit.code().into(), data: Some(gauge), ..Metric::default() };
-        resource_metrics(group[0].0.service(), vec![metric])
-    }
-
-    fn service_metrics(&self, group: &[(Option<String>, u64)], flavour: Flavour, now: u64) -> ResourceMetrics {
-        let mut points = Points::new(flavour);
-        for (_, key) in group {
-            if let Some(series) = self.series.get(key) {
-                points.add(&series, &self.settings, now);
+            let mut request = ExportMetricsServiceRequest::default();
+            let mut room = POINTS_A_REQUEST;
+            while room > 0
+                && let Some((service, key)) = rest.next()
+            {
+                let mut points = Points::new(flavour);
+                self.add_operation(key, &mut points, &mut minute, now);
+                while points.len() < room
+                    && let Some((_, key)) = rest.next_if(|(next, _)| *next == service)
+                {
+                    self.add_operation(key, &mut points, &mut minute, now);
+                }
+                room = room.saturating_sub(points.len());
+                if points.len() > 0 {
+                    let metrics = points.into_metrics(self.settings.unit);
+                    request.resource_metrics.push(resource_metrics(service.as_deref(), metrics));
+                }
             }
+            Some(request).filter(|request| !request.resource_metrics.is_empty())
+        })
+    }
+
+    /// In order of services: each is one resource.
+    fn keys_by_service(&self) -> Vec<(Option<String>, u64)> {
+        let named = self.operations.iter().map(|entry| (entry.identity.service().map(str::to_owned), *entry.key()));
+        let mut keys: Vec<_> = named.collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// It may have been retired meanwhile.
+    fn add_operation(&self, key: u64, points: &mut Points, minute: &mut Minute, now: Now) {
+        let Some(mut operation) = self.operations.get_mut(&key) else { return };
+        points.add(&mut operation, &self.settings, now.unix_nanos);
+        if let Some(latency) = self.percentiles(&operation, minute, now.ms) {
+            points.add_percentiles(&operation.identity, &latency, &self.settings, now.unix_nanos);
         }
-        resource_metrics(group[0].0.as_deref(), points.into_metrics(self.settings.unit))
     }
 }
 
@@ -127,16 +100,32 @@ fn resource_metrics(service: Option<&str>, metrics: Vec<Metric>) -> ResourceMetr
     }
 }
 
-/// The data points of calls and durations. A series adds to both under one lock, so calls always equals the
-/// histogram's count.
+/// Data points of one service. A span adds to calls and durations under one lock, so the newest call count of a
+/// series always equals the count of its histogram.
 struct Points {
     calls: Vec<NumberDataPoint>,
     durations: Durations,
+    quantiles: Vec<NumberDataPoint>,
 }
 
 enum Durations {
     Explicit(Vec<HistogramDataPoint>),
     Exponential(Vec<ExponentialHistogramDataPoint>),
+}
+
+/// From when to when a point speaks.
+#[derive(Clone, Copy)]
+struct Interval {
+    start: u64,
+    end: u64,
+}
+
+impl Interval {
+    /// Ends a little after it began at the least, whatever happened to the wall clock: the zero that a counter
+    /// began with stands there, and backends may know time by the millisecond.
+    fn new(start: u64, since: u64, now: u64) -> Interval {
+        Interval { start, end: now.max(since.saturating_add(1_000_000)) }
+    }
 }
 
 impl Points {
@@ -145,35 +134,71 @@ impl Points {
             Flavour::Explicit => Durations::Explicit(Vec::new()),
             Flavour::Exponential => Durations::Exponential(Vec::new()),
         };
-        Points { calls: Vec::new(), durations }
+        Points { calls: Vec::new(), durations, quantiles: Vec::new() }
     }
 
-    fn add(&mut self, series: &Series, settings: &Settings, now: u64) {
-        let attributes = attributes_of(&series.identity, settings);
-        let start = series.start_unix_nanos;
-        // A wall clock that was set back must not make a point end before it starts.
-        let now = now.max(start);
-        self.calls.push(NumberDataPoint {
-            attributes: attributes.clone(),
-            start_time_unix_nano: start,
-            time_unix_nano: now,
-            value: Some(number_data_point::Value::AsInt(series.total.count.min(i64::MAX as u64) as i64)),
-            ..NumberDataPoint::default()
-        });
+    fn len(&self) -> usize {
+        let durations = match &self.durations {
+            Durations::Explicit(points) => points.len(),
+            Durations::Exponential(points) => points.len(),
+        };
+        self.calls.len() + durations + self.quantiles.len()
+    }
+
+    /// What is exported for the first time is preceded by the zero that it began with.
+    fn add(&mut self, operation: &mut Operation, settings: &Settings, now: u64) {
+        let start = operation.start_unix_nanos;
+        let is_new = operation.debut.is_first_export();
+        let (identity, series) = operation.series();
+        for (status, counted) in series {
+            let attributes = attributes_of(identity, status, settings);
+            if is_new {
+                self.calls.push(calls_point(attributes.clone(), Interval { start, end: start }, 0));
+            }
+            let count = counted.as_ref().map_or(0, |counted| counted.total.count);
+            self.calls.push(calls_point(attributes.clone(), Interval::new(start, start, now), count));
+            let Some(counted) = counted else { continue };
+            let since = counted.since_unix_nanos;
+            if counted.debut.is_first_export() {
+                let nothing = Cumulative::new(&settings.buckets);
+                self.add_histogram(attributes.clone(), Interval { start, end: since }, &nothing, settings);
+            }
+            self.add_histogram(attributes, Interval::new(start, since, now), &counted.total, settings);
+        }
+    }
+
+    fn add_histogram(
+        &mut self,
+        attributes: Vec<KeyValue>,
+        interval: Interval,
+        total: &Cumulative,
+        settings: &Settings,
+    ) {
+        let (start_time_unix_nano, time_unix_nano) = (interval.start, interval.end);
         match &mut self.durations {
             Durations::Explicit(points) => points.push(HistogramDataPoint {
                 attributes,
-                start_time_unix_nano: start,
-                time_unix_nano: now,
-                ..explicit_point(&series.total, settings)
+                start_time_unix_nano,
+                time_unix_nano,
+                ..explicit_point(total, settings)
             }),
             Durations::Exponential(points) => points.push(ExponentialHistogramDataPoint {
                 attributes,
-                start_time_unix_nano: start,
-                time_unix_nano: now,
-                ..exponential_point(&series.total, settings.unit)
+                start_time_unix_nano,
+                time_unix_nano,
+                ..exponential_point(total, settings.unit)
             }),
         }
+    }
+
+    fn add_percentiles(&mut self, identity: &Identity, latency: &Latency, settings: &Settings, now: u64) {
+        let attributes = attributes_of(identity, None, settings);
+        self.quantiles.extend(latency.quantiles().map(|(quantile, nanos)| NumberDataPoint {
+            attributes: [&attributes[..], &[attribute(QUANTILE, quantile)]].concat(),
+            time_unix_nano: now,
+            value: Some(number_data_point::Value::AsDouble(nanos as f64 / settings.unit.nanos())),
+            ..NumberDataPoint::default()
+        }));
     }
 
     fn into_metrics(self, unit: Unit) -> Vec<Metric> {
@@ -185,10 +210,28 @@ impl Points {
             }
         };
         let calls = Data::Sum(Sum { data_points: self.calls, aggregation_temporality, is_monotonic: true });
-        vec![
-            Metric { name: CALLS.into(), data: Some(calls), ..Metric::default() },
-            Metric { name: DURATION.into(), unit: unit.code().into(), data: Some(durations), ..Metric::default() },
-        ]
+        let metric = |name: &str, unit: &str, data: Data| Metric {
+            name: name.into(),
+            unit: unit.into(),
+            data: Some(data),
+            ..Metric::default()
+        };
+        let mut metrics = vec![metric(CALLS, "", calls), metric(DURATION, unit.code(), durations)];
+        if !self.quantiles.is_empty() {
+            let gauge = Data::Gauge(Gauge { data_points: self.quantiles });
+            metrics.push(metric(DURATION_QUANTILE, unit.code(), gauge));
+        }
+        metrics
+    }
+}
+
+fn calls_point(attributes: Vec<KeyValue>, interval: Interval, count: u64) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes,
+        start_time_unix_nano: interval.start,
+        time_unix_nano: interval.end,
+        value: Some(number_data_point::Value::AsInt(count.min(i64::MAX as u64) as i64)),
+        ..NumberDataPoint::default()
     }
 }
 
@@ -210,15 +253,15 @@ fn exponential_point(total: &Cumulative, unit: Unit) -> ExponentialHistogramData
         scale: total.exponential.scale(),
         zero_count: total.exponential.zeros(),
         positive: Some(Buckets { offset, bucket_counts: counts.to_vec() }),
-        min: Some(total.min as f64 / unit.nanos()),
-        max: Some(total.max as f64 / unit.nanos()),
+        min: (total.count > 0).then_some(total.min as f64 / unit.nanos()),
+        max: (total.count > 0).then_some(total.max as f64 / unit.nanos()),
         ..ExponentialHistogramDataPoint::default()
     }
 }
 
-fn attributes_of(identity: &Identity, settings: &Settings) -> Vec<KeyValue> {
+fn attributes_of(identity: &Identity, status: Option<Status>, settings: &Settings) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(5 + settings.dimensions.names().len());
-    identity.each_attribute(settings, |name, _, value| {
+    identity.each_attribute(status, settings, |name, _, value| {
         attributes.push(if name == OVERFLOW { flag(name) } else { attribute(name, value) });
     });
     attributes

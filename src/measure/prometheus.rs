@@ -3,8 +3,11 @@
 //! `traces_span_metrics_duration_quantile_milliseconds`.
 
 use super::Meter;
-use super::series::{Identity, Series};
-use super::settings::{QUANTILE, STATUS};
+use super::histogram::Cumulative;
+use super::series::{Identity, Operation};
+use super::settings::{QUANTILE, Settings};
+use super::window::{Latency, Minute};
+use crate::trace::Status;
 use std::fmt::{self, Write};
 
 const CALLS: &str = "traces_span_metrics_calls_total";
@@ -14,59 +17,93 @@ impl Meter {
     /// Appends all series to `out`; fails only if `out` does. A series takes about 250 bytes for each
     /// bucket: an `out` that passes text on piece by piece keeps a scrape of thousands of them small.
     pub fn prometheus(&self, now_ms: u64, out: &mut impl Write) -> fmt::Result {
+        let mut page = Page { settings: &self.settings, now_ms, labels: String::new(), out };
         let keys = self.keys();
-        let mut labels = String::new();
-        writeln!(out, "# HELP {CALLS} Spans received, before sampling.\n# TYPE {CALLS} counter")?;
-        for key in &keys {
-            // A series may have been retired meanwhile.
-            if let Some(series) = self.series.get(key) {
-                self.set_labels(&series.identity, |_| true, &mut labels);
-                writeln!(out, "{CALLS}{{{labels}}} {}", series.total.count)?;
-            }
-        }
+        let help = "Spans received, before sampling; a new operation is shown at 0 first.";
+        page.head(CALLS, "counter", help)?;
+        self.each(&keys, |operation| page.calls(operation))?;
         let name = format!("{DURATION}_{}", self.settings.unit.word());
-        writeln!(out, "# HELP {name} Duration of spans received, before sampling.\n# TYPE {name} histogram")?;
-        for key in &keys {
-            if let Some(series) = self.series.get(key) {
-                self.set_labels(&series.identity, |_| true, &mut labels);
-                self.write_histogram(&series, &name, &labels, out)?;
-            }
-        }
-        self.write_quantiles(now_ms, &mut labels, out)
+        page.head(&name, "histogram", "Duration of spans received, before sampling.")?;
+        self.each(&keys, |operation| page.durations(&name, operation))?;
+        let name = format!("{DURATION}_{QUANTILE}_{}", self.settings.unit.word());
+        page.head(&name, "gauge", "Percentiles of the last minute, of all statuses.")?;
+        let mut minute = Minute::new();
+        self.each(&keys, |operation| match self.percentiles(operation, &mut minute, now_ms) {
+            Some(latency) => page.quantiles(&name, &operation.identity, &latency),
+            None => Ok(()),
+        })
     }
 
-    fn write_quantiles(&self, now_ms: u64, labels: &mut String, out: &mut impl Write) -> fmt::Result {
-        let unit = self.settings.unit;
-        let name = format!("{DURATION}_{QUANTILE}_{}", unit.word());
-        writeln!(out, "# HELP {name} Percentiles of the last minute, of all statuses.\n# TYPE {name} gauge")?;
-        for (identity, latency) in self.percentiles(now_ms) {
-            self.set_labels(&identity, |attribute| attribute != STATUS, labels);
-            for (quantile, nanos) in latency.quantiles() {
-                let value = nanos as f64 / unit.nanos();
-                writeln!(out, "{name}{{{labels},{QUANTILE}=\"{quantile}\"}} {value}")?;
+    /// One after the other: see [`Meter::keys`]. Some may have been retired meanwhile.
+    fn each(&self, keys: &[u64], mut write: impl FnMut(&mut Operation) -> fmt::Result) -> fmt::Result {
+        keys.iter().filter_map(|key| self.operations.get_mut(key)).try_for_each(|mut operation| write(&mut operation))
+    }
+}
+
+/// A page that is being written.
+struct Page<'a, W> {
+    settings: &'a Settings,
+    now_ms: u64,
+    /// Those of the series that is being written.
+    labels: String,
+    out: &'a mut W,
+}
+
+impl<W: Write> Page<'_, W> {
+    fn head(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
+        writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+    }
+
+    /// Of all statuses, so that the first error makes a counter grow.
+    fn calls(&mut self, operation: &mut Operation) -> fmt::Result {
+        let is_at_zero = operation.debut.is_at_zero(self.now_ms);
+        let (identity, mut series) = operation.series();
+        series.try_for_each(|(status, counted)| {
+            self.set_labels(identity, status);
+            let count = counted.filter(|_| !is_at_zero).map_or(0, |counted| counted.total.count);
+            writeln!(self.out, "{CALLS}{{{}}} {count}", self.labels)
+        })
+    }
+
+    fn durations(&mut self, name: &str, operation: &mut Operation) -> fmt::Result {
+        let (identity, series) = operation.series();
+        for (status, counted) in series {
+            let Some(counted) = counted else { continue };
+            self.set_labels(identity, status);
+            match counted.debut.is_at_zero(self.now_ms) {
+                true => self.histogram(name, &Cumulative::new(&self.settings.buckets))?,
+                false => self.histogram(name, &counted.total)?,
             }
         }
         Ok(())
     }
 
-    fn write_histogram(&self, series: &Series, name: &str, labels: &str, out: &mut impl Write) -> fmt::Result {
+    fn histogram(&mut self, name: &str, total: &Cumulative) -> fmt::Result {
+        let Page { settings, labels, out, .. } = self;
         let mut cumulative = 0;
-        for (bound, count) in self.settings.buckets.in_unit(self.settings.unit).zip(&series.total.buckets) {
+        for (bound, count) in settings.buckets.in_unit(settings.unit).zip(&total.buckets) {
             cumulative += count;
             writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulative}")?;
         }
-        let (count, sum) = (series.total.count, series.total.sum as f64 / self.settings.unit.nanos());
+        let (count, sum) = (total.count, total.sum as f64 / settings.unit.nanos());
         writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
         writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}")
     }
 
-    /// Replaces `out` by the labels whose attributes are `wanted`. There is always one: the instance id.
-    fn set_labels(&self, identity: &Identity, wanted: impl Fn(&str) -> bool, out: &mut String) {
+    fn quantiles(&mut self, name: &str, identity: &Identity, latency: &Latency) -> fmt::Result {
+        self.set_labels(identity, None);
+        for (quantile, nanos) in latency.quantiles() {
+            let value = nanos as f64 / self.settings.unit.nanos();
+            writeln!(self.out, "{name}{{{},{QUANTILE}=\"{quantile}\"}} {value}", self.labels)?;
+        }
+        Ok(())
+    }
+
+    /// There is always one: the instance id.
+    fn set_labels(&mut self, identity: &Identity, status: Option<Status>) {
+        let out = &mut self.labels;
         out.clear();
-        identity.each_attribute(&self.settings, |attribute, label, value| {
-            if !wanted(attribute) {
-                return;
-            }
+        identity.each_attribute(status, self.settings, |_, label, value| {
             if !out.is_empty() {
                 out.push(',');
             }

@@ -1,63 +1,50 @@
-//! One series of the request metrics: who it is, what it counted since it began, and its last minute.
+//! An operation of the request metrics and its series, one for each status: who it is, what it counted since
+//! it began, and its last minute.
 
+use super::debut::Debut;
 use super::histogram::Cumulative;
 use super::settings::{INSTANCE, KIND, NAME, OVERFLOW, SERVICE, STATUS, Settings};
 use super::window::{Pool, Window};
+use crate::trace::label::{may_stand_for_others, shortened};
 use crate::trace::{Kind, Status};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// What tells a series from the others.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+/// What tells an operation from the others.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Labels {
     /// `service.name`; empty if the resource has none.
     pub service: String,
     pub name: String,
     pub kind: Kind,
-    pub status: Status,
     /// The extra dimensions, in their order; none where neither span nor resource has the attribute.
     pub extras: Vec<Option<String>>,
 }
 
 impl Labels {
-    /// A longer value is cut, so that `series_max` bounds bytes and not just a number.
-    pub const BYTES_MAX: usize = 512;
-
-    /// Cuts long values. A cut value ends in a hash of the whole, so that two series stay two.
+    /// Cuts long values, see [`crate::trace::label`].
     pub(crate) fn shortened(mut self) -> Labels {
-        shorten(&mut self.service);
-        shorten(&mut self.name);
-        self.extras.iter_mut().flatten().for_each(shorten);
+        let texts = [&mut self.service, &mut self.name].into_iter().chain(self.extras.iter_mut().flatten());
+        texts.for_each(|text| *text = shortened(std::mem::take(text).into()).into_owned());
         self
     }
 
-    /// Some of it was not valid UTF-8: other bytes may read alike, and must not be a series of their own.
-    pub(crate) fn are_lossy(&self) -> bool {
-        let mut texts = [&self.service, &self.name].into_iter().chain(self.extras.iter().flatten());
-        texts.any(|text| text.contains(char::REPLACEMENT_CHARACTER))
+    /// Other bytes may read like these labels, and must not be an operation of their own: a metric may not say
+    /// the same labels twice.
+    pub(crate) fn may_stand_for_others(&self) -> bool {
+        self.texts().any(|text| may_stand_for_others(text))
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        [&self.service, &self.name].into_iter().chain(self.extras.iter().flatten())
     }
 }
 
-fn shorten(text: &mut String) {
-    if text.len() <= Labels::BYTES_MAX {
-        return;
-    }
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    let ending = format!("…{:016x}", hasher.finish());
-    let room = Labels::BYTES_MAX - ending.len();
-    let end = (0..=room).rfind(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    text.truncate(end);
-    text.push_str(&ending);
-    text.shrink_to_fit();
-}
-
-/// Which spans a series counts.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+/// Which spans an operation counts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Identity {
     /// Those with these labels.
     Named(Labels),
-    /// Those of a service whose series came when the table was full.
+    /// Those of a service whose operations came when the table was full.
     ServiceOverflow(String),
     /// The same, of all services beyond the bound on services.
     Overflow,
@@ -79,8 +66,13 @@ impl Identity {
     }
 
     /// Hands each attribute, in the connector's order, to `take`: its name in OTLP, its name in
-    /// Prometheus, its value.
-    pub(crate) fn each_attribute(&self, settings: &Settings, mut take: impl FnMut(&str, &str, &str)) {
+    /// Prometheus, its value. Without a status it speaks of all statuses together, as overflow always does.
+    pub(crate) fn each_attribute(
+        &self,
+        status: Option<Status>,
+        settings: &Settings,
+        mut take: impl FnMut(&str, &str, &str),
+    ) {
         if let Some(service) = self.service() {
             take(SERVICE, "service_name", service);
         }
@@ -90,7 +82,9 @@ impl Identity {
         };
         take(NAME, "span_name", &labels.name);
         take(KIND, "span_kind", labels.kind.label());
-        take(STATUS, "status_code", labels.status.label());
+        if let Some(status) = status {
+            take(STATUS, "status_code", status.label());
+        }
         take(INSTANCE, "collector_instance_id", &settings.instance_id);
         for (dimension, value) in settings.dimensions.names().iter().zip(&labels.extras) {
             if let Some(value) = value {
@@ -99,12 +93,20 @@ impl Identity {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes of what others wrote.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Identity::Named(labels) => labels.texts().map(String::len).sum(),
+            Identity::ServiceOverflow(service) => service.len(),
+            Identity::Overflow => 0,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
         match self {
             Identity::Named(labels) => {
-                let extras = labels.extras.iter().flatten().map(String::capacity).sum::<usize>();
                 let slots = labels.extras.capacity() * size_of::<Option<String>>();
-                labels.service.capacity() + labels.name.capacity() + extras + slots
+                labels.texts().map(String::capacity).sum::<usize>() + slots
             }
             Identity::ServiceOverflow(service) => service.capacity(),
             Identity::Overflow => 0,
@@ -112,39 +114,95 @@ impl Identity {
     }
 }
 
-/// A series. All counts are since `start_unix_nanos` and never fall.
+/// When spans arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Monotonic, for what has an age.
+    pub ms: u64,
+    /// The wall clock, for what goes out.
+    pub unix_nanos: u64,
+}
+
+/// What an operation counted of one status.
 #[derive(Debug)]
-pub struct Series {
+pub struct Counted {
+    pub total: Cumulative,
+    /// When its first span arrived.
+    pub since_unix_nanos: u64,
+    /// Of its histogram.
+    pub debut: Debut,
+}
+
+/// All counts are since `start_unix_nanos` and never fall.
+#[derive(Debug)]
+pub struct Operation {
     pub identity: Identity,
     /// When its first span arrived.
     pub start_unix_nanos: u64,
     pub errors: u64,
-    pub total: Cumulative,
     pub window: Window,
+    /// Of its calls, of all statuses at once: so a first error is the second thing that is seen of them.
+    pub debut: Debut,
+    /// By status; overflow counts all in the first. A status that never was takes no room.
+    counted: [Option<Box<Counted>>; Status::ALL.len()],
     last_ms: u64,
 }
 
-impl Series {
-    pub fn new(identity: Identity, start_unix_nanos: u64, now_ms: u64, settings: &Settings) -> Series {
-        Series {
+impl Operation {
+    pub fn new(identity: Identity, at: Arrival) -> Operation {
+        Operation {
             identity,
-            start_unix_nanos,
+            start_unix_nanos: at.unix_nanos,
             errors: 0,
-            total: Cumulative::new(&settings.buckets),
-            window: Window::new(now_ms),
-            last_ms: now_ms,
+            window: Window::new(at.ms),
+            debut: Debut::new(at.ms),
+            counted: Default::default(),
+            last_ms: at.ms,
         }
     }
 
-    /// Counts spans that arrived at `now_ms`, by their durations in nanoseconds.
-    pub fn record(&mut self, durations: &[u64], status: Status, now_ms: u64, settings: &Settings, pool: &Arc<Pool>) {
-        self.last_ms = self.last_ms.max(now_ms);
-        self.window.advance(now_ms);
+    /// Counts spans by their durations in nanoseconds. True if they are the first of a series.
+    pub fn record(
+        &mut self,
+        durations: &[u64],
+        status: Status,
+        at: Arrival,
+        settings: &Settings,
+        pool: &Arc<Pool>,
+    ) -> bool {
+        self.last_ms = self.last_ms.max(at.ms);
+        self.window.advance(at.ms);
         if status == Status::Error {
             self.errors += durations.len() as u64;
         }
-        self.total.record(durations, &settings.buckets, settings.unit);
+        let counted = &mut self.counted[if self.identity.is_overflow() { 0 } else { status as usize }];
+        let is_new = counted.is_none();
+        let counted = counted.get_or_insert_with(|| {
+            let (total, debut) = (Cumulative::new(&settings.buckets), Debut::new(at.ms));
+            Box::new(Counted { total, since_unix_nanos: at.unix_nanos, debut })
+        });
+        counted.total.record(durations, &settings.buckets, settings.unit);
         self.window.record(durations, pool, &settings.buckets);
+        is_new
+    }
+
+    /// Who it is, and its series: one for each status, that which counted nothing too; of overflow one of all
+    /// statuses.
+    pub fn series(&mut self) -> (&Identity, impl Iterator<Item = (Option<Status>, Option<&mut Counted>)>) {
+        let is_overflow = self.identity.is_overflow();
+        let known = if is_overflow { 1 } else { Status::ALL.len() };
+        let counted = Status::ALL.into_iter().zip(&mut self.counted).take(known);
+        let series = counted.map(move |(status, counted)| ((!is_overflow).then_some(status), counted.as_deref_mut()));
+        (&self.identity, series)
+    }
+
+    /// How many of its series have counted something.
+    pub fn live(&self) -> usize {
+        self.counted.iter().flatten().count()
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.counted.iter().flatten().map(|counted| counted.total.count).sum()
     }
 
     /// It counted nothing for the whole of `settings.idle`.
@@ -154,32 +212,7 @@ impl Series {
 
     /// Bytes on the heap, without those that the pool counts.
     pub fn heap_bytes(&self) -> usize {
-        self.identity.bytes() + self.total.bytes() + self.window.bytes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_labels_are_cut_and_stay_distinct() {
-        let named = |name: String| Labels { name, ..labels() }.shortened().name;
-        let (a, b) = (named("é".repeat(1000) + "a"), named("é".repeat(1000) + "b"));
-        assert!(a.len() <= Labels::BYTES_MAX && b.len() <= Labels::BYTES_MAX);
-        assert_ne!(a, b);
-        assert!(a.starts_with("éé") && a.contains('…'));
-        let whole = "x".repeat(Labels::BYTES_MAX);
-        assert_eq!(named(whole.clone()), whole);
-    }
-
-    fn labels() -> Labels {
-        Labels {
-            service: "shop".into(),
-            name: String::new(),
-            kind: Kind::Server,
-            status: Status::Ok,
-            extras: vec![None],
-        }
+        let counted = self.counted.iter().flatten().map(|counted| size_of::<Counted>() + counted.total.bytes());
+        self.identity.heap_bytes() + counted.sum::<usize>() + self.window.bytes()
     }
 }

@@ -1,8 +1,7 @@
 //! What an operator can say about measuring. Wrong settings cannot be written: bounds and dimensions
 //! are checked where they are made.
 
-use super::histogram::{Bounds, Unit};
-use super::otlp::Flavour;
+use super::histogram::{Bounds, Flavour, Unit};
 use super::window::HISTOGRAM_BYTES;
 use crate::trace::Kind;
 use std::collections::HashSet;
@@ -113,6 +112,9 @@ pub(crate) fn prometheus_label(attribute: &str) -> String {
     if digit_first { format!("key_{label}") } else { label }
 }
 
+/// What a name or a value of a series may take on average: most have a fourth of it.
+pub const LABEL_BYTES_MEAN: usize = 64;
+
 /// How requests are measured.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
@@ -122,14 +124,15 @@ pub struct Settings {
     pub histogram: Flavour,
     /// How often metrics go to sinks.
     pub every: Duration,
-    /// How many series there may be besides overflow series. Further ones share one overflow series per service.
+    /// How many series there may be besides overflow series, until operations that are new share one overflow
+    /// series per service.
     pub series_max: usize,
     /// Upper bounds of the explicit buckets.
     pub buckets: Bounds,
     pub unit: Unit,
-    /// A series that counts nothing for so long is retired.
+    /// An operation that counts nothing for so long is retired.
     pub idle: Duration,
-    /// The memory of all percentile windows together, as a number of dense histograms of 18 KB.
+    /// The memory of all percentile windows together, as a number of dense histograms of 24 KB.
     pub pool: usize,
     pub dimensions: Dimensions,
     /// `collector.instance.id` of every series: two instances that measure the same service never collide.
@@ -139,11 +142,12 @@ pub struct Settings {
 impl Settings {
     /// The defaults for a process with a budget of `memory` bytes.
     ///
-    /// A series takes up to 3.4 KB: its place in the table 0.3 to 0.6, labels 0.1, explicit buckets 0.1,
-    /// exponential buckets up to 1.3, exact durations of a minute up to 1.5. One series for each 64 KiB
-    /// of memory (at least 256, at most 5,000) keeps all of them within 1/18 of it. Windows may take
-    /// 1/32 of it: 113 dense histograms at 64 MiB, 905 at 512 MiB. A series with more than 32 durations
-    /// in 10 s holds one of them and about 10 KB of bins, so that is room for about 70 and 580 busy series.
+    /// An operation with one series takes up to 3.4 KB: its place in the table 0.3 to 0.6, labels 0.1, explicit
+    /// buckets 0.1, exponential buckets up to 1.3, exact durations of a minute up to 1.5. Further statuses of a
+    /// known operation have room always, and take up to 1.6 KB each. One series for each 64 KiB of memory (at
+    /// least 256, at most 5,000) keeps all of them within 1/18 of it. Windows may take 1/32 of it: 88 dense
+    /// histograms at 64 MiB, 709 at 512 MiB. An operation with more than 32 durations in 10 s holds one of them
+    /// and about 10 KB of bins, so that is room for about 60 and 490 busy operations.
     pub fn for_memory(memory: usize) -> Settings {
         Settings {
             kinds: Kinds::default(),
@@ -157,6 +161,17 @@ impl Settings {
             dimensions: Dimensions::default(),
             instance_id: String::new(),
         }
+    }
+}
+
+impl Settings {
+    /// What names and values of all operations may take, bytes: each may be [`LABEL_BYTES_MAX`], all of them
+    /// [`LABEL_BYTES_MEAN`] on average. Beyond it an operation is counted as if there were `series_max` series.
+    ///
+    /// [`LABEL_BYTES_MAX`]: crate::trace::label::LABEL_BYTES_MAX
+    pub fn text_max(&self) -> usize {
+        let labels = 2 + self.dimensions.names().len();
+        self.series_max.saturating_mul(labels * LABEL_BYTES_MEAN)
     }
 }
 
@@ -193,6 +208,6 @@ mod tests {
     fn the_documented_arithmetic_holds() {
         let (sidecar, gateway) = (Settings::for_memory(64 << 20), Settings::default());
         assert_eq!((sidecar.series_max, gateway.series_max), (1024, 5000));
-        assert_eq!((sidecar.pool, gateway.pool), (113, 905));
+        assert_eq!((sidecar.pool, gateway.pool), (88, 709));
     }
 }

@@ -6,7 +6,7 @@
 //! the one at position `⌈p·n/100⌉`.
 //!
 //! **What it costs.** The open slot keeps up to 32 durations exactly. If more come it takes a dense
-//! `hdrhistogram` (2 digits from 1 ns to 1 h: 4,608 counters of 4 bytes, 18 KB) from the [`Pool`]'s
+//! `hdrhistogram` (2 digits from 1 ns to 30 days: 5,888 counters of 4 bytes, 24 KB) from the [`Pool`]'s
 //! budget; when the slot ends, only the bins that were hit remain (8 bytes each: a few hundred for an
 //! ordinary endpoint) and the rest goes back. So a busy series holds one dense histogram, not six.
 //! When the budget is spent a slot counts in the explicit buckets instead (4 bytes each), and the
@@ -22,12 +22,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub const SLOT_MS: u64 = 10_000;
 /// How many slots, the open one included, make the window.
 pub const SLOTS: u64 = 6;
-/// Longer durations count as one hour in percentiles (the buckets of a series have no such limit).
-pub const LONGEST_NANOS: u64 = 3_600_000_000_000;
+/// Longer durations count as 30 days in percentiles, and no gauge says so (the buckets and the sum of a series have
+/// no such limit): they come from broken clocks.
+pub const LONGEST_NANOS: u64 = 30 * 24 * 3_600_000_000_000;
 /// A slot that has no more durations than this keeps them as they are.
 pub const EXACT_MAX: usize = 32;
 /// What one dense histogram takes.
-pub const HISTOGRAM_BYTES: usize = 4608 * size_of::<u32>() + size_of::<Histogram<u32>>();
+pub const HISTOGRAM_BYTES: usize = 5888 * size_of::<u32>() + size_of::<Histogram<u32>>();
 
 /// The bytes that the histograms of all windows may take together.
 #[derive(Debug)]
@@ -257,9 +258,10 @@ pub struct Latency {
 
 impl Latency {
     /// What goes out as gauges, each with its label as Prometheus writes quantiles. Three, because each is a
-    /// series of its own wherever it goes.
-    pub(crate) fn quantiles(&self) -> [(&'static str, u64); 3] {
-        [("0.5", self.p50), ("0.9", self.p90), ("0.99", self.p99)]
+    /// series of its own wherever it goes. One of [`LONGEST_NANOS`] is left out: nobody knows how long it was.
+    pub(crate) fn quantiles(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = [("0.5", self.p50), ("0.9", self.p90), ("0.99", self.p99)];
+        all.into_iter().filter(|(_, nanos)| *nanos < LONGEST_NANOS)
     }
 }
 
@@ -370,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_histogram_is_what_the_arithmetic_says() {
-        assert_eq!(empty_histogram().distinct_values(), 4608);
+        assert_eq!(empty_histogram().distinct_values(), 5888);
     }
 
     #[test]
@@ -389,8 +391,8 @@ mod tests {
     #[test]
     fn a_slot_that_hit_every_bin_keeps_its_histogram() {
         let (pool, mut window) = (Pool::new(1), Window::new(0));
-        // 64 octaves would need more bins than there are; 40 of them hit nearly all.
-        let every_bin = (7..42).flat_map(|octave| (0..128).map(move |step| (1u64 << octave) + (step << (octave - 7))));
+        // 64 octaves would need more bins than there are; these hit nearly all.
+        let every_bin = (7..52).flat_map(|octave| (0..128).map(move |step| (1u64 << octave) + (step << (octave - 7))));
         record(&mut window, 0, every_bin, &pool);
         assert_eq!(record(&mut window, 10_000, [], &pool), HISTOGRAM_BYTES);
         let before = minute(&window, 10_000).latency();
@@ -425,16 +427,31 @@ mod tests {
     }
 
     #[test]
-    fn more_than_an_hour_is_an_hour() {
-        let (pool, mut window) = (Pool::new(1), Window::new(0));
-        record(&mut window, 0, [u64::MAX], &pool);
-        assert_eq!(minute(&window, 0).latency().unwrap().p99, LONGEST_NANOS);
-        record(&mut window, 0, [u64::MAX; 100], &pool);
-        let p50 = minute(&window, 0).latency().unwrap().p50;
-        assert!(p50.abs_diff(LONGEST_NANOS) <= LONGEST_NANOS / 100, "{p50}");
-        // The histogram's own range ends a little above an hour.
-        let (pool, mut window) = (Pool::new(1), Window::new(0));
-        record(&mut window, 0, [LONGEST_NANOS + LONGEST_NANOS / 10; 100], &pool);
-        assert_eq!(minute(&window, 0).latency().unwrap().p50, LONGEST_NANOS);
+    fn a_job_of_many_hours_has_true_percentiles() {
+        const HOUR: u64 = 3_600_000_000_000;
+        for count in [10, 100] {
+            let (pool, mut window) = (Pool::new(1), Window::new(0));
+            record(&mut window, 0, (1..=count).map(|n| n * 26 * HOUR / count), &pool);
+            let latency = minute(&window, 0).latency().unwrap();
+            for (got, percent) in [(latency.p50, 50), (latency.p90, 90), (latency.p99, 99)] {
+                let exact = (count * percent).div_ceil(100) * 26 * HOUR / count;
+                assert!(got.abs_diff(exact) * 100 <= exact, "p{percent} of {count}: {got}, exactly {exact}");
+            }
+            assert_eq!(latency.quantiles().count(), 3);
+        }
+    }
+
+    #[test]
+    fn what_no_clock_can_have_measured_is_no_gauge() {
+        // The histogram's own range ends above the bound.
+        for nanos in [u64::MAX, LONGEST_NANOS + LONGEST_NANOS / 10] {
+            for count in [1, 100] {
+                let (pool, mut window) = (Pool::new(1), Window::new(0));
+                record(&mut window, 0, (0..count).map(|_| nanos).chain([5]), &pool);
+                let latency = minute(&window, 0).latency().unwrap();
+                assert_eq!(latency.p99, LONGEST_NANOS);
+                assert!(latency.quantiles().all(|(_, nanos)| nanos == 5), "{latency:?}");
+            }
+        }
     }
 }

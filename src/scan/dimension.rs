@@ -29,8 +29,8 @@ fn hash_as_text(value: impl Display, keyed: &Keyed) -> u64 {
     keyed.hash(&text[..text.len() - unused]) | 1
 }
 
-/// Names the series that measures a span: its service, name, kind, status and dimensions.
-pub(super) fn series_hash(
+/// Names the operation that measures a span: its service, name, kind and dimensions.
+pub(super) fn operation_hash(
     span: &SpanView,
     resource: &ResourceAnswers,
     own: Option<&[u64; DIMENSIONS_MAX]>,
@@ -38,8 +38,7 @@ pub(super) fn series_hash(
     keyed: &Keyed,
 ) -> u64 {
     let dimensions = own.unwrap_or(&resource.dimensions);
-    let class = (span.kind as u64) << 8 | span.status as u64;
-    let start = keyed.mix(resource.service_hash ^ class, span.name_hash);
+    let start = keyed.mix(resource.service_hash ^ (span.kind as u64) << 8, span.name_hash);
     dimensions[..questions.dimensions.len()].iter().fold(start, |hash, &value| keyed.mix(hash, value))
 }
 

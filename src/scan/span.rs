@@ -1,6 +1,6 @@
 //! Walks one span.
 
-use super::dimension::{dimension_hash, series_hash};
+use super::dimension::{dimension_hash, operation_hash};
 use super::tracestate::{self, Sampling};
 use super::wire::{Field, Malformed, Reader, read_key_value};
 use super::{DIMENSIONS_MAX, Keyed, Questions, ResourceAnswers};
@@ -67,7 +67,7 @@ pub(super) fn walk_span(
     let maybe_orphan = place(&mut span, flags);
     let name = span.name.of(body);
     span.name_hash = keyed.hash(name);
-    span.series = series_hash(&span, resource, dimensions.as_ref(), questions, keyed);
+    span.operation = operation_hash(&span, resource, dimensions.as_ref(), questions, keyed);
     span.facts = questions.conclude(tests | absent, name, span.kind, span.status, span.duration());
     Ok((span, maybe_orphan))
 }

@@ -266,8 +266,8 @@ fn dimensions_come_from_the_span_then_from_the_resource() {
     let read = |index: usize| dimensions_of(&walked, &body, index, &questions);
     assert_eq!(read(0), [Some("shop".into()), None, None]);
     assert_eq!(read(1), [Some("shop".into()), None, Some("7".into())]);
-    assert_ne!(walked.spans[0].series, walked.spans[1].series);
-    assert_eq!(walked.spans[1].series, walked.spans[2].series);
+    assert_ne!(walked.spans[0].operation, walked.spans[1].operation);
+    assert_eq!(walked.spans[1].operation, walked.spans[2].operation);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn values_that_read_alike_are_one_series() {
     for (value, read) in [(IntValue(-7), "-7"), (DoubleValue(2.5), "2.5"), (BoolValue(true), "true")] {
         let spans = [value, text(read)].map(|value| Span { attributes: vec![attribute("k", value)], ..plain_span() });
         let walked = scan(&request("shop", spans.into()).encode_to_vec(), &questions).unwrap();
-        assert_eq!(walked.spans[0].series, walked.spans[1].series, "{read}");
+        assert_eq!(walked.spans[0].operation, walked.spans[1].operation, "{read}");
     }
 }
 
@@ -287,7 +287,7 @@ fn an_empty_dimension_is_an_absent_one() {
     let empty = Span { attributes: vec![attribute("k", text(""))], ..plain_span() };
     let body = request("shop", vec![plain_span(), empty]).encode_to_vec();
     let walked = scan(&body, &questions).unwrap();
-    assert_eq!(walked.spans[0].series, walked.spans[1].series);
+    assert_eq!(walked.spans[0].operation, walked.spans[1].operation);
     assert_eq!(dimensions_of(&walked, &body, 1, &questions), [None]);
 }
 

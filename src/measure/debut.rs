@@ -1,0 +1,55 @@
+//! Why a counter is seen at 0 before it is seen at its first value.
+//!
+//! `increase()` and `rate()` are differences between what was read: a counter that somebody reads for the
+//! first time at 1 has not grown, and a rare error would never be one. Exports carry times, so the first
+//! one says beside the value that it was 0 when it began. A scrape cannot: there the first page shows 0,
+//! and a later one the value.
+
+/// A page shows 0 only of what is younger. Scrapes lie 2 minutes apart at most, else Prometheus takes series for
+/// stale; where nobody has looked for longer nobody computes differences, and a person wants the value.
+pub const YOUNG_MS: u64 = 150_000;
+/// So long after the first page it is still 0, for a second scraper of the same process.
+pub const AT_ZERO_MS: u64 = 5_000;
+
+/// Who has seen a counter that begins.
+#[derive(Debug)]
+pub struct Debut {
+    born_ms: u64,
+    first_page_ms: Option<u64>,
+    was_exported: bool,
+}
+
+impl Debut {
+    pub fn new(born_ms: u64) -> Debut {
+        Debut { born_ms, first_page_ms: None, was_exported: false }
+    }
+
+    /// True once: an export must say that it was 0.
+    pub fn is_first_export(&mut self) -> bool {
+        !std::mem::replace(&mut self.was_exported, true)
+    }
+
+    /// A page of `now_ms` shows 0.
+    pub fn is_at_zero(&mut self, now_ms: u64) -> bool {
+        let first = *self.first_page_ms.get_or_insert(now_ms);
+        first.saturating_sub(self.born_ms) < YOUNG_MS && now_ms.saturating_sub(first) < AT_ZERO_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_zero_at_first_and_then_the_value() {
+        let mut debut = Debut::new(1_000);
+        assert!([20_000, 20_001, 24_999].map(|now| debut.is_at_zero(now)) == [true; 3]);
+        assert!(!debut.is_at_zero(25_000));
+    }
+
+    #[test]
+    fn whoever_looks_after_a_long_time_sees_the_value() {
+        assert!(Debut::new(1_000).is_at_zero(150_999));
+        assert!(!Debut::new(1_000).is_at_zero(151_000));
+    }
+}
