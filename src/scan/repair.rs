@@ -127,7 +127,7 @@ impl<'a> Plan<'a> {
         self.changes[known.0].len = None;
         self.rejected = known.1;
         let items = items::count_in(shape, self.body, message).unwrap_or(1);
-        self.rejected.count(fault, items.max(1));
+        self.rejected.count(fault, items);
     }
 
     fn write(&self, shape: Shape, len: u32) -> Vec<u8> {

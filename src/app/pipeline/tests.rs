@@ -354,9 +354,13 @@ fn holds(signal: Signal, body: &[u8]) -> Result<Passed, TestCaseError> {
         return Ok(passed);
     };
     prop_assert_eq!((answer.rejected, answer.message.is_empty()), (rejected[of].total(), answer.rejected == 0));
+    let sent = leaves(body).unwrap_or_default();
+    if signal != Signal::Metrics {
+        prop_assert_eq!(received[of], sent.len() as u64);
+    }
     let out = leaves(&passed.body()).expect("it is whole");
     let out: Vec<Vec<u8>> = out.into_iter().map(|(_, leaf)| but_for_weight(signal, leaf)).collect();
-    for (request, leaf) in leaves(body).unwrap_or_default() {
+    for (request, leaf) in sent {
         // A metric without points is not worth a delivery.
         if is_valid(signal, &request, &leaf) && decoded(signal, &request) != Some(0) {
             // A span may have marks behind its own fields.
@@ -399,6 +403,18 @@ proptest! {
         let count = |body: Vec<u8>, text: &str| memchr::memmem::find_iter(&body, text.as_bytes()).count();
         prop_assert_eq!(count(passed.body(), &repaired), count(whole.body(), MARK));
     }
+}
+
+#[test]
+fn a_record_that_is_refused_with_its_scope_counts_once() {
+    let (mut scope, mut resource, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    put_bytes(&mut scope, 2, &[0x08]);
+    put_bytes(&mut scope, 2, &[]);
+    put_bytes(&mut scope, 1, &[0x08]);
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(&mut request, 1, &resource);
+    let passed = pass(Signal::Logs, &request);
+    assert_eq!((passed.answer.as_ref().unwrap().rejected, passed.accepted(Signal::Logs)), (2, 0));
 }
 
 #[test]
