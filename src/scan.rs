@@ -2,13 +2,15 @@
 //! place, count and judge it. It never builds a span.
 //! Source: opentelemetry-proto, `trace/v1/trace.proto`.
 //!
-//! A malformed span costs that span, as long as its message ends where it should; anything else
-//! that is malformed costs the request. It accepts what prost accepts, except bad ids.
+//! A malformed span costs that span, as long as its message ends where it should, and a malformed
+//! resource or scope costs its spans; anything else that is malformed costs the request. It accepts what
+//! prost accepts, except bad ids, and beyond it texts that are not UTF-8: [`repair`] mends them.
 
 pub mod answer;
 pub mod check;
 mod dimension;
 pub mod items;
+pub mod repair;
 mod span;
 pub mod splice;
 pub mod tracestate;
@@ -20,6 +22,7 @@ pub use wire::Malformed;
 
 use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
 use answer::DIMENSIONS_MAX;
+use check::{Fault, Shape, check_field};
 use dimension::dimension_hash;
 use foldhash::fast::FixedState;
 use span::{Refusal, walk_span};
@@ -73,13 +76,15 @@ impl SpanBounds {
     }
 }
 
-/// Spans that were refused, by reason.
+/// Spans, data points or log records that were refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
     /// The trace id or span id has the wrong length or is all zero.
     pub bad_id: u64,
-    /// The span's message is not protobuf, or a field has the wrong wire type.
+    /// It, or what it belongs to, is not protobuf, or a field has the wrong wire type.
     pub malformed: u64,
+    /// It, or what it belongs to, nests deeper than [`check::DEPTH_MAX`].
+    pub too_deep: u64,
     /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
     /// The request holds more spans than the bound.
@@ -88,7 +93,22 @@ pub struct Rejected {
 
 impl Rejected {
     pub fn total(&self) -> u64 {
-        self.bad_id + self.malformed + self.too_large + self.too_many
+        self.bad_id + self.malformed + self.too_deep + self.too_large + self.too_many
+    }
+
+    pub fn add(&mut self, other: &Rejected) {
+        self.bad_id += other.bad_id;
+        self.malformed += other.malformed;
+        self.too_deep += other.too_deep;
+        self.too_large += other.too_large;
+        self.too_many += other.too_many;
+    }
+
+    fn count(&mut self, fault: Fault, items: u64) {
+        match fault {
+            Fault::Malformed => self.malformed += items,
+            Fault::TooDeep => self.too_deep += items,
+        }
     }
 }
 
@@ -117,6 +137,8 @@ pub struct Scan {
 /// What a resource says to the questions; holds for all of its spans.
 #[derive(Clone, Copy, Debug, Default)]
 struct ResourceAnswers {
+    /// Why none of its spans can be taken.
+    fault: Option<Fault>,
     tests: Facts,
     service: Slice,
     service_hash: u64,
@@ -186,14 +208,19 @@ impl Scan {
         questions: &Questions,
         bounds: SpanBounds,
     ) -> Result<(), Malformed> {
-        self.resource = read_resource(body, message, questions, &self.keyed)?;
-        let start = self.arena.len();
+        let (start, mut fault) = (self.arena.len(), None);
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number != 2 {
                 self.arena.extend_from_slice(field.whole.of(body));
+                let checked = check_field(Shape::ResourceSpans, body, field, Shape::ResourceSpans.depth() - 1);
+                fault = fault.or(checked.err());
             }
         }
+        self.resource = match fault {
+            None => read_resource(body, message, questions, &self.keyed)?,
+            Some(_) => ResourceAnswers { fault, ..ResourceAnswers::default() },
+        };
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
         let hash = self.keyed.hash(header.of(&self.arena));
         let index = self.resources.len() as u32;
@@ -228,23 +255,27 @@ impl Scan {
         bounds: SpanBounds,
     ) -> Result<(), Malformed> {
         let (scope, start) = (self.scopes.len() as u32, self.arena.len());
-        let first_span = self.spans.len();
+        let (first_span, mut fault) = (self.spans.len(), self.resource.fault);
         self.scopes.push(ScopeView::default());
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             match field.number {
                 2 => self.read_span(body, field.value.bytes()?, scope, questions, bounds),
-                1 | 3 => {
-                    field.value.bytes()?;
+                _ => {
                     self.arena.extend_from_slice(field.whole.of(body));
+                    let checked = check_field(Shape::ScopeSpans, body, field, Shape::ScopeSpans.depth() - 1);
+                    fault = fault.or(checked.err());
                 }
-                _ => self.arena.extend_from_slice(field.whole.of(body)),
             }
         }
         let header = Slice { start: start as u32, len: (self.arena.len() - start) as u32 };
         let of = self.resources[resource as usize];
-        if of.header.len + header.len > bounds.span_bytes {
-            self.refuse_since(first_span);
+        if let Some(fault) = fault {
+            let spans = self.take_back(first_span);
+            self.rejected.count(fault, spans);
+        } else if of.header.len + header.len > bounds.span_bytes {
+            // A segment of the ring could not hold them beside a span.
+            self.rejected.too_large += self.take_back(first_span);
         }
         if self.spans.len() == first_span {
             self.scopes.pop();
@@ -256,11 +287,12 @@ impl Scan {
         Ok(())
     }
 
-    /// A segment of the ring could not hold their context beside a span.
-    fn refuse_since(&mut self, first_span: usize) {
-        self.rejected.too_large += (self.spans.len() - first_span) as u64;
+    /// Forgets the spans of a scope that cannot be taken; how many they are.
+    fn take_back(&mut self, first_span: usize) -> u64 {
+        let spans = self.spans.len() - first_span;
         self.spans.truncate(first_span);
         while self.orphans.pop_if(|orphan| *orphan as usize >= first_span).is_some() {}
+        spans as u64
     }
 
     fn read_span(&mut self, body: &[u8], message: Slice, scope: u32, questions: &Questions, bounds: SpanBounds) {
@@ -281,7 +313,7 @@ impl Scan {
                 self.spans.push(span);
             }
             Err(Refusal::BadId) => self.rejected.bad_id += 1,
-            Err(Refusal::Malformed) => self.rejected.malformed += 1,
+            Err(Refusal::Fault(fault)) => self.rejected.count(fault, 1),
         }
     }
 

@@ -64,30 +64,38 @@ fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let door = &snapshot.door;
     let received = [(vec![], door.received[0] as f64)];
     write_metric(out, "tailkeep_spans_received_total", Counter, "Spans in requests that could be read.", received)?;
+    let spans = &door.rejected[Signal::Traces as usize];
     let reasons = [
-        ("bad_id", door.rejected.bad_id),
-        ("malformed", door.rejected.malformed),
-        ("too_large", door.rejected.too_large),
-        ("too_many", door.rejected.too_many),
+        ("bad_id", spans.bad_id),
+        ("malformed", spans.malformed),
+        ("too_deep", spans.too_deep),
+        ("too_large", spans.too_large),
+        ("too_many", spans.too_many),
     ];
     let rejected = reasons.map(|(reason, count)| (vec![("reason", reason)], count as f64));
     let help = "Spans refused for good, told to the client as partial_success.";
     write_metric(out, "tailkeep_spans_rejected_total", Counter, help, rejected)?;
     let passed = [Signal::Metrics, Signal::Logs];
     let items = passed.map(|signal| (vec![("signal", signal.word())], door.accepted[signal as usize] as f64));
-    let help = "Data points and log records accepted, to be passed on untouched.";
-    write_metric(out, "tailkeep_items_accepted_total", Counter, help, items)
+    let help = "Data points and log records accepted, to be passed on.";
+    write_metric(out, "tailkeep_items_accepted_total", Counter, help, items)?;
+    let rejected = passed.into_iter().flat_map(|signal| {
+        let items = &door.rejected[signal as usize];
+        [("malformed", items.malformed), ("too_deep", items.too_deep)]
+            .map(|(reason, count)| (vec![("signal", signal.word()), ("reason", reason)], count as f64))
+    });
+    let help = "Data points and log records refused for good, told to the client as partial_success.";
+    write_metric(out, "tailkeep_items_rejected_total", Counter, help, rejected)
 }
 
 fn write_spans(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     type Column = (&'static str, MetricKind, &'static str, fn(&Spans) -> u64);
-    let columns: [Column; 7] = [
+    let columns: [Column; 6] = [
         ("tailkeep_spans_accepted_total", Counter, "Spans accepted.", |s| s.accepted),
         ("tailkeep_spans_kept_total", Counter, "Spans handed over to the sinks.", |s| s.kept),
         ("tailkeep_spans_dropped_total", Counter, "Spans that left the ring with a dropped trace.", |s| s.dropped),
         ("tailkeep_spans_over_limit_total", Counter, "Spans beyond their trace's part of the ring.", |s| s.over_limit),
         ("tailkeep_spans_duplicate_total", Counter, "Kept spans that were there already.", |s| s.duplicate),
-        ("tailkeep_spans_invalid_total", Counter, "Kept spans that are not valid UTF-8 or OTLP inside.", |s| s.invalid),
         ("tailkeep_spans_held", Gauge, "Spans in the ring, waiting or provisionally decided.", |s| s.held),
     ];
     for (name, kind, help, value) in columns {

@@ -8,8 +8,9 @@ use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
-use crate::scan::check::{Fault, Shape, check};
-use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, SpanBounds, items};
+use crate::scan::check::DEPTH_MAX;
+use crate::scan::repair::{self, Repaired};
+use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, SpanBounds};
 use crate::shard::count::Counts;
 use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
@@ -28,8 +29,7 @@ pub struct Door {
     /// Spans, data points or log records in requests that could be read.
     pub received: [u64; 3],
     pub accepted: [u64; 3],
-    /// Spans.
-    pub rejected: Rejected,
+    pub rejected: [Rejected; 3],
 }
 
 /// Everything that a request passes.
@@ -218,40 +218,30 @@ impl Pipeline {
     }
 
     fn count_spans(&self, scan: &Scan) -> Accepted {
-        let rejected = scan.rejected;
-        let accepted = scan.spans.len() as u64;
-        let mut door = self.door.lock().expect("no code panics under this lock");
-        door.received[Signal::Traces as usize] += accepted + rejected.total();
-        door.accepted[Signal::Traces as usize] += accepted;
-        door.rejected.bad_id += rejected.bad_id;
-        door.rejected.malformed += rejected.malformed;
-        door.rejected.too_large += rejected.too_large;
-        door.rejected.too_many += rejected.too_many;
-        Accepted { rejected: rejected.total(), message: rejection_message(&rejected, self.bounds) }
+        self.count(Signal::Traces, scan.spans.len() as u64, &scan.rejected)
     }
 
-    /// Metrics and logs pass untouched.
-    fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
-        let (name, shape) = match signal {
-            Signal::Metrics => ("Metrics", Shape::MetricsRequest),
-            _ => ("Logs", Shape::LogsRequest),
-        };
-        let not_valid = |why| Malformed(format!("the body is not a valid Export{name}ServiceRequest{why}"));
-        let items = items::count(signal, body).map_err(|_| not_valid(""))?;
-        // It will share a batch with what others sent.
-        check(shape, body).map_err(|fault| match fault {
-            Fault::InvalidUtf8 => not_valid(": a text in it is not UTF-8"),
-            Fault::Malformed => not_valid(""),
-        })?;
-        let _books = self.open_books();
+    /// Counts what a request held, and says what was refused of it.
+    fn count(&self, signal: Signal, accepted: u64, rejected: &Rejected) -> Accepted {
         let mut door = self.door.lock().expect("no code panics under this lock");
-        door.received[signal as usize] += items;
-        door.accepted[signal as usize] += items;
-        drop(door);
+        door.received[signal as usize] += accepted + rejected.total();
+        door.accepted[signal as usize] += accepted;
+        door.rejected[signal as usize].add(rejected);
+        Accepted { rejected: rejected.total(), message: rejection_message(signal, rejected, self.bounds) }
+    }
+
+    /// Metrics and logs pass as they came, but for what no receiver would take: they share batches with what
+    /// others sent.
+    fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
+        let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
+        let not_valid = |_| Malformed(format!("the body is not a valid Export{name}ServiceRequest"));
+        let Repaired { body, items, rejected } = repair::request(signal, body).map_err(not_valid)?;
+        let _books = self.open_books();
+        let accepted = self.count(signal, items, &rejected);
         if items > 0 {
-            self.delivery.push(signal, body.to_vec(), items);
+            self.delivery.push(signal, body.into_owned(), items);
         }
-        Ok(Accepted::default())
+        Ok(accepted)
     }
 
     /// Judges and delivers what is due in all shards.
@@ -345,7 +335,7 @@ fn spans_max(ring_size: usize) -> usize {
     ring_size / 4 / size_of::<SpanView>()
 }
 
-fn rejection_message(rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {
+fn rejection_message(signal: Signal, rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {
     let mut parts = Vec::new();
     let mut say = |count: u64, why: String| {
         if count > 0 {
@@ -354,9 +344,11 @@ fn rejection_message(rejected: &Rejected, SpanBounds { span_bytes, spans }: Span
     };
     say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
     say(rejected.malformed, "that are not valid protobuf".to_owned());
+    say(rejected.too_deep, format!("with values that nest deeper than {DEPTH_MAX} messages"));
     say(rejected.too_large, format!("larger than {span_bytes} bytes, or with a resource and scope that are"));
     say(rejected.too_many, format!("beyond {spans} in one request: send smaller requests"));
-    if parts.is_empty() { String::new() } else { format!("spans rejected: {}", parts.join(", ")) }
+    let items = ["spans", "data points", "log records"][signal as usize];
+    if parts.is_empty() { String::new() } else { format!("{items} rejected: {}", parts.join(", ")) }
 }
 
 impl Intake for Pipeline {

@@ -1,23 +1,26 @@
-//! Full validation: backends refuse a whole batch for one string that is not UTF-8, and batches hold
-//! what many clients sent. Kept spans are checked with their context when they leave (scan itself
-//! looks only where somebody asks), requests of metrics and logs when they come.
+//! What receivers of OTLP demand of the inside of a message. One string that is not UTF-8, or one value
+//! that nests too deep, costs a whole batch there, and batches hold what many clients sent. So the structure
+//! of everything is checked when it comes, and texts are when it leaves: they can be repaired.
 
 mod shape;
 
 pub use shape::Shape;
 
-use super::wire::{Malformed, Reader, Value};
+use super::wire::{Field, Malformed, Reader, Value, read_key_value};
 use crate::trace::Slice;
-use shape::Kind;
+pub(super) use shape::Kind;
 
-/// Messages and groups may nest this deep in a request, as for prost.
-const DEPTH_MAX: usize = 100;
+/// Messages and groups may nest this deep in a request: what prost, Java and C++ take unless they are told
+/// otherwise.
+pub const DEPTH_MAX: usize = 100;
 
-/// What is wrong with the bytes of a kept span.
+/// Why no receiver would take a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    InvalidUtf8,
+    /// It is not protobuf, or a field has the wrong wire type.
     Malformed,
+    /// Beyond [`DEPTH_MAX`].
+    TooDeep,
 }
 
 impl From<Malformed> for Fault {
@@ -26,48 +29,99 @@ impl From<Malformed> for Fault {
     }
 }
 
-/// Checks that `message` is a valid message of this shape, all the way down, in its place in a request.
+/// Whether every text in `message`, which stands in its usual place in a request, is UTF-8.
 ///
 /// # Errors
-/// The first fault that is found.
-pub fn check(shape: Shape, message: &[u8]) -> Result<(), Fault> {
-    // A batch with one span that nests too deep is refused whole.
-    let depth = match shape {
-        Shape::MetricsRequest | Shape::LogsRequest => DEPTH_MAX + 1,
-        Shape::ResourceSpans => DEPTH_MAX,
-        Shape::ScopeSpans => DEPTH_MAX - 1,
-        _ => DEPTH_MAX - 2,
-    };
-    check_run(shape, message, Slice { start: 0, len: message.len() as u32 }, depth)
+/// The first fault of its structure.
+pub fn check(shape: Shape, message: &[u8]) -> Result<bool, Fault> {
+    walk::<true>(shape, message, Slice { start: 0, len: message.len() as u32 }, shape.depth())
 }
 
-fn check_run(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<(), Fault> {
-    let depth = depth.checked_sub(1).ok_or(Fault::Malformed)?;
-    let mut fields = Reader::new(body, message);
-    while let Some(field) = fields.next()? {
-        let Some(kind) = shape.field(field.number) else {
-            match field.value {
-                Value::Group(levels) if levels >= depth => return Err(Fault::Malformed),
-                _ => continue,
-            }
-        };
-        match (kind, field.value) {
-            (Kind::Text, Value::Bytes(text)) => {
-                simdutf8::basic::from_utf8(text.of(body)).map_err(|_| Fault::InvalidUtf8)?;
-            }
-            (Kind::Message(inner), Value::Bytes(message)) => check_run(inner, body, message, depth)?,
-            (Kind::Bytes, Value::Bytes(_))
-            | (Kind::Varint, Value::Varint(_))
-            | (Kind::Fixed32, Value::Fixed32(_))
-            | (Kind::Fixed64, Value::Fixed64(_))
-            | (Kind::Varints, Value::Varint(_))
-            | (Kind::Fixed64s, Value::Fixed64(_)) => {}
-            (Kind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
-            (Kind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
-            _ => return Err(Fault::Malformed),
-        }
+/// Checks the structure of one field of a message of this shape, below which messages may nest `depth` deep.
+#[inline]
+pub(super) fn check_field(shape: Shape, body: &[u8], field: Field, depth: usize) -> Result<(), Fault> {
+    check_known::<false>(shape.field(field.number), body, field.value, depth).map(drop)
+}
+
+/// Checks the structure of a message; it is the first of `depth` levels.
+pub(super) fn check_message(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<(), Fault> {
+    walk::<false>(shape, body, message, depth).map(drop)
+}
+
+/// Reads a `KeyValue`, the key and the value if it has one, and checks its structure.
+#[inline]
+pub(super) fn read_attribute(body: &[u8], message: Slice, depth: usize) -> Result<(Slice, Option<Slice>), Fault> {
+    match plain_attribute(body, message) {
+        Some((key, value)) => Ok((key, Some(value))),
+        None => read_any_attribute(body, message, depth),
     }
-    Ok(())
+}
+
+#[cold]
+fn read_any_attribute(body: &[u8], message: Slice, depth: usize) -> Result<(Slice, Option<Slice>), Fault> {
+    check_message(Shape::KeyValue, body, message, depth)?;
+    Ok(read_key_value(body, message)?)
+}
+
+/// As nearly all are: a short key, then a short value of one text or number and nothing else. One look at such
+/// a one is enough; any other is walked.
+#[inline(always)]
+fn plain_attribute(body: &[u8], message: Slice) -> Option<(Slice, Slice)> {
+    let &[0x0a, key_len @ ..0x80, ref rest @ ..] = message.of(body) else { return None };
+    let &[0x12, value_len @ ..0x80, ref value @ ..] = rest.get(usize::from(key_len)..)? else { return None };
+    let is_text = value.first_chunk() == Some(&[0x0a, value_len.wrapping_sub(2)]);
+    if value.len() != usize::from(value_len) || !is_text && !is_plain_number(value) {
+        return None;
+    }
+    let key = Slice { start: message.start + 2, len: u32::from(key_len) };
+    Some((key, Slice { start: key.start + key.len + 2, len: u32::from(value_len) }))
+}
+
+/// An `AnyValue` of a bool, a small whole number or a double.
+#[inline]
+fn is_plain_number(value: &[u8]) -> bool {
+    match value {
+        [0x10 | 0x18, last] => *last < 0x80,
+        [0x18, first, last] => *first >= 0x80 && *last < 0x80,
+        [0x21, double @ ..] => double.len() == 8,
+        _ => false,
+    }
+}
+
+/// With `TEXTS` it says whether every text is UTF-8, else it looks at none.
+fn walk<const TEXTS: bool>(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<bool, Fault> {
+    let depth = depth.checked_sub(1).ok_or(Fault::TooDeep)?;
+    let mut fields = Reader::new(body, message);
+    let mut is_clean = true;
+    while let Some(field) = fields.next()? {
+        is_clean &= check_known::<TEXTS>(shape.field(field.number), body, field.value, depth)?;
+    }
+    Ok(is_clean)
+}
+
+fn check_known<const TEXTS: bool>(kind: Option<Kind>, body: &[u8], value: Value, depth: usize) -> Result<bool, Fault> {
+    let Some(kind) = kind else { return check_unknown(value, depth).map(|()| true) };
+    match (kind, value) {
+        (Kind::Text, Value::Bytes(text)) if TEXTS => return Ok(simdutf8::basic::from_utf8(text.of(body)).is_ok()),
+        (Kind::Message(Shape::KeyValue), Value::Bytes(message))
+            if !TEXTS && depth > 1 && plain_attribute(body, message).is_some() => {}
+        (Kind::Message(inner), Value::Bytes(message)) => return walk::<TEXTS>(inner, body, message, depth),
+        (Kind::Text | Kind::Bytes, Value::Bytes(_))
+        | (Kind::Varint | Kind::Varints, Value::Varint(_))
+        | (Kind::Fixed32, Value::Fixed32(_))
+        | (Kind::Fixed64 | Kind::Fixed64s, Value::Fixed64(_)) => {}
+        (Kind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
+        (Kind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
+        _ => return Err(Fault::Malformed),
+    }
+    Ok(true)
+}
+
+/// A field that this version of OTLP does not know takes a level, and a group one more for each group in it.
+#[inline]
+pub(super) fn check_unknown(value: Value, depth: usize) -> Result<(), Fault> {
+    let levels = if let Value::Group(levels) = value { levels } else { 0 };
+    if levels < depth { Ok(()) } else { Err(Fault::TooDeep) }
 }
 
 #[cfg(test)]
@@ -200,8 +254,8 @@ mod tests {
 
     #[test]
     fn whole_requests_pass() {
-        assert_eq!(check(Shape::MetricsRequest, &metrics()), Ok(()));
-        assert_eq!(check(Shape::LogsRequest, &logs()), Ok(()));
+        assert_eq!(check(Shape::MetricsRequest, &metrics()), Ok(true));
+        assert_eq!(check(Shape::LogsRequest, &logs()), Ok(true));
     }
 
     proptest! {
@@ -212,10 +266,10 @@ mod tests {
             let (of_metrics, of_logs) = (at.index(metrics.len()), at.index(logs.len()));
             metrics[of_metrics] = byte;
             let decoded = ExportMetricsServiceRequest::decode(metrics.as_slice()).is_ok();
-            prop_assert_eq!(check(Shape::MetricsRequest, &metrics).is_ok(), decoded, "metrics at {}", of_metrics);
+            prop_assert_eq!(check(Shape::MetricsRequest, &metrics) == Ok(true), decoded, "metrics at {}", of_metrics);
             logs[of_logs] = byte;
             let decoded = ExportLogsServiceRequest::decode(logs.as_slice()).is_ok();
-            prop_assert_eq!(check(Shape::LogsRequest, &logs).is_ok(), decoded, "logs at {}", of_logs);
+            prop_assert_eq!(check(Shape::LogsRequest, &logs) == Ok(true), decoded, "logs at {}", of_logs);
         }
     }
 }

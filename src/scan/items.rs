@@ -1,35 +1,28 @@
-//! Counts what metrics and logs requests hold; they pass untouched.
-//! Source: opentelemetry-proto, `metrics/v1` and `logs/v1`.
+//! Counts the spans, data points or log records of a request.
 
+use super::check::{Kind, Shape};
 use super::wire::{Malformed, Reader};
 use crate::trace::{Signal, Slice};
-
-/// The fields that lead from a request to its items, level by level. The last level is counted.
-fn path(signal: Signal) -> &'static [&'static [u32]] {
-    match signal {
-        // Request, resource, scope.
-        Signal::Traces | Signal::Logs => &[&[1], &[2], &[2]],
-        // Request, resource, scope, metric; a metric's data (gauge, sum, histograms, summary); its points.
-        Signal::Metrics => &[&[1], &[2], &[2], &[5, 7, 9, 10, 11], &[1]],
-    }
-}
 
 /// Spans, data points or log records of a request.
 ///
 /// # Errors
-/// When a message on the way is malformed.
+/// When a message that leads to them is malformed. A malformed metric is not: it counts as one point.
 pub fn count(signal: Signal, body: &[u8]) -> Result<u64, Malformed> {
-    count_level(body, Slice { start: 0, len: body.len() as u32 }, path(signal))
+    count_in(Shape::request(signal), body, Slice { start: 0, len: body.len() as u32 })
 }
 
-fn count_level(body: &[u8], message: Slice, path: &[&[u32]]) -> Result<u64, Malformed> {
-    let (level, deeper) = path.split_first().expect("a path has levels");
+/// The same of a message in a request.
+pub(super) fn count_in(shape: Shape, body: &[u8], message: Slice) -> Result<u64, Malformed> {
+    if shape.is_item() {
+        return Ok(1);
+    }
     let mut fields = Reader::new(body, message);
     let mut items = 0;
     while let Some(field) = fields.next()? {
-        if level.contains(&field.number) {
-            let inner = field.value.bytes()?;
-            items += if deeper.is_empty() { 1 } else { count_level(body, inner, deeper)? };
+        if let Some(Kind::Message(inner)) = shape.field(field.number).filter(Kind::holds_items) {
+            let counted = field.value.bytes().and_then(|message| count_in(inner, body, message));
+            items += if inner == Shape::Metric { counted.unwrap_or(1) } else { counted? };
         }
     }
     Ok(items)

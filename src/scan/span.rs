@@ -1,22 +1,26 @@
 //! Walks one span.
 
+use super::check::{Fault, Shape, check_message, check_unknown, read_attribute};
 use super::dimension::{dimension_hash, operation_hash};
 use super::tracestate::{self, Sampling};
-use super::wire::{Field, Malformed, Reader, read_key_value};
+use super::wire::{Field, Malformed, Reader};
 use super::{DIMENSIONS_MAX, Keyed, Questions, ResourceAnswers};
 use crate::trace::{Facts, Kind, Slice, SpanId, SpanView, Standing, Status, TraceId};
 
 /// Why a span was refused.
 pub(super) enum Refusal {
     BadId,
-    Malformed,
+    Fault(Fault),
 }
 
-impl From<Malformed> for Refusal {
-    fn from(_: Malformed) -> Refusal {
-        Refusal::Malformed
+impl<T: Into<Fault>> From<T> for Refusal {
+    fn from(fault: T) -> Refusal {
+        Refusal::Fault(fault.into())
     }
 }
+
+/// How deep messages may nest in a span.
+const DEPTH: usize = Shape::Span.depth() - 1;
 
 /// The fields of a span, while they are walked.
 #[derive(Default)]
@@ -81,7 +85,7 @@ impl SpanFields {
         questions: &Questions,
         resource: &ResourceAnswers,
         keyed: &Keyed,
-    ) -> Result<(), Malformed> {
+    ) -> Result<(), Fault> {
         let value = field.value;
         match field.number {
             1 => self.trace_id = value.bytes()?,
@@ -92,38 +96,60 @@ impl SpanFields {
             6 => self.span.kind = Kind::from_wire(value.varint()? & 0xffff_ffff),
             7 => self.span.start = value.fixed64()?,
             8 => self.span.end = value.fixed64()?,
-            9 => {
-                let (key, value) = read_key_value(body, value.bytes()?)?;
-                let (tests, absent) = (&mut self.tests, &mut self.absent);
-                if let Some((index, value)) = questions.attributes.answer(body, key, value, tests, absent)? {
-                    // A span's own attribute goes before the resource's.
-                    let own = self.dimensions.get_or_insert(resource.dimensions);
-                    own[index] = dimension_hash(body, value, keyed);
-                }
-            }
+            9 => self.attribute(body, value.bytes()?, questions, resource, keyed)?,
+            16 => self.flags = value.fixed32()?,
+            _ => self.take_rare(body, field, questions)?,
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn attribute(
+        &mut self,
+        body: &[u8],
+        message: Slice,
+        questions: &Questions,
+        resource: &ResourceAnswers,
+        keyed: &Keyed,
+    ) -> Result<(), Fault> {
+        let (key, value) = read_attribute(body, message, DEPTH)?;
+        let (tests, absent) = (&mut self.tests, &mut self.absent);
+        if let Some((index, value)) = questions.attributes.answer(body, key, value, tests, absent)? {
+            // A span's own attribute goes before the resource's.
+            let own = self.dimensions.get_or_insert(resource.dimensions);
+            own[index] = dimension_hash(body, value, keyed);
+        }
+        Ok(())
+    }
+
+    /// Fields that most spans do without; out of the way of the others.
+    #[inline(never)]
+    fn take_rare(&mut self, body: &[u8], field: Field, questions: &Questions) -> Result<(), Fault> {
+        let value = field.value;
+        match field.number {
             11 => {
                 let event = value.bytes()?;
+                check_message(Shape::Event, body, event, DEPTH)?;
                 if questions.reads_events() {
                     questions.event(read_event_name(body, event)?.of(body), &mut self.tests);
                 }
             }
-            13 => drop(value.bytes()?),
+            13 => check_message(Shape::Link, body, value.bytes()?, DEPTH)?,
             15 => self.read_status(body, value.bytes()?)?,
             10 | 12 | 14 => drop(value.varint()?),
-            16 => self.flags = value.fixed32()?,
-            _ => {}
+            _ => check_unknown(value, DEPTH)?,
         }
         Ok(())
     }
 
     /// A status that occurs again is merged: the last code wins.
-    fn read_status(&mut self, body: &[u8], message: Slice) -> Result<(), Malformed> {
+    fn read_status(&mut self, body: &[u8], message: Slice) -> Result<(), Fault> {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             match field.number {
                 2 => drop(field.value.bytes()?),
                 3 => self.span.status = Status::from_wire(field.value.varint()? & 0xffff_ffff),
-                _ => {}
+                _ => check_unknown(field.value, DEPTH - 1)?,
             }
         }
         Ok(())

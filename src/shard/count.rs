@@ -1,5 +1,5 @@
 //! What a shard counts, under its own lock, so that the sums hold at any moment:
-//! per service, accepted = kept + dropped + over_limit + duplicate + invalid + held.
+//! per service, accepted = kept + dropped + over_limit + duplicate + held.
 
 use crate::trace::{RuleId, Trigger, Verdict};
 use std::collections::HashMap;
@@ -16,8 +16,6 @@ pub struct Spans {
     pub over_limit: u64,
     /// Found at keep: equal to another span of the trace.
     pub duplicate: u64,
-    /// Found at keep: not valid UTF-8 or not valid OTLP further inside.
-    pub invalid: u64,
     /// In the ring, waiting or provisionally decided.
     pub held: u64,
 }
@@ -29,13 +27,12 @@ impl Spans {
         self.dropped += other.dropped;
         self.over_limit += other.over_limit;
         self.duplicate += other.duplicate;
-        self.invalid += other.invalid;
         self.held += other.held;
     }
 
     /// The accounting identity of one service.
     pub fn is_balanced(&self) -> bool {
-        self.accepted == self.kept + self.dropped + self.over_limit + self.duplicate + self.invalid + self.held
+        self.accepted == self.kept + self.dropped + self.over_limit + self.duplicate + self.held
     }
 }
 
@@ -45,7 +42,6 @@ pub enum Fate {
     Kept,
     Dropped,
     Duplicate,
-    Invalid,
 }
 
 /// First verdicts of one kind.
@@ -109,12 +105,11 @@ impl Counts {
             Fate::Kept => spans.kept += 1,
             Fate::Dropped => spans.dropped += 1,
             Fate::Duplicate => spans.duplicate += 1,
-            Fate::Invalid => spans.invalid += 1,
         }
         match fate {
             Fate::Kept => *at(&mut self.kept, usize::from(rule.0)) += 1,
             Fate::Dropped => *at(&mut self.dropped, usize::from(rule.0)) += 1,
-            Fate::Duplicate | Fate::Invalid => {}
+            Fate::Duplicate => {}
         }
     }
 

@@ -5,7 +5,8 @@ use super::{Budget, Judge, Outbox, Shard, Turn};
 use crate::ring::index::Entry;
 use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
-use crate::scan::check::{Shape, check};
+use crate::scan::check::Shape;
+use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
 use crate::scan::wire::{put_bytes, put_bytes_header, varint_len};
@@ -37,8 +38,6 @@ pub(super) struct Walk {
     gathered: Vec<Loc>,
     /// Hash of a record's bytes to its place in `gathered`.
     seen: HashMap<u64, usize>,
-    /// Hash of a scope and its resource to whether both are valid.
-    contexts: HashMap<u64, bool>,
     /// The span that will carry the marks, and its rank: the entry, else the earliest.
     marked: Option<((bool, u64, SpanId), Loc)>,
     marks: Option<Marks>,
@@ -55,7 +54,6 @@ impl Walk {
             next: None,
             gathered: Vec::new(),
             seen: HashMap::new(),
-            contexts: HashMap::new(),
             marked: None,
             marks: None,
             questions: 0,
@@ -177,21 +175,12 @@ impl Shard {
                 }
             } else if twin.is_some() {
                 self.settle(walk.slot, loc, Fate::Duplicate);
-            } else if check(Shape::Span, bytes).is_err() || !self.is_context_valid(walk, self.ring.read(loc).scope) {
-                self.settle(walk.slot, loc, Fate::Invalid);
             } else {
                 self.rank(walk, loc);
                 walk.seen.insert(hash, walk.gathered.len());
                 walk.gathered.push(loc);
             }
         }
-    }
-
-    fn is_context_valid(&self, walk: &mut Walk, scope: Loc) -> bool {
-        *walk.contexts.entry(self.ring.context_hash(scope)).or_insert_with(|| {
-            check(Shape::ScopeSpans, self.ring.bytes(scope)).is_ok()
-                && check(Shape::ResourceSpans, self.ring.bytes(self.ring.resource_of(scope))).is_ok()
-        })
     }
 
     fn rank(&self, walk: &mut Walk, loc: Loc) {
@@ -227,8 +216,8 @@ impl Shard {
                 walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
                 span.clear();
                 splice(self.ring.bytes(loc), weight, marks, &mut span);
-                put_bytes_header(&mut group.spans, 2, span.len());
-                group.spans.extend_from_slice(&span);
+                let span = repair::texts(Shape::Span, &span);
+                put_bytes(&mut group.spans, 2, &span);
                 budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
                 out.spans += 1;
                 self.settle(walk.slot, loc, Fate::Kept);
@@ -239,7 +228,7 @@ impl Shard {
         walk.gathered.is_empty()
     }
 
-    /// The stored spans of a trace as they came, newest first, as many as one call may copy, from where
+    /// The stored spans of a trace, newest first, as many as one call may copy, from where
     /// `previous` ended. None if the trace is not in the ring, or no longer the one of `previous`.
     pub fn page_of(&self, id: TraceId, previous: Option<&Page>) -> Option<Page> {
         let slot = self.index.find(self.keyed.hash(&id.0), id)?;
@@ -253,9 +242,9 @@ impl Shard {
         while loc != Loc::NONE && budget.pay() {
             let record = self.ring.read(loc);
             let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
-            let bytes = self.ring.bytes(loc);
-            put_bytes(&mut group.spans, 2, bytes);
-            budget.bytes = budget.bytes.saturating_sub(bytes.len() + context_bytes);
+            let span = repair::texts(Shape::Span, self.ring.bytes(loc));
+            put_bytes(&mut group.spans, 2, &span);
+            budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
             loc = record.previous;
         }
         let mut body = Vec::new();
@@ -337,24 +326,25 @@ fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> (&'a mut
 
 /// Writes each resource once, with its scopes, each with its spans.
 fn write_groups(groups: &[Group], ring: &Ring, out: &mut Vec<u8>) {
-    let full = |group: &&Group| !group.spans.is_empty();
+    let full: Vec<&Group> = groups.iter().filter(|group| !group.spans.is_empty()).collect();
     let mut written: Vec<u64> = Vec::new();
-    for first in groups.iter().filter(full) {
+    for first in &full {
         if written.contains(&first.resource_hash) {
             continue;
         }
         written.push(first.resource_hash);
-        let header = ring.bytes(ring.resource_of(first.scope));
-        let members = || groups.iter().filter(full).filter(|group| group.resource_hash == first.resource_hash);
-        let scope_len = |group: &Group| ring.bytes(group.scope).len() + group.spans.len();
+        let header = repair::texts(Shape::ResourceSpans, ring.bytes(ring.resource_of(first.scope)));
+        let members = full.iter().filter(|group| group.resource_hash == first.resource_hash);
+        let members: Vec<_> =
+            members.map(|group| (repair::texts(Shape::ScopeSpans, ring.bytes(group.scope)), &group.spans)).collect();
         let field_len = |len: usize| 1 + varint_len(len as u64) + len;
-        let len = header.len() + members().map(|group| field_len(scope_len(group))).sum::<usize>();
-        put_bytes_header(out, 1, len);
-        out.extend_from_slice(header);
-        for group in members() {
-            put_bytes_header(out, 2, scope_len(group));
-            out.extend_from_slice(ring.bytes(group.scope));
-            out.extend_from_slice(&group.spans);
+        let scopes_len = members.iter().map(|(scope, spans)| field_len(scope.len() + spans.len())).sum::<usize>();
+        put_bytes_header(out, 1, header.len() + scopes_len);
+        out.extend_from_slice(&header);
+        for (scope, spans) in members {
+            put_bytes_header(out, 2, scope.len() + spans.len());
+            out.extend_from_slice(&scope);
+            out.extend_from_slice(spans);
         }
     }
 }

@@ -2,9 +2,13 @@
 //! Source: opentelemetry-proto 1.10, `common/v1`, `resource/v1`, `trace/v1`, `metrics/v1`, `logs/v1`
 //! and the request messages of `collector`.
 
+use super::DEPTH_MAX;
+use crate::trace::Signal;
+
 /// A message of OTLP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
+    TracesRequest,
     ResourceSpans,
     ScopeSpans,
     Span,
@@ -41,7 +45,7 @@ pub enum Shape {
 }
 
 /// What a field holds.
-pub(super) enum Kind {
+pub enum Kind {
     Text,
     Bytes,
     Varint,
@@ -53,15 +57,65 @@ pub(super) enum Kind {
     Message(Shape),
 }
 
+impl Kind {
+    /// Whether it is an item, or leads to items.
+    pub fn holds_items(&self) -> bool {
+        matches!(self, Kind::Message(shape) if shape.is_part())
+    }
+}
+
 use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
 
 impl Shape {
-    /// The kind of a field; none for fields that this version of OTLP does not know.
-    pub(super) fn field(self, number: u32) -> Option<Kind> {
+    /// The request of a signal.
+    pub fn request(signal: Signal) -> Shape {
+        match signal {
+            Signal::Traces => Shape::TracesRequest,
+            Signal::Metrics => Shape::MetricsRequest,
+            Signal::Logs => Shape::LogsRequest,
+        }
+    }
+
+    /// How many levels there may be from this message on, in its usual place in a request.
+    pub const fn depth(self) -> usize {
         match self {
-            Shape::ResourceSpans | Shape::ScopeSpans | Shape::Span | Shape::Event | Shape::Link | Shape::Status => {
-                self.trace_field(number)
-            }
+            Shape::TracesRequest | Shape::MetricsRequest | Shape::LogsRequest => DEPTH_MAX + 1,
+            Shape::ResourceSpans | Shape::ResourceMetrics | Shape::ResourceLogs => DEPTH_MAX,
+            Shape::ScopeSpans | Shape::ScopeMetrics | Shape::ScopeLogs => DEPTH_MAX - 1,
+            _ => DEPTH_MAX - 2,
+        }
+    }
+
+    /// A span, a data point or a log record.
+    pub fn is_item(self) -> bool {
+        use Shape::{ExponentialPoint, HistogramPoint, LogRecord, NumberPoint, Span, SummaryPoint};
+        matches!(self, Span | LogRecord | NumberPoint | HistogramPoint | ExponentialPoint | SummaryPoint)
+    }
+
+    /// An item, or what holds items.
+    pub fn is_part(self) -> bool {
+        use Shape::{ExponentialHistogram, Gauge, Histogram, Sum, Summary};
+        self.is_separable() || matches!(self, Gauge | Sum | Histogram | ExponentialHistogram | Summary)
+    }
+
+    /// A part that can be refused while the rest of the request is taken.
+    pub fn is_separable(self) -> bool {
+        use Shape::{Metric, ResourceLogs, ResourceMetrics, ResourceSpans, ScopeLogs, ScopeMetrics, ScopeSpans};
+        self.is_item()
+            || matches!(self, ResourceSpans | ResourceMetrics | ResourceLogs | ScopeSpans | ScopeMetrics | ScopeLogs)
+            || self == Metric
+    }
+
+    /// The kind of a field; none for fields that this version of OTLP does not know.
+    pub fn field(self, number: u32) -> Option<Kind> {
+        match self {
+            Shape::TracesRequest
+            | Shape::ResourceSpans
+            | Shape::ScopeSpans
+            | Shape::Span
+            | Shape::Event
+            | Shape::Link
+            | Shape::Status => self.trace_field(number),
             Shape::LogsRequest | Shape::ResourceLogs | Shape::ScopeLogs | Shape::LogRecord => self.log_field(number),
             Shape::Resource
             | Shape::EntityRef
@@ -76,6 +130,7 @@ impl Shape {
 
     fn trace_field(self, number: u32) -> Option<Kind> {
         Some(match (self, number) {
+            (Shape::TracesRequest, 1) => Message(Shape::ResourceSpans),
             (Shape::ResourceSpans, 1) => Message(Shape::Resource),
             (Shape::ResourceSpans, 2) => Message(Shape::ScopeSpans),
             (Shape::ScopeSpans, 1) => Message(Shape::Scope),

@@ -37,7 +37,7 @@ prop_compose! {
             random_flag,
             head_sampled: false,
             randomness: randomness.map(Randomness::from_bits),
-            series: 0,
+            operation: 0,
             name_hash,
             facts,
         };

@@ -1,0 +1,148 @@
+//! A whole pipeline with a scripted sink, in simulated time.
+
+use super::*;
+use crate::deliver::Discard;
+use crate::policy::Policy;
+use crate::trace::RuleNames;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use prost::Message;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// Takes one batch each `pace`.
+#[derive(Clone)]
+struct PacedSink {
+    pace: Duration,
+    taken: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Sink for PacedSink {
+    fn takes(&self, signal: Signal) -> bool {
+        signal == Signal::Traces
+    }
+
+    fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
+        Box::pin(async {
+            tokio::time::sleep(self.pace).await;
+            let request = ExportTraceServiceRequest::decode(&*batch.body).expect("what leaves is OTLP");
+            let spans = request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
+            self.taken.lock().unwrap().extend(spans);
+            Ok(Sent::default())
+        })
+    }
+
+    fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async {})
+    }
+}
+
+const POLICY: &str = "version: 1
+rules:
+  - { name: errors, when: { error: true }, keep: all }
+otherwise: { keep: 50% }
+";
+
+/// A pipeline whose queue holds about an eighth of what the tests keep, in batches of 256 KiB.
+fn pipeline(pace: Duration) -> (Pipeline, PacedSink) {
+    pipeline_of(64 << 20, 7, pace)
+}
+
+fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedSink) {
+    let sink = PacedSink { pace, taken: Arc::default() };
+    let settings = DeliverySettings {
+        batch: BatchLimits { bytes: 256 << 10, ..BatchLimits::default() },
+        quotas: [5 << 19; 3],
+        longest_wait: Duration::from_secs(30),
+        spool: None,
+        seed: 1,
+    };
+    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()) };
+    let delivery = Delivery::start(settings, vec![named]).expect("without a spool");
+    let mut rules = RuleNames::default();
+    let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
+    let in_force = InForce::new(policy, &[], rules).expect("few questions");
+    (Pipeline::new(ring_size, seed, in_force, None, Arc::new(delivery), deliver::Hops::default()), sink)
+}
+
+/// Traces of two spans of six kilobytes; one in ten fails.
+fn send_traces(pipeline: &Pipeline, count: u64) {
+    for n in 1..=count {
+        let span = |id: u8, code: i32| Span {
+            trace_id: [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat(),
+            span_id: vec![id; 8],
+            parent_span_id: if id == 1 { vec![] } else { vec![1; 8] },
+            name: "n".repeat(6000),
+            status: Some(Status { code, ..Default::default() }),
+            ..Default::default()
+        };
+        let spans = vec![span(1, 0), span(2, if n % 10 == 9 { 2 } else { 0 })];
+        let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        pipeline.accept_traces(&body).expect("valid");
+    }
+}
+
+async fn end(pipeline: &Pipeline, time: Duration) {
+    let deadline = tokio::time::Instant::now() + time;
+    pipeline.drain(deadline - Duration::from_secs(1)).await;
+    pipeline.delivery.drain(deadline).await;
+    let rows = pipeline.delivery.snapshot();
+    assert!(rows.iter().all(|row| row.tally.balances()), "{rows:?}");
+}
+
+fn failed_spans(sink: &PacedSink) -> usize {
+    let taken = sink.taken.lock().unwrap();
+    let failed: Vec<&[u8]> = taken
+        .iter()
+        .filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2))
+        .map(|span| span.trace_id.as_slice())
+        .collect();
+    taken.iter().filter(|span| failed.contains(&span.trace_id.as_slice())).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_hands_over_no_faster_than_the_sink_takes() {
+    let (pipeline, sink) = pipeline(Duration::from_millis(100));
+    send_traces(&pipeline, 3000);
+    end(&pipeline, Duration::from_secs(15)).await;
+    let tally = pipeline.delivery.snapshot()[0].tally.clone();
+    assert_eq!((tally.discarded(Discard::QueueFull), tally.discarded(Discard::Shutdown)), (0, 0));
+    assert_eq!(sink.taken.lock().unwrap().len() as u64, tally.pushed);
+    assert!(tally.pushed > 2500, "half of 6,000 spans, and the failed: {}", tally.pushed);
+    assert_eq!(failed_spans(&sink), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_sink_does_not_take_in_time_is_not_what_failed() {
+    let (pipeline, sink) = pipeline(Duration::from_millis(500));
+    send_traces(&pipeline, 3000);
+    let start = tokio::time::Instant::now();
+    end(&pipeline, Duration::from_secs(15)).await;
+    assert!(start.elapsed() >= Duration::from_secs(13), "the deadline is used: {:?}", start.elapsed());
+    let tally = pipeline.delivery.snapshot()[0].tally.clone();
+    assert_eq!(failed_spans(&sink), 600);
+    assert_eq!(tally.discarded(Discard::QueueFull), 0, "nothing was pushed out");
+    assert!(tally.discarded(Discard::Shutdown) > 500, "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_thread_serves_several_pipelines() {
+    let pace = Duration::ZERO;
+    let [small, large] = [(8 << 20, 1), (256 << 20, 2)].map(|(size, seed)| pipeline_of(size, seed, pace).0);
+    for pipeline in [&small, &large, &small] {
+        send_traces(pipeline, 50);
+    }
+    for n in 1..=50u64 {
+        let id = [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat();
+        let id = TraceId(id.try_into().expect("16 bytes"));
+        let spans = |pipeline: &Pipeline| {
+            pipeline.look(id, |shard| match shard.why(id) {
+                crate::shard::Why::InRing(entry) => entry.summary.spans,
+                _ => 0,
+            })
+        };
+        assert_eq!((spans(&small), spans(&large)), (4, 2));
+    }
+}
