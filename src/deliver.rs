@@ -185,12 +185,12 @@ impl Delivery {
     }
 
     fn push_piece(&self, piece: Batch, own: bool) {
-        let (signal, limit) = (piece.signal, self.shared.queue().piece_max(piece.signal));
-        for part in batch::divide(piece, limit) {
+        let (signal, limits) = (piece.signal, self.shared.queue().limits(piece.signal));
+        batch::divide(piece, &limits, &mut |part| {
             let now = Instant::now();
             let pushed = self.shared.queue().push(part, own, now);
             self.report(signal, pushed, now);
-        }
+        });
     }
 
     fn report(&self, signal: Signal, pushed: Pushed, now: Instant) {

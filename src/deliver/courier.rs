@@ -209,10 +209,9 @@ impl Courier {
     fn split(&mut self, signal: Signal, reason: &str) {
         let pieces = &mut self.lanes[signal as usize].pieces;
         match pieces.front().and_then(batch::halve) {
-            Some((left, right)) => {
+            Some(parts) => {
                 pieces.pop_front();
-                pieces.push_front(right);
-                pieces.push_front(left);
+                parts.into_iter().rev().for_each(|part| pieces.push_front(part));
             }
             None => self.discard(signal, Discard::TooLarge, reason),
         }

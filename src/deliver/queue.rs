@@ -159,9 +159,9 @@ impl Queue {
         }
     }
 
-    /// The largest piece that [`Queue::push`] should get.
-    pub(crate) fn piece_max(&self, signal: Signal) -> usize {
-        self.logs[signal as usize].limits.bytes
+    /// How large the pieces should be that [`Queue::push`] gets.
+    pub(crate) fn limits(&self, signal: Signal) -> BatchLimits {
+        self.logs[signal as usize].limits
     }
 
     pub(crate) fn takes(&self, signal: Signal) -> bool {
