@@ -262,7 +262,7 @@ async fn deliver(sink: &mut dyn Sink, batch: &Batch, retries: &mut Vec<String>) 
     for _ in 0..TRIES_MAX {
         match sink.send(batch).await {
             Ok(sent) => return Ok(sent.items_lost()),
-            Err(SendError::Retry { after, reason }) => {
+            Err(SendError::Retry { after, reason } | SendError::Denied { after, reason }) => {
                 retries.push(reason);
                 tokio::time::sleep(after.unwrap_or(WAIT_MAX / 4).min(WAIT_MAX)).await;
             }

@@ -229,6 +229,7 @@ fn start_delivery(queue: QueueConfig, sinks: Vec<NamedSink>) -> Result<Arc<Deliv
         batch: BatchLimits::default(),
         quotas: queue.memory,
         longest_wait: queue.longest_wait,
+        longest_refusal: queue.longest_refusal,
         spool: queue.spool,
         seed: random_seed(),
     };

@@ -63,7 +63,7 @@ pub struct Config {
     /// What whoever asks `admin` must present. Always there if others than this host can reach it.
     pub admin_token: Option<Secret>,
     pub drain: Drain,
-    /// `collector.instance.id`, also the mark of requests that have been here.
+    /// `collector.instance.id`.
     pub instance: String,
     /// Where the data that goes out has been; shared with the sinks.
     pub hops: Hops,
@@ -134,7 +134,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let empty = Map { span: map.span, entries: &[] };
     let memory = memory(loader, map);
     let instance = instance(loader, map);
-    let hops = Hops::new(instance.clone());
+    let hops = Hops::new(loader.host.hop.clone());
     let receive_map = loader.section(map, "receive", receive::KEYS).unwrap_or(empty);
     let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
     let measure_map = measure::section(loader, map);
@@ -153,6 +153,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
 
     let mut receive = receive::settings(loader, &receive_map, &receive_wishes, (memory, &sizes));
     receive.instance.clone_from(&instance);
+    receive.hop.clone_from(&loader.host.hop);
     let (admin, admin_token) = admin(loader, map);
     let config = Config {
         receive,

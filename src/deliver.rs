@@ -9,6 +9,7 @@ pub mod client;
 mod courier;
 pub mod hops;
 pub mod queue;
+pub mod refusal;
 pub mod retry;
 pub mod sink;
 pub mod spool;
@@ -54,6 +55,8 @@ pub struct DeliverySettings {
     pub quotas: [usize; 3],
     /// A sink that failed is asked again after this long at the latest, unless it asks for more.
     pub longest_wait: Duration,
+    /// A batch that a sink refuses, though it may take it later, is discarded after this long.
+    pub longest_refusal: Duration,
     /// Without it, what is queued ends with the process.
     pub spool: Option<SpoolSettings>,
     /// Seeds the jitter of retries; different in each process.
@@ -113,6 +116,8 @@ struct Shared {
     losses: Mutex<[Quiet; 3]>,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
+    /// Bytes that the spool may have, if there is one.
+    disk: Option<[u64; 3]>,
     /// As [`Holdings::damaged`].
     damaged: [u64; 3],
     /// There is something to write.
@@ -132,6 +137,12 @@ impl Shared {
     fn behind(&self, signal: Signal) -> Vec<String> {
         let rows = self.queue().rows(&self.names);
         rows.into_iter().filter(|row| row.signal == signal && row.tally.queued > 0).map(|row| row.sink).collect()
+    }
+
+    /// Bytes that wait for a sink, and how many more the queue can hold.
+    fn waits(&self, sink: usize, signal: Signal) -> (u64, u64) {
+        let disk = self.disk.filter(|_| self.spool_error().is_none());
+        self.queue().waits(sink, signal, disk.map(|quotas| quotas[signal as usize]))
     }
 
     fn wake_all(&self) {
@@ -157,6 +168,7 @@ impl Delivery {
             phase: watch::Sender::new(Phase::Running),
             losses: Mutex::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
+            disk: settings.spool.as_ref().map(|spool| spool.quotas),
             damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
             freed: Notify::new(),
@@ -190,12 +202,12 @@ impl Delivery {
     }
 
     fn push_piece(&self, piece: Batch, own: bool) {
-        let (signal, limit) = (piece.signal, self.shared.queue().piece_max(piece.signal));
-        for part in batch::divide(piece, limit) {
+        let (signal, limits) = (piece.signal, self.shared.queue().limits(piece.signal));
+        batch::divide(piece, &limits, &mut |part| {
             let now = Instant::now();
             let pushed = self.shared.queue().push(part, own, now);
             self.report(signal, pushed, now);
-        }
+        });
     }
 
     fn report(&self, signal: Signal, pushed: Pushed, now: Instant) {

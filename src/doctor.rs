@@ -176,7 +176,9 @@ fn explain_sls(mut error: ProbeError, store: &str, host: &str) -> Outcome {
 fn explain_otlp(error: SendError, kind: Kind) -> Outcome {
     let (is_passing, what) = match error {
         SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => (true, reason),
-        SendError::Split { reason } | SendError::Refused { reason } => (false, reason),
+        SendError::Denied { reason, .. } | SendError::Split { reason } | SendError::Refused { reason } => {
+            (false, reason)
+        }
     };
     let says = |words: &[&str]| words.iter().any(|word| what.contains(word));
     let advice = if says(&["HTTP 401", "HTTP 403", "Unauthenticated", "PermissionDenied"]) {

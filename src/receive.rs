@@ -64,9 +64,15 @@ impl Accepted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed(pub String);
 
-/// The header by which a collector says where a request has been: a comma-separated list of
-/// `collector.instance.id`. Sinks send it; the receiver refuses a request that has been here.
+/// The header by which a collector says where a request has been: a comma-separated list of ids that
+/// only those know who send to each other. Sinks send it; the receiver refuses a request that has been
+/// here.
 pub const HOP_HEADER: HeaderName = HeaderName::from_static("tailkeep-hop");
+
+/// Ids of a request that are read: one of its sender, and those that a sender passes on.
+const HOPS_MAX: usize = 16;
+/// Ids are UUIDs (RFC 9562), written as usual.
+const HOP_ID_LENGTH: usize = 36;
 
 /// The collectors that a request has been through.
 #[derive(Clone, Copy, Debug)]
@@ -78,12 +84,16 @@ impl<'a> Hops<'a> {
         Hops(headers)
     }
 
-    /// Their ids. What is not visible ASCII is passed over.
+    /// Their ids. Whoever sends a request may write anything: what has another form is passed over.
     pub fn ids(self) -> impl Iterator<Item = &'a str> {
         let values = self.0.get_all(HOP_HEADER).into_iter();
         let lists = values.filter_map(|value: &HeaderValue| value.to_str().ok());
-        lists.flat_map(|list| list.split(',')).map(str::trim).filter(|id| !id.is_empty())
+        lists.flat_map(|list| list.split(',')).map(str::trim).take(HOPS_MAX).filter(|id| is_hop_id(id))
     }
+}
+
+fn is_hop_id(text: &str) -> bool {
+    text.len() == HOP_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// How far the end has come. The app moves it on; each step only forward.
@@ -110,9 +120,11 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// How often a new connection may look whether the TLS files changed. Default 10 s.
     pub tls_check_every: Duration,
-    /// This process's `collector.instance.id`: requests whose hops list it are refused for good with
-    /// FAILED_PRECONDITION / 508. Default: empty, which no request lists.
+    /// This process's `collector.instance.id`, for texts. Default: empty.
     pub instance: String,
+    /// The id that this process's sinks mark requests with, a UUID, known to nobody else: requests whose
+    /// hops list it are refused with FAILED_PRECONDITION / 508. Default: empty, which no request lists.
+    pub hop: String,
     /// Most bytes of one request, as sent and decompressed. Beyond: INVALID_ARGUMENT / 413, which
     /// clients do not send again. Default 20 MiB, as the OTLP specification recommends.
     pub max_request: usize,
@@ -156,6 +168,7 @@ impl Default for Settings {
             tls: None,
             tls_check_every: Duration::from_secs(10),
             instance: String::new(),
+            hop: String::new(),
             max_request: 20 << 20,
             in_flight: 64 << 20,
             pooled: 8 << 20,
@@ -239,7 +252,8 @@ impl Receiver {
     /// The deadline is the caller's: dropping the future aborts all connections.
     pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
         let Receiver { settings, listeners, admission, counters } = self;
-        let door = Arc::new(Door { settings, admission, counters, intake, strays: Mutex::default() });
+        let door =
+            Arc::new(Door { settings, admission, counters, intake, strays: Mutex::default(), loops: Mutex::default() });
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             tasks.spawn(listener.serve(door.clone(), phase.clone()));

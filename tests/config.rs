@@ -26,7 +26,12 @@ fn root() -> &'static Path {
 
 /// A host with a limit of 1 GiB, so that `memory: auto` is 512 MiB.
 fn host() -> Host {
-    Host { memory_limit: 1 << 30, data_folder: Some(PathBuf::from("/data/tailkeep")), instance: "i-1".to_owned() }
+    Host {
+        memory_limit: 1 << 30,
+        data_folder: Some(PathBuf::from("/data/tailkeep")),
+        instance: "i-1".to_owned(),
+        hop: "hop-1".to_owned(),
+    }
 }
 
 fn variables(name: &str) -> Option<String> {
@@ -281,6 +286,7 @@ fn an_empty_file_binds_loopback_and_stores_in_the_data_folder() {
         assert_eq!(config.admin, address("127.0.0.1:13134"));
         assert_eq!((config.policy, config.memory), (PolicySource::Builtin, 512 * MIB));
         assert_eq!((config.instance.as_str(), config.receive.instance.as_str()), ("i-1", "i-1"));
+        assert_eq!(config.receive.hop, "hop-1", "what sinks send is what the receiver looks for");
         assert_eq!(config.measure.expect("it measures").instance_id, "i-1");
         let [sink] = &config.sinks[..] else { panic!("one sink: {:?}", config.sinks) };
         let SinkKind::Store(store) = &sink.kind else { panic!("a store") };
@@ -305,6 +311,7 @@ fn without_a_data_folder_a_place_must_be_named() {
 fn this_host_is_usable() {
     let host = Host::here();
     assert!(host.memory_limit > 0 && !host.instance.is_empty());
+    assert!(host.hop.len() == 36 && host.hop != host.instance && host.hop != Host::here().hop, "nobody can guess it");
     let (config, diagnostics) = Config::parse(Path::new("f"), "sinks: [{ store: { path: x.db } }]", variables, &host);
     assert_eq!(diagnostics, []);
     assert!(config.is_some_and(|config| config.memory >= 32 * MIB));
@@ -366,13 +373,14 @@ fn paths_are_relative_to_the_file() {
     let config = good(
         "policy: policy.yaml
 receive: { tls: { cert: tls/a.crt, key: /abs/a.key } }
-queue: { path: spool, size: { traces: 2GiB }, longest_wait: 5s }
+queue: { path: spool, size: { traces: 2GiB }, longest_wait: 5s, longest_refusal: 2m }
 sinks: [{ store: { path: ../t.db } }, { file: { path: out, format: protobuf, keep: 0, signals: logs } }]",
     );
     assert_eq!(config.policy, PolicySource::File("/etc/tailkeep/policy.yaml".into()));
     let tls = config.receive.tls.expect("it speaks TLS");
     assert_eq!((tls.cert, tls.key), ("/etc/tailkeep/tls/a.crt".into(), "/abs/a.key".into()));
     assert_eq!(config.queue.longest_wait, Duration::from_secs(5));
+    assert_eq!(config.queue.longest_refusal, Duration::from_secs(120));
     let spool = config.queue.spool.expect("a queue on disk");
     assert_eq!((spool.path, spool.quotas[0]), (PathBuf::from("/etc/tailkeep/spool"), 2 << 30));
     let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -411,7 +419,7 @@ fn otlp_takes_its_protocol_from_the_endpoint() {
     );
     assert_eq!(full.headers["x-tenant"], SECRET);
     let hops = full.hops.value(tailkeep::trace::Signal::Traces, std::time::Instant::now());
-    assert_eq!((full.client.timeout, hops.as_str()), (Duration::from_secs(3), "i-1"));
+    assert_eq!((full.client.timeout, hops.as_str()), (Duration::from_secs(3), "hop-1"));
     assert_eq!((full.signals, full.client.connect_to.as_deref()), ([true, false, true], Some("10.0.0.1:1")));
     assert!(full.client.tls.expect("trust").identity.is_some());
 }

@@ -32,6 +32,9 @@ enum Step {
     /// Splits everything with more spans than this, from now on.
     Limit(usize),
     Refuse,
+    /// Refuses batches with a span of this name, or all of them, though it may take them later; until the
+    /// step is taken away.
+    Deny(Option<&'static str>),
     Hang,
 }
 
@@ -66,6 +69,9 @@ impl Script {
             match steps.front() {
                 None => (None, usize::MAX),
                 Some(Step::Limit(limit)) => (None, *limit),
+                Some(Step::Deny(None)) => return Err(denied()),
+                Some(Step::Deny(Some(name))) if names.iter().any(|found| found == name) => return Err(denied()),
+                Some(Step::Deny(Some(_))) => (None, usize::MAX),
                 Some(_) => (steps.pop_front(), usize::MAX),
             }
         };
@@ -82,6 +88,10 @@ impl Script {
         self.seen.lock().unwrap().extend(names);
         Ok(Sent::without(rejected, Discard::Rejected, "bad"))
     }
+}
+
+fn denied() -> SendError {
+    SendError::Denied { after: None, reason: "HTTP 500".to_owned() }
 }
 
 impl Sink for Script {
@@ -117,6 +127,7 @@ fn settings() -> DeliverySettings {
         batch: BatchLimits::default(),
         quotas: [1 << 20; 3],
         longest_wait: Duration::from_secs(30),
+        longest_refusal: Duration::from_secs(3600),
         spool: None,
         seed: 7,
     }
@@ -257,6 +268,68 @@ async fn refusals_and_rejections_are_counted_and_do_not_block() {
     let tally = row(&delivery, "here").tally;
     assert_eq!((tally.pushed, tally.delivered, tally.queued), (5, 2, 0));
     assert_eq!((tally.discarded(Discard::Refused), tally.discarded(Discard::Rejected)), (1, 2));
+}
+
+/// A token that expired, a gateway without a backend: the queue has room, so nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_a_while_is_delivered_when_that_is_over() {
+    let sink = Script::new(&[Step::Deny(None)]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    for names in [&["a", "b", "c"][..], &["d"]] {
+        push(&delivery, names);
+        pass(&delivery, 20 * 60 * SECOND).await;
+    }
+    assert_eq!(row(&delivery, "here").tally.queued, 4);
+    sink.steps.lock().unwrap().clear();
+    pass(&delivery, 60 * SECOND).await;
+    let mut seen = sink.seen();
+    seen.sort();
+    assert_eq!(seen, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_ends_after_the_configured_time_batch_by_batch() {
+    let sink = Script::new(&[Step::Deny(None)]);
+    let longest_refusal = 600 * SECOND;
+    let delivery = start(DeliverySettings { longest_refusal, ..settings() }, vec![sink.named("here")]);
+    push(&delivery, &["a", "b", "c"]);
+    pass(&delivery, SECOND).await;
+    push(&delivery, &["d"]);
+    let refused = || row(&delivery, "here").tally.discarded(Discard::Refused);
+    pass(&delivery, 590 * SECOND).await;
+    assert_eq!(refused(), 0);
+    pass(&delivery, 100 * SECOND).await;
+    assert_eq!(refused(), 3);
+    pass(&delivery, 480 * SECOND).await;
+    assert_eq!(refused(), 3, "the next has its own time");
+    pass(&delivery, 200 * SECOND).await;
+    assert_eq!(refused(), 4);
+    let tally = row(&delivery, "here").tally;
+    assert_eq!((tally.queued, tally.queued_bytes), (0, 0));
+
+    let at_once = Script::new(&[Step::Deny(None)]);
+    let longest_refusal = Duration::ZERO;
+    let delivery = start(DeliverySettings { longest_refusal, ..settings() }, vec![at_once.named("here")]);
+    push(&delivery, &["a"]);
+    pass(&delivery, SECOND).await;
+    assert_eq!(row(&delivery, "here").tally.discarded(Discard::Refused), 1, "OTLP's rule");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_item_that_a_sink_trips_over_costs_itself_and_a_minute() {
+    let sink = Script::new(&[Step::Deny(Some("n70"))]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    let all: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+    push(&delivery, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    push(&delivery, &["after"]);
+    pass(&delivery, 90 * SECOND).await;
+    let tally = row(&delivery, "here").tally;
+    assert_eq!((tally.delivered, tally.discarded(Discard::Refused), tally.queued), (200, 1, 0));
+    let mut seen = sink.seen();
+    seen.sort();
+    let mut expected: Vec<String> = all.into_iter().filter(|name| name != "n70").chain(["after".to_owned()]).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -481,7 +554,7 @@ mod servers {
         let first = sink.send(&sent).await;
         assert!(matches!(first, Err(SendError::Retry { after: Some(Duration { .. }), .. })), "{first:?}");
         assert!(matches!(sink.send(&sent).await, Err(SendError::Split { .. })));
-        let Err(SendError::Refused { reason }) = sink.send(&sent).await else { panic!() };
+        let Err(SendError::Denied { reason, .. }) = sink.send(&sent).await else { panic!() };
         assert_eq!(reason, "http://sink.test:4317: HTTP 401: bad token [hidden]");
         let reason = "http://sink.test:4317: one with [hidden] was bad (request id R-1)";
         let partial = Sent::without(1, Discard::Rejected, reason);
@@ -489,8 +562,31 @@ mod servers {
     }
 
     #[tokio::test]
+    async fn a_200_takes_the_batch_whatever_its_body() {
+        let bodies = [vec![0; 2 << 20], b"<html>please log in</html>".to_vec(), b"\x0a\xff".to_vec()];
+        for body in bodies {
+            let (address, log) = http_server(vec![(200, vec![], body)]).await;
+            let mut sink = OtlpSink::new(settings(Protocol::Http, &address)).unwrap();
+            assert_eq!(sink.send(&batch(Signal::Traces)).await, Ok(Sent::default()));
+            assert_eq!(log.lock().unwrap().len(), 1);
+        }
+        // gRPC's status comes behind the body.
+        let export = Export::default();
+        let error_message = "w".repeat(2 << 20);
+        let partial_success = Some(ExportTracePartialSuccess { rejected_spans: 0, error_message });
+        export.answers.lock().unwrap().push_back(Ok(ExportTraceServiceResponse { partial_success }));
+        let address = grpc_server(None, &export, usize::MAX).await;
+        let mut sink = OtlpSink::new(settings(Protocol::Grpc, &address)).unwrap();
+        assert_eq!(sink.send(&batch(Signal::Traces)).await, Ok(Sent::default()));
+        assert_eq!(export.seen.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_away_is_tried_again() {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        // Bound, so that nobody else gets the port, and not listening.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
         for protocol in [Protocol::Http, Protocol::Grpc] {
             let mut sink = OtlpSink::new(settings(protocol, &address)).unwrap();
             let Err(SendError::Retry { reason, .. }) = sink.send(&batch(Signal::Traces)).await else { panic!() };

@@ -32,7 +32,12 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn host() -> Host {
-    Host { memory_limit: 8 << 30, data_folder: Some("/data".into()), instance: "an-instance".to_owned() }
+    Host {
+        memory_limit: 8 << 30,
+        data_folder: Some("/data".into()),
+        instance: "an-instance".to_owned(),
+        hop: String::new(),
+    }
 }
 
 /// The policy in `text`; not even a warning is allowed.

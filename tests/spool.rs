@@ -74,6 +74,7 @@ fn settings(folder: &Path, disk: u64, memory: usize) -> DeliverySettings {
         quotas: [memory; 3],
         spool: Some(SpoolSettings { path: folder.join("spool"), quotas: [disk; 3] }),
         longest_wait: Duration::from_secs(30),
+        longest_refusal: Duration::from_secs(3600),
         seed: 1,
     }
 }

@@ -15,6 +15,8 @@ pub struct Host {
     pub data_folder: Option<PathBuf>,
     /// `collector.instance.id` of a process that nobody named: random.
     pub instance: String,
+    /// By which this process recognises what comes back to it: random, and shown nowhere.
+    pub hop: String,
 }
 
 impl Host {
@@ -25,6 +27,7 @@ impl Host {
             memory_limit: memory_limit(Path::new("/")),
             data_folder: data_folder(variable("XDG_DATA_HOME"), variable("HOME")),
             instance: random_id(),
+            hop: random_id(),
         }
     }
 
@@ -133,7 +136,9 @@ mod tests {
 
     #[test]
     fn auto_is_half_of_the_limit_within_bounds() {
-        let auto = |memory_limit| Host { memory_limit, data_folder: None, instance: String::new() }.memory_auto();
+        let auto = |memory_limit| {
+            Host { memory_limit, data_folder: None, instance: String::new(), hop: String::new() }.memory_auto()
+        };
         assert_eq!(auto(256 << 20), 128 << 20);
         assert_eq!(auto(u64::MAX), 512 << 20);
         assert_eq!(auto(40 << 20), 32 << 20);

@@ -2,12 +2,12 @@
 
 use super::budget::{Part, Sizes};
 use super::load::Loader;
-use crate::deliver::SpoolSettings;
+use crate::deliver::{SpoolSettings, refusal::LONGEST_REFUSAL};
 use crate::trace::Signal;
 use crate::yaml::{Map, Value};
 use std::time::Duration;
 
-pub(super) const KEYS: &[&str] = &["memory", "path", "size", "longest_wait"];
+pub(super) const KEYS: &[&str] = &["memory", "path", "size", "longest_wait", "longest_refusal"];
 pub(super) const SIGNAL_KEYS: &[&str] = &["traces", "metrics", "logs"];
 
 /// The queue between the shards and the sinks.
@@ -19,6 +19,8 @@ pub struct QueueConfig {
     pub spool: Option<SpoolSettings>,
     /// A sink that failed is asked again after this long at the latest.
     pub longest_wait: Duration,
+    /// A batch that a sink refuses, though it may take it later, is discarded after this long.
+    pub longest_refusal: Duration,
 }
 
 /// Unless the file says more or less.
@@ -47,10 +49,12 @@ pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usi
     let usual = divide(SPOOL_SIZE);
     let quotas = Signal::ALL.map(|signal| given[signal as usize].unwrap_or(usual[signal as usize]));
     let longest_wait = loader.duration(map, "longest_wait", Duration::from_secs(1)..=Duration::from_secs(3600));
+    let longest_refusal = loader.duration(map, "longest_refusal", Duration::ZERO..=Duration::from_secs(7 * 86_400));
     QueueConfig {
         memory,
         spool: path.map(|path| SpoolSettings { path, quotas }),
         longest_wait: longest_wait.unwrap_or(LONGEST_WAIT),
+        longest_refusal: longest_refusal.unwrap_or(LONGEST_REFUSAL),
     }
 }
 

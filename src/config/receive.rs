@@ -73,6 +73,7 @@ pub(super) fn settings(
         tls,
         tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
         instance: String::new(),
+        hop: String::new(),
         max_request: wishes.max_request.unwrap_or_else(|| usual_request(in_flight)),
         in_flight,
         pooled: sizes[Part::Pooled as usize],

@@ -9,13 +9,15 @@ mod connect;
 use bytes::Bytes;
 use connect::{ConnectError, Connector};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header::USER_AGENT};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 use std::{error::Error, path::PathBuf, sync::Mutex, time::Duration};
 use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
 
 type Pool = legacy::Client<Connector, Full<Bytes>>;
 
@@ -78,14 +80,16 @@ impl Default for ClientSettings {
     }
 }
 
-/// A whole reply, whatever its status.
-#[derive(Clone, Debug)]
+/// A reply, whatever its status.
+#[derive(Debug)]
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What followed the body: gRPC's status travels there.
     pub trailers: HeaderMap,
+    /// Why the body is not whole; never from [`Client::send`].
+    pub cut: Option<ClientError>,
 }
 
 /// Why there is no reply. The texts hold host and port, never a path, query or header.
@@ -138,33 +142,68 @@ impl Client {
         })
     }
 
-    /// One attempt. The URI must be absolute; Host is derived from it unless the request has one.
-    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response, ClientError> {
+    /// One attempt, for a whole reply. The URI must be absolute; Host is derived from it unless the request
+    /// has one.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response, ClientError> {
+        let mut response = self.ask(request).await?;
+        match response.cut.take() {
+            Some(error) => Err(error),
+            None => Ok(response),
+        }
+    }
+
+    /// As [`Client::send`], where the status says all: that the body breaks off or has no end is no error.
+    pub async fn ask(&self, mut request: Request<Bytes>) -> Result<Response, ClientError> {
         if request.uri().authority().is_none() {
             return Err(ClientError::Invalid("the URL has no host; write http://HOST:PORT/PATH".to_owned()));
         }
         let agent = HeaderValue::from_static(concat!("tailkeep/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(USER_AGENT).or_insert(agent);
-        match tokio::time::timeout(self.timeout, self.exchange(request.map(Full::new))).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.forget_connections();
-                Err(ClientError::Timeout { after: self.timeout })
-            }
-        }
+        let deadline = Instant::now() + self.timeout;
+        let pool = self.pool.lock().expect("no code panics under this lock").clone();
+        let Ok(reply) = timeout_at(deadline, pool.request(request.map(Full::new))).await else {
+            return Err(self.timed_out());
+        };
+        let (head, body) = reply.map_err(|e| without_reply(&e))?.into_parts();
+        let mut response = Response {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+            trailers: HeaderMap::new(),
+            cut: None,
+        };
+        let mut bytes = Vec::new();
+        response.cut = match timeout_at(deadline, self.read(body, &mut bytes, &mut response.trailers)).await {
+            Ok(read) => read.err(),
+            Err(_) => Some(self.timed_out()),
+        };
+        response.body = bytes.into();
+        Ok(response)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, ClientError> {
-        let pool = self.pool.lock().expect("no code panics under this lock").clone();
-        let (head, body) = pool.request(request).await.map_err(|e| without_reply(&e))?.into_parts();
-        let collected = Limited::new(body, self.response_max).collect().await.map_err(|e| {
-            if e.is::<LengthLimitError>() {
-                return ClientError::TooLong { limit: self.response_max };
+    /// Keeps the body's beginning. gRPC's answer follows the body, so there it is read to its end.
+    async fn read(&self, mut body: Incoming, kept: &mut Vec<u8>, trailers: &mut HeaderMap) -> Result<(), ClientError> {
+        let mut is_too_long = false;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| ClientError::Reset { reason: innermost(&e) })?;
+            match frame.into_data() {
+                Ok(data) => {
+                    let room = self.response_max - kept.len();
+                    kept.extend_from_slice(&data[..data.len().min(room)]);
+                    is_too_long |= data.len() > room;
+                }
+                Err(frame) => *trailers = frame.into_trailers().unwrap_or_default(),
             }
-            ClientError::Reset { reason: innermost(e.as_ref()) }
-        })?;
-        let trailers = collected.trailers().cloned().unwrap_or_default();
-        Ok(Response { status: head.status, headers: head.headers, body: collected.to_bytes(), trailers })
+            if is_too_long && self.version == HttpVersion::Http1 {
+                break;
+            }
+        }
+        if is_too_long { Err(ClientError::TooLong { limit: self.response_max }) } else { Ok(()) }
+    }
+
+    fn timed_out(&self) -> ClientError {
+        self.forget_connections();
+        ClientError::Timeout { after: self.timeout }
     }
 
     /// An HTTP/2 connection to a peer that is gone would otherwise be given to every later request.
@@ -264,6 +303,35 @@ mod tests {
         let error = client(&closed).send(request()).await.unwrap_err();
         assert!(matches!(error, ClientError::Connect { .. }) && !error.may_have_arrived(), "{error:?}");
         assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn where_the_status_says_all_a_body_may_break_off_or_be_too_long() {
+        let truncated = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok";
+        let endless = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n123456789";
+        let silent = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
+        let address = server(vec![truncated, endless, "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n12345678"]).await;
+        let ask = async |address: &str| client(address).ask(request()).await.unwrap();
+        let reply = ask(&address).await;
+        assert!(matches!(reply.cut, Some(ClientError::Reset { .. })) && reply.body == "ok", "{reply:?}");
+        let reply = ask(&address).await;
+        assert!(matches!(reply.cut, Some(ClientError::TooLong { limit: 8 })) && reply.body == "12345678", "{reply:?}");
+        let reply = ask(&address).await;
+        assert!(reply.cut.is_none() && reply.body == "12345678", "{reply:?}");
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect_to = Some(listener.local_addr().unwrap().to_string());
+        let answer = async {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            assert!(peer.read(&mut [0; 4096]).await.unwrap() > 0);
+            peer.write_all(silent.as_bytes()).await.unwrap();
+            peer
+        };
+        let timeout = Duration::from_millis(200);
+        let patient = Client::new(ClientSettings { tls: None, connect_to, timeout, ..Default::default() }).unwrap();
+        let (reply, _peer) = tokio::join!(patient.ask(request()), answer);
+        let reply = reply.unwrap();
+        assert!(matches!(reply.cut, Some(ClientError::Timeout { .. })) && reply.status == 200, "{reply:?}");
     }
 
     #[tokio::test]

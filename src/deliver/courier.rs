@@ -6,6 +6,7 @@
 use super::{
     DeliverySettings, NamedSink, Phase, Quiet, Shared, batch,
     queue::{Body, Discard, Next, Taken},
+    refusal::{self, Refusals},
     retry::Backoff,
     sink::{Batch, SendError, SendResult, Sent, Sink},
     spool::{self, Location},
@@ -41,21 +42,41 @@ struct Lane {
     pieces: VecDeque<Batch>,
     backoff: Backoff,
     not_before: Option<Instant>,
-    failing_since: Option<Instant>,
+    refusals: Refusals,
+    outage: Option<Outage>,
     /// One for each cause, so that no line tells another's.
     losses: [Quiet; Discard::ALL.len()],
     failures: Quiet,
 }
 
+/// A time in which nothing was taken.
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    failures: u64,
+    /// What waited when it began.
+    queued_bytes: u64,
+}
+
+impl Outage {
+    /// When `room` more bytes will be used up, if what waits grows as it did so far.
+    fn full_in(&self, now: Instant, queued_bytes: u64, room: u64) -> Option<Duration> {
+        let grown = queued_bytes.saturating_sub(self.queued_bytes);
+        let seconds = now.duration_since(self.since).as_secs_f64() * room as f64 / grown as f64;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
 impl Lane {
-    fn new(longest_wait: Duration) -> Lane {
+    fn new(longest_wait: Duration, longest_refusal: Duration) -> Lane {
         Lane {
             unread: None,
             unread_since: None,
             pieces: VecDeque::new(),
             backoff: Backoff::new(longest_wait),
             not_before: None,
-            failing_since: None,
+            refusals: Refusals::new(longest_refusal),
+            outage: None,
             losses: Default::default(),
             failures: Quiet::default(),
         }
@@ -69,7 +90,7 @@ impl Courier {
             name: named.name,
             sink: named.sink,
             shared,
-            lanes: std::array::from_fn(|_| Lane::new(settings.longest_wait)),
+            lanes: std::array::from_fn(|_| Lane::new(settings.longest_wait, settings.longest_refusal)),
             random: settings.seed.wrapping_add(index as u64),
         }
     }
@@ -136,8 +157,9 @@ impl Courier {
             let outcome = self.sink.send(piece).await;
             self.conclude(signal, outcome);
         }
-        let lane = &self.lanes[signal as usize];
+        let lane = &mut self.lanes[signal as usize];
         if lane.pieces.is_empty() && lane.unread.is_none() {
+            lane.refusals.over();
             self.shared.queue().done(self.index, signal);
             self.shared.freed.notify_one();
         }
@@ -192,12 +214,17 @@ impl Courier {
                 // A peer may name more than it was sent.
                 lost.iter().for_each(|lost| self.note_loss(signal, lost.items.min(items), lost.why, &lost.reason));
             }
-            Err(SendError::Retry { after, reason }) => self.note_failure(signal, after, &reason),
+            Err(SendError::Retry { after, reason }) => {
+                self.note_failure(signal, after, &reason);
+                self.lanes[signal as usize].refusals.interrupted();
+            }
             Err(SendError::Pause { after, reason }) => {
                 self.note_failure(signal, Some(after), &reason);
+                self.lanes[signal as usize].refusals.interrupted();
                 let until = self.lanes[signal as usize].not_before;
                 self.lanes.iter_mut().for_each(|lane| lane.not_before = lane.not_before.max(until));
             }
+            Err(SendError::Denied { after, reason }) => self.denied(signal, after, &reason),
             Err(SendError::Split { reason }) => self.split(signal, &reason),
             Err(SendError::Refused { reason }) => self.discard(signal, Discard::Refused, &reason),
         }
@@ -208,23 +235,51 @@ impl Courier {
     }
 
     fn split(&mut self, signal: Signal, reason: &str) {
-        let pieces = &mut self.lanes[signal as usize].pieces;
-        match pieces.front().and_then(batch::halve) {
-            Some((left, right)) => {
-                pieces.pop_front();
-                pieces.push_front(right);
-                pieces.push_front(left);
-            }
-            None => self.discard(signal, Discard::TooLarge, reason),
+        if !self.halve(signal) {
+            self.discard(signal, Discard::TooLarge, reason);
         }
+    }
+
+    /// Puts its parts in the place of the first piece; false if it has none.
+    fn halve(&mut self, signal: Signal) -> bool {
+        let pieces = &mut self.lanes[signal as usize].pieces;
+        let Some(parts) = pieces.front().and_then(batch::halve) else { return false };
+        pieces.pop_front();
+        parts.into_iter().rev().for_each(|part| pieces.push_front(part));
+        true
+    }
+
+    fn denied(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
+        self.note_failure(signal, after, reason);
+        let (now, resumes) = (Instant::now(), self.sink.resumes());
+        let lane = &mut self.lanes[signal as usize];
+        let items = lane.pieces.front().map_or(0, |piece| piece.items);
+        match lane.refusals.refused(items, lane.pieces.len(), now) {
+            refusal::Next::GiveUp => self.give_up(signal, reason),
+            refusal::Next::Others => lane.pieces.rotate_left(1),
+            refusal::Next::Halve { or_give_up } if !resumes && !self.halve(signal) && or_give_up => {
+                self.give_up(signal, reason);
+            }
+            refusal::Next::Halve { .. } | refusal::Next::Again => (),
+        }
+    }
+
+    /// The first piece was refused for too long. Whether the sink takes others is not known.
+    fn give_up(&mut self, signal: Signal, reason: &str) {
+        let lane = &mut self.lanes[signal as usize];
+        lane.refusals.next_piece();
+        let seconds = lane.refusals.lasted().as_secs();
+        let items = self.pop(signal);
+        self.discard_unread(signal, items, Discard::Refused, &format!("{reason}; refused for {seconds} s"));
     }
 
     fn discard(&mut self, signal: Signal, why: Discard, reason: &str) {
         let items = self.pop(signal);
         // It has answered: what failed before is over.
         let lane = &mut self.lanes[signal as usize];
-        (lane.not_before, lane.failing_since) = (None, None);
+        (lane.not_before, lane.outage) = (None, None);
         lane.backoff.reset();
+        lane.refusals.next_piece();
         self.discard_unread(signal, items, why, reason);
     }
 
@@ -264,14 +319,18 @@ impl Courier {
 
     fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         let (now, random) = (Instant::now(), self.next_random());
+        let (queued_bytes, room) = self.shared.waits(self.index, signal);
         let lane = &mut self.lanes[signal as usize];
         let wait = lane.backoff.next(after, random);
         lane.not_before = Some(now + wait);
-        lane.failing_since.get_or_insert(now);
-        if let Some(failures) = lane.failures.say(1, now) {
-            let wait_ms = wait.as_millis() as u64;
+        let outage = lane.outage.get_or_insert(Outage { since: now, failures: 0, queued_bytes });
+        outage.failures += 1;
+        if lane.failures.say(1, now).is_some() {
+            let (wait_ms, failures) = (wait.as_millis() as u64, outage.failures);
+            let down_s = now.duration_since(outage.since).as_secs();
+            let full_in_s = outage.full_in(now, queued_bytes, room).map(|time| time.as_secs());
             let (sink, signal) = (&self.name, signal.word());
-            warn!(sink, signal, reason, wait_ms, failures, "could not deliver; will try again");
+            warn!(sink, signal, reason, wait_ms, failures, down_s, full_in_s, "could not deliver; will try again");
         }
     }
 
@@ -279,8 +338,9 @@ impl Courier {
         let lane = &mut self.lanes[signal as usize];
         lane.backoff.reset();
         lane.not_before = None;
-        if let Some(since) = lane.failing_since.take() {
-            let after_s = since.elapsed().as_secs();
+        lane.refusals.taken();
+        if let Some(outage) = lane.outage.take() {
+            let after_s = outage.since.elapsed().as_secs();
             info!(sink = self.name, signal = signal.word(), after_s, "the sink takes again");
         }
     }

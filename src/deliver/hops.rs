@@ -1,29 +1,42 @@
 //! Where the data that we send has been, so that no circle of collectors sends it round for ever.
 //!
-//! Batches mix what came by different ways, so a request carries our own id and those of all
-//! collectors that sent us this signal lately. Whoever finds its own id there refuses the request.
+//! Each process has a random id that it tells nobody but the collectors that it sends to. Batches mix
+//! what came by different ways, so a request carries our own id and those of all collectors that sent
+//! us this signal lately. Whoever finds its own id there refuses the request, and the sender keeps it
+//! and says so. A client can send any header, but not an id that it has never seen: what it invents is
+//! nobody's, and only [`SEEN_MAX`] short ids go on.
 
 use crate::trace::Signal;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
-/// Longer lists are of no use: the oldest id goes.
-const SEEN_MAX: usize = 16;
+/// Ids of others that go on; beyond that the one goes that was not seen for longest.
+const SEEN_MAX: usize = 15;
 /// A collector that has not sent for so long no longer does.
 const FORGET: Duration = Duration::from_secs(600);
 
 /// The ids of this process and of those before it, per signal. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Hops(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     own: String,
     seen: [Mutex<Vec<(String, Instant)>>; 3],
 }
 
+impl fmt::Debug for Hops {
+    /// Whoever knows an id can make others refuse what carries it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hops").finish_non_exhaustive()
+    }
+}
+
 impl Hops {
-    /// `own` is this process's `collector.instance.id`.
+    /// `own` is this process's id: random, and shown nowhere.
     pub fn new(own: impl Into<String>) -> Hops {
         Hops(Arc::new(State { own: own.into(), seen: Default::default() }))
     }
@@ -36,12 +49,10 @@ impl Hops {
     pub fn saw<'a>(&self, signal: Signal, ids: impl Iterator<Item = &'a str>, now: Instant) {
         for id in ids {
             let mut seen = self.seen(signal);
-            if let Some((_, last)) = seen.iter_mut().find(|(known, _)| known == id) {
-                *last = now;
-                continue;
-            }
-            if seen.len() == SEEN_MAX {
-                seen.remove(0);
+            match seen.iter().position(|(known, _)| known == id) {
+                Some(known) => drop(seen.remove(known)),
+                None if seen.len() == SEEN_MAX => drop(seen.remove(0)),
+                None => (),
             }
             seen.push((id.to_owned(), now));
         }
@@ -63,12 +74,21 @@ mod tests {
     fn ids_are_passed_on_once_per_signal_and_forgotten() {
         let (hops, start) = (Hops::new("own"), Instant::now());
         hops.saw(Signal::Traces, ["a", "b", "a"].into_iter(), start);
-        assert_eq!(hops.value(Signal::Traces, start), "own,a,b");
+        assert_eq!(hops.value(Signal::Traces, start), "own,b,a");
         assert_eq!(hops.value(Signal::Logs, start), "own");
         hops.saw(Signal::Traces, ["b"].into_iter(), start + FORGET / 2);
         assert_eq!(hops.clone().value(Signal::Traces, start + FORGET), "own,b");
-        let many: Vec<String> = (0..40).map(|n| n.to_string()).collect();
-        hops.saw(Signal::Traces, many.iter().map(String::as_str), start + FORGET);
-        assert_eq!(hops.value(Signal::Traces, start + FORGET).split(',').count(), 1 + SEEN_MAX);
+        assert_eq!(format!("{hops:?}"), "Hops { .. }");
+    }
+
+    #[test]
+    fn of_too_many_the_one_goes_that_was_not_seen_for_longest() {
+        let (hops, start) = (Hops::new("own"), Instant::now());
+        for n in 0..40 {
+            hops.saw(Signal::Traces, ["a", &n.to_string()].into_iter(), start);
+        }
+        let value = hops.value(Signal::Traces, start);
+        assert_eq!(value.split(',').count(), 1 + SEEN_MAX);
+        assert!(value.ends_with(",38,a,39") && !value.contains(",0,"), "{value}");
     }
 }

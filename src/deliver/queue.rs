@@ -71,6 +71,11 @@ impl Log {
         Log { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0 }
     }
 
+    /// Bytes of bodies on disk.
+    fn on_disk(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.held() == 0).map(|entry| entry.bytes as u64).sum()
+    }
+
     fn first_from(&self, number: u64) -> Option<&Entry> {
         self.entries.get(self.entries.partition_point(|e| e.number < number))
     }
@@ -161,9 +166,9 @@ impl Queue {
         }
     }
 
-    /// The largest piece that [`Queue::push`] should get.
-    pub(crate) fn piece_max(&self, signal: Signal) -> usize {
-        self.logs[signal as usize].limits.bytes
+    /// How large the pieces should be that [`Queue::push`] gets.
+    pub(crate) fn limits(&self, signal: Signal) -> BatchLimits {
+        self.logs[signal as usize].limits
     }
 
     pub(crate) fn takes(&self, signal: Signal) -> bool {
@@ -318,8 +323,16 @@ impl Queue {
 
     /// Bytes of bodies per signal: in memory, and on disk.
     pub(crate) fn held(&self) -> [[u64; 3]; 2] {
-        let on_disk = |log: &Log| log.entries.iter().filter(|e| e.held() == 0).map(|e| e.bytes as u64).sum();
-        [std::array::from_fn(|s| self.logs[s].held as u64), std::array::from_fn(|s| on_disk(&self.logs[s]))]
+        [std::array::from_fn(|s| self.logs[s].held as u64), std::array::from_fn(|s| self.logs[s].on_disk())]
+    }
+
+    /// Bytes that wait for a sink, and how many more of the signal can wait: in memory, or on a disk of
+    /// so many.
+    pub(crate) fn waits(&self, sink: usize, signal: Signal, disk: Option<u64>) -> (u64, u64) {
+        let log = &self.logs[signal as usize];
+        let queued = self.sinks[sink][signal as usize].as_ref().map_or(0, |lane| lane.tally.queued_bytes);
+        let in_memory = (log.quota - log.held) as u64;
+        (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(log.on_disk())))
     }
 
     /// The books of every lane, and of signals that no sink takes.

@@ -58,6 +58,9 @@ pub enum SendError {
     Retry { after: Option<Duration>, reason: String },
     /// As `Retry`, and the sink takes no other signal either until then.
     Pause { after: Duration, reason: String },
+    /// Not taken, and it is not known that it never will be: a token, a path, a fault over there. Try again
+    /// as [`super::refusal`] says, and say the last reason when it is given up.
+    Denied { after: Option<Duration>, reason: String },
     /// Too large for the sink, or one bad record among others: halve it by spans and send both; a
     /// single span is refused.
     Split { reason: String },
@@ -75,6 +78,11 @@ pub trait Sink: Send + 'static {
 
     /// One attempt; the loop retries. Dropping the future aborts the attempt.
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>>;
+
+    /// Whether a batch that was tried goes on where it stopped, so that it must come again as it was.
+    fn resumes(&self) -> bool {
+        false
+    }
 
     /// Called once after the last batch, to flush files.
     fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {

@@ -47,6 +47,8 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn next_field(&mut self) -> Option<Field<'a>> {
+        #[cfg(test)]
+        work::count();
         let whole = self.rest;
         let mut at = whole;
         let tag = take_varint(&mut at)?;
@@ -179,4 +181,22 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Fields that this thread looked at, for tests that bound work.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static FIELDS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        FIELDS.set(FIELDS.get() + 1);
+    }
+
+    pub(crate) fn done() -> u64 {
+        FIELDS.get()
+    }
 }

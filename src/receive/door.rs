@@ -24,25 +24,34 @@ pub(super) struct Door {
     pub intake: Arc<dyn Intake>,
     /// When a stray client was last spoken of.
     pub strays: Mutex<Option<Instant>>,
+    /// When a request that came back was last spoken of.
+    pub loops: Mutex<Option<Instant>>,
 }
 
 /// A client with a wrong setting comes again and again.
-const STRAY_PAUSE: Duration = Duration::from_secs(60);
+const SAID_PAUSE: Duration = Duration::from_secs(60);
 
 impl Door {
     /// Names a client that speaks to the wrong port or path, now and then: its own log often does not.
     pub fn note_stray(&self, what: &str) {
-        let mut last = self.strays.lock().expect("no code panics under this lock");
-        if last.is_none_or(|last| last.elapsed() >= STRAY_PAUSE) {
-            *last = Some(Instant::now());
+        if is_news(&self.strays) {
             tracing::warn!(what, "a client speaks to the wrong port or path, and is not heard");
         }
     }
 
     /// Refuses a request that has been through this process before.
     pub fn check_hops(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let own = self.settings.instance.as_str();
-        if Hops::of(headers).ids().any(|id| id == own) { Err(Refusal::Loop(own.to_owned())) } else { Ok(()) }
+        let own = self.settings.hop.as_str();
+        if !Hops::of(headers).ids().any(|id| id == own) {
+            return Ok(());
+        }
+        if is_news(&self.loops) {
+            tracing::warn!(
+                "what this process sent comes back to it, and is refused: one of its sinks leads here again, through \
+                 others or at once"
+            );
+        }
+        Err(Refusal::Loop(self.settings.instance.clone()))
     }
 
     /// Bounds the time that a body may take to arrive.
@@ -59,6 +68,16 @@ impl Door {
     pub fn tally(&self, signal: Signal) -> Tally<'_> {
         Tally::begin(&self.counters, signal)
     }
+}
+
+/// Whether something was not said lately; if not, it is now.
+fn is_news(last: &Mutex<Option<Instant>>) -> bool {
+    let mut last = last.lock().expect("no code panics under this lock");
+    let is_news = last.is_none_or(|last| last.elapsed() >= SAID_PAUSE);
+    if is_news {
+        *last = Some(Instant::now());
+    }
+    is_news
 }
 
 /// Counts how a request ended.

@@ -253,20 +253,30 @@ async fn what_is_not_otlp_over_grpc_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_round_is_refused_for_good() {
+async fn a_request_that_comes_round_is_refused_and_one_that_does_not_never_is() {
+    const A: &str = "11111111-1111-4111-8111-111111111111";
+    const B: &str = "22222222-2222-4222-8222-222222222222";
+    const C: &str = "33333333-3333-4333-8333-333333333333";
     let server = Server::start(small()).await;
-    let with_hops = |hops: &[&'static str]| {
+    let with_hops = |hops: &[&str]| {
         let mut request = grpc_request(TRACES, Pieces::of([&framed(0, b"hello")[..]]));
         for hop in hops {
             request.headers_mut().append(HOP_HEADER, hop.parse().unwrap());
         }
         request
     };
-    let status = call(server.grpc, with_hops(&["a, me"])).await.grpc();
+    let status = call(server.grpc, with_hops(&[&format!("{A}, {OWN_HOP}")])).await.grpc();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("\"me\""), "{}", status.message());
-    assert_eq!(call(server.grpc, with_hops(&["a,b", "not me"])).await.grpc().code(), Code::Ok);
-    assert_eq!(server.taken()[0].hops, ["a", "b", "not me"]);
+    // The name of an instance is no secret, so it stops nothing; nor does what is long, or much, or neither.
+    let (long, many) = ("x".repeat(60_000), [A; 1000].join(","));
+    for strange in [&format!("{A},me"), "me", &long, &format!("{many},{OWN_HOP}"), "%, ,", "", OWN_HOP.split_at(35).0] {
+        assert_eq!(call(server.grpc, with_hops(&[strange])).await.grpc().code(), Code::Ok, "{strange}");
+        let hops = server.taken().pop().unwrap().hops;
+        assert!(hops.len() <= 16 && hops.iter().all(|hop| hop == A), "{hops:?}");
+    }
+    assert_eq!(call(server.grpc, with_hops(&[&format!("{A},{B}"), C])).await.grpc().code(), Code::Ok);
+    assert_eq!(server.taken().pop().unwrap().hops, [A, B, C]);
     assert_eq!(server.stats().requests(Signal::Traces, Outcome::Looped), 1);
 }
 

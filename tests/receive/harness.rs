@@ -23,6 +23,9 @@ pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/E
 pub const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 pub const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
+/// What the servers' own sinks would send as [`tailkeep::receive::HOP_HEADER`].
+pub const OWN_HOP: &str = "0e984725-c51c-4bf4-9960-e1c80e27aba0";
+
 /// What the intake saw of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
@@ -64,6 +67,7 @@ pub fn small() -> Settings {
         grpc: any,
         http: any,
         instance: "me".to_owned(),
+        hop: OWN_HOP.to_owned(),
         max_request: 1 << 20,
         in_flight: 2 << 20,
         retry_after: Duration::from_millis(1500),

@@ -80,6 +80,7 @@ fn pass(signal: Signal, body: &[u8]) -> Passed {
         let settings = DeliverySettings {
             batch: BatchLimits::default(),
             quotas: [8 << 20; 3],
+            longest_refusal: Duration::from_secs(3600),
             longest_wait: Duration::from_secs(1),
             spool: None,
             seed: 1,

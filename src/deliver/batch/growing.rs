@@ -1,7 +1,7 @@
 //! A batch that still takes pieces: what several of them say of one resource, and in it of one scope, is put
 //! together. So a large resource leaves once in a batch, however many traces share it.
 
-use super::{BatchLimits, Level};
+use super::BatchLimits;
 use crate::{
     deliver::sink::Batch,
     otlp::wire::{Fields, put_bytes_header, varint_len},
@@ -16,6 +16,18 @@ use tokio::time::Instant;
 /// Resources and scopes that are found again. Each costs some 200 bytes beside its header; what comes beyond
 /// stays as it is.
 const CONTEXTS_MAX: usize = 1024;
+
+/// Fields of a request, and of a resource and of a scope. All three signals nest alike.
+/// Source: opentelemetry-proto, `trace.proto`, `metrics.proto`, `logs.proto` and their services.
+const RESOURCES: u32 = 1;
+const INNER: u32 = 2;
+
+/// What is divided into a header and what is in it.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Resource,
+    Scope,
+}
 
 /// A batch that still takes pieces.
 #[derive(Debug)]
@@ -109,7 +121,7 @@ impl Growing {
                 break;
             };
             at += field.raw.len();
-            let known = field.message(Level::Request.child()).and_then(|resource| self.take_resource(resource));
+            let known = field.message(RESOURCES).and_then(|resource| self.take_resource(resource));
             match known {
                 Some(saved) => grown -= saved,
                 None => self.rest.extend_from_slice(field.raw),
@@ -199,10 +211,10 @@ impl Resource {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        put_bytes_header(out, Level::Request.child(), self.len());
+        put_bytes_header(out, RESOURCES, self.len());
         out.extend_from_slice(self.header.before());
         for scope in &self.scopes {
-            put_bytes_header(out, Level::Resource.child(), scope.len());
+            put_bytes_header(out, INNER, scope.len());
             out.extend_from_slice(scope.header.before());
             out.extend_from_slice(&scope.leaves);
             out.extend_from_slice(scope.header.after());
@@ -236,7 +248,7 @@ impl<'a> Divided<'a> {
         let (mut start, mut at, mut in_header) = (0, 0, true);
         for field in Fields::new(message) {
             let field = field?;
-            let is_inner = field.message(level.child()).is_some();
+            let is_inner = field.message(INNER).is_some();
             // Neighbours are copied together, but scopes are looked at one by one.
             if is_inner == in_header || is_inner && level == Level::Resource {
                 divided.add(&message[start..at], in_header);

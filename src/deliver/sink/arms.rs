@@ -19,10 +19,8 @@ use crate::{
 };
 use dress::Dress;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
-/// Pause after a token was refused: somebody has to renew it, and until then the queue keeps the data.
-const PATIENT: Duration = Duration::from_secs(30);
 /// Ports on which both generations speak gRPC.
 const GRPC_PORTS: [u16; 2] = [8090, 10010];
 
@@ -108,7 +106,6 @@ impl Arms {
             compression: settings.compression,
             client: settings.client,
             hops: None,
-            denied_wait: Some(PATIENT),
         })?;
         Ok(Arms { exporter, dress, place: place(&first), protocol })
     }

@@ -27,7 +27,7 @@ use std::{
     future::Future,
     io::{self, Write},
     pin::Pin,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -99,9 +99,6 @@ pub struct ExporterSettings {
     pub client: ClientSettings,
     /// Sent as [`HOP_HEADER`]; none where the peer is no collector.
     pub hops: Option<Hops>,
-    /// Requests that are refused for their token are sent again after this long; none: never, which
-    /// is OTLP's rule.
-    pub denied_wait: Option<Duration>,
 }
 
 impl fmt::Debug for ExporterSettings {
@@ -122,7 +119,6 @@ pub struct Exporter {
     compression: Compression,
     client: Client,
     hops: Option<Hops>,
-    denied_wait: Option<Duration>,
     remarks: std::sync::Mutex<Quiet>,
 }
 
@@ -158,7 +154,6 @@ impl Exporter {
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
             hops: settings.hops,
-            denied_wait: settings.denied_wait,
             remarks: std::sync::Mutex::default(),
         })
     }
@@ -185,7 +180,7 @@ impl Exporter {
             let value = HeaderValue::from_str(&value).expect("ids are visible ASCII");
             request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
         }
-        let (reply, request_id) = match self.client.send(request).await {
+        let (reply, request_id) = match self.client.ask(request).await {
             Ok(response) => (Reply::read(self.protocol, &response, SystemTime::now()), request_id(&response.headers)),
             Err(error @ ClientError::Invalid(_)) => (Reply::Refused { reason: error.to_string() }, None),
             Err(error) => (Reply::Retry { after: None, reason: error.to_string() }, None),
@@ -210,10 +205,8 @@ impl Exporter {
             }
             Reply::Retry { after, reason } => Err(SendError::Retry { after, reason: clean(reason) }),
             Reply::TooLarge { reason } => Err(SendError::Split { reason: clean(reason) }),
-            Reply::Denied { reason } if self.denied_wait.is_some() => {
-                Err(SendError::Retry { after: self.denied_wait, reason: clean(reason) })
-            }
-            Reply::Denied { reason } | Reply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
+            Reply::Denied { after, reason } => Err(SendError::Denied { after, reason: clean(reason) }),
+            Reply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
         }
     }
 
@@ -301,7 +294,7 @@ impl OtlpSink {
         urls.iter_mut().zip(settings.signals).for_each(|(url, takes)| *url = url.take().filter(|_| takes));
         let OtlpSettings { protocol, headers, compression, client, hops, .. } = settings;
         let hops = Some(hops);
-        let settings = ExporterSettings { protocol, urls, headers, compression, client, hops, denied_wait: None };
+        let settings = ExporterSettings { protocol, urls, headers, compression, client, hops };
         Exporter::new(settings).map(OtlpSink)
     }
 }

@@ -22,7 +22,7 @@ pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
-    deliver::Discard,
+    deliver::{Discard, refusal::LONGEST_REFUSAL},
     identity::{Identity, World},
     trace::Signal,
 };
@@ -38,9 +38,9 @@ use time::Now;
 const SLOWEST: Duration = Duration::from_secs(60);
 /// Pause before a store that is missing, or keys or a signature that are refused, are tried again.
 const PATIENT: Duration = Duration::from_secs(30);
-/// Signature refusals of one batch before its logs are dropped: a wrong secret does not heal, but
-/// somebody may correct it, and a proxy that changes headers may go away.
-const SIGNATURE_TRIES: u32 = 4;
+/// Doubtful refusals of one batch before its logs are dropped: a wrong secret does not heal, but somebody
+/// may correct it, and a proxy that changes headers may go away.
+const DOUBT_TRIES: u32 = (LONGEST_REFUSAL.as_secs() / PATIENT.as_secs()) as u32;
 
 const UNWRITABLE: &str = "log service has no form for them, or one alone is above 8 MiB";
 
@@ -68,7 +68,7 @@ struct Progress {
     done: usize,
     sent: Sent,
     limits: Limits,
-    signature_refusals: u32,
+    doubts: u32,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
 }
@@ -182,10 +182,10 @@ impl Sls {
                 }
             }
             Action::WaitForStore => Next::Wait(Some(PATIENT)),
-            Action::CheckSignature => {
-                progress.signature_refusals += 1;
-                match progress.signature_refusals {
-                    SIGNATURE_TRIES.. => Next::GiveUp,
+            Action::Doubt => {
+                progress.doubts += 1;
+                match progress.doubts {
+                    DOUBT_TRIES.. => Next::GiveUp,
                     _ => Next::Wait(Some(PATIENT)),
                 }
             }
@@ -205,6 +205,10 @@ impl Sink for Sls {
 
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
         Box::pin(self.deliver(batch))
+    }
+
+    fn resumes(&self) -> bool {
+        true
     }
 }
 
@@ -244,7 +248,7 @@ impl Progress {
             done: 0,
             sent: Sent::default(),
             limits: Limits::default(),
-            signature_refusals: 0,
+            doubts: 0,
             clock_set: false,
         }
     }

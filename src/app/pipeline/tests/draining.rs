@@ -53,6 +53,7 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
     let settings = DeliverySettings {
         batch: BatchLimits { bytes: 256 << 10, ..BatchLimits::default() },
         quotas: [5 << 19; 3],
+        longest_refusal: Duration::from_secs(3600),
         longest_wait: Duration::from_secs(30),
         spool: None,
         seed: 1,

@@ -1,4 +1,7 @@
-//! What a reply means: taken, try again, too large, or refused for good.
+//! What a reply means: taken, try again, too large, refused for now, or refused for good.
+//!
+//! Refused for good is only what is said of the data. OTLP would have a sender discard a batch for any
+//! other status as well; but a token is renewed, a rollout ends, and a kept trace is not there twice.
 
 use super::{GRPC_PREFIX, Protocol};
 use crate::{deliver::client::Response, identity::Utc};
@@ -27,8 +30,9 @@ pub(super) enum Reply {
     TooLarge {
         reason: String,
     },
-    /// For who asks, not for what is sent.
+    /// For who asks, or where, or for a fault over there: it may be taken another time.
     Denied {
+        after: Option<Duration>,
         reason: String,
     },
     Refused {
@@ -41,21 +45,30 @@ impl Reply {
     pub(super) fn read(protocol: Protocol, response: &Response, now: SystemTime) -> Reply {
         match protocol {
             Protocol::Http => read_http(response, now),
-            Protocol::Grpc => read_grpc(response),
+            Protocol::Grpc => read_grpc(response, now),
         }
     }
 }
 
 fn read_http(response: &Response, now: SystemTime) -> Reply {
+    // What it says besides may be cut off, or the page of a proxy.
     if response.status.is_success() {
         return taken(&response.body);
     }
     let reason = format!("HTTP {}{}", response.status.as_u16(), explanation(response));
     match response.status.as_u16() {
-        429 | 502 | 503 | 504 => Reply::Retry { after: retry_after(&response.headers, now), reason },
+        400 | 422 => Reply::Refused { reason },
+        _ => without_verdict(response, reason, now),
+    }
+}
+
+/// By a status that says nothing of the data. 499 and from 520 on: of proxies that found nobody behind.
+fn without_verdict(response: &Response, reason: String, now: SystemTime) -> Reply {
+    let after = retry_after(&response.headers, now);
+    match response.status.as_u16() {
         413 => Reply::TooLarge { reason },
-        401 | 403 => Reply::Denied { reason },
-        _ => Reply::Refused { reason },
+        408 | 425 | 429 | 499 | 502 | 503 | 504 | 507 | 520..=530 => Reply::Retry { after, reason },
+        _ => Reply::Denied { after, reason },
     }
 }
 
@@ -80,10 +93,10 @@ fn explanation(response: &Response) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-fn read_grpc(response: &Response) -> Reply {
+fn read_grpc(response: &Response, now: SystemTime) -> Reply {
     let status = tonic::Status::from_header_map(&response.trailers)
         .or_else(|| tonic::Status::from_header_map(&response.headers));
-    let Some(status) = status else { return without_grpc_status(response) };
+    let Some(status) = status else { return without_grpc_status(response, now) };
     if status.code() == Code::Ok {
         // Compressed replies were not asked for; the prefix precedes the message.
         return taken(response.body.get(GRPC_PREFIX..).unwrap_or_default());
@@ -92,15 +105,11 @@ fn read_grpc(response: &Response) -> Reply {
     let after = retry_info(status.details());
     match status.code() {
         _ if is_too_large(status.message()) => Reply::TooLarge { reason },
-        Code::Cancelled
-        | Code::DeadlineExceeded
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unavailable
-        | Code::DataLoss => Reply::Retry { after, reason },
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable => Reply::Retry { after, reason },
         Code::ResourceExhausted if after.is_some() => Reply::Retry { after, reason },
-        Code::Unauthenticated | Code::PermissionDenied => Reply::Denied { reason },
-        _ => Reply::Refused { reason },
+        Code::InvalidArgument | Code::AlreadyExists => Reply::Refused { reason },
+        // OUT_OF_RANGE and DATA_LOSS, which OTLP would have sent again for ever, too.
+        _ => Reply::Denied { after, reason },
     }
 }
 
@@ -111,17 +120,14 @@ fn is_too_large(message: &str) -> bool {
     ["larger than max", "exceeds maximum size", "message length too large"].iter().any(|text| message.contains(text))
 }
 
-/// From gRPC's "HTTP to gRPC Status Code Mapping": 429, 502, 503 and 504 are UNAVAILABLE.
-fn without_grpc_status(response: &Response) -> Reply {
+/// An answer by somebody who does not speak gRPC and has not read the data, or half of one.
+fn without_grpc_status(response: &Response, now: SystemTime) -> Reply {
     let is_grpc = response.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    let reason = format!("HTTP {} without grpc-status{}", response.status.as_u16(), explanation(response));
+    let cut = response.cut.as_ref().map(|error| format!(", {error}")).unwrap_or_default();
+    let reason = format!("HTTP {} without grpc-status{}{cut}", response.status.as_u16(), explanation(response));
     match response.status {
-        StatusCode::PAYLOAD_TOO_LARGE => Reply::TooLarge { reason },
-        // The peer speaks gRPC and broke off.
         StatusCode::OK if is_grpc => Reply::Retry { after: None, reason },
-        status if matches!(status.as_u16(), 429 | 502 | 503 | 504) => Reply::Retry { after: None, reason },
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Reply::Denied { reason },
-        _ => Reply::Refused { reason },
+        _ => without_verdict(response, reason, now),
     }
 }
 

@@ -155,7 +155,7 @@ impl Project {
 
     async fn attempt(&mut self, call: &Call<'_>, credentials: &Credentials) -> Result<String, Problem> {
         let request = self.signed(call, credentials);
-        let reply = self.client.send(request).await.map_err(Problem::Network)?;
+        let reply = self.client.ask(request).await.map_err(Problem::Network)?;
         let id = reply.headers.get("x-log-requestid").and_then(|id| id.to_str().ok()).unwrap_or("none");
         let id = quote(id, NAME_MAX);
         if reply.status.is_success() {

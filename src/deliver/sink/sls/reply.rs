@@ -24,8 +24,9 @@ pub(super) enum Action {
     },
     /// The keys are unknown, expired or lack a permission: take new ones at once, then retry slowly.
     RenewKeys,
-    /// A wrong secret, or a fault of ours: a few more tries, then drop.
-    CheckSignature,
+    /// A wrong secret, something that changes requests on the way, or an answer by somebody else: somebody
+    /// may mend it, but not for ever.
+    Doubt,
     /// The clock is off: take theirs and try again at once.
     SetClock,
     /// Project or store is missing: somebody has to create it.
@@ -111,11 +112,13 @@ fn action(status: u16, code: &str) -> Action {
         "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: Scope::Store },
         "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND, scope: Scope::Project },
         "InternalServerError" | "ServerBusy" | "RequestTimeout" => Action::Retry,
-        "SignatureNotMatch" => Action::CheckSignature,
+        "SignatureNotMatch" => Action::Doubt,
         "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => Action::RenewKeys,
         "RequestTimeTooSkewed" | "RequestTimeExpired" => Action::SetClock,
         "ProjectNotExist" | "ProjectNotExists" | "LogStoreNotExist" => Action::WaitForStore,
         "PostBodyTooLarge" => Action::Split,
+        // An unknown code: it has read what we sent.
+        _ if !code.is_empty() && matches!(status, 405 | 406 | 411 | 414 | 415 | 431) => Action::Drop,
         _ => action_by_status(status),
     }
 }
@@ -126,11 +129,12 @@ fn action_by_status(status: u16) -> Action {
         401 => Action::RenewKeys,
         404 => Action::WaitForStore,
         413 => Action::Split,
-        400 | 405 | 406 | 411 | 414 | 415 | 422 | 431 => Action::Drop,
+        400 | 422 => Action::Drop,
         // 403 without a known code is a policy or a proxy: data must not be lost while somebody looks.
         403 => Action::SlowDown { first: Duration::from_secs(30), scope: Scope::Store },
         429 => Action::SlowDown { first: Duration::from_secs(1), scope: Scope::Store },
-        _ => Action::Retry,
+        408 | 425 | 499 | 500.. => Action::Retry,
+        _ => Action::Doubt,
     }
 }
 
@@ -160,7 +164,7 @@ mod tests {
             (401, "InvalidAccessKeyId", Action::RenewKeys),
             (401, "SecurityToken.Expired", Action::RenewKeys),
             (401, "SecurityTokenExpired", Action::RenewKeys),
-            (401, "SignatureNotMatch", Action::CheckSignature),
+            (401, "SignatureNotMatch", Action::Doubt),
             (400, "RequestTimeTooSkewed", Action::SetClock),
             (400, "RequestTimeExpired", Action::SetClock),
             (404, "ProjectNotExist", Action::WaitForStore),
@@ -179,9 +183,28 @@ mod tests {
             (415, "InvalidContentType", Action::Drop),
             (411, "MissingContentLength", Action::Drop),
             (401, "SomethingNew", Action::RenewKeys),
-            (418, "SomethingNew", Action::Retry),
+            (418, "SomethingNew", Action::Doubt),
         ] {
             assert_eq!(answer(status, code), action, "{status} {code}");
+        }
+    }
+
+    /// Nothing that may heal is dropped, and nothing that may not is tried for ever.
+    #[test]
+    fn every_status_without_a_code_has_an_action() {
+        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds), scope: Scope::Store };
+        for status in 300..=999 {
+            let expected = match status {
+                400 | 422 => Action::Drop,
+                401 => Action::RenewKeys,
+                403 => slow(30),
+                404 => Action::WaitForStore,
+                413 => Action::Split,
+                429 => slow(1),
+                408 | 425 | 499 | 500..=999 => Action::Retry,
+                _ => Action::Doubt,
+            };
+            assert_eq!(Refusal::new(status, &HeaderMap::new(), b"").action, expected, "{status}");
         }
     }
 

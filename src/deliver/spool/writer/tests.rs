@@ -21,6 +21,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
         phase: watch::Sender::new(Phase::Running),
         losses: Mutex::default(),
         spool: Some(spool.files()),
+        disk: None,
         damaged: [0; 3],
         spool_wake: Notify::new(),
         freed: Notify::new(),

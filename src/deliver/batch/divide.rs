@@ -1,0 +1,228 @@
+//! Divides a request between its items (spans, data points, log records) in one walk over its bytes.
+//!
+//! All signals nest alike: request, resource, scope, items; a metric adds two levels. What a message
+//! says besides those that it holds (a resource's attributes, a metric's name, unknown fields) is its
+//! context: each part repeats that of the messages it was cut out of, verbatim, before what they hold.
+//! So that the parts together grow with the request and not with its square, a part is not ended before
+//! its own bytes are worth what the next one repeats.
+//! Source: opentelemetry-proto, `trace.proto`, `metrics.proto`, `logs.proto` and their services.
+
+use super::BatchLimits;
+use crate::{
+    deliver::sink::Batch,
+    otlp::wire::{Field, Fields, put_bytes},
+    trace::Signal,
+};
+
+/// A part of a request that is too large for the queue repeats at most four times its own bytes.
+const REPEATS_IN_QUEUE: usize = 4;
+/// A sink that finds a batch too large may mean a single item of it.
+const REPEATS_FOR_SINK: usize = 64;
+/// The most that a tag and a length add to a message.
+const HEADER_MAX: usize = 6;
+
+/// The fields that lead from a request to its items, level by level; those of the last are the items.
+/// A metric's data are a gauge (5), sum (7), histogram (9), exponential histogram (10) or summary (11).
+type Path = &'static [&'static [u32]];
+
+fn path(signal: Signal) -> Path {
+    match signal {
+        Signal::Traces | Signal::Logs => &[&[1], &[2], &[2]],
+        Signal::Metrics => &[&[1], &[2], &[2], &[5, 7, 9, 10, 11], &[1]],
+    }
+}
+
+/// Gives a batch to `each` in parts within the limits, in order, made one at a time. Larger than that are
+/// single items, and parts with a context that alone is about as large. Malformed bytes stay whole.
+pub fn divide(batch: Batch, limits: &BatchLimits, each: &mut dyn FnMut(Batch)) {
+    if batch.body.len() <= limits.bytes && batch.items <= limits.items {
+        return each(batch);
+    }
+    match sum(&batch.body, path(batch.signal)) {
+        Some(Sum { items: 1.., .. }) => {
+            let most = Most { bytes: limits.bytes, own: usize::MAX, units: limits.items, repeats: REPEATS_IN_QUEUE };
+            Division::new(&batch, most, each).run();
+        }
+        _ => each(batch),
+    }
+}
+
+/// A batch in two parts, or three, each with at most half of what it holds. None if it cannot be divided.
+pub fn halve(batch: &Batch) -> Option<Vec<Batch>> {
+    let sum = sum(&batch.body, path(batch.signal)).filter(|sum| sum.items > 0)?;
+    let most = Most { bytes: usize::MAX, own: sum.bytes.div_ceil(2), units: u64::MAX, repeats: REPEATS_FOR_SINK };
+    let mut parts = Vec::new();
+    Division::new(batch, most, &mut |part| parts.push(part)).run();
+    (parts.len() > 1).then_some(parts)
+}
+
+/// Spans, data points or log records in a request; None if it is malformed.
+pub fn count_items(signal: Signal, body: &[u8]) -> Option<u64> {
+    sum(body, path(signal)).map(|sum| sum.items)
+}
+
+/// What a message holds.
+#[derive(Default)]
+struct Sum {
+    items: u64,
+    /// Of items, and of messages that hold none.
+    bytes: usize,
+}
+
+fn sum(message: &[u8], path: Path) -> Option<Sum> {
+    let (level, deeper) = path.split_first().expect("a path has levels");
+    let mut all = Sum::default();
+    for field in Fields::new(message) {
+        let field = field?;
+        let Some(inner) = held(&field, level) else { continue };
+        let one = if deeper.is_empty() { Sum { items: 1, bytes: 0 } } else { sum(inner, deeper)? };
+        let is_whole = deeper.is_empty() || one.items == 0;
+        all.items += one.items;
+        all.bytes += if is_whole { field.raw.len() } else { one.bytes };
+    }
+    Some(all)
+}
+
+/// The message in a field that leads inwards.
+fn held<'a>(field: &Field<'a>, level: &[u32]) -> Option<&'a [u8]> {
+    field.payload().filter(|_| level.contains(&field.number))
+}
+
+fn holds_items(message: &[u8], path: Path) -> bool {
+    let Some((level, deeper)) = path.split_first() else { return true };
+    Fields::new(message).flatten().any(|field| held(&field, level).is_some_and(|inner| holds_items(inner, deeper)))
+}
+
+/// A message that the walk is inside of.
+struct Open {
+    /// Its field in the message around it.
+    number: u32,
+    context: Vec<u8>,
+    /// What goes into the part that grows, of what it holds.
+    body: Vec<u8>,
+    /// The part that grows has something of it.
+    is_used: bool,
+}
+
+/// The part that grows.
+#[derive(Default)]
+struct Part {
+    /// At least as many as it will have.
+    bytes: usize,
+    /// Of these, what no other part has.
+    own: usize,
+    /// Items, and messages that hold none: they cost a reader about as much.
+    units: u64,
+    items: u64,
+}
+
+/// When a part ends, unless it would repeat too much.
+struct Most {
+    bytes: usize,
+    /// Of bytes that no other part has.
+    own: usize,
+    units: u64,
+    /// How often its own bytes a part may repeat of others.
+    repeats: usize,
+}
+
+struct Division<'a> {
+    batch: &'a Batch,
+    most: Most,
+    /// Outermost first; the first is the request.
+    open: Vec<Open>,
+    part: Part,
+    /// The last part, which gets whatever the items do not add up to.
+    ready: Option<(Vec<u8>, u64)>,
+    items_left: u64,
+    each: &'a mut dyn FnMut(Batch),
+}
+
+impl<'a> Division<'a> {
+    fn new(batch: &'a Batch, most: Most, each: &'a mut dyn FnMut(Batch)) -> Division<'a> {
+        let (open, part, ready) = (Vec::new(), Part::default(), None);
+        Division { batch, most, open, part, ready, items_left: batch.items, each }
+    }
+
+    fn run(mut self) {
+        self.enter(0, &self.batch.body, path(self.batch.signal));
+        self.end_part();
+        self.give_ready(true);
+    }
+
+    fn enter(&mut self, number: u32, message: &[u8], path: Path) {
+        let (level, deeper) = path.split_first().expect("a path has levels");
+        let fields = || Fields::new(message).flatten();
+        let mut context = Vec::new();
+        fields().filter(|field| held(field, level).is_none()).for_each(|field| context.extend_from_slice(field.raw));
+        self.open.push(Open { number, context, body: Vec::new(), is_used: false });
+        for field in fields() {
+            match held(&field, level) {
+                None => (),
+                Some(_) if deeper.is_empty() => self.put(field.raw, 1),
+                Some(inner) if holds_items(inner, deeper) => self.enter(field.number, inner, deeper),
+                Some(_) => self.put(field.raw, 0),
+            }
+        }
+        if self.open.len() > 1 {
+            self.leave();
+        }
+    }
+
+    /// Ends the innermost message.
+    fn leave(&mut self) {
+        let inner = self.open.pop().expect("it was entered");
+        let outer = self.open.last_mut().expect("the request is the first");
+        if inner.is_used {
+            put_bytes(&mut outer.body, inner.number, &[inner.context, inner.body].concat());
+        }
+    }
+
+    /// Adds an item, or a message without any, as it is.
+    fn put(&mut self, raw: &[u8], items: u64) {
+        let context: usize = self.open.iter().map(|open| open.context.len() + HEADER_MAX).sum();
+        let unused = self.open.iter().filter(|open| !open.is_used);
+        let more = raw.len() + unused.map(|open| open.context.len() + HEADER_MAX).sum::<usize>();
+        let is_full = self.part.bytes + more > self.most.bytes
+            || self.part.own + raw.len() > self.most.own
+            || self.part.units >= self.most.units;
+        if is_full && self.part.units > 0 && self.part.own.saturating_mul(self.most.repeats) >= context {
+            self.end_part();
+            return self.put(raw, items);
+        }
+        self.open.iter_mut().for_each(|open| open.is_used = true);
+        self.open.last_mut().expect("the request is the first").body.extend_from_slice(raw);
+        self.part.bytes += more;
+        self.part.own += raw.len();
+        self.part.units += 1;
+        self.part.items += items;
+    }
+
+    /// What follows goes into another part.
+    fn end_part(&mut self) {
+        if self.part.units == 0 {
+            return;
+        }
+        let mut message = Vec::new();
+        let mut number = 0;
+        for open in self.open.iter_mut().rev().filter(|open| open.is_used) {
+            if number > 0 {
+                put_bytes(&mut open.body, number, &message);
+            }
+            message = [&open.context[..], &open.body].concat();
+            number = open.number;
+            open.body.clear();
+            open.is_used = false;
+        }
+        self.give_ready(false);
+        self.ready = Some((message, std::mem::take(&mut self.part).items));
+    }
+
+    /// The sum stays exact even where the pusher counted differently.
+    fn give_ready(&mut self, is_last: bool) {
+        let Some((body, items)) = self.ready.take() else { return };
+        let items = if is_last { self.items_left } else { items.min(self.items_left) };
+        self.items_left -= items;
+        (self.each)(Batch { signal: self.batch.signal, body: body.into(), items });
+    }
+}
