@@ -67,10 +67,24 @@ mod tests {
     use crate::policy::Policy;
     use crate::trace::RuleNames;
 
+    const POLICY: &str = "version: 1
+rules:
+  - name: keep-errors
+    when: { error: true }
+    keep: all
+    limit: 200/s
+  - name: show-every-endpoint
+    keep: all
+    limit: 1/min
+    for_each: [entry.service, entry.name]
+    limit_total: 20/s
+otherwise: { keep: 1% }
+";
+
     #[test]
     fn what_is_beyond_a_limit_is_said_once_and_a_sample_never() {
         let mut rules = RuleNames::default();
-        let policy = Policy::compile("builtin", Policy::builtin(), 1, &mut rules).0.expect("it is right");
+        let policy = Policy::compile("policy.yaml", POLICY, 1, &mut rules).0.expect("it is right");
         let in_force = InForce::new(policy, &[], rules).expect("few questions");
         let id = |name: &str| in_force.policy.rules.iter().find(|rule| rule.written.name == name).expect("a rule").id;
         let counts = |errors, shown| {

@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_rule_has_one_count_whatever_becomes_of_its_limit() {
         let (mut limits, old, new) = (Limits::default(), plain(rate(2, Unit::Traces, 1000)), for_each(1, 1));
-        let mut refuse = |limits: &mut Limits, limit: &Limit, reached| {
+        let refuse = |limits: &mut Limits, limit: &Limit, reached| {
             (0..9).for_each(|_| _ = admit(limits, limit, &Summary::default(), ONE, 0));
             assert_eq!(limits.counts(), BTreeMap::from([(RULE, LimitCounts { reached, overflowed: 0 })]));
         };
