@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod force;
+mod limit_log;
 pub mod office;
 pub mod pipeline;
 pub mod reload;
@@ -34,6 +35,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often the request metrics look for what has become old: half of a slot of their windows.
+const METRICS_AGE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +132,9 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(judge_in_time(pipeline.clone()));
         let exports = background.spawn(export_metrics(pipeline.clone()));
+        background.spawn(age_metrics(pipeline.clone()));
         background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
+        background.spawn(limit_log::watch_limits(pipeline.clone()));
         match reloader {
             Some(reloader) => background.spawn(reloader.run()),
             None => background.spawn(nothing_to_reload()),
@@ -262,8 +268,18 @@ async fn export_metrics(pipeline: Arc<Pipeline>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        meter.tick(pipeline.now_ms());
         push_metrics(&pipeline);
+    }
+}
+
+/// Gives memory of windows that have ended back, and retires what is idle; however seldom metrics are exported.
+async fn age_metrics(pipeline: Arc<Pipeline>) {
+    let Some(meter) = &pipeline.meter else { return };
+    let mut ticks = interval(METRICS_AGE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        meter.tick(pipeline.now_ms());
     }
 }
 

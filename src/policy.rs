@@ -13,7 +13,7 @@ mod renamed;
 mod review;
 
 pub use explain::explain;
-pub use limit::{Charge, Limits};
+pub use limit::{Charge, LimitCounts, Limits};
 pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};

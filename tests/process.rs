@@ -11,6 +11,8 @@ mod books;
 mod chain;
 #[path = "process/collector.rs"]
 mod collector;
+#[path = "process/counters.rs"]
+mod counters;
 #[path = "process/grpc.rs"]
 mod grpc;
 #[path = "process/http.rs"]

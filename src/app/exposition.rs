@@ -1,12 +1,15 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
+use super::force::InForce;
 use super::pipeline::{Door, Pipeline, ShardTotals};
 use crate::deliver::{Discard, Holdings, Row};
+use crate::policy::LimitCounts;
 use crate::receive::{Outcome, Stats};
-use crate::shard::count::Spans;
+use crate::shard::count::{Spans, VerdictKey};
 use crate::telemetry::{MetricKind, write_metric};
-use crate::trace::{RuleNames, Signal};
+use crate::trace::{RuleId, Signal, Trigger};
 use MetricKind::{Counter, Gauge};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -14,13 +17,30 @@ use std::sync::Arc;
 pub struct Snapshot {
     pub door: Door,
     pub shards: ShardTotals,
+    pub limits: BTreeMap<RuleId, LimitCounts>,
     pub services: Vec<Arc<str>>,
-    pub rules: RuleNames,
+    pub in_force: Arc<InForce>,
     pub sinks: Vec<Row>,
     pub queue: Holdings,
     pub receiver: Stats,
-    pub policy_number: u32,
     pub policy_refusals: u64,
+}
+
+impl Snapshot {
+    fn rule(&self, id: RuleId) -> &str {
+        self.in_force.rules.name(id)
+    }
+
+    /// Their counters are there before they count, so that the first trace is a step, and stay: a counter that
+    /// goes away is one that nobody can trust.
+    fn rules(&self) -> impl Iterator<Item = RuleId> {
+        self.in_force.rules.iter().map(|(id, _)| id).filter(|id| *id != RuleId::OVERFLOW)
+    }
+}
+
+/// What was counted, and 0 where nothing was.
+fn with_zeros<K: Ord>(zeros: impl Iterator<Item = K>, counted: impl Iterator<Item = (K, u64)>) -> BTreeMap<K, u64> {
+    zeros.map(|key| (key, 0)).chain(counted).collect()
 }
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
@@ -37,7 +57,7 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
     write_sinks(out, snapshot)?;
     write_queue(out, snapshot)?;
     write_receiver(out, snapshot)?;
-    write_policy(out, snapshot, pipeline)?;
+    write_policy(out, snapshot)?;
     if let Some(meter) = &pipeline.meter {
         let totals = meter.totals();
         let mut one = |name, kind, help, value: f64| write_metric(out, name, kind, help, [(vec![], value)]);
@@ -109,36 +129,46 @@ fn write_spans(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 
 fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let counts = &snapshot.shards.counts;
-    let rule = |id| snapshot.rules.name(id);
     let word = |keep| if keep { "keep" } else { "drop" };
-    let verdicts = counts.verdicts.iter().map(|(key, count)| {
+    let both = || snapshot.rules().flat_map(|rule| [(rule, true), (rule, false)]);
+    let all = both().flat_map(|(rule, keep)| Trigger::ALL.map(|trigger| VerdictKey { rule, keep, trigger }));
+    let verdicts = with_zeros(all, counts.verdicts.iter().map(|(key, count)| (*key, *count)));
+    let verdicts = verdicts.into_iter().map(|(key, count)| {
         let labels: Labels =
-            vec![("rule", rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
-        (labels, *count as f64)
+            vec![("rule", snapshot.rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
+        (labels, count as f64)
     });
     write_metric(out, "tailkeep_traces_judged_total", Counter, "Traces by their first verdict.", verdicts)?;
-    let changes = counts.changes.iter().map(|(id, count)| (vec![("rule", rule(*id))], *count as f64));
-    let help = "Verdicts that late spans turned round, by the later rule.";
-    write_metric(out, "tailkeep_verdicts_changed_total", Counter, help, changes)?;
-    let traces = counts.traces.iter().map(|((id, keep), count)| {
-        let labels: Labels = vec![("rule", rule(*id)), ("verdict", word(*keep))];
-        (labels, *count as f64)
+    let traces = with_zeros(both(), counts.traces.iter().map(|(key, count)| (*key, *count)));
+    let traces = traces.into_iter().map(|((id, keep), count)| {
+        let labels: Labels = vec![("rule", snapshot.rule(id)), ("verdict", word(keep))];
+        (labels, count as f64)
     });
-    write_metric(
-        out,
-        "tailkeep_traces_left_total",
-        Counter,
-        "Traces that left the ring, by their last verdict.",
-        traces,
-    )?;
-    for (name, help, list) in [
-        ("tailkeep_rule_spans_kept_total", "Spans handed over, by rule.", &counts.kept),
-        ("tailkeep_rule_spans_dropped_total", "Spans dropped, by the last verdict's rule.", &counts.dropped),
-    ] {
-        let named = snapshot.rules.iter().zip(list).filter(|(_, count)| **count > 0);
-        write_metric(out, name, Counter, help, named.map(|((_, rule), count)| (vec![("rule", rule)], *count as f64)))?;
-    }
-    Ok(())
+    let help = "Traces that left the ring, by their last verdict.";
+    write_metric(out, "tailkeep_traces_left_total", Counter, help, traces)?;
+    let help = "Verdicts that late spans turned round, by the later rule.";
+    let changes = counts.changes.iter().map(|(id, count)| (*id, *count));
+    write_by_rule(out, "tailkeep_verdicts_changed_total", help, snapshot, changes)?;
+    let listed = |list: &[u64]| -> Vec<(RuleId, u64)> {
+        let counted = list.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(|(id, count)| (RuleId(id as u16), *count)).collect()
+    };
+    let help = "Spans handed over, by rule.";
+    write_by_rule(out, "tailkeep_rule_spans_kept_total", help, snapshot, listed(&counts.kept).into_iter())?;
+    let help = "Spans dropped, by the last verdict's rule.";
+    write_by_rule(out, "tailkeep_rule_spans_dropped_total", help, snapshot, listed(&counts.dropped).into_iter())
+}
+
+fn write_by_rule(
+    out: &mut impl Write,
+    name: &str,
+    help: &str,
+    snapshot: &Snapshot,
+    counted: impl Iterator<Item = (RuleId, u64)>,
+) -> fmt::Result {
+    let all = with_zeros(snapshot.rules(), counted);
+    let samples = all.into_iter().map(|(id, count)| (vec![("rule", snapshot.rule(id))], count as f64));
+    write_metric(out, name, Counter, help, samples)
 }
 
 fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
@@ -177,10 +207,9 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         write_metric(out, name, kind, help, samples)?;
     }
     let discarded = snapshot.sinks.iter().flat_map(|row| {
-        Discard::ALL.into_iter().filter_map(move |why| {
-            let count = row.tally.discarded(why);
+        Discard::ALL.into_iter().map(move |why| {
             let labels = [sink_labels(row), vec![("reason", why.word())]].concat();
-            (count > 0).then_some((labels, count as f64))
+            (labels, row.tally.discarded(why) as f64)
         })
     });
     write_metric(out, "tailkeep_sink_discarded_total", Counter, "Items given up, by reason.", discarded)
@@ -236,15 +265,24 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     one("tailkeep_connections_refused_total", Counter, help, stats.connections_refused)
 }
 
-fn write_policy(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
-    let number = [(vec![], f64::from(snapshot.policy_number))];
+fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let number = [(vec![], f64::from(snapshot.in_force.policy.number))];
     write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
     let refusals = [(vec![], snapshot.policy_refusals as f64)];
     write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;
-    let limits = pipeline.limits.lock().expect("no code panics under this lock");
-    let overflowed: Vec<_> = limits.overflowed().collect();
-    drop(limits);
-    let samples = overflowed.iter().map(|(id, count)| (vec![("rule", snapshot.rules.name(*id))], *count as f64));
-    let help = "Traces whose limit key shared the bucket of all keys beyond the cap.";
-    write_metric(out, "tailkeep_limit_keys_overflowed_total", Counter, help, samples)
+    type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);
+    let columns: [Column; 2] = [
+        ("tailkeep_limit_reached_total", "Traces that a rule matched beyond its limit.", |c| c.reached),
+        (
+            "tailkeep_limit_keys_overflowed_total",
+            "Traces whose limit key shared the bucket of all keys beyond the cap.",
+            |c| c.overflowed,
+        ),
+    ];
+    for (name, help, value) in columns {
+        let samples = snapshot.limits.iter();
+        let samples = samples.map(|(id, counts)| (vec![("rule", snapshot.rule(*id))], value(counts) as f64));
+        write_metric(out, name, Counter, help, samples)?;
+    }
+    Ok(())
 }

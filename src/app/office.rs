@@ -32,17 +32,18 @@ impl Office {
     /// Everything that is counted, at one moment.
     pub fn snapshot(&self) -> Snapshot {
         self.pipeline.balance(|door, shards| {
+            let limits = self.pipeline.limits.lock().expect("no code panics under this lock").counts();
             // After the counts: a rule of a new policy may be in them already, and names only grow.
-            let in_force = self.pipeline.in_force.load();
+            let in_force = self.pipeline.in_force.load_full();
             Snapshot {
                 door,
                 shards,
+                limits,
                 services: self.pipeline.services.names(),
-                rules: in_force.rules.clone(),
+                in_force,
                 sinks: self.pipeline.delivery.snapshot(),
                 queue: self.pipeline.delivery.holds(),
                 receiver: self.receiver.read(),
-                policy_number: in_force.policy.number,
                 policy_refusals: self.policy_refusals.load(Relaxed),
             }
         })

@@ -94,6 +94,8 @@ impl Pipeline {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = (SHARDS_PER_CORE * cores).min(ring_size / SHARD_BYTES_MIN).max(1);
         let keyed = Keyed::new(seed);
+        let mut limits = Limits::default();
+        limits.retain(&in_force.policy.rules);
         let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_size / count, keyed.clone())).collect();
         Pipeline {
             bounds: SpanBounds { span_bytes: shards[0].span_bytes_max(), spans: spans_max(ring_size) },
@@ -101,7 +103,7 @@ impl Pipeline {
             shards: shards.into_iter().map(Mutex::new).collect(),
             keyed,
             in_force: ArcSwap::from_pointee(in_force),
-            limits: Mutex::default(),
+            limits: Mutex::new(limits),
             services: Services::default(),
             meter,
             delivery,

@@ -79,11 +79,11 @@ impl Viewer {
     /// By first verdict, in the order of the policy.
     fn rules(&self, snapshot: &Snapshot) -> Vec<Rule> {
         let verdicts = &snapshot.shards.counts.verdicts;
-        let in_force = self.office.pipeline.in_force.load();
+        let in_force = &snapshot.in_force;
         let ids = in_force.policy.rules.iter().map(|rule| rule.id).chain([crate::trace::RuleId::OTHERWISE]);
         let count = |id, keep| verdicts.iter().filter(|(k, _)| k.rule == id && k.keep == keep).map(|(_, n)| n).sum();
         ids.map(|id| Rule {
-            name: snapshot.rules.name(id).to_owned(),
+            name: in_force.rules.name(id).to_owned(),
             kept: count(id, true),
             dropped: count(id, false),
         })

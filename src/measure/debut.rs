@@ -14,14 +14,26 @@ pub const AT_ZERO_MS: u64 = 5_000;
 /// Who has seen a counter that begins.
 #[derive(Debug)]
 pub struct Debut {
-    born_ms: u64,
-    first_page_ms: Option<u64>,
+    page: Page,
     was_exported: bool,
+}
+
+#[derive(Debug)]
+enum Page {
+    /// No page has shown it.
+    Unseen {
+        born_ms: u64,
+    },
+    /// The first page that showed it was made then.
+    AtZero {
+        since_ms: u64,
+    },
+    Value,
 }
 
 impl Debut {
     pub fn new(born_ms: u64) -> Debut {
-        Debut { born_ms, first_page_ms: None, was_exported: false }
+        Debut { page: Page::Unseen { born_ms }, was_exported: false }
     }
 
     /// True once: an export must say that it was 0.
@@ -31,8 +43,18 @@ impl Debut {
 
     /// A page of `now_ms` shows 0.
     pub fn is_at_zero(&mut self, now_ms: u64) -> bool {
-        let first = *self.first_page_ms.get_or_insert(now_ms);
-        first.saturating_sub(self.born_ms) < YOUNG_MS && now_ms.saturating_sub(first) < AT_ZERO_MS
+        let is_at_zero = match self.page {
+            Page::Unseen { born_ms } => {
+                self.page = Page::AtZero { since_ms: now_ms };
+                now_ms.saturating_sub(born_ms) < YOUNG_MS
+            }
+            Page::AtZero { since_ms } => now_ms.saturating_sub(since_ms) < AT_ZERO_MS,
+            Page::Value => false,
+        };
+        if !is_at_zero {
+            self.page = Page::Value;
+        }
+        is_at_zero
     }
 }
 

@@ -148,22 +148,24 @@ impl Points {
     /// What is exported for the first time is preceded by the zero that it began with.
     fn add(&mut self, operation: &mut Operation, settings: &Settings, now: u64) {
         let start = operation.start_unix_nanos;
-        let is_new = operation.debut.is_first_export();
-        let (identity, series) = operation.series();
-        for (status, counted) in series {
+        let (identity, all) = operation.series();
+        for (status, series) in all {
             let attributes = attributes_of(identity, status, settings);
-            if is_new {
-                self.calls.push(calls_point(attributes.clone(), Interval { start, end: start }, 0));
-            }
-            let count = counted.as_ref().map_or(0, |counted| counted.total.count);
-            self.calls.push(calls_point(attributes.clone(), Interval::new(start, start, now), count));
-            let Some(counted) = counted else { continue };
+            let (count, calls_are_new) = (series.count(), series.calls.is_first_export());
+            let Some(counted) = &mut series.counted else {
+                self.calls.push(calls_point(attributes, Interval::new(start, start, now), count));
+                continue;
+            };
             let since = counted.since_unix_nanos;
-            if counted.debut.is_first_export() {
-                let nothing = Cumulative::new(&settings.buckets);
-                self.add_histogram(attributes.clone(), Interval { start, end: since }, &nothing, settings);
+            let (birth, life) = (Interval { start, end: since }, Interval::new(start, since, now));
+            if calls_are_new {
+                self.calls.push(calls_point(attributes.clone(), birth, 0));
             }
-            self.add_histogram(attributes, Interval::new(start, since, now), &counted.total, settings);
+            self.calls.push(calls_point(attributes.clone(), life, count));
+            if counted.durations.is_first_export() {
+                self.add_histogram(attributes.clone(), birth, &Cumulative::new(&settings.buckets), settings);
+            }
+            self.add_histogram(attributes, life, &counted.total, settings);
         }
     }
 

@@ -19,7 +19,7 @@ impl Meter {
     pub fn prometheus(&self, now_ms: u64, out: &mut impl Write) -> fmt::Result {
         let mut page = Page { settings: &self.settings, now_ms, labels: String::new(), out };
         let keys = self.keys();
-        let help = "Spans received, before sampling; a new operation is shown at 0 first.";
+        let help = "Spans received, before sampling; a new series is shown at 0 first.";
         page.head(CALLS, "counter", help)?;
         self.each(&keys, |operation| page.calls(operation))?;
         let name = format!("{DURATION}_{}", self.settings.unit.word());
@@ -54,28 +54,25 @@ impl<W: Write> Page<'_, W> {
         writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }
 
-    /// Of all statuses, so that the first error makes a counter grow.
     fn calls(&mut self, operation: &mut Operation) -> fmt::Result {
-        let is_at_zero = operation.debut.is_at_zero(self.now_ms);
-        let (identity, mut series) = operation.series();
-        series.try_for_each(|(status, counted)| {
+        let (identity, mut all) = operation.series();
+        all.try_for_each(|(status, series)| {
             self.set_labels(identity, status);
-            let count = counted.filter(|_| !is_at_zero).map_or(0, |counted| counted.total.count);
+            let count = if series.calls.is_at_zero(self.now_ms) { 0 } else { series.count() };
             writeln!(self.out, "{CALLS}{{{}}} {count}", self.labels)
         })
     }
 
     fn durations(&mut self, name: &str, operation: &mut Operation) -> fmt::Result {
-        let (identity, series) = operation.series();
-        for (status, counted) in series {
-            let Some(counted) = counted else { continue };
+        let (identity, mut all) = operation.series();
+        all.try_for_each(|(status, series)| {
+            let Some(counted) = &mut series.counted else { return Ok(()) };
             self.set_labels(identity, status);
-            match counted.debut.is_at_zero(self.now_ms) {
-                true => self.histogram(name, &Cumulative::new(&self.settings.buckets))?,
-                false => self.histogram(name, &counted.total)?,
+            match counted.durations.is_at_zero(self.now_ms) {
+                true => self.histogram(name, &Cumulative::new(&self.settings.buckets)),
+                false => self.histogram(name, &counted.total),
             }
-        }
-        Ok(())
+        })
     }
 
     fn histogram(&mut self, name: &str, total: &Cumulative) -> fmt::Result {

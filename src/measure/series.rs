@@ -123,14 +123,33 @@ pub struct Arrival {
     pub unix_nanos: u64,
 }
 
-/// What an operation counted of one status.
+/// A series of an operation: what it counted of one status.
+#[derive(Debug)]
+pub struct Series {
+    /// Who has seen its calls.
+    pub calls: Debut,
+    /// A status that never was takes no more room.
+    pub counted: Option<Box<Counted>>,
+}
+
+/// What a series counted.
 #[derive(Debug)]
 pub struct Counted {
     pub total: Cumulative,
     /// When its first span arrived.
     pub since_unix_nanos: u64,
-    /// Of its histogram.
-    pub debut: Debut,
+    /// Who has seen its durations.
+    pub durations: Debut,
+}
+
+impl Series {
+    fn new(at: Arrival) -> Series {
+        Series { calls: Debut::new(at.ms), counted: None }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.counted.as_ref().map_or(0, |counted| counted.total.count)
+    }
 }
 
 /// All counts are since `start_unix_nanos` and never fall.
@@ -141,10 +160,8 @@ pub struct Operation {
     pub start_unix_nanos: u64,
     pub errors: u64,
     pub window: Window,
-    /// Of its calls, of all statuses at once: so a first error is the second thing that is seen of them.
-    pub debut: Debut,
-    /// By status; overflow counts all in the first. A status that never was takes no room.
-    counted: [Option<Box<Counted>>; Status::ALL.len()],
+    /// By status; overflow counts all in the first.
+    series: [Series; Status::ALL.len()],
     last_ms: u64,
 }
 
@@ -155,8 +172,7 @@ impl Operation {
             start_unix_nanos: at.unix_nanos,
             errors: 0,
             window: Window::new(at.ms),
-            debut: Debut::new(at.ms),
-            counted: Default::default(),
+            series: Status::ALL.map(|_| Series::new(at)),
             last_ms: at.ms,
         }
     }
@@ -175,34 +191,37 @@ impl Operation {
         if status == Status::Error {
             self.errors += durations.len() as u64;
         }
-        let counted = &mut self.counted[if self.identity.is_overflow() { 0 } else { status as usize }];
-        let is_new = counted.is_none();
-        let counted = counted.get_or_insert_with(|| {
-            let (total, debut) = (Cumulative::new(&settings.buckets), Debut::new(at.ms));
-            Box::new(Counted { total, since_unix_nanos: at.unix_nanos, debut })
+        let series = &mut self.series[if self.identity.is_overflow() { 0 } else { status as usize }];
+        let is_new = series.counted.is_none();
+        if is_new && status != Status::Error {
+            series.calls = Debut::new(at.ms);
+        }
+        let counted = series.counted.get_or_insert_with(|| {
+            let (total, durations) = (Cumulative::new(&settings.buckets), Debut::new(at.ms));
+            Box::new(Counted { total, since_unix_nanos: at.unix_nanos, durations })
         });
         counted.total.record(durations, &settings.buckets, settings.unit);
         self.window.record(durations, pool, &settings.buckets);
         is_new
     }
 
-    /// Who it is, and its series: one for each status, that which counted nothing too; of overflow one of all
-    /// statuses.
-    pub fn series(&mut self) -> (&Identity, impl Iterator<Item = (Option<Status>, Option<&mut Counted>)>) {
+    /// Who it is, and its series: of each status that was, and of errors, which are 0 until then, so that the
+    /// first one is a step. Overflow has one of all statuses.
+    pub fn series(&mut self) -> (&Identity, impl Iterator<Item = (Option<Status>, &mut Series)>) {
         let is_overflow = self.identity.is_overflow();
-        let known = if is_overflow { 1 } else { Status::ALL.len() };
-        let counted = Status::ALL.into_iter().zip(&mut self.counted).take(known);
-        let series = counted.map(move |(status, counted)| ((!is_overflow).then_some(status), counted.as_deref_mut()));
-        (&self.identity, series)
+        let all = Status::ALL.into_iter().zip(&mut self.series);
+        let shown =
+            all.filter(move |(status, series)| series.counted.is_some() || *status == Status::Error && !is_overflow);
+        (&self.identity, shown.map(move |(status, series)| ((!is_overflow).then_some(status), series)))
     }
 
     /// How many of its series have counted something.
     pub fn live(&self) -> usize {
-        self.counted.iter().flatten().count()
+        self.series.iter().filter(|series| series.counted.is_some()).count()
     }
 
     pub fn calls(&self) -> u64 {
-        self.counted.iter().flatten().map(|counted| counted.total.count).sum()
+        self.series.iter().map(Series::count).sum()
     }
 
     /// It counted nothing for the whole of `settings.idle`.
@@ -212,7 +231,8 @@ impl Operation {
 
     /// Bytes on the heap, without those that the pool counts.
     pub fn heap_bytes(&self) -> usize {
-        let counted = self.counted.iter().flatten().map(|counted| size_of::<Counted>() + counted.total.bytes());
+        let counted = self.series.iter().filter_map(|series| series.counted.as_ref());
+        let counted = counted.map(|counted| size_of::<Counted>() + counted.total.bytes());
         self.identity.heap_bytes() + counted.sum::<usize>() + self.window.bytes()
     }
 }

@@ -9,7 +9,9 @@
 use super::Rule;
 use crate::trace::{RuleId, Summary};
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::{Mutex, PoisonError};
 
 /// What a rate counts.
@@ -114,10 +116,28 @@ pub trait Charge {
     fn admit(&mut self, claim: &Claim<'_>) -> bool;
 }
 
+/// How often a rule's limit mattered, since the process began. Only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LimitCounts {
+    /// Judgements of traces that the rule matched, beyond its limit.
+    pub reached: u64,
+    /// Judgements of traces whose key shared the bucket beyond the cap.
+    pub overflowed: u64,
+}
+
+impl AddAssign for LimitCounts {
+    fn add_assign(&mut self, other: LimitCounts) {
+        self.reached += other.reached;
+        self.overflowed += other.overflowed;
+    }
+}
+
 /// All buckets of the process.
 #[derive(Debug)]
 pub struct Limits {
     rules: Vec<RuleState>,
+    /// Of every rule that had a limit: what it met with buckets that are gone.
+    past: BTreeMap<RuleId, LimitCounts>,
     keys_max: usize,
 }
 
@@ -131,7 +151,7 @@ struct RuleState {
     /// Shared by all keys beyond the cap.
     overflow: Bucket,
     swept_ms: u64,
-    overflowed: u64,
+    counts: LimitCounts,
 }
 
 impl Limits {
@@ -139,19 +159,28 @@ impl Limits {
     pub const KEYS_MAX: usize = 10_000;
 
     pub fn new(keys_max: usize) -> Limits {
-        Limits { rules: Vec::new(), keys_max }
+        Limits { rules: Vec::new(), past: BTreeMap::new(), keys_max }
     }
 
-    /// Forgets the buckets that no rule of `rules` uses. A rule with the same name and the same limit
-    /// keeps its buckets over a reload.
+    /// Forgets the buckets that no rule of `rules` uses, and counts from 0 for those that are new. A rule with the
+    /// same name and the same limit keeps its buckets over a reload.
     pub fn retain(&mut self, rules: &[Rule]) {
         let is_used = |state: &RuleState| rules.iter().any(|r| r.id == state.rule && r.limit() == Some(&state.limit));
-        self.rules.retain(is_used);
+        for gone in self.rules.extract_if(.., |state| !is_used(state)) {
+            *self.past.entry(gone.rule).or_default() += gone.counts;
+        }
+        for rule in rules.iter().filter(|rule| rule.limit().is_some()) {
+            self.past.entry(rule.id).or_default();
+        }
     }
 
-    /// How often a rule's key shared the bucket beyond the cap, for each rule with a limit.
-    pub fn overflowed(&self) -> impl Iterator<Item = (RuleId, u64)> {
-        self.rules.iter().map(|state| (state.rule, state.overflowed))
+    /// Of every rule that has or had a limit. A trace that is judged by a former version of the policy may ask
+    /// for buckets that are gone, and rules beyond [`RuleNames::MAX`](crate::trace::RuleNames::MAX) share an id:
+    /// so a rule may have several buckets here, but one count.
+    pub fn counts(&self) -> BTreeMap<RuleId, LimitCounts> {
+        let mut counts = self.past.clone();
+        self.rules.iter().for_each(|state| *counts.entry(state.rule).or_default() += state.counts);
+        counts
     }
 
     /// Keys held, over all rules.
@@ -178,7 +207,10 @@ impl Default for Limits {
 impl Charge for Limits {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
         let keys_max = self.keys_max;
-        self.state(claim).admit(claim, keys_max)
+        let state = self.state(claim);
+        let is_inside = state.admit(claim, keys_max);
+        state.counts.reached += u64::from(!is_inside);
+        is_inside
     }
 }
 
@@ -200,7 +232,7 @@ impl RuleState {
             keys: HashMap::default(),
             overflow: Bucket::full(rate, now),
             swept_ms: now,
-            overflowed: 0,
+            counts: LimitCounts::default(),
         }
     }
 
@@ -228,7 +260,7 @@ impl RuleState {
     fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize) -> &mut Bucket {
         let rate = self.limit.rate;
         if self.keys.len() >= keys_max && !self.keys.contains_key(&key) && !self.make_room(now_ms, keys_max) {
-            self.overflowed += 1;
+            self.counts.overflowed += 1;
             return &mut self.overflow;
         }
         self.keys.entry(key).or_insert_with(|| Bucket::full(rate, now_ms))
@@ -380,7 +412,21 @@ mod tests {
         assert_eq!(kept(30_000), 0);
         assert_eq!(kept(60_000), 4);
         assert!(limits.keys() <= 3);
-        assert_eq!(limits.overflowed().map(|(_, n)| n).sum::<u64>(), 21);
+        assert_eq!(limits.counts()[&RULE], LimitCounts { reached: 22, overflowed: 21 });
+    }
+
+    #[test]
+    fn a_rule_has_one_count_whatever_becomes_of_its_limit() {
+        let (mut limits, old, new) = (Limits::default(), plain(rate(2, Unit::Traces, 1000)), for_each(1, 1));
+        let refuse = |limits: &mut Limits, limit: &Limit, reached| {
+            (0..9).for_each(|_| _ = admit(limits, limit, &Summary::default(), ONE, 0));
+            assert_eq!(limits.counts(), BTreeMap::from([(RULE, LimitCounts { reached, overflowed: 0 })]));
+        };
+        refuse(&mut limits, &old, 7);
+        limits.retain(&[]);
+        refuse(&mut limits, &new, 7 + 8);
+        // Judged by a former version meanwhile: a second bucket of the same rule.
+        refuse(&mut limits, &old, 7 + 8 + 7);
     }
 
     #[test]

@@ -9,7 +9,7 @@ between us and the Collector is taken out here, each with its reason:
   in `tests/cloud`.
 - the resource: the Collector gives each resource its own series, often several with equal attributes, and copies
   no more than its configuration says; a series of ours is one service's. Summed over the resources.
-- calls of a status that never was: ours are 0 from the operation's first span on, the connector has none.
+- errors that never were: our calls are 0 from the operation's first span on, the connector has none.
 - `job`, `instance`, `otel_scope_*` and `target_info` of the Collector's Prometheus exporter: its own labels.
 """
 
