@@ -139,7 +139,7 @@ fn admin(request: &Request<Incoming>, desk: Arc<dyn Desk>, turns: Arc<Semaphore>
     match (place, id) {
         ("policy", _) => typed(JSON, desk.policy()),
         ("why", Some(id)) => typed(JSON, desk.why(id).to_json()),
-        ("traces", Some(id)) => pieces::trace(desk, id, turns),
+        ("traces", Some(id)) => pieces::trace(turns, move |give| desk.trace(id, give)),
         ("keep", Some(id)) if desk.keep(id) => text(StatusCode::OK, "kept\n"),
         ("keep", Some(_)) => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
         ("why" | "traces" | "keep", None) => text(

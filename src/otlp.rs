@@ -4,4 +4,5 @@
 pub mod fields;
 pub mod json;
 pub mod spans;
+pub mod walk;
 pub mod wire;

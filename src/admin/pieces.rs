@@ -1,11 +1,8 @@
 //! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
 //! as long as its bytes.
 
-use super::{Desk, Reply, text, typed};
-use crate::{
-    otlp::json,
-    trace::{Signal, TraceId},
-};
+use super::{Reply, text, typed};
+use crate::{otlp::json, trace::Signal};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::Full;
@@ -71,8 +68,15 @@ impl Body for Content {
     }
 }
 
-/// The answer for a trace: it begins once its first piece is there. Called on a thread that may block.
-pub(super) fn trace(desk: Arc<dyn Desk>, id: TraceId, turns: Arc<Semaphore>) -> Reply {
+/// Takes spans: fields of an `ExportTraceServiceRequest`.
+pub(super) type Give<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// The answer for a trace of which `read` gives the spans, or says that it is unknown. It begins once its first piece is
+/// there. Called on a thread that may block.
+pub(super) fn trace(
+    turns: Arc<Semaphore>,
+    read: impl FnOnce(&mut Give<'_>) -> io::Result<bool> + Send + 'static,
+) -> Reply {
     let runtime = Handle::current();
     let Ok(Ok(turn)) = runtime.block_on(timeout(TURN_TIME, turns.acquire_owned())) else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "other traces are being read: ask again in a moment\n");
@@ -80,7 +84,7 @@ pub(super) fn trace(desk: Arc<dyn Desk>, id: TraceId, turns: Arc<Semaphore>) -> 
     let (sender, mut pieces) = mpsc::channel(1);
     runtime.spawn_blocking(move || {
         let mut out = Pieces { sender, gathered: Vec::new() };
-        if let Err(error) = write(desk.as_ref(), id, &mut out) {
+        if let Err(error) = write(read, &mut out) {
             // Whoever has gone does not hear it.
             let _ = out.send(Err(error));
         }
@@ -97,9 +101,9 @@ pub(super) fn trace(desk: Arc<dyn Desk>, id: TraceId, turns: Arc<Semaphore>) -> 
 }
 
 /// One `ExportTraceServiceRequest`, and nothing for a trace that is unknown.
-fn write(desk: &dyn Desk, id: TraceId, out: &mut Pieces) -> io::Result<()> {
+fn write(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool>, out: &mut Pieces) -> io::Result<()> {
     let mut opening = "{\"resourceSpans\":[";
-    let is_known = desk.trace(id, &mut |spans| {
+    let is_known = read(&mut |spans| {
         out.write_all(std::mem::replace(&mut opening, ",").as_bytes())?;
         json::write_elements(out, Signal::Traces, spans).map(drop)
     })?;
@@ -140,5 +144,65 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use opentelemetry_proto::tonic::{
+        collector::trace::v1::ExportTraceServiceRequest,
+        trace::v1::{ResourceSpans, ScopeSpans, Span},
+    };
+    use prost::Message;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    const PAGES: usize = 50;
+
+    fn page(number: usize) -> Vec<u8> {
+        let span = Span { name: number.to_string(), trace_state: "x".repeat(1 << 20), ..Default::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+        ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+    }
+
+    async fn asked(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool> + Send + 'static) -> Reply {
+        let turns = Arc::new(Semaphore::new(1));
+        tokio::task::spawn_blocking(move || trace(turns, read)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_become_one_request_and_none_is_read_before_it_can_be_sent() {
+        let given = Arc::new(AtomicUsize::new(0));
+        let counted = given.clone();
+        let mut reply = asked(move |give| {
+            (0..PAGES).try_for_each(|number| {
+                counted.fetch_add(1, Relaxed);
+                give(&page(number))
+            })?;
+            Ok(true)
+        })
+        .await;
+        assert_eq!(reply.status(), StatusCode::OK);
+        assert!(given.load(Relaxed) <= 2, "{} pages wait for their reader", given.load(Relaxed));
+        let mut text = Vec::new();
+        while let Some(frame) = reply.body_mut().frame().await {
+            text.extend(frame.unwrap().into_data().unwrap());
+        }
+        let request: ExportTraceServiceRequest = serde_json::from_slice(&text).unwrap();
+        let name = |resource: &ResourceSpans| resource.scope_spans[0].spans[0].name.clone();
+        let names: Vec<String> = request.resource_spans.iter().map(name).collect();
+        assert_eq!(names, (0..PAGES).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_finished_is_not_taken_for_a_whole_one() {
+        assert_eq!(asked(|_| Ok(false)).await.status(), StatusCode::NOT_FOUND);
+        let broken = asked(|_| Err(io::Error::other("the disk"))).await;
+        assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let cut = asked(|give| give(&page(0)).and_then(|()| Err(io::Error::other("the disk")))).await;
+        assert_eq!(cut.status(), StatusCode::OK);
+        assert!(cut.into_body().collect().await.is_err());
     }
 }

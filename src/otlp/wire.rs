@@ -36,6 +36,7 @@ impl<'a> Field<'a> {
 }
 
 /// Yields None once, as the last item, where the bytes are no protobuf.
+#[derive(Clone)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }

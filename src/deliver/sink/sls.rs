@@ -21,6 +21,7 @@ pub use settings::{Compression, MetricsPath, Settings, TimeUnit};
 pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
+use crate::otlp::walk::Place;
 use crate::{
     deliver::{Discard, refusal::LONGEST_REFUSAL},
     identity::{Identity, World},
@@ -30,7 +31,7 @@ use bytes::Bytes;
 use encode::Limits;
 use project::{Problem, Project};
 use reply::{Action, Scope};
-use seal::{Cut, Decoded, Style};
+use seal::{Cut, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
 use time::Now;
 
@@ -64,8 +65,8 @@ struct Lane {
 /// How far a batch has come; it outlives a failed attempt.
 struct Progress {
     body: Bytes,
-    /// Items that were taken or refused for good.
-    done: usize,
+    /// What is before it was taken or refused for good.
+    place: Place,
     sent: Sent,
     limits: Limits,
     doubts: u32,
@@ -134,12 +135,12 @@ impl Sls {
         let Some(store) = self.settings.store(batch.signal).map(str::to_owned) else {
             return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
         };
-        let decoded = Decoded::new(batch).await?;
+        seal::check(batch)?;
         let lane = batch.signal as usize;
         self.lanes[lane].begin(batch);
         loop {
             let cut = self.lanes[lane].cut(self.project.now());
-            let sealed = decoded.seal(&self.style, cut).await?;
+            let sealed = seal::seal(batch, &self.style, cut).await?;
             if sealed.items == 0 {
                 break;
             }
@@ -158,7 +159,7 @@ impl Sls {
                     },
                 }
             }
-            self.lanes[lane].advance(sealed.items, lost);
+            self.lanes[lane].advance(sealed.next, lost);
         }
         Ok(self.lanes[lane].progress.take().expect("set above").sent)
     }
@@ -230,12 +231,12 @@ impl Lane {
     /// The next pack of the batch that is on its way: the same again until it was advanced.
     fn cut(&self, now: Now) -> Cut {
         let progress = self.progress.as_ref().expect("a batch is on its way");
-        Cut { done: progress.done, limits: progress.limits, now, pack_id: self.packs.current() }
+        Cut { from: progress.place, limits: progress.limits, now, pack_id: self.packs.current() }
     }
 
-    fn advance(&mut self, items: usize, pack: Sent) {
+    fn advance(&mut self, next: Place, pack: Sent) {
         let progress = self.progress.as_mut().expect("a batch is on its way");
-        progress.done += items;
+        progress.place = next;
         progress.sent.lost.extend(pack.lost);
         self.packs.next += 1;
     }
@@ -245,7 +246,7 @@ impl Progress {
     fn new(batch: &Batch) -> Progress {
         Progress {
             body: batch.body.clone(),
-            done: 0,
+            place: Place::default(),
             sent: Sent::default(),
             limits: Limits::default(),
             doubts: 0,

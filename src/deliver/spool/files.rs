@@ -3,9 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
+use tracing::warn;
 
 /// An empty file: two processes would delete each other's segments.
 const LOCK: &str = "lock";
@@ -33,17 +35,36 @@ pub trait Files: Send + Sync {
 #[derive(Debug)]
 pub struct Disk {
     folder: PathBuf,
-    /// The system lets go of it with the process, however that ends.
-    _lock: Option<File>,
+    /// The system lets go of it with the process, however that ends. None on a disk where nobody can write. Behind a
+    /// mutex, for whoever deletes the folder takes the lock's name away too.
+    lock: Mutex<Option<File>>,
 }
 
 impl Disk {
     /// Creates the folder if it is not there. `ResourceBusy` if another process has it.
     pub fn open(folder: PathBuf) -> io::Result<Disk> {
-        let disk = Disk { folder, _lock: None };
+        let disk = Disk { folder, lock: Mutex::default() };
         disk.with("", |folder| fs::create_dir_all(folder))?;
         let lock = disk.with(LOCK, lock)?;
-        Ok(Disk { _lock: lock, ..disk })
+        Ok(Disk { lock: Mutex::new(lock), ..disk })
+    }
+
+    /// Makes the folder and the lock anew if somebody has deleted or moved them, before anything is written. Whoever
+    /// came first meanwhile keeps the folder.
+    fn ensure_folder(&self) -> io::Result<()> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = held.as_ref() else { return Ok(()) };
+        let ours = file.metadata().map(|found| (found.dev(), found.ino()))?;
+        if fs::metadata(self.folder.join(LOCK)).is_ok_and(|named| (named.dev(), named.ino()) == ours) {
+            return Ok(());
+        }
+        self.with("", |folder| fs::create_dir_all(folder))?;
+        if let Some(file) = self.with(LOCK, lock)? {
+            *held = Some(file);
+        }
+        let folder = self.folder.display();
+        warn!(%folder, "the queue's folder (`queue.path`) was deleted, moved or replaced: it is made anew");
+        Ok(())
     }
 
     fn with<T>(&self, name: &str, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
@@ -87,6 +108,7 @@ impl Files for Disk {
     }
 
     fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.ensure_folder()?;
         self.with(name, |path| {
             let mut file = OpenOptions::new().append(true).create(true).open(path)?;
             io::Write::write_all(&mut file, bytes)
@@ -111,5 +133,35 @@ impl Files for Disk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.with(name, |path| fs::remove_file(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_taken_away_is_made_anew_and_is_still_one_process_s() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let folder = parent.path().join("queue");
+        let take_away: [&dyn Fn(); 3] = [
+            &|| fs::remove_dir_all(&folder).unwrap(),
+            &|| fs::rename(&folder, parent.path().join("moved")).unwrap(),
+            &|| fs::remove_file(folder.join(LOCK)).unwrap(),
+        ];
+        let disk = Disk::open(folder.clone()).unwrap();
+        for take_away in take_away {
+            disk.append("a", b"1").unwrap();
+            take_away();
+            disk.append("b", b"2").unwrap();
+            assert_eq!(disk.read("b", 0, 1).unwrap(), b"2");
+            let second = Disk::open(folder.clone()).map(drop).unwrap_err();
+            assert_eq!(second.kind(), io::ErrorKind::ResourceBusy);
+        }
+        // Another process was faster: it keeps the folder.
+        fs::remove_dir_all(&folder).unwrap();
+        let other = Disk::open(folder.clone()).unwrap();
+        assert_eq!(disk.append("c", b"3").unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        other.append("c", b"4").unwrap();
     }
 }

@@ -271,7 +271,7 @@ fn nothing_is_gathered_on_the_way() {
             Ok(())
         }
     }
-    let mut body = vec![0x4a, 0x00].repeat(100_000);
+    let mut body = [0x4a, 0x00].repeat(100_000);
     for number in [2, 2, 1] {
         let mut outer = Vec::new();
         put_bytes(&mut outer, number, &body);

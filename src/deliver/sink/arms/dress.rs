@@ -23,6 +23,7 @@ const RESOURCE_GROUPS: u32 = 1;
 const RESOURCE: u32 = 1;
 const SCOPE_GROUPS: u32 = 2;
 const SPANS: u32 = 2;
+const LEAVES: u32 = 2;
 const RESOURCE_ATTRIBUTES: u32 = 1;
 const SPAN_ATTRIBUTES: u32 = 9;
 
@@ -50,6 +51,10 @@ impl Dress {
 
     /// One ResourceSpans or ResourceMetrics; none if it stays as it is.
     fn group(&self, group: &[u8], has_reasons: bool) -> Option<Vec<u8>> {
+        if !has_leaf(group) {
+            // There may be millions in a batch, each two bytes long.
+            return None;
+        }
         let mut missing = self.missing(group);
         let dressed = rewrite(group, &mut |number, payload| match number {
             RESOURCE if !missing.is_empty() => Some([payload, &std::mem::take(&mut missing)[..]].concat()),
@@ -84,6 +89,11 @@ impl Dress {
         }
         missing
     }
+}
+
+fn has_leaf(group: &[u8]) -> bool {
+    let mut scopes = Fields::new(group).flatten().filter_map(|field| field.message(SCOPE_GROUPS));
+    scopes.any(|scope| Fields::new(scope).flatten().any(|field| field.message(LEAVES).is_some()))
 }
 
 /// Gives another payload for a field's number and payload, or none to keep it.
@@ -194,7 +204,8 @@ mod tests {
             group(Some(vec![node.clone()]), vec![vec![]]),
             group(Some(vec![node.clone(), text(HOST, "node-7")]), vec![vec![]]),
         );
-        check(&dress, group(Some(vec![]), vec![]), group(Some(vec![text(HOST, "configured")]), vec![]));
+        check(&dress, group(Some(vec![]), vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
+        check(&dress, group(Some(vec![]), vec![]), group(Some(vec![]), vec![]));
         check(&dress, group(None, vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
         let both = group(Some(vec![own, node]), vec![vec![]]);
         check(&dress, both.clone(), both);
@@ -205,10 +216,10 @@ mod tests {
     #[test]
     fn a_workspace_is_added_once() {
         let dress = Dress::new(None, Some("prod".into()));
-        let dressed = group(Some(vec![text(WORKSPACE, "prod")]), vec![]);
-        check(&dress, group(None, vec![]), dressed.clone());
+        let dressed = group(Some(vec![text(WORKSPACE, "prod")]), vec![vec![]]);
+        check(&dress, group(None, vec![vec![]]), dressed.clone());
         check(&dress, dressed.clone(), dressed);
-        let other = group(Some(vec![text(WORKSPACE, "theirs")]), vec![]);
+        let other = group(Some(vec![text(WORKSPACE, "theirs")]), vec![vec![]]);
         check(&dress, other.clone(), other);
     }
 
@@ -241,6 +252,7 @@ mod tests {
         put_bytes(&mut inner, 15, b"new");
         put_bytes(&mut inner, 1, b"");
         put_bytes(&mut inner, 15, b"newer");
+        put_bytes(&mut inner, 2, b"\x12\x00");
         let mut outer = Vec::new();
         put_bytes(&mut outer, 1, &inner);
         let dressed = dress.put_on(Signal::Traces, outer.into());
@@ -251,6 +263,7 @@ mod tests {
         put_attribute(&mut resource, 1, HOST, "h");
         put_bytes(&mut want, 1, &resource);
         put_bytes(&mut want, 15, b"newer");
+        put_bytes(&mut want, 2, b"\x12\x00");
         assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload().unwrap(), want);
     }
 

@@ -3,95 +3,133 @@
 //!
 //! Source: help page "Managed Service for Prometheus: OpenTelemetry metrics endpoint".
 
-use crate::deliver::sink::sls::exponential;
-use bytes::Bytes;
-use opentelemetry_proto::tonic::{
-    collector::metrics::v1::ExportMetricsServiceRequest,
-    metrics::v1::{
-        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Histogram, HistogramDataPoint,
-        Metric, metric::Data,
+use crate::{
+    deliver::{
+        batch,
+        sink::sls::exponential::{self, Exponential},
     },
+    otlp::{
+        walk::{Place, all, fields_of, leaves},
+        wire::{Value, put_bytes, put_varint},
+    },
+    trace::Signal,
 };
-use prost::Message;
+use bytes::Bytes;
+
+/// `AGGREGATION_TEMPORALITY_DELTA`
+const DELTA: u64 = 1;
+/// Field numbers of a `Metric`, and of its data.
+const HISTOGRAM: u32 = 9;
+const EXPONENTIAL_HISTOGRAM: u32 = 10;
+const POINTS: u32 = 1;
+const TEMPORALITY: u32 = 2;
 
 /// The request as ARMS takes it and the data points that are not in it; empty if none is left.
 /// Requests that need no change, and what is not OTLP, stay as they are.
 pub(super) fn convert(body: &Bytes) -> (Bytes, u64) {
-    let Ok(mut request) = ExportMetricsServiceRequest::decode(body.clone()) else { return (body.clone(), 0) };
-    let metrics = request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics);
-    if metrics.flat_map(|scope| &scope.metrics).all(is_taken) {
+    let is_whole = batch::count_items(Signal::Metrics, body).is_some();
+    if !is_whole || leaves(body, Place::default()).all(|metric| is_taken(metric.bytes)) {
         return (body.clone(), 0);
     }
     let mut lost = 0;
-    for resource in &mut request.resource_metrics {
-        for scope in &mut resource.scope_metrics {
-            scope.metrics = std::mem::take(&mut scope.metrics)
-                .into_iter()
-                .filter_map(|metric| explicit(metric).map_err(|points| lost += points).ok())
-                .collect();
+    let converted = with_children(body, 1, &mut |resource| {
+        with_children(resource, 2, &mut |scope| with_children(scope, 2, &mut |metric| explicit(metric, &mut lost)))
+    });
+    (converted.unwrap_or_default().into(), lost)
+}
+
+/// The message with other payloads in its fields `number`, without those that get none. None if none is left.
+fn with_children(message: &[u8], number: u32, child: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let (mut out, mut any) = (Vec::new(), false);
+    for field in fields_of(message) {
+        match field.message(number) {
+            None => out.extend_from_slice(field.raw),
+            Some(payload) => {
+                if let Some(payload) = child(payload) {
+                    put_bytes(&mut out, number, &payload);
+                    any = true;
+                }
+            }
         }
-        resource.scope_metrics.retain(|scope| !scope.metrics.is_empty());
     }
-    request.resource_metrics.retain(|resource| !resource.scope_metrics.is_empty());
-    (request.encode_to_vec().into(), lost)
+    any.then_some(out)
 }
 
-fn is_delta(temporality: i32) -> bool {
-    temporality == AggregationTemporality::Delta as i32
+fn is_delta(data: &[u8]) -> bool {
+    fields_of(data).filter(|field| field.number == TEMPORALITY).last().is_some_and(|f| f.value == Value::Varint(DELTA))
 }
 
-fn is_taken(metric: &Metric) -> bool {
-    match &metric.data {
-        Some(Data::ExponentialHistogram(_)) => false,
-        Some(Data::Histogram(histogram)) => !is_delta(histogram.aggregation_temporality),
+fn is_taken(metric: &[u8]) -> bool {
+    fields_of(metric).all(|field| match (field.number, field.payload()) {
+        (EXPONENTIAL_HISTOGRAM, _) => false,
+        (HISTOGRAM, Some(data)) => !is_delta(data),
         // A sum of deltas becomes a gauge there.
-        Some(Data::Gauge(_) | Data::Sum(_) | Data::Summary(_)) | None => true,
-    }
+        _ => true,
+    })
 }
 
-/// The metric in a form that is taken, or the number of its points.
-fn explicit(metric: Metric) -> Result<Metric, u64> {
-    match metric.data {
-        Some(Data::Histogram(histogram)) if is_delta(histogram.aggregation_temporality) => {
-            Err(histogram.data_points.len() as u64)
+/// The metric in a form that is taken; none if there is none, and then its points count as lost.
+fn explicit(metric: &[u8], lost: &mut u64) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(metric.len());
+    for field in fields_of(metric) {
+        match (field.number, field.payload()) {
+            (HISTOGRAM | EXPONENTIAL_HISTOGRAM, Some(data)) if is_delta(data) => {
+                *lost += all(data, POINTS).count() as u64;
+                return None;
+            }
+            (EXPONENTIAL_HISTOGRAM, Some(data)) => {
+                let data = with_children(data, POINTS, &mut |point| Some(explicit_point(point)));
+                put_bytes(&mut out, HISTOGRAM, &data.unwrap_or_default());
+            }
+            _ => out.extend_from_slice(field.raw),
         }
-        Some(Data::ExponentialHistogram(histogram)) if is_delta(histogram.aggregation_temporality) => {
-            Err(histogram.data_points.len() as u64)
-        }
-        Some(Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })) => {
-            let data_points = data_points.into_iter().map(explicit_point).collect();
-            Ok(Metric { data: Some(Data::Histogram(Histogram { data_points, aggregation_temporality })), ..metric })
-        }
-        data => Ok(Metric { data, ..metric }),
     }
+    Some(out)
 }
 
-fn explicit_point(point: ExponentialHistogramDataPoint) -> HistogramDataPoint {
-    let folded = exponential::fold(&point);
-    HistogramDataPoint {
-        attributes: point.attributes,
-        start_time_unix_nano: point.start_time_unix_nano,
-        time_unix_nano: point.time_unix_nano,
-        count: point.count,
-        sum: point.sum,
-        bucket_counts: folded.counts,
-        explicit_bounds: folded.bounds,
-        exemplars: point.exemplars,
-        flags: point.flags,
-        min: point.min,
-        max: point.max,
+/// A `HistogramDataPoint` of an `ExponentialHistogramDataPoint`.
+fn explicit_point(point: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(point.len());
+    for field in fields_of(point) {
+        match (field.number, field.value) {
+            // Attributes and exemplars; minimum and maximum.
+            (1, Value::Bytes(attribute)) => put_bytes(&mut out, 9, attribute),
+            (11, Value::Bytes(exemplar)) => put_bytes(&mut out, 8, exemplar),
+            (12, Value::Fixed64(bits)) => put_fixed(&mut out, 11, bits),
+            (13, Value::Fixed64(bits)) => put_fixed(&mut out, 12, bits),
+            // Times, count, sum and flags have the same numbers.
+            (2..=5 | 10, _) => out.extend_from_slice(field.raw),
+            _ => {}
+        }
     }
+    let folded = exponential::fold(&Exponential::read(point));
+    let packed = |numbers: &mut dyn Iterator<Item = u64>| numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+    put_bytes(&mut out, 6, &packed(&mut folded.counts.iter().copied()));
+    put_bytes(&mut out, 7, &packed(&mut folded.bounds.iter().map(|bound| bound.to_bits())));
+    out
+}
+
+fn put_fixed(out: &mut Vec<u8>, number: u32, bits: u64) {
+    put_varint(out, u64::from(number) << 3 | 1);
+    out.extend_from_slice(&bits.to_le_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry_proto::tonic::metrics::v1::{
-        Gauge, NumberDataPoint, ResourceMetrics, ScopeMetrics, exponential_histogram_data_point::Buckets,
+    use opentelemetry_proto::tonic::{
+        collector::metrics::v1::ExportMetricsServiceRequest,
+        common::v1::KeyValue,
+        metrics::v1::{
+            AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
+            HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+            exponential_histogram_data_point::Buckets, metric::Data,
+        },
     };
+    use prost::Message;
 
     const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
-    const DELTA: i32 = AggregationTemporality::Delta as i32;
+    const DELTAS: i32 = AggregationTemporality::Delta as i32;
 
     fn body(data: Vec<Data>) -> Bytes {
         let metrics = data.into_iter().map(|data| Metric { name: "m".into(), data: Some(data), ..Default::default() });
@@ -111,6 +149,11 @@ mod tests {
             start_time_unix_nano: 1,
             time_unix_nano: 2,
             positive: Some(Buckets { offset: 0, bucket_counts: vec![2, 1] }),
+            attributes: vec![KeyValue { key: "zone".into(), ..Default::default() }],
+            exemplars: vec![Exemplar { span_id: vec![7; 8], ..Default::default() }],
+            flags: 4,
+            min: Some(0.5),
+            max: Some(3.5),
             ..Default::default()
         };
         Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![point; 2], aggregation_temporality })
@@ -133,7 +176,7 @@ mod tests {
     #[test]
     fn exponential_histograms_become_explicit_and_deltas_are_counted() {
         let (converted, lost) =
-            convert(&body(vec![exponential(CUMULATIVE), histogram(DELTA), gauge(), exponential(DELTA)]));
+            convert(&body(vec![exponential(CUMULATIVE), histogram(DELTAS), gauge(), exponential(DELTAS)]));
         assert_eq!(lost, 5);
         let request = ExportMetricsServiceRequest::decode(converted).unwrap();
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
@@ -144,10 +187,12 @@ mod tests {
         let point = &histogram.data_points[0];
         assert_eq!((&point.explicit_bounds[..], &point.bucket_counts[..]), (&[1.0, 2.0, 4.0][..], &[0, 2, 1, 0][..]));
         assert_eq!((point.count, point.sum, point.start_time_unix_nano, point.time_unix_nano), (3, Some(5.0), 1, 2));
+        assert_eq!((point.attributes[0].key.as_str(), &point.exemplars[0].span_id[..]), ("zone", &[7; 8][..]));
+        assert_eq!((point.flags, point.min, point.max), (4, Some(0.5), Some(3.5)));
     }
 
     #[test]
     fn nothing_left_is_empty() {
-        assert_eq!(convert(&body(vec![histogram(DELTA)])), (Bytes::new(), 3));
+        assert_eq!(convert(&body(vec![histogram(DELTAS)])), (Bytes::new(), 3));
     }
 }

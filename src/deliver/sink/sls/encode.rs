@@ -6,6 +6,10 @@
 
 use crate::otlp::wire::{put_bytes, put_varint};
 
+/// Times its bytes that an item's text may have, and so much in any case.
+const TEXT_GROWTH: usize = 8;
+const TEXT_MIN: usize = 1 << 20;
+
 /// When a pack is full. Log Service takes 10 MB of LogGroup at most; official producers seal at 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -21,6 +25,13 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits { bytes: 1 << 20, bytes_max: 8 << 20, logs: 4096, items: usize::MAX }
+    }
+}
+
+impl Limits {
+    /// How much text an item of so many bytes may become. An ordinary one becomes a little more than it was.
+    pub(super) fn text(&self, bytes: usize) -> usize {
+        bytes.saturating_mul(TEXT_GROWTH).max(TEXT_MIN).min(self.bytes_max)
     }
 }
 

@@ -1,63 +1,89 @@
 //! Log records as logs, in the shape of the OpenTelemetry Collector's `alibabacloudlogserviceexporter`
-//! (`logsdata_to_logservice.go`). A record without a body, which that one drops, is delivered.
+//! (`logsdata_to_logservice.go`). A record without a body, which that one drops, is delivered; and a
+//! name of an event, for which that one has no place, is `eventName`.
 
 use super::{
-    encode::{Limits, Pack, Room},
-    json,
+    encode::{Limits, Pack},
+    json::{self, Text, lossy},
     time::Now,
-    traces::{Origin, hex_id},
+    traces::{Origin, hex_id, pack_leaves, scope_names},
 };
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest, common::v1::InstrumentationScope, logs::v1::LogRecord,
+use crate::otlp::{
+    walk::{Leaf, Place, all, fields_of, is_whole},
+    wire::Value,
 };
 
-/// Packs records after the first `done`, as many as `limits` allow.
-pub(super) fn pack(request: &ExportLogsServiceRequest, done: usize, limits: &Limits, now: Now) -> Pack {
-    let mut pack = Pack::default();
-    let mut skip = done;
-    for resource in &request.resource_logs {
-        let mut origin = None;
-        for scope in &resource.scope_logs {
-            for record in &scope.log_records {
-                if skip > 0 {
-                    skip -= 1;
-                    continue;
-                }
-                let origin = origin.get_or_insert_with(|| Origin::new(resource.resource.as_ref()));
-                let room = pack.item(limits, |pack| write_record(pack, record, origin, scope.scope.as_ref(), now));
-                if room == Room::Full {
-                    return pack;
-                }
-            }
-        }
-    }
-    pack
+/// Packs records from a place on, as many as `limits` allow; gives the place behind them.
+pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now) -> (Pack, Place) {
+    pack_leaves(request, from, limits, &|pack, leaf, origin| write_record(pack, leaf, origin, limits, now))
 }
 
-fn write_record(pack: &mut Pack, record: &LogRecord, origin: &Origin, scope: Option<&InstrumentationScope>, now: Now) {
-    let (scope_name, scope_version) = scope.map_or(("", ""), |scope| (&scope.name, &scope.version));
-    let mut attribute = String::new();
-    json::write_text_object(&mut attribute, &record.attributes);
+/// The fields of a record that stand for themselves.
+#[derive(Default)]
+struct Plain<'a> {
+    time: u64,
+    observed: u64,
+    severity: i32,
+    severity_text: &'a [u8],
+    body: &'a [u8],
+    flags: u32,
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    event_name: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    fn read(record: &'a [u8]) -> Plain<'a> {
+        let mut plain = Plain::default();
+        for field in fields_of(record) {
+            match (field.number, field.value) {
+                (1, Value::Fixed64(nanos)) => plain.time = nanos,
+                (2, Value::Varint(number)) => plain.severity = number as i32,
+                (3, Value::Bytes(text)) => plain.severity_text = text,
+                (5, Value::Bytes(any)) => plain.body = any,
+                (8, Value::Fixed32(flags)) => plain.flags = flags,
+                (9, Value::Bytes(id)) => plain.trace_id = id,
+                (10, Value::Bytes(id)) => plain.span_id = id,
+                (11, Value::Fixed64(nanos)) => plain.observed = nanos,
+                (12, Value::Bytes(name)) => plain.event_name = name,
+                _ => {}
+            }
+        }
+        plain
+    }
+}
+
+fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, origin: &Origin, limits: &Limits, now: Now) -> Option<()> {
+    if !is_whole(leaf.bytes) {
+        return None;
+    }
+    let record = Plain::read(leaf.bytes);
+    let limit = limits.text(leaf.bytes.len());
+    let [scope_name, scope_version] = scope_names(leaf.scope);
+    let (mut attribute, mut content) = (Text::new(limit), Text::new(limit));
+    json::write_text_object(&mut attribute, all(leaf.bytes, 6));
+    json::write_as_text(&mut content, record.body);
+    let event_name = lossy(record.event_name);
     let contents = [
         ("host", origin.host.as_str()),
         ("service", &origin.service),
         ("resource", &origin.rest),
-        ("otlp.name", scope_name),
-        ("otlp.version", scope_version),
-        ("timeUnixNano", &record.time_unix_nano.to_string()),
-        ("severityNumber", &record.severity_number.to_string()),
-        ("severityText", &record.severity_text),
-        ("attribute", &attribute),
-        ("content", &json::as_text(record.body.as_ref().and_then(|body| body.value.as_ref()))),
+        ("otlp.name", &scope_name),
+        ("otlp.version", &scope_version),
+        ("timeUnixNano", &record.time.to_string()),
+        ("severityNumber", &record.severity.to_string()),
+        ("severityText", &lossy(record.severity_text)),
+        ("attribute", &attribute.finish()?),
+        ("content", &content.finish()?),
         ("flags", &format!("{:x}", record.flags)),
-        ("traceID", &hex_id(&record.trace_id)),
-        ("spanID", &hex_id(&record.span_id)),
+        ("traceID", &hex_id(record.trace_id)),
+        ("spanID", &hex_id(record.span_id)),
+        ("eventName", &event_name),
     ];
-    let time = match record.time_unix_nano {
-        0 => record.observed_time_unix_nano,
-        given => given,
-    };
-    pack.log(now.log_time(time), contents.into_iter());
+    let contents = if event_name.is_empty() { &contents[..contents.len() - 1] } else { &contents[..] };
+    let time = if record.time == 0 { record.observed } else { record.time };
+    pack.log(now.log_time(time), contents.iter().copied());
+    Some(())
 }
 
 #[cfg(test)]
@@ -65,9 +91,11 @@ mod tests {
     use super::*;
     use crate::deliver::sink::sls::encode::tests::read;
     use opentelemetry_proto::tonic::{
+        collector::logs::v1::ExportLogsServiceRequest,
         common::v1::{AnyValue, KeyValue, any_value::Value},
-        logs::v1::{ResourceLogs, ScopeLogs},
+        logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
     };
+    use prost::Message;
 
     const NOW: Now = Now(1_795_428_000_123_456_789);
 
@@ -87,11 +115,14 @@ mod tests {
             ..Default::default()
         };
         let bare = LogRecord { observed_time_unix_nano: NOW.0 - 5_000_000_000, ..Default::default() };
-        let scope_logs = vec![ScopeLogs { log_records: vec![full, bare], ..Default::default() }];
+        let event = LogRecord { event_name: "device.app.lifecycle".into(), ..Default::default() };
+        let scope_logs = vec![ScopeLogs { log_records: vec![full, bare, event], ..Default::default() }];
         let request =
             ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] };
 
-        let group = read(pack(&request, 0, &Limits::default(), NOW));
+        let body = request.encode_to_vec();
+        let (packed, end) = pack(&body, Place::default(), &Limits::default(), NOW);
+        let group = read(packed);
         let contents: Vec<_> =
             group.logs[0].contents.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
         let (trace, span) = ("01".repeat(16), "02".repeat(8));
@@ -113,6 +144,8 @@ mod tests {
         assert_eq!(contents, want);
         assert_eq!(group.logs[0].time, 1_795_427_999);
         assert_eq!((group.logs[1].time, group.logs[1].contents[9].value.as_str()), (1_795_427_995, ""));
-        assert_eq!(pack(&request, 2, &Limits::default(), NOW).items(), 0);
+        let last = group.logs[2].contents.last().unwrap();
+        assert_eq!((last.key.as_str(), last.value.as_str()), ("eventName", "device.app.lifecycle"));
+        assert_eq!(pack(&body, end, &Limits::default(), NOW).0.items(), 0);
     }
 }

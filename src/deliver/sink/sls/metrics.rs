@@ -9,68 +9,107 @@ mod labels;
 
 use super::{
     encode::{Limits, Pack, Room},
-    exponential,
+    exponential::{self, Exponential, doubles, fixed},
+    json::{ATTRIBUTES_MAX, lossy},
     time::Now,
 };
-use labels::{Labels, metric_name};
-use opentelemetry_proto::tonic::{
-    collector::metrics::v1::ExportMetricsServiceRequest,
-    metrics::v1::{
-        AggregationTemporality, DataPointFlags, Metric, NumberDataPoint, SummaryDataPoint, metric::Data,
-        number_data_point::Value,
-    },
-    resource::v1::Resource,
+use crate::otlp::{
+    walk::{Place, Point, all, fields_of, is_whole, leaves, points},
+    wire::Value,
 };
+use labels::{Labels, metric_name};
 
 /// Buckets that one point may have: each becomes a log with all the point's labels.
 const BUCKETS_MAX: usize = 1024;
+/// `AGGREGATION_TEMPORALITY_DELTA`
+const DELTA: u64 = 1;
+/// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`
+const STALE: u64 = 1;
 
-/// Packs points after the first `done`, as many as `limits` allow. Refused are histograms of delta
+/// Fields of a `Metric` that are its data.
+mod kind {
+    pub(super) const GAUGE: u32 = 5;
+    pub(super) const SUM: u32 = 7;
+    pub(super) const HISTOGRAM: u32 = 9;
+    pub(super) const EXPONENTIAL_HISTOGRAM: u32 = 10;
+    pub(super) const SUMMARY: u32 = 11;
+}
+
+/// Packs points from a place on, as many as `limits` allow; gives the place behind them. Refused are histograms of delta
 /// temporality (a metricstore has no way to say it) and points that would take more than
 /// [`Limits::bytes_max`]. A sum of deltas is written as it is, like a gauge.
-pub(super) fn pack(request: &ExportMetricsServiceRequest, done: usize, limits: &Limits, now: Now) -> Pack {
-    let mut pack = Pack::default();
-    let mut skip = done;
-    for resource in &request.resource_metrics {
-        let mut shared = None;
-        for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
-            for index in 0..point_count(metric) {
-                if skip > 0 {
-                    skip -= 1;
-                    continue;
+pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now) -> (Pack, Place) {
+    let (mut pack, mut next) = (Pack::default(), from);
+    let mut shared: Option<(*const u8, Option<Labels>)> = None;
+    for metric in leaves(request, from) {
+        if shared.as_ref().is_none_or(|(of, _)| *of != metric.resource.as_ptr()) {
+            let attributes = || all(metric.resource, 1).flat_map(|resource| all(resource, 1));
+            shared = Some((metric.resource.as_ptr(), labels_of(attributes())));
+        }
+        let shared = shared.as_ref().and_then(|(_, labels)| labels.as_ref());
+        let name = metric_name(&lossy(all(metric.bytes, 1).last().unwrap_or_default()));
+        for point in points(&metric) {
+            let before = pack.items();
+            let room = pack.item(limits, |pack| {
+                let written = shared.and_then(|shared| Writer { name: &name, shared, limits, now }.point(pack, &point));
+                if written.is_none() {
+                    pack.refuse();
                 }
-                let shared = shared.get_or_insert_with(|| labels_of(resource.resource.as_ref()));
-                let writer = Writer { name: metric_name(&metric.name), shared, limits, now };
-                if pack.item(limits, |pack| writer.point(pack, metric, index)) == Room::Full {
-                    return pack;
-                }
+            });
+            if pack.items() > before {
+                next = point.after;
+            }
+            if room == Room::Full {
+                return (pack, next);
             }
         }
     }
-    pack
+    (pack, next)
 }
 
-fn labels_of(resource: Option<&Resource>) -> Labels {
-    Labels::new(resource.map_or(&[][..], |resource| &resource.attributes))
-}
-
-fn point_count(metric: &Metric) -> usize {
-    match &metric.data {
-        None => 0,
-        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(Data::Sum(sum)) => sum.data_points.len(),
-        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(Data::Summary(summary)) => summary.data_points.len(),
-    }
+/// None if there are too many.
+fn labels_of<'a>(attributes: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Labels> {
+    (attributes.clone().take(ATTRIBUTES_MAX + 1).count() <= ATTRIBUTES_MAX).then(|| Labels::new(attributes))
 }
 
 struct Writer<'a> {
-    name: String,
+    name: &'a str,
     /// Labels of the resource.
     shared: &'a Labels,
     limits: &'a Limits,
     now: Now,
+}
+
+/// The fields that points of all kinds have, whose numbers differ by kind.
+#[derive(Default)]
+struct Plain {
+    time: u64,
+    /// Of a gauge or sum.
+    value: Option<f64>,
+    count: u64,
+    sum: Option<f64>,
+    is_stale: bool,
+}
+
+impl Plain {
+    fn read(point: &Point<'_>) -> Plain {
+        let is_number = matches!(point.kind, kind::GAUGE | kind::SUM);
+        let is_old = is_number || point.kind == kind::SUMMARY;
+        let mut plain = Plain::default();
+        for field in fields_of(point.bytes) {
+            match (field.number, field.value) {
+                (3, Value::Fixed64(nanos)) => plain.time = nanos,
+                (4, Value::Fixed64(bits)) if is_number => plain.value = Some(f64::from_bits(bits)),
+                (6, Value::Fixed64(bits)) if is_number => plain.value = Some(bits as i64 as f64),
+                (4, Value::Fixed64(count)) => plain.count = count,
+                (5, Value::Fixed64(bits)) => plain.sum = Some(f64::from_bits(bits)),
+                (8, Value::Varint(flags)) if is_old => plain.is_stale = flags & STALE != 0,
+                (10, Value::Varint(flags)) if !is_old => plain.is_stale = flags & STALE != 0,
+                _ => {}
+            }
+        }
+        plain
+    }
 }
 
 /// What explicit and folded exponential histograms have in common.
@@ -82,53 +121,50 @@ struct Histogram<'a> {
 }
 
 impl Writer<'_> {
-    fn point(&self, pack: &mut Pack, metric: &Metric, index: usize) {
-        let is_delta = |temporality: i32| temporality == AggregationTemporality::Delta as i32;
-        match metric.data.as_ref().expect("it has points") {
-            Data::Gauge(gauge) => self.number(pack, &gauge.data_points[index]),
-            Data::Sum(sum) => self.number(pack, &sum.data_points[index]),
-            Data::Summary(summary) => self.summary(pack, &summary.data_points[index]),
-            Data::Histogram(histogram) if is_delta(histogram.aggregation_temporality) => pack.refuse(),
-            Data::ExponentialHistogram(histogram) if is_delta(histogram.aggregation_temporality) => pack.refuse(),
-            Data::Histogram(histogram) => {
-                let point = &histogram.data_points[index];
-                if !is_stale(point.flags) {
-                    let labels = self.shared.with(&point.attributes);
-                    let (bounds, counts) = (&point.explicit_bounds[..], &point.bucket_counts[..]);
-                    let of_point = Histogram { count: point.count, sum: point.sum, bounds, counts };
-                    self.histogram(pack, &labels, point.time_unix_nano, &of_point);
-                }
-            }
-            Data::ExponentialHistogram(histogram) => {
-                let point = &histogram.data_points[index];
-                if !is_stale(point.flags) {
-                    let labels = self.shared.with(&point.attributes);
-                    let folded = exponential::fold(point);
-                    let (bounds, counts) = (&folded.bounds[..], &folded.counts[..]);
-                    let of_point = Histogram { count: point.count, sum: point.sum, bounds, counts };
-                    self.histogram(pack, &labels, point.time_unix_nano, &of_point);
-                }
-            }
+    /// None if the point has no form in a metricstore. A gap that the sender marked is nothing, and no loss.
+    fn point(&self, pack: &mut Pack, point: &Point<'_>) -> Option<()> {
+        let is_histogram = matches!(point.kind, kind::HISTOGRAM | kind::EXPONENTIAL_HISTOGRAM);
+        if !is_whole(point.bytes) || is_histogram && temporality(point.data) == DELTA {
+            return None;
         }
-    }
-
-    fn number(&self, pack: &mut Pack, point: &NumberDataPoint) {
-        let value = match point.value {
-            Some(Value::AsDouble(value)) => value,
-            Some(Value::AsInt(value)) => value as f64,
-            None => return,
+        let plain = Plain::read(point);
+        if plain.is_stale {
+            return Some(());
+        }
+        let attributes = match point.kind {
+            kind::HISTOGRAM => 9,
+            kind::EXPONENTIAL_HISTOGRAM => 1,
+            _ => 7,
         };
-        if !is_stale(point.flags) {
-            let labels = self.shared.with(&point.attributes).text(None);
-            self.sample(pack, "", &labels, point.time_unix_nano, value);
+        let labels = self.shared.with(labels_of(all(point.bytes, attributes))?);
+        match point.kind {
+            kind::HISTOGRAM => {
+                let bounds: Vec<f64> = doubles(point.bytes, 7).take(BUCKETS_MAX + 1).collect();
+                let counts: Vec<u64> = fixed(point.bytes, 6).take(BUCKETS_MAX + 1).collect();
+                let of_point = Histogram { count: plain.count, sum: plain.sum, bounds: &bounds, counts: &counts };
+                self.histogram(pack, &labels, plain.time, &of_point)
+            }
+            kind::EXPONENTIAL_HISTOGRAM => {
+                let folded = exponential::fold(&Exponential::read(point.bytes));
+                let (bounds, counts) = (&folded.bounds[..], &folded.counts[..]);
+                let of_point = Histogram { count: plain.count, sum: plain.sum, bounds, counts };
+                self.histogram(pack, &labels, plain.time, &of_point)
+            }
+            kind::SUMMARY => self.summary(pack, &labels, &plain, point.bytes),
+            _ => {
+                if let Some(value) = plain.value {
+                    self.sample(pack, "", &labels.text(None), plain.time, value);
+                }
+                Some(())
+            }
         }
     }
 
-    fn histogram(&self, pack: &mut Pack, labels: &Labels, time: u64, point: &Histogram) {
+    fn histogram(&self, pack: &mut Pack, labels: &Labels, time: u64, point: &Histogram) -> Option<()> {
         let plain = labels.text(None);
         let bytes = plain.len().saturating_mul(point.counts.len());
         if point.bounds.len() > BUCKETS_MAX || bytes > self.limits.bytes_max {
-            return pack.refuse();
+            return None;
         }
         if let Some(sum) = point.sum {
             self.sample(pack, "_sum", &plain, time, sum);
@@ -142,25 +178,23 @@ impl Writer<'_> {
         }
         let labels = labels.text(Some(("le", "+Inf")));
         self.sample(pack, "_bucket", &labels, time, point.count.max(below) as f64);
+        Some(())
     }
 
-    fn summary(&self, pack: &mut Pack, point: &SummaryDataPoint) {
-        if is_stale(point.flags) {
-            return;
+    fn summary(&self, pack: &mut Pack, labels: &Labels, plain: &Plain, point: &[u8]) -> Option<()> {
+        let text = labels.text(None);
+        let quantiles = all(point, 6).take(BUCKETS_MAX + 1).count();
+        if quantiles > BUCKETS_MAX || text.len().saturating_mul(quantiles) > self.limits.bytes_max {
+            return None;
         }
-        let labels = self.shared.with(&point.attributes);
-        let plain = labels.text(None);
-        if point.quantile_values.len() > BUCKETS_MAX
-            || plain.len().saturating_mul(point.quantile_values.len()) > self.limits.bytes_max
-        {
-            return pack.refuse();
+        self.sample(pack, "_sum", &text, plain.time, plain.sum.unwrap_or_default());
+        self.sample(pack, "_count", &text, plain.time, plain.count as f64);
+        for at in all(point, 6) {
+            let [quantile, value] = [1, 2].map(|number| doubles(at, number).last().unwrap_or_default());
+            let labels = labels.text(Some(("quantile", &go_float(quantile))));
+            self.sample(pack, "", &labels, plain.time, value);
         }
-        self.sample(pack, "_sum", &plain, point.time_unix_nano, point.sum);
-        self.sample(pack, "_count", &plain, point.time_unix_nano, point.count as f64);
-        for at in &point.quantile_values {
-            let labels = labels.text(Some(("quantile", &go_float(at.quantile))));
-            self.sample(pack, "", &labels, point.time_unix_nano, at.value);
-        }
+        Some(())
     }
 
     fn sample(&self, pack: &mut Pack, suffix: &str, labels: &str, time: u64, value: f64) {
@@ -175,9 +209,10 @@ impl Writer<'_> {
     }
 }
 
-/// A gap that the sender marked: there is no value to write.
-fn is_stale(flags: u32) -> bool {
-    flags & DataPointFlags::NoRecordedValueMask as u32 != 0
+/// Of a histogram's data.
+fn temporality(data: &[u8]) -> u64 {
+    let last = fields_of(data).filter(|field| field.number == 2).last();
+    last.map_or(0, |field| if let Value::Varint(number) = field.value { number } else { 0 })
 }
 
 /// The shortest decimal that reads back as `value`, as Go's `'g'` writes it.

@@ -1,40 +1,19 @@
-//! From a batch to the bodies of its requests: decoded, packed and compressed.
+//! From a batch to the bodies of its requests: walked, packed and compressed.
 
-use super::{
-    Compression, TimeUnit,
-    encode::{Limits, Pack},
-    logs, metrics,
-    time::Now,
-    traces,
-};
+use super::{Compression, TimeUnit, encode::Limits, logs, metrics, time::Now, traces};
 use crate::{
     deliver::{
         batch,
         sink::{Batch, SendError},
     },
+    otlp::walk::Place,
     trace::Signal,
 };
 use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
-};
-use prost::Message;
 use std::{panic, sync::Arc};
 
 /// Working on more than this would hold up the other tasks of a runtime thread.
 const INLINE: usize = 64 << 10;
-
-/// A batch that is ready to be packed.
-pub(super) struct Decoded {
-    request: Request,
-    bytes: usize,
-}
-
-enum Request {
-    Traces(ExportTraceServiceRequest),
-    Metrics(ExportMetricsServiceRequest),
-    Logs(ExportLogsServiceRequest),
-}
 
 /// What all packs of a sink have in common.
 pub(super) struct Style {
@@ -46,8 +25,7 @@ pub(super) struct Style {
 
 /// Where in a batch a pack begins and how far it goes.
 pub(super) struct Cut {
-    /// Items before it.
-    pub(super) done: usize,
+    pub(super) from: Place,
     pub(super) limits: Limits,
     pub(super) now: Now,
     pub(super) pack_id: String,
@@ -59,6 +37,8 @@ pub(super) struct Sealed {
     pub(super) items: usize,
     /// Of these, how many cannot be written.
     pub(super) refused: usize,
+    /// Behind them.
+    pub(super) next: Place,
     pub(super) body: Option<Body>,
 }
 
@@ -70,51 +50,33 @@ pub(super) struct Body {
     pub(super) bytes: Bytes,
 }
 
-impl Decoded {
-    /// An error if the batch is no OTLP: to split it, if all but one record may be.
-    pub(super) async fn new(batch: &Batch) -> Result<Arc<Decoded>, SendError> {
-        let Batch { signal, body, .. } = batch.clone();
-        let decoded = off_thread(body.len(), move || Request::decode(signal, &body)).await?;
-        let request = decoded.map_err(|error| {
-            let reason = format!("not OTLP: {error}");
-            // Records of many senders share a batch. One with a text that is not UTF-8 goes alone.
-            if batch::halve(batch).is_some() { SendError::Split { reason } } else { SendError::Refused { reason } }
-        })?;
-        Ok(Arc::new(Decoded { request, bytes: batch.body.len() }))
-    }
-
-    pub(super) async fn seal(self: &Arc<Self>, style: &Arc<Style>, cut: Cut) -> Result<Sealed, SendError> {
-        let (decoded, style) = (Arc::clone(self), Arc::clone(style));
-        off_thread(self.bytes, move || decoded.request.seal(&style, &cut)).await
-    }
+/// The next pack of a batch.
+pub(super) async fn seal(batch: &Batch, style: &Arc<Style>, cut: Cut) -> Result<Sealed, SendError> {
+    let (Batch { signal, body, .. }, style) = (batch.clone(), Arc::clone(style));
+    off_thread(body.len(), move || seal_now(signal, &body, &style, &cut)).await
 }
 
-impl Request {
-    fn decode(signal: Signal, body: &[u8]) -> Result<Request, prost::DecodeError> {
-        Ok(match signal {
-            Signal::Traces => Request::Traces(Message::decode(body)?),
-            Signal::Metrics => Request::Metrics(Message::decode(body)?),
-            Signal::Logs => Request::Logs(Message::decode(body)?),
-        })
+/// An error if what is around the items is no protobuf: to split the batch, if all but one item may be sent.
+pub(super) fn check(batch: &Batch) -> Result<(), SendError> {
+    if batch::count_items(batch.signal, &batch.body).is_some() {
+        return Ok(());
     }
+    let reason = "malformed protobuf".to_owned();
+    Err(if batch::halve(batch).is_some() { SendError::Split { reason } } else { SendError::Refused { reason } })
+}
 
-    fn seal(&self, style: &Style, cut: &Cut) -> Sealed {
-        let pack = self.pack(style, cut);
-        let (items, refused) = (pack.items(), pack.refused());
-        let body = pack.has_logs().then(|| {
-            let group = pack.finish(&style.topic, &style.source, &cut.pack_id);
-            compress(style.compression, group)
-        });
-        Sealed { items, refused, body }
-    }
-
-    fn pack(&self, style: &Style, cut: &Cut) -> Pack {
-        match self {
-            Request::Traces(request) => traces::pack(request, cut.done, &cut.limits, cut.now, style.unit),
-            Request::Metrics(request) => metrics::pack(request, cut.done, &cut.limits, cut.now),
-            Request::Logs(request) => logs::pack(request, cut.done, &cut.limits, cut.now),
-        }
-    }
+fn seal_now(signal: Signal, body: &[u8], style: &Style, cut: &Cut) -> Sealed {
+    let (pack, next) = match signal {
+        Signal::Traces => traces::pack(body, cut.from, &cut.limits, cut.now, style.unit),
+        Signal::Metrics => metrics::pack(body, cut.from, &cut.limits, cut.now),
+        Signal::Logs => logs::pack(body, cut.from, &cut.limits, cut.now),
+    };
+    let (items, refused) = (pack.items(), pack.refused());
+    let body = pack.has_logs().then(|| {
+        let group = pack.finish(&style.topic, &style.source, &cut.pack_id);
+        compress(style.compression, group)
+    });
+    Sealed { items, refused, next, body }
 }
 
 fn compress(compression: Compression, group: Vec<u8>) -> Body {

@@ -4,45 +4,49 @@
 use super::{
     TimeUnit,
     encode::{Limits, Pack, Room},
-    json,
+    json::{self, Text, lossy},
     time::Now,
 };
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{InstrumentationScope, KeyValue},
-    resource::v1::Resource,
-    trace::v1::{Span, span, status::StatusCode},
+use crate::{
+    otlp::{
+        walk::{Leaf, Place, all, fields_of, is_whole, leaves},
+        wire::Value,
+    },
+    trace::{Kind, Status},
 };
 use std::fmt::Write;
 
-/// Packs spans after the first `done`, as many as `limits` allow.
-pub(super) fn pack(
-    request: &ExportTraceServiceRequest,
-    done: usize,
-    limits: &Limits,
-    now: Now,
-    unit: TimeUnit,
-) -> Pack {
-    let mut pack = Pack::default();
-    let mut skip = done;
-    for resource in &request.resource_spans {
-        // Made when the first span needs it: a retry skips whole resources.
-        let mut origin = None;
-        for scope in &resource.scope_spans {
-            for span in scope.spans.iter() {
-                if skip > 0 {
-                    skip -= 1;
-                    continue;
-                }
-                let origin = origin.get_or_insert_with(|| Origin::new(resource.resource.as_ref()));
-                let room = pack.item(limits, |pack| write_span(pack, span, origin, scope.scope.as_ref(), now, unit));
-                if room == Room::Full {
-                    return pack;
-                }
+/// Packs spans from a place on, as many as `limits` allow; gives the place behind them.
+pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now, unit: TimeUnit) -> (Pack, Place) {
+    pack_leaves(request, from, limits, &|pack, leaf, origin| write_span(pack, leaf, origin, limits, now, unit))
+}
+
+/// Writes a leaf; none if it has no form in Log Service.
+pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &Origin) -> Option<()> + 'a;
+
+pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &Limits, write: &WriteLeaf<'_>) -> (Pack, Place) {
+    let (mut pack, mut next) = (Pack::default(), from);
+    let mut origin: Option<(*const u8, Option<Origin>)> = None;
+    for leaf in leaves(request, from) {
+        // Made once for all leaves of a resource.
+        if origin.as_ref().is_none_or(|(of, _)| *of != leaf.resource.as_ptr()) {
+            origin = Some((leaf.resource.as_ptr(), Origin::new(leaf.resource, limits)));
+        }
+        let of_leaf = origin.as_ref().and_then(|(_, origin)| origin.as_ref());
+        let before = pack.items();
+        let room = pack.item(limits, |pack| {
+            if of_leaf.and_then(|origin| write(pack, &leaf, origin)).is_none() {
+                pack.refuse();
             }
+        });
+        if pack.items() > before {
+            next = leaf.after;
+        }
+        if room == Room::Full {
+            break;
         }
     }
-    pack
+    (pack, next)
 }
 
 /// What all logs of one resource share.
@@ -54,102 +58,176 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(resource: Option<&Resource>) -> Origin {
-        let attributes = resource.map_or(&[][..], |resource| &resource.attributes);
+    /// Of a `ResourceSpans` or its like. None if it is too much text.
+    pub(super) fn new(group: &[u8], limits: &Limits) -> Option<Origin> {
+        let attributes = || all(group, 1).flat_map(|resource| all(resource, 1));
+        let limit = limits.text(group.len());
         // Of equal keys the first counts here, as in the exporter.
-        let text = |key| {
-            let found = attributes.iter().find(|attribute| attribute.key == key);
-            found.map_or(String::new(), |attribute| json::as_text(json::value_of(attribute)))
+        let text = |key: &[u8]| {
+            let mut text = Text::new(limit);
+            if let Some(attribute) = attributes().find(|attribute| json::pair(attribute).0 == key) {
+                json::write_as_text(&mut text, json::pair(attribute).1);
+            }
+            text.finish()
         };
-        let mut rest = String::new();
-        let is_other = |attribute: &&KeyValue| attribute.key != "service.name" && attribute.key != "host.name";
-        json::write_text_object(&mut rest, attributes.iter().filter(is_other));
-        Origin { host: text("host.name"), service: text("service.name"), rest }
+        let mut rest = Text::new(limit);
+        let is_other = |attribute: &&[u8]| !matches!(json::pair(attribute).0, b"service.name" | b"host.name");
+        json::write_text_object(&mut rest, attributes().filter(is_other));
+        Some(Origin { host: text(b"host.name")?, service: text(b"service.name")?, rest: rest.finish()? })
+    }
+}
+
+/// Name and version of a scope, of a `ScopeSpans` or its like.
+pub(super) fn scope_names(group: &[u8]) -> [String; 2] {
+    [1, 2].map(|number| {
+        let last = all(group, 1).flat_map(|scope| all(scope, number)).last();
+        lossy(last.unwrap_or_default()).into_owned()
+    })
+}
+
+/// The fields of a span that stand for themselves.
+#[derive(Default)]
+struct Plain<'a> {
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    parent_span_id: &'a [u8],
+    trace_state: &'a [u8],
+    name: &'a [u8],
+    kind: u64,
+    start: u64,
+    end: u64,
+    status: u64,
+    status_message: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    fn read(span: &'a [u8]) -> Plain<'a> {
+        let mut plain = Plain::default();
+        for field in fields_of(span) {
+            match (field.number, field.value) {
+                (1, Value::Bytes(bytes)) => plain.trace_id = bytes,
+                (2, Value::Bytes(bytes)) => plain.span_id = bytes,
+                (3, Value::Bytes(bytes)) => plain.trace_state = bytes,
+                (4, Value::Bytes(bytes)) => plain.parent_span_id = bytes,
+                (5, Value::Bytes(bytes)) => plain.name = bytes,
+                (6, Value::Varint(kind)) => plain.kind = kind,
+                (7, Value::Fixed64(nanos)) => plain.start = nanos,
+                (8, Value::Fixed64(nanos)) => plain.end = nanos,
+                (15, Value::Bytes(status)) => plain.read_status(status),
+                _ => {}
+            }
+        }
+        plain
+    }
+
+    fn read_status(&mut self, status: &'a [u8]) {
+        for field in fields_of(status) {
+            match (field.number, field.value) {
+                (2, Value::Bytes(message)) => self.status_message = message,
+                (3, Value::Varint(code)) => self.status = code,
+                _ => {}
+            }
+        }
     }
 }
 
 fn write_span(
     pack: &mut Pack,
-    span: &Span,
+    leaf: &Leaf<'_>,
     origin: &Origin,
-    scope: Option<&InstrumentationScope>,
+    limits: &Limits,
     now: Now,
     unit: TimeUnit,
-) {
-    let (scope_name, scope_version) = scope.map_or(("", ""), |scope| (&scope.name, &scope.version));
+) -> Option<()> {
+    if !is_whole(leaf.bytes) {
+        return None;
+    }
+    let span = Plain::read(leaf.bytes);
+    let limit = limits.text(leaf.bytes.len());
+    let [scope_name, scope_version] = scope_names(leaf.scope);
     let in_unit = |nanos: u64| (nanos / unit.nanos()).to_string();
-    let duration = in_unit(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano));
-    let mut attribute = String::new();
-    json::write_object(&mut attribute, &span.attributes);
-    let status = span.status.as_ref();
-    let status_code = match status.map(|status| status.code()) {
-        Some(StatusCode::Error) => "ERROR",
-        Some(StatusCode::Ok) => "OK",
-        _ => "UNSET",
-    };
+    let mut attribute = Text::new(limit);
+    json::write_object(&mut attribute, all(leaf.bytes, 9));
     let contents = [
         ("host", origin.host.as_str()),
         ("service", &origin.service),
         ("resource", &origin.rest),
-        ("otlp.name", scope_name),
-        ("otlp.version", scope_version),
-        ("traceID", &hex_id(&span.trace_id)),
-        ("spanID", &hex_id(&span.span_id)),
-        ("parentSpanID", &hex_id(&span.parent_span_id)),
-        ("kind", kind(span)),
-        ("name", &span.name),
-        ("links", &links(&span.links)),
-        ("logs", &events(&span.events)),
-        ("traceState", &span.trace_state),
-        ("start", &in_unit(span.start_time_unix_nano)),
-        ("end", &in_unit(span.end_time_unix_nano)),
-        ("duration", &duration),
-        ("attribute", &attribute),
-        ("statusCode", status_code),
-        ("statusMessage", status.map_or("", |status| &status.message)),
+        ("otlp.name", &scope_name),
+        ("otlp.version", &scope_version),
+        ("traceID", &hex_id(span.trace_id)),
+        ("spanID", &hex_id(span.span_id)),
+        ("parentSpanID", &hex_id(span.parent_span_id)),
+        ("kind", kind(span.kind)),
+        ("name", &lossy(span.name)),
+        ("links", &links(leaf.bytes, limit)?),
+        ("logs", &events(leaf.bytes, limit)?),
+        ("traceState", &lossy(span.trace_state)),
+        ("start", &in_unit(span.start)),
+        ("end", &in_unit(span.end)),
+        ("duration", &in_unit(span.end.saturating_sub(span.start))),
+        ("attribute", &attribute.finish()?),
+        ("statusCode", status(span.status)),
+        ("statusMessage", &lossy(span.status_message)),
     ];
-    pack.log(now.log_time(span.end_time_unix_nano), contents.into_iter());
+    pack.log(now.log_time(span.end), contents.into_iter());
+    Some(())
 }
 
-fn kind(span: &Span) -> &'static str {
-    match span.kind() {
-        span::SpanKind::Unspecified => "",
-        span::SpanKind::Internal => "internal",
-        span::SpanKind::Server => "server",
-        span::SpanKind::Client => "client",
-        span::SpanKind::Producer => "producer",
-        span::SpanKind::Consumer => "consumer",
+fn status(code: u64) -> &'static str {
+    match Status::from_wire(code) {
+        Status::Error => "ERROR",
+        Status::Ok => "OK",
+        Status::Unset => "UNSET",
     }
 }
 
-fn links(links: &[span::Link]) -> String {
-    array(links, |out, link| {
-        out.push_str("{\"attribute\":");
-        json::write_object(out, &link.attributes);
-        let _ = write!(out, r#","spanID":"{}","traceID":"{}"}}"#, hex_id(&link.span_id), hex_id(&link.trace_id));
+fn kind(number: u64) -> &'static str {
+    match Kind::from_wire(number) {
+        Kind::Unspecified => "",
+        kind => kind.word(),
+    }
+}
+
+fn links(span: &[u8], limit: usize) -> Option<String> {
+    array(all(span, 13), limit, |out, link| {
+        out.push("{\"attribute\":");
+        json::write_object(out, all(link, 4));
+        let id = |number| hex_id(all(link, number).last().unwrap_or_default());
+        let _ = write!(out, r#","spanID":"{}","traceID":"{}"}}"#, id(2), id(1));
     })
 }
 
-fn events(events: &[span::Event]) -> String {
-    array(events, |out, event| {
-        out.push_str("{\"attribute\":");
-        json::write_object(out, &event.attributes);
-        out.push_str(",\"name\":");
-        json::write_string(out, &event.name);
-        let _ = write!(out, ",\"time\":{}}}", event.time_unix_nano);
+fn events(span: &[u8], limit: usize) -> Option<String> {
+    array(all(span, 11), limit, |out, event| {
+        out.push("{\"attribute\":");
+        json::write_object(out, all(event, 3));
+        out.push(",\"name\":");
+        json::write_string(out, &lossy(all(event, 2).last().unwrap_or_default()));
+        let time = fields_of(event).filter(|field| field.number == 1).last();
+        let time = time.and_then(|field| if let Value::Fixed64(nanos) = field.value { Some(nanos) } else { None });
+        let _ = write!(out, ",\"time\":{}}}", time.unwrap_or_default());
     })
 }
 
-fn array<T>(items: &[T], write: impl Fn(&mut String, &T)) -> String {
-    let mut out = String::from("[");
-    for (index, item) in items.iter().enumerate() {
+/// Stops where it is too much: what comes later would be thrown away as well.
+fn array<'a>(
+    items: impl Iterator<Item = &'a [u8]>,
+    limit: usize,
+    write: impl Fn(&mut Text, &'a [u8]),
+) -> Option<String> {
+    let mut out = Text::new(limit);
+    out.push("[");
+    for (index, item) in items.enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(",");
         }
         write(&mut out, item);
+        if out.is_over() {
+            break;
+        }
     }
-    out.push(']');
-    out
+    out.push("]");
+    out.finish()
 }
 
 /// Lowercase hexadecimal; nothing for an id that is absent or all zero.
@@ -162,9 +240,16 @@ mod tests {
     use super::*;
     use crate::deliver::sink::sls::encode::tests::{LogGroup, read};
     use opentelemetry_proto::tonic::{
-        common::v1::{AnyValue, any_value::Value},
-        trace::v1::{ResourceSpans, ScopeSpans, Status},
+        collector::trace::v1::ExportTraceServiceRequest,
+        common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+        resource::v1::Resource,
+        trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span},
     };
+    use prost::Message;
+
+    fn packed(request: &ExportTraceServiceRequest, limits: &Limits, unit: TimeUnit) -> Pack {
+        pack(&request.encode_to_vec(), Place::default(), limits, NOW, unit).0
+    }
 
     const NOW: Now = Now(1_795_428_000_123_456_789);
 
@@ -211,7 +296,7 @@ mod tests {
     }
 
     fn converted(spans: Vec<Span>) -> LogGroup {
-        read(pack(&request(spans), 0, &Limits::default(), NOW, TimeUnit::Microseconds))
+        read(packed(&request(spans), &Limits::default(), TimeUnit::Microseconds))
     }
 
     #[test]
@@ -268,7 +353,7 @@ mod tests {
     #[test]
     fn the_time_unit_is_a_choice() {
         let request = request(vec![full_span()]);
-        let group = read(pack(&request, 0, &Limits::default(), NOW, TimeUnit::Nanoseconds));
+        let group = read(packed(&request, &Limits::default(), TimeUnit::Nanoseconds));
         assert_eq!(group.logs[0].contents[14].value, "1795428000123456789");
         assert_eq!(group.logs[0].contents[15].value, "1500999");
     }
@@ -276,18 +361,37 @@ mod tests {
     #[test]
     fn packs_cover_every_span_once() {
         let spans = (0..10).map(|n| Span { name: format!("s{n}"), ..Default::default() }).collect();
-        let request = request(spans);
+        let request = request(spans).encode_to_vec();
         let limits = Limits { logs: 3, ..Default::default() };
         let mut names = Vec::new();
-        let mut done = 0;
+        let mut place = Place::default();
         loop {
-            let pack = pack(&request, done, &limits, NOW, TimeUnit::Microseconds);
+            let (pack, next) = pack(&request, place, &limits, NOW, TimeUnit::Microseconds);
             if pack.items() == 0 {
                 break;
             }
-            done += pack.items();
+            place = next;
             names.extend(read(pack).logs.iter().map(|log| log.contents[9].value.clone()));
         }
         assert_eq!(names, (0..10).map(|n| format!("s{n}")).collect::<Vec<_>>());
+    }
+
+    /// Two bytes of a link are forty of text, and a hundred as a struct.
+    #[test]
+    fn a_span_that_is_all_links_is_refused_before_it_is_written() {
+        let spans = vec![full_span(), Span { name: "last".into(), ..Default::default() }];
+        let mut bytes = request(spans.clone()).resource_spans[0].scope_spans[0].spans[0].encode_to_vec();
+        bytes.extend([0x6a, 0x00].repeat(200_000));
+        let mut scope = Vec::new();
+        for span in [&bytes, &spans[1].encode_to_vec()] {
+            crate::otlp::wire::put_bytes(&mut scope, 2, span);
+        }
+        let (mut resource, mut body) = (Vec::new(), Vec::new());
+        crate::otlp::wire::put_bytes(&mut resource, 2, &scope);
+        crate::otlp::wire::put_bytes(&mut body, 1, &resource);
+        let (pack, _) = pack(&body, Place::default(), &Limits::default(), NOW, TimeUnit::Microseconds);
+        assert_eq!((pack.items(), pack.refused()), (2, 1));
+        let group = read(pack);
+        assert_eq!((group.logs.len(), group.logs[0].contents[9].value.as_str()), (1, "last"));
     }
 }

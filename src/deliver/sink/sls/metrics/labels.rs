@@ -1,7 +1,6 @@
 //! Names and labels in the alphabet of Prometheus.
 
-use crate::deliver::sink::sls::json;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
+use crate::deliver::sink::sls::json::{Text, lossy, pair, write_as_text};
 use std::collections::BTreeMap;
 
 /// Labels by their Prometheus name, sorted.
@@ -11,21 +10,23 @@ pub(super) struct Labels(BTreeMap<String, String>);
 impl Labels {
     /// Attributes whose names become the same are joined by `;`, as OpenTelemetry's mapping to
     /// Prometheus says; of equal names the last counts.
-    pub(super) fn new(attributes: &[KeyValue]) -> Labels {
-        let by_name: BTreeMap<&str, &KeyValue> =
-            attributes.iter().map(|attribute| (attribute.key.as_str(), attribute)).collect();
+    pub(super) fn new<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> Labels {
+        let by_name: BTreeMap<&[u8], &[u8]> = attributes.map(pair).collect();
         let mut labels = BTreeMap::<String, String>::new();
-        for (name, attribute) in by_name {
-            let value = label_value(json::as_text(json::value_of(attribute)));
-            labels.entry(label_name(name)).and_modify(|joined| *joined = format!("{joined};{value}")).or_insert(value);
+        for (name, any) in by_name {
+            let mut text = Text::new(usize::MAX);
+            write_as_text(&mut text, any);
+            let value = label_value(text.finish().unwrap_or_default());
+            let name = label_name(&lossy(name));
+            labels.entry(name).and_modify(|joined| joined.extend([";", value.as_str()])).or_insert(value);
         }
         Labels(labels)
     }
 
-    /// These and `attributes`, which win over them.
-    pub(super) fn with(&self, attributes: &[KeyValue]) -> Labels {
+    /// These and others, which win over them.
+    pub(super) fn with(&self, others: Labels) -> Labels {
         let mut all = self.clone();
-        all.0.extend(Labels::new(attributes).0);
+        all.0.extend(others.0);
         all
     }
 

@@ -1,12 +1,17 @@
 use super::*;
 use crate::deliver::sink::sls::encode::tests::read;
 use opentelemetry_proto::tonic::{
+    collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value},
     metrics::v1::{
-        ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, HistogramDataPoint, ResourceMetrics, ScopeMetrics,
-        Sum, Summary, exponential_histogram_data_point::Buckets, summary_data_point::ValueAtQuantile,
+        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, HistogramDataPoint, Metric,
+        NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+        exponential_histogram_data_point::Buckets, metric::Data, number_data_point::Value,
+        summary_data_point::ValueAtQuantile,
     },
+    resource::v1::Resource,
 };
+use prost::Message;
 
 const NOW: Now = Now(1_795_428_000_123_456_789);
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
@@ -29,7 +34,7 @@ fn request(data: Vec<Data>) -> ExportMetricsServiceRequest {
 
 /// (name and suffix, labels, value) of every sample, and the refused points.
 fn samples(data: Vec<Data>) -> (Vec<(String, String, String)>, usize) {
-    let pack = pack(&request(data), 0, &Limits::default(), NOW);
+    let (pack, _) = pack(&request(data).encode_to_vec(), Place::default(), &Limits::default(), NOW);
     let refused = pack.refused();
     let samples = read(pack).logs.into_iter().map(|log| {
         let keys: Vec<_> = log.contents.iter().map(|pair| pair.key.as_str()).collect();
@@ -182,7 +187,8 @@ fn labels_keep_the_alphabet_and_the_order() {
 
 #[test]
 fn an_attribute_named_as_the_bound_gives_way_to_it() {
-    let labels = Labels::new(&[text("le", "mine"), text("zone", "a")]);
+    let attributes = [text("le", "mine"), text("zone", "a")].map(|attribute| attribute.encode_to_vec());
+    let labels = Labels::new(attributes.iter().map(Vec::as_slice));
     assert_eq!(labels.text(Some(("le", "5"))), "le#$#5|zone#$#a");
     assert_eq!(Labels::default().text(Some(("le", "5"))), "le#$#5");
 }
@@ -209,10 +215,10 @@ fn floats_as_go_writes_them() {
 
 #[test]
 fn a_points_samples_stay_in_one_request() {
-    let request = request(vec![histogram(CUMULATIVE), histogram(CUMULATIVE)]);
+    let request = request(vec![histogram(CUMULATIVE), histogram(CUMULATIVE)]).encode_to_vec();
     let limits = Limits { logs: 7, ..Default::default() };
-    let first = pack(&request, 0, &limits, NOW);
-    let second = pack(&request, 1, &limits, NOW);
+    let (first, next) = pack(&request, Place::default(), &limits, NOW);
+    let (second, _) = pack(&request, next, &limits, NOW);
     assert_eq!((first.items(), second.items()), (1, 1));
     assert_eq!((read(first).logs.len(), read(second).logs.len()), (5, 5));
 }
