@@ -1,7 +1,7 @@
 //! A judge that costs next to nothing, for what measures everything around it.
 
 use tailkeep::ring::wheel::Tick;
-use tailkeep::shard::{Judge, Wait};
+use tailkeep::shard::{Judge, WaitTicks};
 use tailkeep::trace::{Case, Decision, Reason, RuleId, Summary, Threshold, Trigger, Verdict};
 
 pub struct DropAll;
@@ -17,7 +17,7 @@ impl Judge for DropAll {
     fn reason(&self, _: RuleId) -> Reason {
         Reason::Rule
     }
-    fn wait(&self) -> Wait {
-        Wait { after_root: 60, idle: 120, longest: 300, settle: 300 }
+    fn wait(&self) -> WaitTicks {
+        WaitTicks { after_root: 60, idle: 120, longest: 300, settle: 300 }
     }
 }

@@ -3,7 +3,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tailkeep::measure::{Flavour, Kinds, Labels, Meter, Now, Settings};
-use tailkeep::trace::{Kind, SpanView};
+use tailkeep::trace::{SpanKind, SpanView};
 
 /// Spans whose durations spread from 1 to 100 ms.
 fn request(spans: u64, series: u64) -> Vec<SpanView> {
@@ -11,7 +11,7 @@ fn request(spans: u64, series: u64) -> Vec<SpanView> {
     (0..spans)
         .map(|n| SpanView {
             end: 1_000_000 + mix(n) % 99_000_000,
-            kind: Kind::Server,
+            kind: SpanKind::Server,
             operation: mix((mix(n) >> 32) % series),
             ..SpanView::default()
         })

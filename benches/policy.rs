@@ -3,12 +3,12 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use tailkeep::policy::{Limits, Policy};
-use tailkeep::trace::summary::Entry;
+use tailkeep::trace::summary::EntrySpan;
 use tailkeep::trace::{Case, RuleNames, Standing, Summary, TraceId, Trigger};
 
 fn summary(errors: u32, milliseconds: u64) -> Summary {
     Summary {
-        entry: Entry { standing: Standing::Root, service_hash: 7, name_hash: 8, ..Entry::default() },
+        entry: EntrySpan { standing: Standing::Root, service_hash: 7, name_hash: 8, ..EntrySpan::default() },
         root_duration: milliseconds * 1_000_000,
         spans: 8,
         errors,

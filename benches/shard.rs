@@ -13,7 +13,7 @@ use std::hint::black_box;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
 use tailkeep::trace::RuleNames;
-use tailkeep::trace::question::{Condition, Pattern, Scope, Test, ValuePattern, ValueTest};
+use tailkeep::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
 
 const SPANS: usize = 512;
 
@@ -68,9 +68,9 @@ fn questions() -> Questions {
     ]);
     let keys = vec!["http.route".to_owned()];
     let conditions = [
-        Condition { scope: Scope::Entry, tests: vec![Test::Attribute { keys, values: route }] },
-        Condition { scope: Scope::Any, tests: vec![Test::Service(vec![Pattern::Exact("payment".into())])] },
-        Condition { scope: Scope::Entry, tests: vec![Test::Name(vec![Pattern::Glob("GET /search*".into())])] },
+        Condition { scope: SpanScope::Entry, tests: vec![Test::Attribute { keys, values: route }] },
+        Condition { scope: SpanScope::Any, tests: vec![Test::Service(vec![Pattern::Exact("payment".into())])] },
+        Condition { scope: SpanScope::Entry, tests: vec![Test::Name(vec![Pattern::Glob("GET /search*".into())])] },
     ];
     let dimensions = ["service.version".to_owned(), "deployment.environment.name".to_owned()];
     Questions::compile(&conditions, &dimensions, 1).expect("few conditions")

@@ -238,7 +238,9 @@ async fn main() -> Result<(), String> {
             return report(doctor::examine_sls("sls", sls.settings(), World::system()).await);
         }
         Command::Doctor(Doctor::Arms(arms)) => {
-            return report(doctor::examine_otlp("arms", doctor::Kind::Arms, &mut Arms::new(arms.settings())?).await);
+            return report(
+                doctor::examine_otlp("arms", doctor::SinkProtocol::Arms, &mut Arms::new(arms.settings())?).await,
+            );
         }
     };
     let batches = load.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;

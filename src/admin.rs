@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 64;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 
 /// Whoever can answer. Called on a thread where blocking does no harm.
-pub trait Desk: Send + Sync + 'static {
+pub trait AdminApi: Send + Sync + 'static {
     /// False before the policy is loaded and while draining. Overload does not make it false.
     fn is_ready(&self) -> bool;
     /// All metrics as Prometheus text.
@@ -44,7 +44,7 @@ pub trait Desk: Send + Sync + 'static {
 
 /// What a listener answers.
 #[derive(Clone)]
-pub enum Scope {
+pub enum Audience {
     Health,
     /// With a token, requests must carry `Authorization: Bearer TOKEN`.
     Admin {
@@ -53,7 +53,7 @@ pub enum Scope {
 }
 
 /// Serves until `stop` becomes true.
-pub async fn serve(listener: TcpListener, scope: Scope, desk: Arc<dyn Desk>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, scope: Audience, desk: Arc<dyn AdminApi>, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let turns = Arc::new(Semaphore::new(pieces::AT_ONCE));
     loop {
@@ -88,18 +88,18 @@ type Reply = Response<Content>;
 
 async fn answer(
     request: Request<Incoming>,
-    scope: Scope,
-    desk: Arc<dyn Desk>,
+    scope: Audience,
+    desk: Arc<dyn AdminApi>,
     turns: Arc<Semaphore>,
 ) -> Result<Reply, Infallible> {
     let work = move || match &scope {
-        Scope::Health => health(&request, desk.as_ref()),
-        Scope::Admin { token } if !is_allowed(&request, token.as_deref()) => {
+        Audience::Health => health(&request, desk.as_ref()),
+        Audience::Admin { token } if !is_allowed(&request, token.as_deref()) => {
             let mut reply = text(StatusCode::UNAUTHORIZED, "this listener wants `Authorization: Bearer TOKEN`\n");
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
             reply
         }
-        Scope::Admin { .. } => admin(&request, desk, turns),
+        Audience::Admin { .. } => admin(&request, desk, turns),
     };
     let failed = |_| text(StatusCode::INTERNAL_SERVER_ERROR, "answering failed, see the log\n");
     Ok(tokio::task::spawn_blocking(work).await.unwrap_or_else(failed))
@@ -114,7 +114,7 @@ fn is_allowed(request: &Request<Incoming>, token: Option<&str>) -> bool {
     given.len() == wanted.len() && differences == 0
 }
 
-fn health(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
+fn health(request: &Request<Incoming>, desk: &dyn AdminApi) -> Reply {
     if let Some(reply) = wrong_method(request, &Method::GET) {
         return reply;
     }
@@ -127,7 +127,7 @@ fn health(request: &Request<Incoming>, desk: &dyn Desk) -> Reply {
     }
 }
 
-fn admin(request: &Request<Incoming>, desk: Arc<dyn Desk>, turns: Arc<Semaphore>) -> Reply {
+fn admin(request: &Request<Incoming>, desk: Arc<dyn AdminApi>, turns: Arc<Semaphore>) -> Reply {
     const JSON: &str = "application/json";
     let path = request.uri().path();
     let (place, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));

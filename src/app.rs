@@ -1,30 +1,26 @@
 //! Builds the stages from a configuration and runs them: the only module that knows them all.
 //!
 //! Everything is parsed and checked before a port is bound. The end comes in the order of the story:
-//! stop saying ready, keep accepting for a while, close the door, judge what waits, deliver, exit.
+//! stop saying ready, keep accepting for a while, close the intake, judge what waits, deliver, exit.
 
+pub mod admin_service;
 pub mod exposition;
-pub mod force;
 mod limit_log;
-pub mod office;
-pub mod pipeline;
 pub mod reload;
-pub mod service;
 
-use crate::admin::{self, Scope};
+use crate::admin::{self, Audience};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
 use crate::identity::World;
 use crate::measure::{Meter, Now};
+use crate::pipeline::{Pipeline, active_policy::ActivePolicy};
 use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
 use crate::trace::{RuleNames, Signal};
-use force::InForce;
-use office::Office;
-use pipeline::Pipeline;
+use admin_service::AdminService;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload};
 use std::net::SocketAddr;
@@ -66,7 +62,7 @@ pub struct App {
     health: Option<TcpListener>,
     admin: Option<(TcpListener, Option<Arc<str>>)>,
     reloader: Option<Reloader>,
-    office: Arc<Office>,
+    admin_service: Arc<AdminService>,
 }
 
 impl App {
@@ -77,9 +73,9 @@ impl App {
     pub async fn start(config: Config) -> Result<App, StartError> {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
-        let in_force = load_policy(&config.policy, &dimensions)?;
+        let active_policy = load_policy(&config.policy, &dimensions)?;
         config.check_places().map_err(StartError::World)?;
-        announce(&config, &in_force.policy);
+        announce(&config, &active_policy.policy);
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
@@ -91,12 +87,12 @@ impl App {
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), in_force, meter, delivery, config.hops));
+        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
             PolicySource::Builtin => None,
         };
-        let office = Arc::new(Office {
+        let admin_service = Arc::new(AdminService {
             receiver: receiver.stats(),
             store,
             ready: AtomicBool::new(false),
@@ -105,7 +101,7 @@ impl App {
         });
         let token = config.admin_token.map(|token| Arc::from(token.expose()));
         let admin = admin.map(|listener| (listener, token));
-        Ok(App { drain: config.drain, receiver, health, admin, reloader, office })
+        Ok(App { drain: config.drain, receiver, health, admin, reloader, admin_service })
     }
 
     /// Where OTLP is taken.
@@ -119,14 +115,14 @@ impl App {
         [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|(listener, _)| address(listener))]
     }
 
-    pub fn office(&self) -> Arc<Office> {
-        self.office.clone()
+    pub fn admin_service(&self) -> Arc<AdminService> {
+        self.admin_service.clone()
     }
 
     /// Serves until `stop` resolves, then drains. Returns within the drain's deadline.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let App { drain, receiver, health, admin, reloader, office } = self;
-        let pipeline = office.pipeline.clone();
+        let App { drain, receiver, health, admin, reloader, admin_service } = self;
+        let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
         let mut background = JoinSet::new();
@@ -140,16 +136,21 @@ impl App {
             None => background.spawn(nothing_to_reload()),
         };
         if let Some(listener) = health {
-            background.spawn(admin::serve(listener, Scope::Health, office.clone(), closed.subscribe()));
+            background.spawn(admin::serve(listener, Audience::Health, admin_service.clone(), closed.subscribe()));
         }
         if let Some((listener, token)) = admin {
-            background.spawn(admin::serve(listener, Scope::Admin { token }, office.clone(), closed.subscribe()));
+            background.spawn(admin::serve(
+                listener,
+                Audience::Admin { token },
+                admin_service.clone(),
+                closed.subscribe(),
+            ));
         }
-        let mut door = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
-        office.ready.store(true, Relaxed);
+        let mut intake = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
+        admin_service.ready.store(true, Relaxed);
         let asked = stop.await;
         let deadline = Instant::now() + drain.deadline;
-        office.ready.store(false, Relaxed);
+        admin_service.ready.store(false, Relaxed);
         tracing::info!(?asked, "draining");
         phase.send_replace(Phase::Draining);
         if asked == Stop::Terminate {
@@ -158,9 +159,9 @@ impl App {
         phase.send_replace(Phase::Closed);
         // What is in flight gets half of the time that is left.
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
-        if tokio::time::timeout(half, &mut door).await.is_err() {
-            door.abort();
-            let requests = office.receiver.read().requests_in_flight;
+        if tokio::time::timeout(half, &mut intake).await.is_err() {
+            intake.abort();
+            let requests = admin_service.receiver.read().requests_in_flight;
             tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
         pipeline.drain(deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
@@ -184,7 +185,7 @@ fn announce(config: &Config, policy: &Policy) {
     }
 }
 
-fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, StartError> {
+fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<ActivePolicy, StartError> {
     let (file, text) = match source {
         PolicySource::Builtin => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
         PolicySource::File(path) => {
@@ -202,7 +203,7 @@ fn load_policy(source: &PolicySource, dimensions: &[String]) -> Result<InForce, 
         return Err(StartError::Files(format!("{}{count}", diagnostic::render(&diagnostics, &text, false))));
     };
     warn_of(&diagnostics);
-    InForce::new(policy, dimensions, rules)
+    ActivePolicy::new(policy, dimensions, rules)
         .map_err(|_| StartError::Files(format!("{file}: the rules ask more different questions than there are bits")))
 }
 
@@ -303,7 +304,7 @@ async fn watch_memory(pipeline: Arc<Pipeline>, phase: watch::Receiver<Phase>) {
             // A drain empties the ring on purpose.
             return;
         }
-        let wanted = pipeline.in_force.load().policy.wait.after_root + Duration::from_secs(5);
+        let wanted = pipeline.active_policy.load().policy.wait.after_root + Duration::from_secs(5);
         let (reach_ms, ring, evicting) =
             pipeline.balance(|_, shards| (shards.reach_ms, pipeline.ring_size, shards.counts.swept > 0));
         let short = evicting && reach_ms < wanted.as_millis() as u64;

@@ -1,18 +1,17 @@
 //! Hands kept traces, metrics and logs to every sink that takes them.
 //!
 //! Pieces of OTLP grow into batches ([`batch`]) in one bounded queue ([`queue`]); each sink has a
-//! loop of its own (`courier`) that sends them in order and tries again for as long as it takes
+//! loop of its own (`worker`) that sends them in order and tries again for as long as it takes
 //! ([`retry`]). With a path, the queue is also on disk ([`spool`]). Pushing never waits.
 
 pub mod batch;
-pub mod client;
-mod courier;
 pub mod hops;
 pub mod queue;
 pub mod refusal;
 pub mod retry;
 pub mod sink;
 pub mod spool;
+mod worker;
 
 pub use batch::BatchLimits;
 pub use hops::Hops;
@@ -22,7 +21,6 @@ pub use spool::SpoolSettings;
 
 use crate::trace::Signal;
 use bytes::Bytes;
-use courier::Courier;
 use queue::{Pushed, Queue};
 use spool::{
     Recovered, Spool,
@@ -40,6 +38,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{error, info, warn};
+use worker::SinkWorker;
 
 /// The part of the drain's time that is kept back for closing the sinks.
 pub const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -76,13 +75,13 @@ pub struct Delivery {
 }
 
 struct Tasks {
-    couriers: JoinSet<()>,
+    workers: JoinSet<()>,
     /// At most one.
     writers: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum DeliveryPhase {
     Running,
     /// The last pieces are coming.
     Ending,
@@ -90,7 +89,7 @@ enum Phase {
     Draining,
     /// Give up what is under way and close.
     Stopped,
-    /// No courier is left.
+    /// No worker is left.
     Over,
 }
 
@@ -106,14 +105,14 @@ pub struct Holdings {
     pub spool_fails: bool,
 }
 
-/// What pushers and couriers share.
+/// What pushers and workers share.
 struct Shared {
     queue: Mutex<Queue>,
     names: Vec<String>,
     /// One per sink: there is something new.
     wake: Vec<Notify>,
-    phase: watch::Sender<Phase>,
-    losses: Mutex<[Quiet; 3]>,
+    phase: watch::Sender<DeliveryPhase>,
+    losses: Mutex<[LogThrottle; 3]>,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
     /// Bytes that the spool may have, if there is one.
@@ -165,7 +164,7 @@ impl Delivery {
             queue: Mutex::new(queue),
             names,
             wake: sinks.iter().map(|_| Notify::new()).collect(),
-            phase: watch::Sender::new(Phase::Running),
+            phase: watch::Sender::new(DeliveryPhase::Running),
             losses: Mutex::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
             disk: settings.spool.as_ref().map(|spool| spool.quotas),
@@ -174,15 +173,15 @@ impl Delivery {
             freed: Notify::new(),
             spool_error: Mutex::default(),
         });
-        let (mut couriers, mut writers) = (JoinSet::new(), JoinSet::new());
+        let (mut workers, mut writers) = (JoinSet::new(), JoinSet::new());
         for (index, named) in sinks.into_iter().enumerate() {
-            let courier = Courier::new(index, named, shared.clone(), &settings);
-            couriers.spawn(courier.run());
+            let worker = SinkWorker::new(index, named, shared.clone(), &settings);
+            workers.spawn(worker.run());
         }
         if let Some((spool, recovered)) = opened {
             writers.spawn(Writer::new(spool, shared.clone(), recovered.cursors).run());
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { couriers, writers }) })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }) })
     }
 
     /// Whether any sink takes the signal.
@@ -224,7 +223,7 @@ impl Delivery {
             if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
                 let behind = self.shared.behind(signal);
                 let (signal, sinks) = (signal.word(), behind.join(", "));
-                if *self.shared.phase.borrow() != Phase::Running {
+                if *self.shared.phase.borrow() != DeliveryPhase::Running {
                     error!(
                         signal,
                         items, sinks, "the process ends before these had room in the queue: they are discarded"
@@ -242,7 +241,7 @@ impl Delivery {
         }
     }
 
-    /// The books of every sink and signal at one moment.
+    /// The accounts of every sink and signal at one moment.
     pub fn snapshot(&self) -> Vec<Row> {
         self.shared.queue().rows(&self.shared.names)
     }
@@ -262,7 +261,7 @@ impl Delivery {
     /// ordered by its worth. Sinks that wait after a failure are asked once more.
     pub fn start_ending(&self) {
         self.shared.queue().start_ending();
-        self.shared.phase.send_replace(Phase::Ending);
+        self.shared.phase.send_replace(DeliveryPhase::Ending);
         self.shared.wake_all();
     }
 
@@ -291,15 +290,15 @@ impl Delivery {
             let (signal, items, seconds) = (signal.word(), tally.queued, time.as_secs());
             info!(sink, signal, items, seconds, "delivers what waits, for so long at most");
         }
-        self.shared.phase.send_replace(Phase::Draining);
+        self.shared.phase.send_replace(DeliveryPhase::Draining);
         self.shared.wake_all();
         let mut tasks = self.tasks.lock().await;
-        if !all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2)).await {
-            self.shared.phase.send_replace(Phase::Stopped);
-            all_end(&mut tasks.couriers, deadline - CLOSE_TIME.min(time / 2) / 2).await;
-            tasks.couriers.abort_all();
+        if !all_end(&mut tasks.workers, deadline - CLOSE_TIME.min(time / 2)).await {
+            self.shared.phase.send_replace(DeliveryPhase::Stopped);
+            all_end(&mut tasks.workers, deadline - CLOSE_TIME.min(time / 2) / 2).await;
+            tasks.workers.abort_all();
         }
-        self.shared.phase.send_replace(Phase::Over);
+        self.shared.phase.send_replace(DeliveryPhase::Over);
         all_end(&mut tasks.writers, deadline).await;
         self.say_what_was_lost_since();
         for (sink, signal, items) in self.shared.queue().close() {
@@ -363,12 +362,12 @@ fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
 
 /// Says a repeating loss at most every [`REPEAT_LOG`], with the sum since it was last said.
 #[derive(Debug, Default)]
-struct Quiet {
+struct LogThrottle {
     unsaid: u64,
     until: Option<Instant>,
 }
 
-impl Quiet {
+impl LogThrottle {
     fn say(&mut self, items: u64, now: Instant) -> Option<u64> {
         self.unsaid += items;
         if self.until.is_some_and(|until| now < until) {

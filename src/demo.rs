@@ -10,4 +10,4 @@ pub mod view;
 
 pub use screen::watch;
 pub use traffic::traffic;
-pub use view::{Kept, Listener, Operation, Ring, Rule, Sink, View};
+pub use view::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};

@@ -20,11 +20,11 @@ pub struct Finding {
     pub sink: String,
     /// What was probed: `keys from RRSA`, `traces to the logstore otel-traces`.
     pub probe: String,
-    pub outcome: Outcome,
+    pub outcome: ProbeOutcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// It works; what the other side said, such as its request id.
     Fine(String),
     /// The probe could not tell, though all may be well.
@@ -40,7 +40,7 @@ pub enum Outcome {
 
 impl Finding {
     pub fn is_failed(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed { .. })
+        matches!(self.outcome, ProbeOutcome::Failed { .. })
     }
 }
 
@@ -51,7 +51,7 @@ pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> V
         Ok(sink) => sink,
         Err(what) => {
             let advice = "correct the configuration file".to_owned();
-            return vec![finding("settings".to_owned(), Outcome::Failed { what, advice })];
+            return vec![finding("settings".to_owned(), ProbeOutcome::Failed { what, advice })];
         }
     };
     let identity = Arc::clone(sink.identity());
@@ -63,7 +63,7 @@ pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> V
     for signal in Signal::ALL {
         let Some(store) = sink.store(signal).map(str::to_owned) else { continue };
         let outcome = match sink.probe(&store).await {
-            Ok(request_id) => Outcome::Fine(format!("request id {request_id}")),
+            Ok(request_id) => ProbeOutcome::Fine(format!("request id {request_id}")),
             Err(error) => explain_sls(error, &store, sink.host()),
         };
         findings.push(finding(format!("{} to the store {store}", signal.word()), outcome));
@@ -73,19 +73,19 @@ pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> V
 
 /// A kind of sink that speaks OTLP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum SinkProtocol {
     Otlp,
     Arms,
 }
 
 /// Probes a sink that speaks OTLP by an empty export of every signal that it takes.
-pub async fn examine_otlp(name: &str, kind: Kind, sink: &mut dyn Sink) -> Vec<Finding> {
+pub async fn examine_otlp(name: &str, kind: SinkProtocol, sink: &mut dyn Sink) -> Vec<Finding> {
     let mut findings = Vec::new();
     for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect::<Vec<_>>() {
         let outcome = match sink.send(&Batch { signal, body: Bytes::new(), items: 0 }).await {
             Ok(sent) => {
                 let id = sent.request_id.map(|id| format!(", request id {id}")).unwrap_or_default();
-                Outcome::Fine(format!("an empty export was taken{id}"))
+                ProbeOutcome::Fine(format!("an empty export was taken{id}"))
             }
             Err(error) => explain_otlp(error, kind),
         };
@@ -94,7 +94,7 @@ pub async fn examine_otlp(name: &str, kind: Kind, sink: &mut dyn Sink) -> Vec<Fi
     findings
 }
 
-async fn examine_identity(identity: &Arc<Identity>) -> Outcome {
+async fn examine_identity(identity: &Arc<Identity>) -> ProbeOutcome {
     match identity.probe().await {
         Ok((keys, request_id)) => {
             let mut said = format!("access key id {}", keys.id);
@@ -104,9 +104,9 @@ async fn examine_identity(identity: &Arc<Identity>) -> Outcome {
             if let Some(id) = request_id {
                 let _ = write!(said, ", request id {id}");
             }
-            Outcome::Fine(said)
+            ProbeOutcome::Fine(said)
         }
-        Err(error) => Outcome::Failed { advice: advise_identity(&error).to_owned(), what: error.to_string() },
+        Err(error) => ProbeOutcome::Failed { advice: advise_identity(&error).to_owned(), what: error.to_string() },
     }
 }
 
@@ -139,14 +139,14 @@ fn advise_identity(error: &identity::Error) -> &'static str {
 /// How the error of a reply ends that names no request.
 const NO_REQUEST_ID: &str = " (request id none)";
 
-fn explain_sls(mut error: ProbeError, store: &str, host: &str) -> Outcome {
+fn explain_sls(mut error: ProbeError, store: &str, host: &str) -> ProbeOutcome {
     let is_named = !error.text.contains(NO_REQUEST_ID);
     error.text = error.text.replace(NO_REQUEST_ID, "");
     // The service has checked the signature before it looks at permissions.
     if error.text.contains("log:GetLogStore") {
         let advice = "keys and signature are right, but they may not read the store's settings, so whether it exists is \
                       not known: writing needs config/ram/sls-write.json alone, this probe config/ram/sls-doctor.json too";
-        return Outcome::Unsure { what: error.text, advice: advice.to_owned() };
+        return ProbeOutcome::Unsure { what: error.text, advice: advice.to_owned() };
     }
     let advice = match error.cause {
         ProbeCause::Keys => "see the finding on keys".to_owned(),
@@ -170,10 +170,10 @@ fn explain_sls(mut error: ProbeError, store: &str, host: &str) -> Outcome {
         ProbeCause::Status(500.., _) => "try again; if it stays, open a ticket with the request id".to_owned(),
         ProbeCause::Status(..) => "open an issue with the request id: the request was well meant".to_owned(),
     };
-    Outcome::Failed { what: error.text, advice }
+    ProbeOutcome::Failed { what: error.text, advice }
 }
 
-fn explain_otlp(error: SendError, kind: Kind) -> Outcome {
+fn explain_otlp(error: SendError, kind: SinkProtocol) -> ProbeOutcome {
     let (is_passing, what) = match error {
         SendError::Retry { reason, .. } | SendError::Pause { reason, .. } => (true, reason),
         SendError::Denied { reason, .. } | SendError::Split { reason } | SendError::Refused { reason } => {
@@ -183,8 +183,8 @@ fn explain_otlp(error: SendError, kind: Kind) -> Outcome {
     let says = |words: &[&str]| words.iter().any(|word| what.contains(word));
     let advice = if says(&["HTTP 401", "HTTP 403", "Unauthenticated", "PermissionDenied"]) {
         match kind {
-            Kind::Otlp => "check the token, or what else proves who you are, under `headers`",
-            Kind::Arms => "check the token, or what else proves who you are, under `token` or `license`",
+            SinkProtocol::Otlp => "check the token, or what else proves who you are, under `headers`",
+            SinkProtocol::Arms => "check the token, or what else proves who you are, under `token` or `license`",
         }
     } else if says(&["frame with invalid size", "this port speaks OTLP/HTTP"]) {
         "this port speaks HTTP/1, not gRPC: write `protocol: http`, or the port of OTLP/gRPC (mostly 4317)"
@@ -199,7 +199,7 @@ fn explain_otlp(error: SendError, kind: Kind) -> Outcome {
     } else {
         "check protocol, port and path of the endpoint"
     };
-    Outcome::Failed { advice: advice.to_owned(), what }
+    ProbeOutcome::Failed { advice: advice.to_owned(), what }
 }
 
 /// The findings as text, grouped by sink, and a last line that counts.
@@ -211,13 +211,13 @@ pub fn render(findings: &[Finding]) -> String {
             let _ = writeln!(text, "{}", finding.sink);
         }
         match &finding.outcome {
-            Outcome::Fine(said) => {
+            ProbeOutcome::Fine(said) => {
                 let _ = writeln!(text, "  ok    {}: {said}", finding.probe);
             }
-            Outcome::Unsure { what, advice } => {
+            ProbeOutcome::Unsure { what, advice } => {
                 let _ = writeln!(text, "  ?     {}: {what}\n        → {advice}", finding.probe);
             }
-            Outcome::Failed { what, advice } => {
+            ProbeOutcome::Failed { what, advice } => {
                 let _ = writeln!(text, "  FAIL  {}: {what}\n        → {advice}", finding.probe);
             }
         }
@@ -238,18 +238,18 @@ pub fn render(findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    fn finding(sink: &str, probe: &str, outcome: Outcome) -> Finding {
+    fn finding(sink: &str, probe: &str, outcome: ProbeOutcome) -> Finding {
         Finding { sink: sink.into(), probe: probe.into(), outcome }
     }
 
     #[test]
     fn a_report_groups_by_sink_and_says_what_to_do() {
         let failed =
-            Outcome::Failed { what: "404 LogStoreNotExist (request id 5F)".into(), advice: "create it".into() };
+            ProbeOutcome::Failed { what: "404 LogStoreNotExist (request id 5F)".into(), advice: "create it".into() };
         let findings = [
-            finding("logs", "keys from RRSA", Outcome::Fine("access key id STS.x, request id R".into())),
+            finding("logs", "keys from RRSA", ProbeOutcome::Fine("access key id STS.x, request id R".into())),
             finding("logs", "traces to the store otel", failed),
-            finding("arms", "export of traces", Outcome::Fine("an empty export was taken".into())),
+            finding("arms", "export of traces", ProbeOutcome::Fine("an empty export was taken".into())),
         ];
         let want = "\
 logs
@@ -267,11 +267,11 @@ arms
     fn each_failure_of_log_service_has_its_advice() {
         let advice =
             |cause, text: &str| match explain_sls(ProbeError { cause, text: text.into() }, "otel", "p.log.test") {
-                Outcome::Failed { what, advice } => {
+                ProbeOutcome::Failed { what, advice } => {
                     assert_eq!(what, text);
                     advice
                 }
-                Outcome::Unsure { .. } | Outcome::Fine(_) => panic!("a failure is not fine"),
+                ProbeOutcome::Unsure { .. } | ProbeOutcome::Fine(_) => panic!("a failure is not fine"),
             };
         for (cause, text, word) in [
             (ProbeCause::Status(404, false), "404 LogStoreNotExist", "create otel"),
@@ -291,7 +291,7 @@ arms
         for status in [502, 405] {
             let text = format!("log service answered {status} without an error code (request id none)");
             let error = ProbeError { cause: ProbeCause::Status(status, false), text };
-            let Outcome::Failed { what, advice } = explain_sls(error, "otel", "p.log.test") else {
+            let ProbeOutcome::Failed { what, advice } = explain_sls(error, "otel", "p.log.test") else {
                 panic!("a failure is not fine")
             };
             assert_eq!(what, format!("log service answered {status} without an error code"));
@@ -303,26 +303,33 @@ arms
     fn each_failure_of_an_otlp_endpoint_has_its_advice() {
         let broke = |why| format!("http://h: the connection broke before the reply was complete: {why}");
         for (kind, reason, word) in [
-            (Kind::Otlp, "HTTP 401".to_owned(), "`headers`"),
-            (Kind::Arms, "PermissionDenied: no".to_owned(), "`token` or `license`"),
-            (Kind::Otlp, broke("connection error detected: frame with invalid size"), "`protocol: http`"),
-            (Kind::Otlp, "Unimplemented: this port speaks OTLP/HTTP; look elsewhere".to_owned(), "`protocol: http`"),
-            (Kind::Otlp, broke("received unexpected message from connection"), "`protocol: grpc`"),
-            (Kind::Otlp, broke("connection closed"), "the sink's `protocol`"),
+            (SinkProtocol::Otlp, "HTTP 401".to_owned(), "`headers`"),
+            (SinkProtocol::Arms, "PermissionDenied: no".to_owned(), "`token` or `license`"),
+            (SinkProtocol::Otlp, broke("connection error detected: frame with invalid size"), "`protocol: http`"),
             (
-                Kind::Otlp,
+                SinkProtocol::Otlp,
+                "Unimplemented: this port speaks OTLP/HTTP; look elsewhere".to_owned(),
+                "`protocol: http`",
+            ),
+            (SinkProtocol::Otlp, broke("received unexpected message from connection"), "`protocol: grpc`"),
+            (SinkProtocol::Otlp, broke("connection closed"), "the sink's `protocol`"),
+            (
+                SinkProtocol::Otlp,
                 "TLS with h failed: received corrupt message of type InvalidContentType".to_owned(),
                 "`http://`",
             ),
-            (Kind::Otlp, "cannot connect to h: connection refused".to_owned(), "reachable"),
+            (SinkProtocol::Otlp, "cannot connect to h: connection refused".to_owned(), "reachable"),
         ] {
             let error = SendError::Retry { after: None, reason: reason.clone() };
-            let Outcome::Failed { what, advice } = explain_otlp(error, kind) else { panic!("a failure is not fine") };
+            let ProbeOutcome::Failed { what, advice } = explain_otlp(error, kind) else {
+                panic!("a failure is not fine")
+            };
             assert_eq!(what, reason);
             assert!(advice.contains(word), "{reason}: {advice}");
-            assert!(kind == Kind::Arms || !advice.contains("license"), "{advice}");
+            assert!(kind == SinkProtocol::Arms || !advice.contains("license"), "{advice}");
         }
-        let Outcome::Failed { advice, .. } = explain_otlp(SendError::Refused { reason: "HTTP 404".into() }, Kind::Otlp)
+        let ProbeOutcome::Failed { advice, .. } =
+            explain_otlp(SendError::Refused { reason: "HTTP 404".into() }, SinkProtocol::Otlp)
         else {
             panic!("a failure is not fine")
         };

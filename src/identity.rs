@@ -5,16 +5,16 @@
 //! to the next, which on a Kubernetes node would be the node's own role.
 //! Source of the order, names and protocols: `aliyun/credentials-go`, `credentials/providers`.
 
+mod cache;
 mod clock;
-mod keeper;
 mod metadata;
 mod secret;
 mod source;
 mod sts;
 mod utc;
 
+pub use cache::{Identity, Variables, World};
 pub use clock::ClockOffset;
-pub use keeper::{Identity, Variables, World};
 pub use metadata::EcsRole;
 pub use secret::Secret;
 pub use sts::{AssumeRole, Rrsa};

@@ -10,6 +10,7 @@ pub mod trace;
 
 pub mod deliver;
 pub mod measure;
+pub mod pipeline;
 pub mod policy;
 pub mod receive;
 pub mod ring;
@@ -24,6 +25,7 @@ pub mod config;
 pub mod demo;
 pub mod diagnostic;
 pub mod doctor;
+pub mod http_client;
 pub mod identity;
 pub mod telemetry;
 pub mod terminal;

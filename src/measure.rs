@@ -37,12 +37,12 @@ use crate::trace::{SpanView, Status};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use group::{GROUP_MAX, Groups};
-use series::{Arrival, Identity, Operation};
+use series::{Arrival, Operation, SeriesKey};
 use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use window::Pool;
+use window::WindowPool;
 
 /// How many services may have an overflow series of their own; the others share one.
 pub const OVERFLOW_SERVICES_MAX: usize = 256;
@@ -58,7 +58,7 @@ pub struct Meter {
     /// Wall clock when `now_ms` was zero.
     start_unix_nanos: u64,
     operations: DashMap<u64, Operation, RandomState>,
-    pool: Arc<Pool>,
+    pool: Arc<WindowPool>,
     held: Held,
     counters: Counters,
 }
@@ -112,7 +112,7 @@ impl Meter {
     /// counted from it.
     pub fn new(settings: Settings, start_unix_nanos: u64) -> Meter {
         Meter {
-            pool: Pool::new(settings.pool),
+            pool: WindowPool::new(settings.pool),
             settings,
             start_unix_nanos,
             operations: DashMap::with_hasher(RandomState::default()),
@@ -170,7 +170,7 @@ impl Meter {
         // Described before the table is locked: that work is the caller's.
         let labels = describe(first).shortened();
         let ambiguous = labels.may_stand_for_others();
-        let identity = Identity::Named(labels);
+        let identity = SeriesKey::Named(labels);
         let key = if ambiguous { self.key_of(&identity) } else { first.operation };
         let (key, identity) = self.place(key, identity);
         if identity.is_overflow() && self.counters.overflow_spans.fetch_add(durations.len() as u64, Relaxed) == 0 {
@@ -195,25 +195,25 @@ impl Meter {
     }
 
     /// Where spans of an unknown operation are counted. Threads that race may pass a bound by one each.
-    fn place(&self, key: u64, named: Identity) -> (u64, Identity) {
+    fn place(&self, key: u64, named: SeriesKey) -> (u64, SeriesKey) {
         if self.has_room(&named) || self.operations.contains_key(&key) {
             return (key, named);
         }
-        let Identity::Named(labels) = named else { return (key, named) };
-        let service = Identity::ServiceOverflow(labels.service);
+        let SeriesKey::Named(labels) = named else { return (key, named) };
+        let service = SeriesKey::ServiceOverflow(labels.service);
         let service_key = self.key_of(&service);
         if self.operations.contains_key(&service_key) || self.held.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
             return (service_key, service);
         }
-        (self.key_of(&Identity::Overflow), Identity::Overflow)
+        (self.key_of(&SeriesKey::Overflow), SeriesKey::Overflow)
     }
 
-    fn has_room(&self, named: &Identity) -> bool {
+    fn has_room(&self, named: &SeriesKey) -> bool {
         self.held.series.load(Relaxed) < self.settings.series_max
             && self.held.text_bytes.load(Relaxed) + named.text_bytes() <= self.settings.text_max()
     }
 
-    fn key_of(&self, identity: &Identity) -> u64 {
+    fn key_of(&self, identity: &SeriesKey) -> u64 {
         self.operations.hasher().hash_one(identity)
     }
 

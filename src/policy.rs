@@ -158,17 +158,17 @@ impl Policy {
     /// Judges a trace: the first rule that matches decides. Limits are asked only by traces that a limited
     /// rule matches. `now_ms` is monotonic.
     pub fn judge(&self, case: &Case<'_>, trigger: Trigger, limits: &mut impl Charge, now_ms: u64) -> Verdict {
-        let bench = Bench { policy: self, case, trigger, now_ms };
+        let evaluation = Evaluation { policy: self, case, trigger, now_ms };
         for rule in self.rules.iter().filter(|rule| rule.matcher.matches(case.summary)) {
             let verdict = match &rule.written.limited {
-                None => Some(bench.verdict(rule.id, rule.written.keep)),
-                Some(limited) => bench.judge_limited(rule, limited, limits),
+                None => Some(evaluation.verdict(rule.id, rule.written.keep)),
+                Some(limited) => evaluation.judge_limited(rule, limited, limits),
             };
             if let Some(verdict) = verdict {
                 return verdict;
             }
         }
-        bench.verdict(RuleId::OTHERWISE, self.otherwise)
+        evaluation.verdict(RuleId::OTHERWISE, self.otherwise)
     }
 
     /// True if a trace that was like `before` and is like `after` now may get another verdict: some rule
@@ -189,14 +189,14 @@ impl Policy {
 }
 
 /// What one judgement needs to know.
-struct Bench<'a> {
+struct Evaluation<'a> {
     policy: &'a Policy,
     case: &'a Case<'a>,
     trigger: Trigger,
     now_ms: u64,
 }
 
-impl Bench<'_> {
+impl Evaluation<'_> {
     fn verdict(&self, rule: RuleId, keep: Keep) -> Verdict {
         let (decision, threshold) = match keep {
             Keep::All => (Decision::KeepAll, Some(Threshold::ALL)),

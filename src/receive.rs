@@ -1,12 +1,12 @@
 //! Takes OTLP over gRPC and HTTP, whole requests at a time, as raw protobuf bytes.
 //!
-//! A request is admitted or refused once, at the door, by bytes; what is admitted is handed to an
+//! A request is admitted or refused once, at the context, by bytes; what is admitted is handed to an
 //! [`Intake`] when its last byte is here. It does not look into requests: a span, a data point and a log
 //! record are all just bytes, except that OTLP/JSON becomes protobuf.
 
 mod admission;
 mod connection;
-mod door;
+mod context;
 mod grpc;
 mod http;
 mod inflate;
@@ -15,14 +15,14 @@ mod refusal;
 mod stats;
 mod tls;
 
-pub use stats::{Outcome, Stats, StatsReader};
+pub use stats::{RequestOutcome, Stats, StatsReader};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::trace::Signal;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use admission::Admission;
 use connection::{Listener, Protocol};
-use door::Door;
+use context::RequestContext;
 use stats::Counters;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,7 +32,7 @@ use tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The stage behind the door.
+/// The stage behind the context.
 pub trait Intake: Send + Sync + 'static {
     /// Takes one complete `Export{Trace,Metrics,Logs}ServiceRequest` (protobuf).
     ///
@@ -252,11 +252,17 @@ impl Receiver {
     /// The deadline is the caller's: dropping the future aborts all connections.
     pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
         let Receiver { settings, listeners, admission, counters } = self;
-        let door =
-            Arc::new(Door { settings, admission, counters, intake, strays: Mutex::default(), loops: Mutex::default() });
+        let context = Arc::new(RequestContext {
+            settings,
+            admission,
+            counters,
+            intake,
+            strays: Mutex::default(),
+            loops: Mutex::default(),
+        });
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
-            tasks.spawn(listener.serve(door.clone(), phase.clone()));
+            tasks.spawn(listener.serve(context.clone(), phase.clone()));
         }
         tasks.join_all().await;
     }

@@ -25,7 +25,7 @@ use answer::DIMENSIONS_MAX;
 use check::{Fault, Shape, check_field};
 use dimension::dimension_hash;
 use foldhash::fast::FixedState;
-use span::{Refusal, walk_span};
+use span::{SpanRefusal, walk_span};
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use wire::{Any, Reader, read_key_value};
@@ -312,8 +312,8 @@ impl Scan {
                 }
                 self.spans.push(span);
             }
-            Err(Refusal::BadId) => self.rejected.bad_id += 1,
-            Err(Refusal::Fault(fault)) => self.rejected.count(fault, 1),
+            Err(SpanRefusal::BadId) => self.rejected.bad_id += 1,
+            Err(SpanRefusal::Fault(fault)) => self.rejected.count(fault, 1),
         }
     }
 

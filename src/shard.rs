@@ -7,7 +7,7 @@
 //! - settling → kept by a share: delivered `settle` after its first verdict, judged again until then;
 //! - dropped → judged again when a late span changes something that a rule reads.
 //!
-//! With its oldest segment a trace leaves: delivered or counted, then remembered by [`remember`].
+//! With its oldest segment a trace leaves: delivered or counted, then remembered by [`verdict_cache`].
 //!
 //! It is pure: `now` is an argument, nothing here waits, and no call works on more than
 //! [`WORK_MAX`] records, so that the lock around it is always short.
@@ -15,19 +15,19 @@
 mod clock;
 pub mod count;
 mod layout;
-pub mod remember;
+pub mod verdict_cache;
 pub mod walk;
 
 pub use layout::Layout;
 
-use crate::ring::index::{Entry, Index, State};
+use crate::ring::index::{Index, State, TraceEntry};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
 use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
-use remember::{Remembered, Verdicts};
 use std::collections::VecDeque;
+use verdict_cache::{Remembered, VerdictCache};
 use walk::{Purpose, Walk};
 
 /// Records that one call looks at, at most.
@@ -41,7 +41,7 @@ const TRACE_PART: usize = 16;
 
 /// How long a trace waits, in ticks. See the policy's `wait`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wait {
+pub struct WaitTicks {
     pub after_root: Tick,
     pub idle: Tick,
     pub longest: Tick,
@@ -55,7 +55,7 @@ pub trait Judge {
     fn may_change(&self, before: &Summary, after: &Summary) -> bool;
     /// Why traces of this rule are kept, as a class.
     fn reason(&self, rule: RuleId) -> Reason;
-    fn wait(&self) -> Wait;
+    fn wait(&self) -> WaitTicks;
 }
 
 /// What a call on a shard may use: the time, the policy in force and its questions.
@@ -121,7 +121,7 @@ pub struct Shard {
     walk: Option<Walk>,
     /// Kept traces whose spans are to be copied out, in order.
     outgoing: VecDeque<(u32, TraceId)>,
-    verdicts: Verdicts,
+    verdicts: VerdictCache,
     pub counts: Counts,
     keyed: Keyed,
     trace_bytes_max: usize,
@@ -140,7 +140,7 @@ impl Shard {
             wheel: Wheel::new(),
             walk: None,
             outgoing: VecDeque::new(),
-            verdicts: Verdicts::new(layout.kept_remembered, layout.dropped_remembered),
+            verdicts: VerdictCache::new(layout.kept_remembered, layout.dropped_remembered),
             counts: Counts::default(),
             drained: 0,
             keyed,
@@ -245,7 +245,7 @@ impl Shard {
         swept
     }
 
-    /// Works a trace out of the ring: judged if that is due, then delivered or counted, then buried.
+    /// Works a trace out of the ring: judged if that is due, then delivered or counted, then evicted.
     fn retire<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, trigger: Trigger) {
         let entry = self.index.entry(slot);
         if entry.awaits_judgement(turn.now) {
@@ -257,7 +257,7 @@ impl Shard {
             return;
         }
         if entry.undelivered == 0 {
-            self.bury(turn, slot);
+            self.evict(turn, slot);
             return;
         }
         // What comes while the walk lasts must not change what is half gone: it follows, or is a part.
@@ -277,7 +277,7 @@ impl Shard {
     }
 
     /// The trace leaves the index; its verdict stays.
-    fn bury<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
+    fn evict<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32) {
         self.wheel.clear(self.index.timers(), slot);
         self.counts.swept += 1;
         let entry = self.index.entry(slot);
@@ -498,7 +498,7 @@ impl Shard {
 /// What a shard knows of a trace.
 #[derive(Debug)]
 pub enum Why<'a> {
-    InRing(&'a Entry),
+    InRing(&'a TraceEntry),
     Remembered(Remembered),
     Unknown,
 }

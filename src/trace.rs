@@ -57,7 +57,7 @@ pub type SpanId = u64;
 /// `span.kind` of the OTLP protobuf; an unknown number is `Unspecified`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Kind {
+pub enum SpanKind {
     #[default]
     Unspecified = 0,
     Internal = 1,
@@ -67,12 +67,18 @@ pub enum Kind {
     Consumer = 5,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Unspecified, Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
+impl SpanKind {
+    pub const ALL: [SpanKind; 6] = [
+        SpanKind::Unspecified,
+        SpanKind::Internal,
+        SpanKind::Server,
+        SpanKind::Client,
+        SpanKind::Producer,
+        SpanKind::Consumer,
+    ];
 
-    pub fn from_wire(number: u64) -> Kind {
-        Kind::ALL.get(number as usize).copied().unwrap_or_default()
+    pub fn from_wire(number: u64) -> SpanKind {
+        SpanKind::ALL.get(number as usize).copied().unwrap_or_default()
     }
 
     /// As policies write it: `server`, `client`, …
@@ -191,7 +197,7 @@ pub struct SpanView {
     pub name: Slice,
     /// Index of its scope in this request.
     pub scope: u32,
-    pub kind: Kind,
+    pub kind: SpanKind,
     pub status: Status,
     pub standing: Standing,
     /// The W3C random flag is set: the low 56 bits of the trace id are random.

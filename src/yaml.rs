@@ -3,13 +3,13 @@
 //! Anchors, aliases, tags and several documents in one file are refused: they hide what a reader of
 //! the file sees. [`Reader`] takes the tree apart and collects every problem on the way.
 
+mod mistake;
 mod phrases;
 mod read;
-mod slip;
 
+pub use mistake::{glued_key, without_comment};
 pub use phrases::{Example, Foreign, Format, NO_PHRASES, Phrases, Shape, row};
 pub use read::{Map, Reader, closest, parse_duration, parse_size};
-pub use slip::{glued_key, without_comment};
 
 use crate::diagnostic::Span;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput};
@@ -31,7 +31,7 @@ pub enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     /// In the order of the file; keys are unique.
-    Map(Vec<Entry>),
+    Map(Vec<MappingEntry>),
     /// Was reported already: an alias, or what an anchor or a tag stands before.
     Refused,
 }
@@ -44,13 +44,13 @@ pub struct Scalar {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Entry {
+pub struct MappingEntry {
     pub key: String,
     pub key_span: Span,
     pub value: Node,
 }
 
-impl Entry {
+impl MappingEntry {
     /// The word that the key begins with: more of it may be a value, and a secret, where `: ` is missing.
     /// Empty where the key itself is missing: there is no value, and the word is like none of `known`.
     pub fn word(&self, known: &[&str]) -> &str {
@@ -198,7 +198,7 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Span)> },
+    Map { entries: Vec<MappingEntry>, key: Option<(String, Span)> },
 }
 
 impl Builder<'_> {
@@ -210,7 +210,7 @@ impl Builder<'_> {
     fn syntax_error(&mut self, character: usize, reason: &str) {
         let stop = self.places.at(character, character);
         let at = stop.start - self.places.skipped - self.places.lines[stop.line - 1];
-        let slip = slip::recognise(self.places.text, stop.line, at, reason);
+        let slip = mistake::recognise(self.places.text, stop.line, at, reason);
         let span = self.places.in_line(slip.line, slip.bytes);
         self.flaw("Y01", span, slip.title, slip.label, &slip.help);
     }
@@ -222,8 +222,8 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());
                 let (span, plain) = (self.places.trimmed(span), matches!(style, ScalarStyle::Plain));
-                if plain && text.trim_matches(slip::is_odd_blank) != text {
-                    let [title, label, help] = slip::ODD_BLANK;
+                if plain && text.trim_matches(mistake::is_odd_blank) != text {
+                    let [title, label, help] = mistake::ODD_BLANK;
                     self.flaw("Y01", span, title.to_owned(), label, help);
                     return false;
                 }
@@ -326,7 +326,7 @@ impl Builder<'_> {
                         let (label, help) = ("again here", "remove one, or join the two".to_owned());
                         self.flaws.push(Flaw { code: "Y03", span: key_span, title, label, help, other });
                     }
-                    None => entries.push(Entry { key, key_span, value: node }),
+                    None => entries.push(MappingEntry { key, key_span, value: node }),
                 },
             },
         }

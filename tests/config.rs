@@ -475,7 +475,9 @@ fn measuring_is_set_as_written() {
         good("measure: { every: 30s, kinds: [client, server], unit: s, buckets: [500us, 1s], dimensions: [] }");
     let measure = config.measure.expect("it measures");
     assert_eq!(measure.every, Duration::from_secs(30));
-    assert!(measure.kinds.has(tailkeep::trace::Kind::Client) && !measure.kinds.has(tailkeep::trace::Kind::Consumer));
+    assert!(
+        measure.kinds.has(tailkeep::trace::SpanKind::Client) && !measure.kinds.has(tailkeep::trace::SpanKind::Consumer)
+    );
     assert_eq!(measure.buckets.in_unit(measure.unit).collect::<Vec<_>>(), [0.0005, 1.0]);
     assert!(measure.dimensions.names().is_empty());
     assert_eq!(good("measure: { kinds: all }").measure.map(|measure| measure.kinds), Some(Kinds::ALL));

@@ -155,7 +155,7 @@ fn row(delivery: &Delivery, sink: &str) -> Row {
     balanced(delivery).into_iter().find(|row| row.sink == sink && row.signal == Signal::Traces).unwrap()
 }
 
-/// Simulated time passes in steps, and the books must balance at each.
+/// Simulated time passes in steps, and the accounts must balance at each.
 async fn pass(delivery: &Delivery, time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -408,10 +408,8 @@ mod servers {
     use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
     use std::{io::Read, path::Path};
-    use tailkeep::deliver::{
-        client::{ClientCertificate, ClientSettings, TlsSettings},
-        sink::otlp::{Compression, HOP_HEADER, OtlpSettings, OtlpSink, Protocol},
-    };
+    use tailkeep::deliver::sink::otlp::{Compression, HOP_HEADER, OtlpSettings, OtlpSink, Protocol};
+    use tailkeep::http_client::{ClientCertificate, ClientSettings, TlsSettings};
     use tokio::net::TcpListener;
     use tokio_rustls::{
         TlsAcceptor,

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tailkeep::demo::shop::{Service, Shop, Weather};
 use tailkeep::demo::view::{invitation, render, summarize};
-use tailkeep::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
+use tailkeep::demo::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
 use tailkeep::trace::TraceId;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -172,8 +172,8 @@ fn view() -> View {
         p90: millis(p90),
         p99: millis(p99),
     };
-    let rule = |name: &str, kept, dropped| Rule { name: name.into(), kept, dropped };
-    let kept = |id: &str, rule: &str, duration, entry: &str| Kept {
+    let rule = |name: &str, kept, dropped| RuleView { name: name.into(), kept, dropped };
+    let kept = |id: &str, rule: &str, duration, entry: &str| KeptView {
         id: TraceId::parse(id).unwrap(),
         rule: rule.into(),
         duration: millis(duration),
@@ -187,7 +187,7 @@ fn view() -> View {
         uptime: millis(125_400),
         spans_per_second: 2411.6,
         spans: 301_220,
-        ring: Ring { bytes_used: 118 << 20, bytes: 307 << 20, reaches_back: millis(96_000), traces: 28_114 },
+        ring: RingView { bytes_used: 118 << 20, bytes: 307 << 20, reaches_back: millis(96_000), traces: 28_114 },
         rules: vec![
             rule("drop-probes", 0, 0),
             rule("keep-errors", 611, 0),
@@ -202,8 +202,8 @@ fn view() -> View {
             operation("cart", "GET \x1b[2J/v1/carts\n", 40.0, 0.0, 0, 2, 3),
         ],
         sinks: vec![
-            Sink { name: "here".into(), delivered: 21_331, queued: 12, discarded: 0 },
-            Sink { name: "upstream".into(), delivered: 0, queued: 21_000, discarded: 343 },
+            SinkView { name: "here".into(), delivered: 21_331, queued: 12, discarded: 0 },
+            SinkView { name: "upstream".into(), delivered: 0, queued: 21_000, discarded: 343 },
         ],
         kept: vec![
             kept("4bf92f3577b34da6a3ce929d0e0e4736", "keep-errors", 812, "frontend POST /checkout"),

@@ -1,8 +1,8 @@
 //! What the documents show is true: every YAML block and every file in `config/` loads, every command
 //! line runs, every link leads somewhere, and the tables name what the program has.
 
-#[path = "process/books.rs"]
-mod books;
+#[path = "process/accounts.rs"]
+mod accounts;
 #[path = "examples/commands.rs"]
 mod commands;
 #[path = "examples/documents.rs"]

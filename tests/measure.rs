@@ -10,14 +10,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tailkeep::measure::*;
-use tailkeep::trace::{Kind, SpanView, Status};
+use tailkeep::trace::{SpanKind, SpanView, Status};
 
 const START: u64 = 1_763_000_000_000_000_000;
 const SECOND: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 
 fn labels(service: &str, name: &str) -> Labels {
-    Labels { service: service.into(), name: name.into(), kind: Kind::Server, extras: vec![Some("1.2.3".into()), None] }
+    Labels {
+        service: service.into(),
+        name: name.into(),
+        kind: SpanKind::Server,
+        extras: vec![Some("1.2.3".into()), None],
+    }
 }
 
 fn settings() -> Settings {
@@ -440,7 +445,7 @@ proptest! {
 fn otlp_points_carry_what_the_connector_writes() {
     let feed = Feed::new(settings());
     feed.send(1500, &[(labels("shop", "GET /"), 3 * MILLI), (labels("", "orphan"), 7)]);
-    feed.send_as(1500, Status::Error, &[(Labels { kind: Kind::Consumer, ..labels("shop", "pay") }, 0)]);
+    feed.send_as(1500, Status::Error, &[(Labels { kind: SpanKind::Consumer, ..labels("shop", "pay") }, 0)]);
     let export = feed.exported(Flavour::Explicit, START + 9 * SECOND * MILLI);
     let keys: Vec<&str> = export.calls.keys().map(String::as_str).collect();
     assert_eq!(
@@ -717,13 +722,13 @@ fn seconds_are_written_as_seconds() {
 fn only_the_chosen_kinds_are_counted_and_a_broken_clock_counts_as_zero() {
     let kinds = |kinds| {
         let feed = Feed::new(Settings { kinds, ..settings() });
-        let spans: Vec<_> = Kind::ALL.map(|kind| (Labels { kind, ..labels("shop", "x") }, 1)).into();
+        let spans: Vec<_> = SpanKind::ALL.map(|kind| (Labels { kind, ..labels("shop", "x") }, 1)).into();
         feed.send(0, &spans);
         feed.meter.totals().spans
     };
     assert_eq!(kinds(Kinds::default()), 2);
     assert_eq!(kinds(Kinds::ALL), 6);
-    assert_eq!(kinds(Kinds::of(&[Kind::Client])), 1);
+    assert_eq!(kinds(Kinds::of(&[SpanKind::Client])), 1);
 
     let feed = Feed::new(settings());
     let backwards = SpanView { start: 9, end: 3, ..view(&labels("shop", "x"), 0) };

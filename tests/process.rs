@@ -1,12 +1,12 @@
 //! The real binary between real sockets: what it promises from the first span to the last signal.
 //!
-//! Every process that these tests start is scraped the whole time, and its books must balance at every
-//! scrape; see [`books`]. All traffic is on loopback, waits are short, and a process ends with its test.
+//! Every process that these tests start is scraped the whole time, and its accounts must balance at every
+//! scrape; see [`accounts`]. All traffic is on loopback, waits are short, and a process ends with its test.
 
+#[path = "process/accounts.rs"]
+mod accounts;
 #[path = "process/admin.rs"]
 mod admin;
-#[path = "process/books.rs"]
-mod books;
 #[path = "process/chain.rs"]
 mod chain;
 #[path = "process/collector.rs"]

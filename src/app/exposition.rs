@@ -1,10 +1,10 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
-use super::force::InForce;
-use super::pipeline::{Door, Pipeline, ShardTotals};
 use crate::deliver::{Discard, Holdings, Row};
+use crate::pipeline::active_policy::ActivePolicy;
+use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
-use crate::receive::{Outcome, Stats};
+use crate::receive::{RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
 use crate::telemetry::{MetricKind, write_metric};
 use crate::trace::{RuleId, Signal, Trigger};
@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 /// Everything that `/metrics` shows, read at one moment.
 pub struct Snapshot {
-    pub door: Door,
+    pub intake: IntakeCounts,
     pub shards: ShardTotals,
     pub limits: BTreeMap<RuleId, LimitCounts>,
     pub services: Vec<Arc<str>>,
-    pub in_force: Arc<InForce>,
+    pub active_policy: Arc<ActivePolicy>,
     pub sinks: Vec<Row>,
     pub queue: Holdings,
     pub receiver: Stats,
@@ -28,13 +28,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn rule(&self, id: RuleId) -> &str {
-        self.in_force.rules.name(id)
+        self.active_policy.rules.name(id)
     }
 
     /// Their counters are there before they count, so that the first trace is a step, and stay: a counter that
     /// goes away is one that nobody can trust.
     fn rules(&self) -> impl Iterator<Item = RuleId> {
-        self.in_force.rules.iter().map(|(id, _)| id).filter(|id| *id != RuleId::OVERFLOW)
+        self.active_policy.rules.iter().map(|(id, _)| id).filter(|id| *id != RuleId::OVERFLOW)
     }
 }
 
@@ -81,10 +81,10 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
 }
 
 fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    let door = &snapshot.door;
-    let received = [(vec![], door.received[0] as f64)];
+    let intake = &snapshot.intake;
+    let received = [(vec![], intake.received[0] as f64)];
     write_metric(out, "tailkeep_spans_received_total", Counter, "Spans in requests that could be read.", received)?;
-    let spans = &door.rejected[Signal::Traces as usize];
+    let spans = &intake.rejected[Signal::Traces as usize];
     let reasons = [
         ("bad_id", spans.bad_id),
         ("malformed", spans.malformed),
@@ -96,11 +96,11 @@ fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let help = "Spans refused for good, told to the client as partial_success.";
     write_metric(out, "tailkeep_spans_rejected_total", Counter, help, rejected)?;
     let passed = [Signal::Metrics, Signal::Logs];
-    let items = passed.map(|signal| (vec![("signal", signal.word())], door.accepted[signal as usize] as f64));
+    let items = passed.map(|signal| (vec![("signal", signal.word())], intake.accepted[signal as usize] as f64));
     let help = "Data points and log records accepted, to be passed on.";
     write_metric(out, "tailkeep_items_accepted_total", Counter, help, items)?;
     let rejected = passed.into_iter().flat_map(|signal| {
-        let items = &door.rejected[signal as usize];
+        let items = &intake.rejected[signal as usize];
         [("malformed", items.malformed), ("too_deep", items.too_deep)]
             .map(|(reason, count)| (vec![("signal", signal.word()), ("reason", reason)], count as f64))
     });
@@ -146,7 +146,7 @@ fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     });
     let help = "Traces that left the ring, by their last verdict.";
     write_metric(out, "tailkeep_traces_left_total", Counter, help, traces)?;
-    let help = "Verdicts that late spans turned round, by the later rule.";
+    let help = "VerdictCache that late spans turned round, by the later rule.";
     let changes = counts.changes.iter().map(|(id, count)| (*id, *count));
     write_by_rule(out, "tailkeep_verdicts_changed_total", help, snapshot, changes)?;
     let listed = |list: &[u64]| -> Vec<(RuleId, u64)> {
@@ -237,14 +237,14 @@ fn sink_labels(row: &Row) -> Labels<'_> {
 
 fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let stats = &snapshot.receiver;
-    type Column = (&'static str, &'static str, fn(&Stats, Signal, Outcome) -> u64);
+    type Column = (&'static str, &'static str, fn(&Stats, Signal, RequestOutcome) -> u64);
     let columns: [Column; 2] = [
         ("tailkeep_requests_total", "Requests by outcome.", Stats::requests),
         ("tailkeep_request_bytes_total", "Bytes of requests by outcome.", Stats::bytes),
     ];
     for (name, help, value) in columns {
         let samples = Signal::ALL.into_iter().flat_map(|signal| {
-            Outcome::ALL.into_iter().map(move |outcome| {
+            RequestOutcome::ALL.into_iter().map(move |outcome| {
                 (vec![("signal", signal.word()), ("outcome", outcome.word())], value(stats, signal, outcome) as f64)
             })
         });
@@ -266,7 +266,7 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    let number = [(vec![], f64::from(snapshot.in_force.policy.number))];
+    let number = [(vec![], f64::from(snapshot.active_policy.policy.number))];
     write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
     let refusals = [(vec![], snapshot.policy_refusals as f64)];
     write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;

@@ -1,7 +1,7 @@
 //! Says in the log which rules had more traces than their limit lets in.
 
-use super::force::InForce;
-use super::pipeline::Pipeline;
+use crate::pipeline::Pipeline;
+use crate::pipeline::active_policy::ActivePolicy;
 use crate::policy::{LimitCounts, Rule};
 use crate::trace::{Reason, RuleId};
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ pub async fn watch_limits(pipeline: Arc<Pipeline>) {
     loop {
         let now = ticks.tick().await;
         let counts = pipeline.limits.lock().expect("no code panics under this lock").counts();
-        let in_force = pipeline.in_force.load();
-        for (rule, traces) in said.news(&counts, &in_force, now) {
+        let active_policy = pipeline.active_policy.load();
+        for (rule, traces) in said.news(&counts, &active_policy, now) {
             tracing::warn!(rule, traces, "more traces than the rule's limit: what the policy says for these decided");
         }
     }
@@ -36,10 +36,10 @@ impl Said {
     fn news<'a>(
         &mut self,
         counts: &BTreeMap<RuleId, LimitCounts>,
-        in_force: &'a InForce,
+        active_policy: &'a ActivePolicy,
         now: Instant,
     ) -> Vec<(&'a str, u64)> {
-        let limited = in_force.policy.rules.iter().filter(|rule| is_worth_saying(rule, in_force));
+        let limited = active_policy.policy.rules.iter().filter(|rule| is_worth_saying(rule, active_policy));
         let fresh = limited.filter_map(|rule| {
             let reached = counts.get(&rule.id)?.reached;
             let before = self.0.get(&rule.id).map_or(0, |(said, _)| *said);
@@ -48,7 +48,7 @@ impl Said {
                 return None;
             }
             self.0.insert(rule.id, (reached, now));
-            Some((in_force.rules.name(rule.id), reached - before))
+            Some((active_policy.rules.name(rule.id), reached - before))
         });
         fresh.collect()
     }
@@ -56,9 +56,9 @@ impl Said {
 
 /// A rule that shows a few traces of each key meets more all the time, and means to. One for failed or slow traces
 /// does not.
-fn is_worth_saying(rule: &Rule, in_force: &InForce) -> bool {
+fn is_worth_saying(rule: &Rule, active_policy: &ActivePolicy) -> bool {
     let is_sample = rule.limit().is_some_and(|limit| limit.each.is_some());
-    !is_sample || matches!(in_force.policy.reason(rule.id), Reason::Failed | Reason::Slow)
+    !is_sample || matches!(active_policy.policy.reason(rule.id), Reason::Failed | Reason::Slow)
 }
 
 #[cfg(test)]
@@ -85,15 +85,17 @@ otherwise: { keep: 1% }
     fn what_is_beyond_a_limit_is_said_once_and_a_sample_never() {
         let mut rules = RuleNames::default();
         let policy = Policy::compile("policy.yaml", POLICY, 1, &mut rules).0.expect("it is right");
-        let in_force = InForce::new(policy, &[], rules).expect("few questions");
-        let id = |name: &str| in_force.policy.rules.iter().find(|rule| rule.written.name == name).expect("a rule").id;
+        let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
+        let id =
+            |name: &str| active_policy.policy.rules.iter().find(|rule| rule.written.name == name).expect("a rule").id;
         let counts = |errors, shown| {
             let counts = [(id("keep-errors"), errors), (id("show-every-endpoint"), shown), (RuleId(4000), 7)];
             counts.map(|(id, reached)| (id, LimitCounts { reached, overflowed: 0 })).into()
         };
         let (mut said, start) = (Said::default(), Instant::now());
-        let mut news =
-            |second, errors, shown| said.news(&counts(errors, shown), &in_force, start + Duration::from_secs(second));
+        let mut news = |second, errors, shown| {
+            said.news(&counts(errors, shown), &active_policy, start + Duration::from_secs(second))
+        };
         assert_eq!(news(0, 0, 5), []);
         assert_eq!(news(1, 9782, 900), [("keep-errors", 9782)]);
         assert_eq!(news(2, 9790, 1000), [], "it was spoken of a moment ago");

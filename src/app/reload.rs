@@ -4,10 +4,10 @@
 //! a ConfigMap's volume swapped. That costs a system call, works on every file system, and is not
 //! disturbed by a busy folder. SIGHUP makes it look at once, and say what it found.
 
-use super::force::InForce;
-use super::pipeline::Pipeline;
 use crate::config::read_text;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::pipeline::Pipeline;
+use crate::pipeline::active_policy::ActivePolicy;
 use crate::policy::Policy;
 use std::fs::Metadata;
 use std::io;
@@ -99,7 +99,7 @@ impl Reloader {
                 return;
             }
         };
-        let old = self.pipeline.in_force.load_full();
+        let old = self.pipeline.active_policy.load_full();
         if text == old.policy.text {
             self.refused = None;
             if asked {
@@ -110,16 +110,16 @@ impl Reloader {
         }
     }
 
-    fn replace(&mut self, old: &InForce, file: &str, text: String) {
+    fn replace(&mut self, old: &ActivePolicy, file: &str, text: String) {
         let mut rules = old.rules.clone();
         let (policy, diagnostics) = Policy::compile(file, &text, old.policy.number + 1, &mut rules);
         let dimensions = &old.questions.dimensions;
-        let fresh = policy.map(|policy| InForce::new(policy, dimensions, rules));
+        let fresh = policy.map(|policy| ActivePolicy::new(policy, dimensions, rules));
         match fresh {
             Some(Ok(fresh)) => {
                 let (number, hash, rules) = (fresh.policy.number, fresh.policy.hash.clone(), fresh.policy.rules.len());
                 super::warn_of(&diagnostics);
-                self.pipeline.put_in_force(fresh);
+                self.pipeline.activate(fresh);
                 self.refused = None;
                 tracing::info!(file, number, hash, rules, "new policy in force");
             }

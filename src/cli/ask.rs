@@ -3,7 +3,7 @@
 use super::{Failure, Traces};
 use crate::admin::Answer;
 use crate::config::read_text;
-use crate::deliver::client::{Client, ClientSettings};
+use crate::http_client::{Client, ClientSettings};
 use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
 use crate::trace::{RuleNames, TraceId};

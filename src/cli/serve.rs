@@ -1,12 +1,12 @@
 //! Commands that run the process, or check what it would run with.
 
 use super::{Failure, Files};
-use crate::app::office::Office;
+use crate::app::admin_service::AdminService;
 use crate::app::{App, StartError, Stop};
 use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
 use crate::demo;
 use crate::diagnostic;
-use crate::doctor::{self, Kind};
+use crate::doctor::{self, SinkProtocol};
 use crate::identity::World;
 use crate::telemetry::{LogFormat, start_log};
 use std::future::Future;
@@ -82,7 +82,8 @@ pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
                     findings.extend(doctor::examine_sls(&sink.name, (**settings).clone(), world.clone()).await);
                 }
                 SinkKind::Otlp(_) | SinkKind::Arms(_) => {
-                    let kind = if matches!(sink.kind, SinkKind::Arms(_)) { Kind::Arms } else { Kind::Otlp };
+                    let kind =
+                        if matches!(sink.kind, SinkKind::Arms(_)) { SinkProtocol::Arms } else { SinkProtocol::Otlp };
                     let mut built = sink.build(&world).map_err(Failure::Usage)?;
                     findings.extend(doctor::examine_otlp(&sink.name, kind, built.as_mut()).await);
                 }
@@ -141,15 +142,15 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             admin = shown(admin),
             "receiving"
         );
-        let office = app.office();
-        app.run(asked_to_stop(office)).await;
+        let admin_service = app.admin_service();
+        app.run(asked_to_stop(admin_service)).await;
         tracing::info!("stopped");
         Ok(())
     })
 }
 
 /// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once, and says what that leaves behind.
-async fn asked_to_stop(office: Arc<Office>) -> Stop {
+async fn asked_to_stop(admin_service: Arc<AdminService>) -> Stop {
     let mut terminate = signal(SignalKind::terminate()).expect("the runtime can listen for signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime can listen for signals");
     let stop = tokio::select! {
@@ -161,7 +162,7 @@ async fn asked_to_stop(office: Arc<Office>) -> Stop {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        for row in office.snapshot().sinks.iter().filter(|row| row.tally.queued > 0) {
+        for row in admin_service.snapshot().sinks.iter().filter(|row| row.tally.queued > 0) {
             let (sink, signal, items) = (&row.sink, row.signal.word(), row.tally.queued);
             tracing::error!(
                 sink,
@@ -200,13 +201,13 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
         let Some(grpc) = app.addresses().grpc else {
             return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
         };
-        let (addresses, office) = (app.addresses(), app.office());
-        let asked_office = office.clone();
+        let (addresses, admin_service) = (app.addresses(), app.admin_service());
+        let asked_office = admin_service.clone();
         let (stop, stopped) = watch::channel(false);
         let until_stopped =
             |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
         let traffic = tokio::spawn(demo::traffic(grpc, crate::app::random_seed(), until_stopped(stopped.clone())));
-        let view = tokio::spawn(demo::watch(view_of(office, addresses), until_stopped(stopped.clone())));
+        let view = tokio::spawn(demo::watch(view_of(admin_service, addresses), until_stopped(stopped.clone())));
         app.run(async {
             // The view ends early when whoever read our output has gone.
             let asked = asked_to_stop(asked_office).await;
@@ -220,8 +221,8 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     })
 }
 
-fn view_of(office: Arc<Office>, addresses: crate::receive::LocalAddrs) -> impl FnMut() -> demo::View {
-    let mut view = super::view::Viewer::new(office, addresses);
+fn view_of(admin_service: Arc<AdminService>, addresses: crate::receive::LocalAddrs) -> impl FnMut() -> demo::View {
+    let mut view = super::view::Viewer::new(admin_service, addresses);
     move || view.look()
 }
 

@@ -1,8 +1,8 @@
 //! Fills the demo's view from the running process.
 
+use crate::app::admin_service::AdminService;
 use crate::app::exposition::Snapshot;
-use crate::app::office::Office;
-use crate::demo::{Kept, Listener, Operation, Ring, Rule, Sink, View};
+use crate::demo::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
 use crate::measure::OperationRow;
 use crate::receive::LocalAddrs;
 use crate::store::{Store, TraceFilter};
@@ -18,31 +18,31 @@ const OPERATIONS_SHOWN: usize = 20;
 
 /// Looks at the process again and again, and remembers what rates need.
 pub(super) struct Viewer {
-    office: Arc<Office>,
+    admin_service: Arc<AdminService>,
     listeners: Vec<Listener>,
     started: Instant,
     received: VecDeque<(Instant, u64)>,
 }
 
 impl Viewer {
-    pub fn new(office: Arc<Office>, addresses: LocalAddrs) -> Viewer {
+    pub fn new(admin_service: Arc<AdminService>, addresses: LocalAddrs) -> Viewer {
         let named = [("gRPC", addresses.grpc), ("HTTP", addresses.http)];
         let listeners = named
             .into_iter()
             .filter_map(|(protocol, address)| Some(Listener { protocol, endpoint: format!("http://{}", address?) }));
-        Viewer { office, listeners: listeners.collect(), started: Instant::now(), received: VecDeque::new() }
+        Viewer { admin_service, listeners: listeners.collect(), started: Instant::now(), received: VecDeque::new() }
     }
 
     pub fn look(&mut self) -> View {
-        let snapshot = self.office.snapshot();
+        let snapshot = self.admin_service.snapshot();
         let shards = &snapshot.shards;
-        let spans = snapshot.door.received[Signal::Traces as usize];
+        let spans = snapshot.intake.received[Signal::Traces as usize];
         View {
             listeners: self.listeners.clone(),
             uptime: self.started.elapsed(),
             spans_per_second: self.rate(spans),
             spans,
-            ring: Ring {
+            ring: RingView {
                 bytes_used: shards.ring_used,
                 bytes: shards.ring_bytes,
                 reaches_back: Duration::from_millis(shards.reach_ms),
@@ -54,7 +54,7 @@ impl Viewer {
                 .sinks
                 .iter()
                 .filter(|row| row.signal == Signal::Traces)
-                .map(|row| Sink {
+                .map(|row| SinkView {
                     name: row.sink.clone(),
                     delivered: row.tally.delivered,
                     queued: row.tally.queued,
@@ -77,13 +77,13 @@ impl Viewer {
     }
 
     /// By first verdict, in the order of the policy.
-    fn rules(&self, snapshot: &Snapshot) -> Vec<Rule> {
+    fn rules(&self, snapshot: &Snapshot) -> Vec<RuleView> {
         let verdicts = &snapshot.shards.counts.verdicts;
-        let in_force = &snapshot.in_force;
-        let ids = in_force.policy.rules.iter().map(|rule| rule.id).chain([crate::trace::RuleId::OTHERWISE]);
+        let active_policy = &snapshot.active_policy;
+        let ids = active_policy.policy.rules.iter().map(|rule| rule.id).chain([crate::trace::RuleId::OTHERWISE]);
         let count = |id, keep| verdicts.iter().filter(|(k, _)| k.rule == id && k.keep == keep).map(|(_, n)| n).sum();
-        ids.map(|id| Rule {
-            name: in_force.rules.name(id).to_owned(),
+        ids.map(|id| RuleView {
+            name: active_policy.rules.name(id).to_owned(),
             kept: count(id, true),
             dropped: count(id, false),
         })
@@ -92,20 +92,20 @@ impl Viewer {
 
     /// The busiest first.
     fn operations(&self) -> Vec<Operation> {
-        let Some(meter) = &self.office.pipeline.meter else { return Vec::new() };
-        let mut rows = meter.operations(self.office.pipeline.now_ms());
+        let Some(meter) = &self.admin_service.pipeline.meter else { return Vec::new() };
+        let mut rows = meter.operations(self.admin_service.pipeline.now_ms());
         rows.sort_by(|a, b| b.rate.total_cmp(&a.rate));
         rows.truncate(OPERATIONS_SHOWN);
         rows.into_iter().filter_map(operation).collect()
     }
 
-    fn kept(&self) -> Vec<Kept> {
-        let Some(path) = self.office.store.as_ref().filter(|path| path.exists()) else { return Vec::new() };
+    fn kept(&self) -> Vec<KeptView> {
+        let Some(path) = self.admin_service.store.as_ref().filter(|path| path.exists()) else { return Vec::new() };
         let filter = TraceFilter { limit: KEPT_SHOWN, ..TraceFilter::default() };
         // Being written for the first time, or away: the view is drawn without it.
         let rows = Store::open_read(path).and_then(|store| store.traces(&filter)).unwrap_or_default();
         rows.into_iter()
-            .map(|row| Kept {
+            .map(|row| KeptView {
                 id: row.trace_id,
                 rule: row.rule.unwrap_or_default(),
                 duration: row.duration,

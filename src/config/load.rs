@@ -6,8 +6,8 @@
 use super::Host;
 use super::expand::{Substituted, Variables, conceal, expand, protect};
 use super::phrases::PHRASES;
-use crate::deliver::client::{ClientCertificate, ClientSettings, TlsSettings};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::http_client::{ClientCertificate, ClientSettings, TlsSettings};
 use crate::identity::Secret;
 use crate::trace::Signal;
 use crate::yaml::{Map, Meaning, Node, Reader, Value};

@@ -3,7 +3,7 @@
 use super::expand::{OPEN, protect};
 use super::sections;
 use crate::diagnostic::Span;
-use crate::yaml::{Entry, Node, Scalar, Value, glued_key, parse, without_comment};
+use crate::yaml::{MappingEntry, Node, Scalar, Value, glued_key, parse, without_comment};
 
 /// Keys whose values are secrets, wherever they stand.
 const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers"];
@@ -60,7 +60,7 @@ impl Finder<'_> {
         }
     }
 
-    fn find_below(&mut self, entry: &Entry, section: &str, known: Option<&[&str]>, hidden: bool) {
+    fn find_below(&mut self, entry: &MappingEntry, section: &str, known: Option<&[&str]>, hidden: bool) {
         let key = entry.key.as_str();
         let is_unknown = known.is_some_and(|known| !known.contains(&key));
         let word = entry.word(known.unwrap_or_default()).len();

@@ -3,7 +3,7 @@
 use super::budget::{Part, SERIES_BYTES, Sizes};
 use super::load::{Loader, is_off};
 use crate::measure::{Bounds, Dimensions, Flavour, HISTOGRAM_BYTES, Kinds, Settings, Unit};
-use crate::trace::Kind;
+use crate::trace::SpanKind;
 use crate::yaml::{Map, Node, Value};
 use std::time::Duration;
 
@@ -60,10 +60,10 @@ fn kinds(loader: &mut Loader<'_>, node: &Node) -> Option<Kinds> {
     if matches!(&node.value, Value::Scalar(scalar) if scalar.text == "all") {
         return Some(Kinds::ALL);
     }
-    let words = Kind::ALL.map(|kind| (kind.word(), kind));
+    let words = SpanKind::ALL.map(|kind| (kind.word(), kind));
     let items = loader.reader.one_or_more(node, "`kinds`")?;
-    let kinds: Vec<Option<Kind>> = items.iter().map(|item| loader.reader.word(item, "`kinds`", &words)).collect();
-    kinds.into_iter().collect::<Option<Vec<Kind>>>().map(|kinds| Kinds::of(&kinds))
+    let kinds: Vec<Option<SpanKind>> = items.iter().map(|item| loader.reader.word(item, "`kinds`", &words)).collect();
+    kinds.into_iter().collect::<Option<Vec<SpanKind>>>().map(|kinds| Kinds::of(&kinds))
 }
 
 fn buckets(loader: &mut Loader<'_>, node: &Node) -> Option<Bounds> {

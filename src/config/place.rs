@@ -10,11 +10,11 @@ pub(super) struct Place<'c> {
     /// None: it is the queue's.
     pub sink: Option<&'c SinkConfig>,
     path: &'c Path,
-    kind: Kind,
+    kind: PlaceKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PlaceKind {
     File,
     Folder,
 }
@@ -31,11 +31,11 @@ impl Config {
 }
 
 pub(super) fn places(config: &Config) -> Vec<Place<'_>> {
-    let queue = config.queue.spool.iter().map(|spool| Place { sink: None, path: &spool.path, kind: Kind::Folder });
+    let queue = config.queue.spool.iter().map(|spool| Place { sink: None, path: &spool.path, kind: PlaceKind::Folder });
     let sinks = config.sinks.iter().filter_map(|sink| {
         let (path, kind) = match &sink.kind {
-            SinkKind::Store(store) => (&store.path, Kind::File),
-            SinkKind::File(file) => (&file.folder, Kind::Folder),
+            SinkKind::Store(store) => (&store.path, PlaceKind::File),
+            SinkKind::File(file) => (&file.folder, PlaceKind::Folder),
             SinkKind::Otlp(_) | SinkKind::Arms(_) | SinkKind::Sls(_) => return None,
         };
         Some(Place { sink: Some(sink), path, kind })
@@ -55,8 +55,8 @@ impl Place<'_> {
     /// Why it cannot be written, as far as can be told without writing.
     pub fn problem(&self) -> Option<String> {
         let written = match self.kind {
-            Kind::Folder => check_folder(self.path),
-            Kind::File => check_file(self.path),
+            PlaceKind::Folder => check_folder(self.path),
+            PlaceKind::File => check_file(self.path),
         };
         written.err()
     }

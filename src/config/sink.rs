@@ -19,7 +19,7 @@ use crate::diagnostic::Span;
 use crate::identity::World;
 use crate::store::SIZE_MIN;
 use crate::trace::Signal;
-use crate::yaml::{Entry, Map, Node, Reader, Value};
+use crate::yaml::{Map, MappingEntry, Node, Reader, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -186,7 +186,7 @@ fn sink(loader: &mut Loader<'_>, node: &Node, hops: &Hops, seen: &mut Seen) -> O
 }
 
 impl Origin {
-    fn of(loader: &Loader<'_>, entry: &Entry) -> Origin {
+    fn of(loader: &Loader<'_>, entry: &MappingEntry) -> Origin {
         let inside = |span: Span| entry.key_span.start <= span.start && span.end <= entry.value.span.end;
         let values = match &entry.value.value {
             Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.span)).collect(),
@@ -198,7 +198,7 @@ impl Origin {
 }
 
 /// The key that says what kind of sink it is.
-fn one_kind<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<&'n Entry> {
+fn one_kind<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<&'n MappingEntry> {
     let mut kinds = map.entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str()));
     match (kinds.next(), kinds.next()) {
         (Some(entry), None) => Some(entry),
@@ -222,7 +222,7 @@ fn one_kind<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<&'n Entry> {
 }
 
 /// Its name, or the word for its kind.
-fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: &Entry, seen: &mut Seen) -> Option<String> {
+fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: &MappingEntry, seen: &mut Seen) -> Option<String> {
     let (name, span) = match map.get("name") {
         Some(node) => (loader.reader.text(node, "`name`")?.to_owned(), node.span),
         None => (kind.key.clone(), kind.key_span),
@@ -246,7 +246,7 @@ fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: &Entry, seen: &mut Seen) -
     Some(name)
 }
 
-fn store(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<StoreSettings> {
+fn store(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Option<StoreSettings> {
     let map = loader.map(&entry.value, "`store`", STORE_KEYS)?;
     let size = loader.size(&map, "size", SIZE_MIN..=1 << 44).unwrap_or(STORE_SIZE);
     if map.entry("path").is_some() {
@@ -264,7 +264,7 @@ fn store(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<Stor
     Some(StoreSettings { path, size })
 }
 
-fn file(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<FileSettings> {
+fn file(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Option<FileSettings> {
     let map = loader.map(&entry.value, "`file`", FILE_KEYS)?;
     let formats = [("json", FileFormat::Json), ("protobuf", FileFormat::Protobuf)];
     let format = loader.word(&map, "format", &formats).unwrap_or_default();
@@ -278,7 +278,7 @@ fn file(loader: &mut Loader<'_>, entry: &Entry, seen: &mut Seen) -> Option<FileS
 }
 
 /// Two sinks that write into the same file would destroy it.
-fn refuse_shared_place(loader: &mut Loader<'_>, path: &Path, entry: &Entry, seen: &mut Seen) {
+fn refuse_shared_place(loader: &mut Loader<'_>, path: &Path, entry: &MappingEntry, seen: &mut Seen) {
     if let Some((_, first)) = seen.places.iter().find(|(known, _)| known == path) {
         let title = "two sinks write to the same place";
         let diagnostic = loader.reader.error("C07", entry.key_span, title, "this one");

@@ -1,15 +1,15 @@
 //! The queue between the shards and the sinks: every entry once, a cursor per sink and signal, and
-//! the books. No clock, no I/O, nothing waits; [`super::Delivery`] puts it behind a mutex.
+//! the accounts. No clock, no I/O, nothing waits; [`super::Delivery`] puts it behind a mutex.
 //!
 //! Entries of all signals share one numbering, so a sink takes them in the order in which they came.
-//! A lane is what one sink has to do with one signal. For every lane, at any moment,
+//! A consumer is what one sink has to do with one signal. For every consumer, at any moment,
 //! `pushed + recovered = delivered + queued + discarded`.
 
-mod books;
+mod account;
 mod persist;
 mod push;
 
-pub use books::{Discard, Row, Tally};
+pub use account::{Discard, Row, Tally};
 pub(crate) use push::Pushed;
 
 use super::{
@@ -33,7 +33,7 @@ pub(crate) enum Body {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueuedBatch {
     number: u64,
     items: u64,
     bytes: usize,
@@ -42,7 +42,7 @@ struct Entry {
     body: Body,
 }
 
-impl Entry {
+impl QueuedBatch {
     /// Bytes of the memory quota that it uses.
     fn held(&self) -> usize {
         match self.body {
@@ -54,8 +54,8 @@ impl Entry {
 
 /// The entries of one signal, in order of their numbers.
 #[derive(Debug)]
-struct Log {
-    entries: VecDeque<Entry>,
+struct SignalQueue {
+    entries: VecDeque<QueuedBatch>,
     growing: Option<Growing>,
     limits: BatchLimits,
     /// Bytes of bodies in memory; at most `quota`.
@@ -65,10 +65,10 @@ struct Log {
     dropped: u64,
 }
 
-impl Log {
-    fn new(limits: BatchLimits, quota: usize) -> Log {
+impl SignalQueue {
+    fn new(limits: BatchLimits, quota: usize) -> SignalQueue {
         let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        Log { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0 }
+        SignalQueue { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0 }
     }
 
     /// Bytes of bodies on disk.
@@ -76,7 +76,7 @@ impl Log {
         self.entries.iter().filter(|entry| entry.held() == 0).map(|entry| entry.bytes as u64).sum()
     }
 
-    fn first_from(&self, number: u64) -> Option<&Entry> {
+    fn first_from(&self, number: u64) -> Option<&QueuedBatch> {
         self.entries.get(self.entries.partition_point(|e| e.number < number))
     }
 }
@@ -91,14 +91,14 @@ struct UnderWay {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Consumer {
     /// Number of the first entry that it has not taken.
     next: u64,
     under_way: Option<UnderWay>,
     tally: Tally,
 }
 
-impl Lane {
+impl Consumer {
     /// All entries below are done with.
     fn cursor(&self) -> u64 {
         self.under_way.as_ref().map_or(self.next, |entry| entry.number)
@@ -134,16 +134,16 @@ pub(crate) enum Next {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    logs: [Log; 3],
-    sinks: Vec<[Option<Lane>; 3]>,
+    waiting: [SignalQueue; 3],
+    sinks: Vec<[Option<Consumer>; 3]>,
     /// Items of signals that no sink takes.
     unclaimed: [u64; 3],
     next_number: u64,
-    phase: Phase,
+    phase: QueuePhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum QueuePhase {
     Open,
     /// What has no room is discarded itself, instead of what is older.
     Ending,
@@ -156,47 +156,47 @@ enum Phase {
 impl Queue {
     /// `takes[sink][signal]`; `quotas` are bytes of memory per signal.
     pub(crate) fn new(limits: BatchLimits, quotas: [usize; 3], takes: &[[bool; 3]]) -> Queue {
-        let lanes = |takes: &[bool; 3]| takes.map(|takes| takes.then(Lane::default));
+        let consumers = |takes: &[bool; 3]| takes.map(|takes| takes.then(Consumer::default));
         Queue {
-            logs: quotas.map(|quota| Log::new(limits, quota)),
-            sinks: takes.iter().map(lanes).collect(),
+            waiting: quotas.map(|quota| SignalQueue::new(limits, quota)),
+            sinks: takes.iter().map(consumers).collect(),
             unclaimed: [0; 3],
             next_number: 0,
-            phase: Phase::Open,
+            phase: QueuePhase::Open,
         }
     }
 
     /// How large the pieces should be that [`Queue::push`] gets.
     pub(crate) fn limits(&self, signal: Signal) -> BatchLimits {
-        self.logs[signal as usize].limits
+        self.waiting[signal as usize].limits
     }
 
     pub(crate) fn takes(&self, signal: Signal) -> bool {
-        self.sinks.iter().any(|lanes| lanes[signal as usize].is_some())
+        self.sinks.iter().any(|consumers| consumers[signal as usize].is_some())
     }
 
-    fn lanes(&mut self, signal: Signal) -> impl Iterator<Item = &mut Lane> {
-        self.sinks.iter_mut().filter_map(move |lanes| lanes[signal as usize].as_mut())
+    fn consumers(&mut self, signal: Signal) -> impl Iterator<Item = &mut Consumer> {
+        self.sinks.iter_mut().filter_map(move |consumers| consumers[signal as usize].as_mut())
     }
 
-    fn lane(&mut self, sink: usize, signal: Signal) -> &mut Lane {
+    fn consumer(&mut self, sink: usize, signal: Signal) -> &mut Consumer {
         self.sinks[sink][signal as usize].as_mut().expect("a loop only speaks of signals that its sink takes")
     }
 
     /// From now on what comes pushes nothing out.
     pub(crate) fn start_ending(&mut self) {
-        self.phase = Phase::Ending;
+        self.phase = QueuePhase::Ending;
     }
 
     /// Whether a piece of so many bytes pushes nothing out. An empty queue takes what it can.
     pub(crate) fn has_room(&self, signal: Signal, bytes: usize) -> bool {
-        let log = &self.logs[signal as usize];
-        log.held == 0 || log.held + bytes + ENTRY_OVERHEAD <= log.quota || !self.takes(signal)
+        let waiting = &self.waiting[signal as usize];
+        waiting.held == 0 || waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota || !self.takes(signal)
     }
 
     /// From now on nothing waits for its batch to grow.
     pub(crate) fn start_draining(&mut self) {
-        self.phase = Phase::Draining;
+        self.phase = QueuePhase::Draining;
         Signal::ALL.into_iter().for_each(|signal| self.seal(signal));
     }
 
@@ -217,16 +217,18 @@ impl Queue {
         }
         match wake {
             Some(wake) => Next::WaitUntil(wake),
-            None if matches!(self.phase, Phase::Draining | Phase::Closed) && self.is_done(sink) => Next::Finished,
+            None if matches!(self.phase, QueuePhase::Draining | QueuePhase::Closed) && self.is_done(sink) => {
+                Next::Finished
+            }
             None => Next::Wait,
         }
     }
 
     fn oldest(&self, sink: usize, signal: Signal) -> Option<(u64, Signal)> {
-        let lane = self.sinks[sink][signal as usize].as_ref()?;
-        let number = match &lane.under_way {
+        let consumer = self.sinks[sink][signal as usize].as_ref()?;
+        let number = match &consumer.under_way {
             Some(entry) => entry.number,
-            None => self.logs[signal as usize].first_from(lane.next)?.number,
+            None => self.waiting[signal as usize].first_from(consumer.next)?.number,
         };
         Some((number, signal))
     }
@@ -234,82 +236,82 @@ impl Queue {
     fn is_done(&self, sink: usize) -> bool {
         Signal::ALL.into_iter().all(|signal| {
             self.oldest(sink, signal).is_none()
-                && (self.sinks[sink][signal as usize].is_none() || self.logs[signal as usize].growing.is_none())
+                && (self.sinks[sink][signal as usize].is_none() || self.waiting[signal as usize].growing.is_none())
         })
     }
 
     fn take(&mut self, sink: usize, signal: Signal) -> Next {
-        let lane = self.sinks[sink][signal as usize].as_mut().expect("oldest() found it there");
-        if lane.under_way.is_some() {
+        let consumer = self.sinks[sink][signal as usize].as_mut().expect("oldest() found it there");
+        if consumer.under_way.is_some() {
             return Next::Resume(signal);
         }
-        let entry = self.logs[signal as usize].first_from(lane.next).expect("oldest() found it there");
-        lane.next = entry.number + 1;
-        lane.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
+        let entry = self.waiting[signal as usize].first_from(consumer.next).expect("oldest() found it there");
+        consumer.next = entry.number + 1;
+        consumer.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
         Next::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
     }
 
     /// Part of the taken entry reached the sink, but for what was `lost` of it.
     pub(crate) fn delivered(&mut self, sink: usize, signal: Signal, items: u64, lost: &[Lost]) {
-        let lane = self.lane(sink, signal);
-        lane.progress(items);
+        let consumer = self.consumer(sink, signal);
+        consumer.progress(items);
         let mut left = items;
         for lost in lost {
             // A peer may name more than it was sent.
             let items = lost.items.min(left);
-            lane.tally.discard(items, lost.why);
+            consumer.tally.discard(items, lost.why);
             left -= items;
         }
-        lane.tally.queued -= left;
-        lane.tally.delivered += left;
+        consumer.tally.queued -= left;
+        consumer.tally.delivered += left;
     }
 
     /// Part of the taken entry will never reach the sink.
     pub(crate) fn discarded(&mut self, sink: usize, signal: Signal, items: u64, why: Discard) {
-        let lane = self.lane(sink, signal);
-        lane.progress(items);
-        lane.tally.discard(items, why);
+        let consumer = self.consumer(sink, signal);
+        consumer.progress(items);
+        consumer.tally.discard(items, why);
     }
 
     /// All of the taken entry is delivered or discarded.
     pub(crate) fn done(&mut self, sink: usize, signal: Signal) {
-        let lane = self.lane(sink, signal);
-        let entry = lane.under_way.take().expect("a loop finishes what it took");
-        lane.tally.queued_bytes -= entry.bytes as u64;
+        let consumer = self.consumer(sink, signal);
+        let entry = consumer.under_way.take().expect("a loop finishes what it took");
+        consumer.tally.queued_bytes -= entry.bytes as u64;
         self.forget_done(signal);
     }
 
-    /// Drops entries that every lane is done with.
+    /// Drops entries that every consumer is done with.
     fn forget_done(&mut self, signal: Signal) {
-        let Some(done) = self.lanes(signal).map(|lane| lane.cursor()).min() else { return };
-        let log = &mut self.logs[signal as usize];
-        while log.entries.front().is_some_and(|entry| entry.number < done) {
-            let entry = log.entries.pop_front().expect("it is there");
-            log.held -= entry.held();
+        let Some(done) = self.consumers(signal).map(|consumer| consumer.cursor()).min() else { return };
+        let waiting = &mut self.waiting[signal as usize];
+        while waiting.entries.front().is_some_and(|entry| entry.number < done) {
+            let entry = waiting.entries.pop_front().expect("it is there");
+            waiting.held -= entry.held();
         }
     }
 
     /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
     /// Returns what each sink lost.
     pub(crate) fn close(&mut self) -> Vec<(usize, Signal, u64)> {
-        self.phase = Phase::Closed;
+        self.phase = QueuePhase::Closed;
         let mut lost = Vec::new();
         for signal in Signal::ALL {
-            let log = &mut self.logs[signal as usize];
-            log.entries.retain(|entry| matches!(entry.body, Body::Disk(_)));
-            log.held = 0;
-            for (sink, lanes) in self.sinks.iter_mut().enumerate() {
-                let Some(lane) = lanes[signal as usize].as_mut() else { continue };
-                let waiting = log.entries.iter().filter(|entry| entry.number >= lane.next);
-                let (mut items, mut bytes) = waiting.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
-                let on_disk = |number| log.entries.binary_search_by_key(&number, |e| e.number).is_ok();
-                if let Some(entry) = lane.under_way.as_ref().filter(|entry| on_disk(entry.number)) {
+            let waiting = &mut self.waiting[signal as usize];
+            waiting.entries.retain(|entry| matches!(entry.body, Body::Disk(_)));
+            waiting.held = 0;
+            for (sink, consumers) in self.sinks.iter_mut().enumerate() {
+                let Some(consumer) = consumers[signal as usize].as_mut() else { continue };
+                let rest = waiting.entries.iter().filter(|entry| entry.number >= consumer.next);
+                let (mut items, mut bytes) = rest.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
+                let on_disk = |number| waiting.entries.binary_search_by_key(&number, |e| e.number).is_ok();
+                if let Some(entry) = consumer.under_way.as_ref().filter(|entry| on_disk(entry.number)) {
                     items += entry.items;
                     bytes += entry.bytes as u64;
                 }
-                let gone = lane.tally.queued - items;
-                lane.tally.discard(gone, Discard::Shutdown);
-                lane.tally.queued_bytes = bytes;
+                let gone = consumer.tally.queued - items;
+                consumer.tally.discard(gone, Discard::Shutdown);
+                consumer.tally.queued_bytes = bytes;
                 lost.extend((gone > 0).then_some((sink, signal, gone)));
             }
         }
@@ -318,29 +320,33 @@ impl Queue {
 
     /// Bytes of memory that it may use.
     pub(crate) fn quota(&self) -> usize {
-        self.logs.iter().map(|log| log.quota).sum()
+        self.waiting.iter().map(|waiting| waiting.quota).sum()
     }
 
     /// Bytes of bodies per signal: in memory, and on disk.
     pub(crate) fn held(&self) -> [[u64; 3]; 2] {
-        [std::array::from_fn(|s| self.logs[s].held as u64), std::array::from_fn(|s| self.logs[s].on_disk())]
+        [std::array::from_fn(|s| self.waiting[s].held as u64), std::array::from_fn(|s| self.waiting[s].on_disk())]
     }
 
     /// Bytes that wait for a sink, and how many more of the signal can wait: in memory, or on a disk of
     /// so many.
     pub(crate) fn waits(&self, sink: usize, signal: Signal, disk: Option<u64>) -> (u64, u64) {
-        let log = &self.logs[signal as usize];
-        let queued = self.sinks[sink][signal as usize].as_ref().map_or(0, |lane| lane.tally.queued_bytes);
-        let in_memory = (log.quota - log.held) as u64;
-        (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(log.on_disk())))
+        let waiting = &self.waiting[signal as usize];
+        let queued = self.sinks[sink][signal as usize].as_ref().map_or(0, |consumer| consumer.tally.queued_bytes);
+        let in_memory = (waiting.quota - waiting.held) as u64;
+        (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(waiting.on_disk())))
     }
 
-    /// The books of every lane, and of signals that no sink takes.
+    /// The accounts of every consumer, and of signals that no sink takes.
     pub(crate) fn rows(&self, names: &[String]) -> Vec<Row> {
         let mut rows = Vec::new();
-        for (name, lanes) in names.iter().zip(&self.sinks) {
-            for (signal, lane) in Signal::ALL.into_iter().zip(lanes) {
-                rows.extend(lane.as_ref().map(|lane| Row { sink: name.clone(), signal, tally: lane.tally.clone() }));
+        for (name, consumers) in names.iter().zip(&self.sinks) {
+            for (signal, consumer) in Signal::ALL.into_iter().zip(consumers) {
+                rows.extend(consumer.as_ref().map(|consumer| Row {
+                    sink: name.clone(),
+                    signal,
+                    tally: consumer.tally.clone(),
+                }));
             }
         }
         for signal in Signal::ALL {

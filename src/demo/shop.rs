@@ -4,7 +4,7 @@
 mod attributes;
 mod menu;
 
-use crate::trace::{Kind, SpanId, TraceId};
+use crate::trace::{SpanId, SpanKind, TraceId};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use std::f64::consts::TAU;
@@ -73,13 +73,13 @@ enum Work {
 }
 
 impl Work {
-    fn kind(self) -> Kind {
+    fn kind(self) -> SpanKind {
         match self {
-            Work::Serve { .. } => Kind::Server,
-            Work::Call { .. } | Work::Query { .. } => Kind::Client,
-            Work::Publish { .. } => Kind::Producer,
-            Work::Consume { .. } => Kind::Consumer,
-            Work::Compute { .. } => Kind::Internal,
+            Work::Serve { .. } => SpanKind::Server,
+            Work::Call { .. } | Work::Query { .. } => SpanKind::Client,
+            Work::Publish { .. } => SpanKind::Producer,
+            Work::Consume { .. } => SpanKind::Consumer,
+            Work::Compute { .. } => SpanKind::Internal,
         }
     }
 }
@@ -187,7 +187,7 @@ impl Shop {
         // What is broken fails before it makes any call.
         let steps = if broken { &[] } else { step.steps };
         for next in steps {
-            if next.work.kind() == Kind::Consumer {
+            if next.work.kind() == SpanKind::Consumer {
                 let wait = self.dice.time(QUEUE_MILLIS);
                 self.take(growth, next, Some((id, step.service)), outcome.end + wait);
                 continue;

@@ -19,14 +19,14 @@ pub struct View {
     pub spans_per_second: f64,
     /// Spans received.
     pub spans: u64,
-    pub ring: Ring,
+    pub ring: RingView,
     /// In the order of the policy, `otherwise` last.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RuleView>,
     /// The most interesting first: those beyond the height of the terminal are left out.
     pub operations: Vec<Operation>,
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<SinkView>,
     /// The newest first.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptView>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct Listener {
 
 /// The memory that holds recent spans.
 #[derive(Clone, Debug, Default)]
-pub struct Ring {
+pub struct RingView {
     pub bytes_used: u64,
     pub bytes: u64,
     /// Age of the oldest span in it.
@@ -49,13 +49,13 @@ pub struct Ring {
 
 /// Verdicts of one rule, in traces.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct RuleView {
     pub name: String,
     pub kept: u64,
     pub dropped: u64,
 }
 
-impl Rule {
+impl RuleView {
     fn traces(&self) -> u64 {
         self.kept + self.dropped
     }
@@ -76,7 +76,7 @@ pub struct Operation {
 
 /// Spans that went to one sink, wait for it, or were given up.
 #[derive(Clone, Debug)]
-pub struct Sink {
+pub struct SinkView {
     pub name: String,
     pub delivered: u64,
     pub queued: u64,
@@ -85,7 +85,7 @@ pub struct Sink {
 
 /// A trace that was kept.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct KeptView {
     pub id: TraceId,
     pub rule: String,
     pub duration: Duration,
@@ -144,7 +144,7 @@ fn head(view: &View, width: usize) -> Vec<String> {
     let spans = format!("up {}: {rate} spans/s in, {} so far", age(view.uptime), grouped(view.spans));
     let mut lines = vec![Tone::Strong.paint(&fit(&title, width)), fit(&spans, width)];
     lines.extend(listeners(view, width));
-    let Ring { bytes_used, bytes, reaches_back, traces } = view.ring;
+    let RingView { bytes_used, bytes, reaches_back, traces } = view.ring;
     let filled = (ring_share(&view.ring) * BAR as f64).round() as usize;
     let bar = "█".repeat(filled) + &"░".repeat(BAR - filled);
     let ring = format!(
@@ -190,12 +190,12 @@ fn foot(view: &View, width: usize) -> Vec<String> {
 
 /// The rules with the most traces, and `otherwise` as the last row.
 fn rules_table(view: &View, width: usize, rows: usize) -> Vec<String> {
-    let mut rules: Vec<&Rule> = view.rules.iter().collect();
+    let mut rules: Vec<&RuleView> = view.rules.iter().collect();
     if let Some(otherwise) = rules.pop() {
         rules.sort_by_key(|rule| Reverse(rule.traces()));
         rules.insert(rows.saturating_sub(1).min(rules.len()), otherwise);
     }
-    let row = |rule: &Rule| Row {
+    let row = |rule: &RuleView| Row {
         name: rule.name.clone(),
         cells: vec![grouped(rule.kept), grouped(rule.dropped)],
         tone: Tone::Plain,
@@ -230,7 +230,7 @@ fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
 }
 
 fn sinks_table(view: &View, width: usize, rows: usize) -> Vec<String> {
-    let row = |sink: &Sink| Row {
+    let row = |sink: &SinkView| Row {
         name: sink.name.clone(),
         cells: vec![grouped(sink.delivered), grouped(sink.queued), grouped(sink.discarded)],
         tone: if sink.discarded > 0 { Tone::Alarm } else { Tone::Plain },
@@ -267,7 +267,7 @@ fn share_out<const N: usize>(height: usize, wanted: [usize; N], first: usize) ->
     std::array::from_fn(|section| (section < sections).then_some(given[section]))
 }
 
-fn ring_share(ring: &Ring) -> f64 {
+fn ring_share(ring: &RingView) -> f64 {
     if ring.bytes == 0 { 0.0 } else { (ring.bytes_used as f64 / ring.bytes as f64).min(1.0) }
 }
 

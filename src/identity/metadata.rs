@@ -8,7 +8,7 @@ use super::{
     sts::{Keys, NAME_MAX},
 };
 use crate::{
-    deliver::client::{Client, Response},
+    http_client::{Client, Response},
     terminal::quote,
 };
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use super::{
     AssumeRole, AssumeRoleSettings, Cause, ClockOffset, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error,
     Identity, Obtain, Obtained, Rrsa, RrsaSettings, Secret, Settings, Source, World, sts::Sts,
 };
-use crate::deliver::client::{Client, ClientSettings};
+use crate::http_client::{Client, ClientSettings};
 use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 
 const KEY_ID: &str = "ALIBABA_CLOUD_ACCESS_KEY_ID";

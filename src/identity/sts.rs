@@ -3,7 +3,7 @@
 //! Source: `aliyun/credentials-go`, `oidc.go` and `ram_role_arn.go`.
 
 use super::{Cause, ClockOffset, Credentials, Error, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode};
-use crate::{deliver::client::Client, terminal::quote};
+use crate::{http_client::Client, terminal::quote};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};

@@ -2,9 +2,9 @@
 //! taken together, because percentiles of each status cannot be put together later.
 
 use super::Meter;
-use super::series::{Identity, Operation};
+use super::series::{Operation, SeriesKey};
 use super::window::{Latency, Minute, SLOT_MS, SLOTS};
-use crate::trace::Kind;
+use crate::trace::SpanKind;
 
 /// An operation: its series of all statuses together.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,7 +14,7 @@ pub struct OperationRow {
     /// Empty for overflow.
     pub name: String,
     /// None for overflow: spans of all kinds.
-    pub kind: Option<Kind>,
+    pub kind: Option<SpanKind>,
     /// The extra dimensions, in their order.
     pub extras: Vec<Option<String>>,
     /// Since the operation began.
@@ -54,8 +54,8 @@ impl Meter {
         self.gather_minute(operation, minute, now_ms);
         let rate = minute.count() as f64 * 1000.0 / window_ms(now_ms) as f64;
         let (name, kind, extras) = match &operation.identity {
-            Identity::Named(labels) => (labels.name.clone(), Some(labels.kind), labels.extras.clone()),
-            Identity::ServiceOverflow(_) | Identity::Overflow => Default::default(),
+            SeriesKey::Named(labels) => (labels.name.clone(), Some(labels.kind), labels.extras.clone()),
+            SeriesKey::ServiceOverflow(_) | SeriesKey::Overflow => Default::default(),
         };
         OperationRow {
             service: operation.identity.service().unwrap_or_default().to_owned(),

@@ -8,7 +8,7 @@
 
 use super::Meter;
 use super::histogram::{Cumulative, Flavour, Unit};
-use super::series::{Identity, Operation};
+use super::series::{Operation, SeriesKey};
 use super::settings::{OVERFLOW, QUANTILE, SERVICE, Settings};
 use super::window::{Latency, Minute};
 use crate::trace::Status;
@@ -193,7 +193,7 @@ impl Points {
         }
     }
 
-    fn add_percentiles(&mut self, identity: &Identity, latency: &Latency, settings: &Settings, now: u64) {
+    fn add_percentiles(&mut self, identity: &SeriesKey, latency: &Latency, settings: &Settings, now: u64) {
         let attributes = attributes_of(identity, None, settings);
         self.quantiles.extend(latency.quantiles().map(|(quantile, nanos)| NumberDataPoint {
             attributes: [&attributes[..], &[attribute(QUANTILE, quantile)]].concat(),
@@ -261,7 +261,7 @@ fn exponential_point(total: &Cumulative, unit: Unit) -> ExponentialHistogramData
     }
 }
 
-fn attributes_of(identity: &Identity, status: Option<Status>, settings: &Settings) -> Vec<KeyValue> {
+fn attributes_of(identity: &SeriesKey, status: Option<Status>, settings: &Settings) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(5 + settings.dimensions.names().len());
     identity.each_attribute(status, settings, |name, _, value| {
         attributes.push(if name == OVERFLOW { flag(name) } else { attribute(name, value) });

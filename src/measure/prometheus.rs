@@ -4,7 +4,7 @@
 
 use super::Meter;
 use super::histogram::Cumulative;
-use super::series::{Identity, Operation};
+use super::series::{Operation, SeriesKey};
 use super::settings::{QUANTILE, Settings};
 use super::window::{Latency, Minute};
 use crate::trace::Status;
@@ -87,7 +87,7 @@ impl<W: Write> Page<'_, W> {
         writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}")
     }
 
-    fn quantiles(&mut self, name: &str, identity: &Identity, latency: &Latency) -> fmt::Result {
+    fn quantiles(&mut self, name: &str, identity: &SeriesKey, latency: &Latency) -> fmt::Result {
         self.set_labels(identity, None);
         for (quantile, nanos) in latency.quantiles() {
             let value = nanos as f64 / self.settings.unit.nanos();
@@ -97,7 +97,7 @@ impl<W: Write> Page<'_, W> {
     }
 
     /// There is always one: the instance id.
-    fn set_labels(&mut self, identity: &Identity, status: Option<Status>) {
+    fn set_labels(&mut self, identity: &SeriesKey, status: Option<Status>) {
         let out = &mut self.labels;
         out.clear();
         identity.each_attribute(status, self.settings, |_, label, value| {

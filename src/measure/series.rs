@@ -4,9 +4,9 @@
 use super::debut::Debut;
 use super::histogram::Cumulative;
 use super::settings::{INSTANCE, KIND, NAME, OVERFLOW, SERVICE, STATUS, Settings};
-use super::window::{Pool, Window};
+use super::window::{Window, WindowPool};
 use crate::trace::label::{may_stand_for_others, shortened};
-use crate::trace::{Kind, Status};
+use crate::trace::{SpanKind, Status};
 use std::sync::Arc;
 
 /// What tells an operation from the others.
@@ -15,7 +15,7 @@ pub struct Labels {
     /// `service.name`; empty if the resource has none.
     pub service: String,
     pub name: String,
-    pub kind: Kind,
+    pub kind: SpanKind,
     /// The extra dimensions, in their order; none where neither span nor resource has the attribute.
     pub extras: Vec<Option<String>>,
 }
@@ -41,7 +41,7 @@ impl Labels {
 
 /// Which spans an operation counts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Identity {
+pub enum SeriesKey {
     /// Those with these labels.
     Named(Labels),
     /// Those of a service whose operations came when the table was full.
@@ -50,19 +50,19 @@ pub enum Identity {
     Overflow,
 }
 
-impl Identity {
+impl SeriesKey {
     /// `service.name`; none for spans of many services or of none.
     pub fn service(&self) -> Option<&str> {
         match self {
-            Identity::Named(labels) => Some(labels.service.as_str()),
-            Identity::ServiceOverflow(service) => Some(service.as_str()),
-            Identity::Overflow => None,
+            SeriesKey::Named(labels) => Some(labels.service.as_str()),
+            SeriesKey::ServiceOverflow(service) => Some(service.as_str()),
+            SeriesKey::Overflow => None,
         }
         .filter(|service| !service.is_empty())
     }
 
     pub fn is_overflow(&self) -> bool {
-        !matches!(self, Identity::Named(_))
+        !matches!(self, SeriesKey::Named(_))
     }
 
     /// Hands each attribute, in the connector's order, to `take`: its name in OTLP, its name in
@@ -76,7 +76,7 @@ impl Identity {
         if let Some(service) = self.service() {
             take(SERVICE, "service_name", service);
         }
-        let Identity::Named(labels) = self else {
+        let SeriesKey::Named(labels) = self else {
             take(OVERFLOW, "otel_metric_overflow", "true");
             return take(INSTANCE, "collector_instance_id", &settings.instance_id);
         };
@@ -96,20 +96,20 @@ impl Identity {
     /// Bytes of what others wrote.
     pub fn text_bytes(&self) -> usize {
         match self {
-            Identity::Named(labels) => labels.texts().map(String::len).sum(),
-            Identity::ServiceOverflow(service) => service.len(),
-            Identity::Overflow => 0,
+            SeriesKey::Named(labels) => labels.texts().map(String::len).sum(),
+            SeriesKey::ServiceOverflow(service) => service.len(),
+            SeriesKey::Overflow => 0,
         }
     }
 
     fn heap_bytes(&self) -> usize {
         match self {
-            Identity::Named(labels) => {
+            SeriesKey::Named(labels) => {
                 let slots = labels.extras.capacity() * size_of::<Option<String>>();
                 labels.texts().map(String::capacity).sum::<usize>() + slots
             }
-            Identity::ServiceOverflow(service) => service.capacity(),
-            Identity::Overflow => 0,
+            SeriesKey::ServiceOverflow(service) => service.capacity(),
+            SeriesKey::Overflow => 0,
         }
     }
 }
@@ -155,7 +155,7 @@ impl Series {
 /// All counts are since `start_unix_nanos` and never fall.
 #[derive(Debug)]
 pub struct Operation {
-    pub identity: Identity,
+    pub identity: SeriesKey,
     /// When its first span arrived.
     pub start_unix_nanos: u64,
     pub errors: u64,
@@ -166,7 +166,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    pub fn new(identity: Identity, at: Arrival) -> Operation {
+    pub fn new(identity: SeriesKey, at: Arrival) -> Operation {
         Operation {
             identity,
             start_unix_nanos: at.unix_nanos,
@@ -184,7 +184,7 @@ impl Operation {
         status: Status,
         at: Arrival,
         settings: &Settings,
-        pool: &Arc<Pool>,
+        pool: &Arc<WindowPool>,
     ) -> bool {
         self.last_ms = self.last_ms.max(at.ms);
         self.window.advance(at.ms);
@@ -207,7 +207,7 @@ impl Operation {
 
     /// Who it is, and its series: of each status that was, and of errors, which are 0 until then, so that the
     /// first one is a step. Overflow has one of all statuses.
-    pub fn series(&mut self) -> (&Identity, impl Iterator<Item = (Option<Status>, &mut Series)>) {
+    pub fn series(&mut self) -> (&SeriesKey, impl Iterator<Item = (Option<Status>, &mut Series)>) {
         let is_overflow = self.identity.is_overflow();
         let all = Status::ALL.into_iter().zip(&mut self.series);
         let shown =

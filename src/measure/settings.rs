@@ -3,7 +3,7 @@
 
 use super::histogram::{Bounds, Flavour, Unit};
 use super::window::HISTOGRAM_BYTES;
-use crate::trace::Kind;
+use crate::trace::SpanKind;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ pub struct Kinds(u8);
 impl Kinds {
     pub const ALL: Kinds = Kinds(0b11_1111);
 
-    pub fn of(kinds: &[Kind]) -> Kinds {
+    pub fn of(kinds: &[SpanKind]) -> Kinds {
         Kinds(kinds.iter().fold(0, |set, &kind| set | 1 << kind as u8))
     }
 
-    pub fn has(self, kind: Kind) -> bool {
+    pub fn has(self, kind: SpanKind) -> bool {
         self.0 & 1 << kind as u8 != 0
     }
 }
@@ -26,7 +26,7 @@ impl Kinds {
 impl Default for Kinds {
     /// The spans that stand for a request: server and consumer.
     fn default() -> Kinds {
-        Kinds::of(&[Kind::Server, Kind::Consumer])
+        Kinds::of(&[SpanKind::Server, SpanKind::Consumer])
     }
 }
 

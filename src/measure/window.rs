@@ -6,7 +6,7 @@
 //! the one at position `⌈p·n/100⌉`.
 //!
 //! **What it costs.** The open slot keeps up to 32 durations exactly. If more come it takes a dense
-//! `hdrhistogram` (2 digits from 1 ns to 30 days: 5,888 counters of 4 bytes, 24 KB) from the [`Pool`]'s
+//! `hdrhistogram` (2 digits from 1 ns to 30 days: 5,888 counters of 4 bytes, 24 KB) from the [`WindowPool`]'s
 //! budget; when the slot ends, only the bins that were hit remain (8 bytes each: a few hundred for an
 //! ordinary endpoint) and the rest goes back. So a busy series holds one dense histogram, not six.
 //! When the budget is spent a slot counts in the explicit buckets instead (4 bytes each), and the
@@ -32,16 +32,16 @@ pub const HISTOGRAM_BYTES: usize = 5888 * size_of::<u32>() + size_of::<Histogram
 
 /// The bytes that the histograms of all windows may take together.
 #[derive(Debug)]
-pub struct Pool {
+pub struct WindowPool {
     max: usize,
     used: AtomicUsize,
     refused: AtomicU64,
 }
 
-impl Pool {
+impl WindowPool {
     /// A budget of `histograms` dense histograms.
-    pub fn new(histograms: usize) -> Arc<Pool> {
-        Arc::new(Pool {
+    pub fn new(histograms: usize) -> Arc<WindowPool> {
+        Arc::new(WindowPool {
             max: histograms.saturating_mul(HISTOGRAM_BYTES),
             used: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
@@ -57,31 +57,31 @@ impl Pool {
         self.refused.load(Relaxed)
     }
 
-    fn charge(self: &Arc<Pool>, bytes: usize) -> Option<Charge> {
+    fn charge(self: &Arc<WindowPool>, bytes: usize) -> Option<PoolShare> {
         let spend = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.max);
         if self.used.fetch_update(Relaxed, Relaxed, spend).is_err() {
             self.refused.fetch_add(1, Relaxed);
             return None;
         }
-        Some(Charge { pool: self.clone(), bytes })
+        Some(PoolShare { pool: self.clone(), bytes })
     }
 }
 
 /// Bytes taken from a pool; dropping it gives them back.
 #[derive(Debug)]
-struct Charge {
-    pool: Arc<Pool>,
+struct PoolShare {
+    pool: Arc<WindowPool>,
     bytes: usize,
 }
 
-impl Charge {
+impl PoolShare {
     fn shrink_to(&mut self, bytes: usize) {
         self.pool.used.fetch_sub(self.bytes - bytes, Relaxed);
         self.bytes = bytes;
     }
 }
 
-impl Drop for Charge {
+impl Drop for PoolShare {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(self.bytes, Relaxed);
     }
@@ -96,7 +96,7 @@ fn empty_histogram() -> Histogram<u32> {
 #[derive(Debug)]
 enum Open {
     Exact(Vec<u64>),
-    Dense(Box<Histogram<u32>>, Charge),
+    Dense(Box<Histogram<u32>>, PoolShare),
     /// One counter for each explicit bucket.
     Coarse(Box<[u32]>),
 }
@@ -106,14 +106,14 @@ enum Open {
 enum Held {
     Exact(Box<[u64]>),
     /// Middle of each bin that was hit, and its count. 24 bits of a float are far finer than a bin.
-    Bins(Box<[(f32, u32)]>, #[expect(dead_code, reason = "gives its bytes back when the slot goes")] Charge),
+    Bins(Box<[(f32, u32)]>, #[expect(dead_code, reason = "gives its bytes back when the slot goes")] PoolShare),
     /// So many bins were hit that listing them would take more room.
-    Dense(Box<Histogram<u32>>, #[expect(dead_code, reason = "gives its bytes back when the slot goes")] Charge),
+    Dense(Box<Histogram<u32>>, #[expect(dead_code, reason = "gives its bytes back when the slot goes")] PoolShare),
     Coarse(Box<[u32]>),
 }
 
 impl Open {
-    fn record(&mut self, durations: &[u64], pool: &Arc<Pool>, bounds: &Bounds) {
+    fn record(&mut self, durations: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) {
         if let Open::Exact(values) = self
             && values.len() + durations.len() > EXACT_MAX
         {
@@ -127,7 +127,7 @@ impl Open {
     }
 
     /// What takes the place of too many exact values.
-    fn promoted(values: &[u64], pool: &Arc<Pool>, bounds: &Bounds) -> Open {
+    fn promoted(values: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) -> Open {
         let Some(charge) = pool.charge(HISTOGRAM_BYTES) else {
             let mut buckets = vec![0; bounds.buckets()].into_boxed_slice();
             values.iter().for_each(|&nanos| count_coarsely(&mut buckets, nanos, bounds));
@@ -200,7 +200,7 @@ impl Window {
     }
 
     /// Takes durations into the open slot; [`Window::advance`] comes first.
-    pub fn record(&mut self, durations: &[u64], pool: &Arc<Pool>, bounds: &Bounds) {
+    pub fn record(&mut self, durations: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) {
         self.open.record(durations, pool, bounds);
     }
 
@@ -358,7 +358,12 @@ mod tests {
     use super::*;
 
     /// Records `values` at `now_ms` and returns what the pool then holds.
-    fn record(window: &mut Window, now_ms: u64, values: impl IntoIterator<Item = u64>, pool: &Arc<Pool>) -> usize {
+    fn record(
+        window: &mut Window,
+        now_ms: u64,
+        values: impl IntoIterator<Item = u64>,
+        pool: &Arc<WindowPool>,
+    ) -> usize {
         window.advance(now_ms);
         window.record(&values.into_iter().collect::<Vec<u64>>(), pool, &Bounds::default());
         pool.bytes()
@@ -377,7 +382,7 @@ mod tests {
 
     #[test]
     fn an_ended_slot_gives_most_of_its_memory_back() {
-        let (pool, mut window) = (Pool::new(4), Window::new(0));
+        let (pool, mut window) = (WindowPool::new(4), Window::new(0));
         assert_eq!(record(&mut window, 0, 1..=32, &pool), 0, "few durations need no histogram");
         assert_eq!(record(&mut window, 0, 1..=1000, &pool), HISTOGRAM_BYTES);
         let sealed = record(&mut window, 10_000, [5], &pool);
@@ -390,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_hit_every_bin_keeps_its_histogram() {
-        let (pool, mut window) = (Pool::new(1), Window::new(0));
+        let (pool, mut window) = (WindowPool::new(1), Window::new(0));
         // 64 octaves would need more bins than there are; these hit nearly all.
         let every_bin = (7..52).flat_map(|octave| (0..128).map(move |step| (1u64 << octave) + (step << (octave - 7))));
         record(&mut window, 0, every_bin, &pool);
@@ -403,7 +408,7 @@ mod tests {
 
     #[test]
     fn without_a_histogram_the_buckets_answer_and_say_so() {
-        let (pool, mut window) = (Pool::new(0), Window::new(0));
+        let (pool, mut window) = (WindowPool::new(0), Window::new(0));
         record(&mut window, 0, (0..1000).map(|n| 100_000_000 + n * 100_000), &pool);
         assert!(window.is_approximate());
         assert_eq!(pool.refused(), 1);
@@ -420,7 +425,7 @@ mod tests {
 
     #[test]
     fn time_that_runs_back_changes_nothing() {
-        let (pool, mut window) = (Pool::new(1), Window::new(25_000));
+        let (pool, mut window) = (WindowPool::new(1), Window::new(25_000));
         record(&mut window, 25_000, [1], &pool);
         record(&mut window, 9_000, [2], &pool);
         assert_eq!(minute(&window, 25_000).count(), 2);
@@ -430,7 +435,7 @@ mod tests {
     fn a_job_of_many_hours_has_true_percentiles() {
         const HOUR: u64 = 3_600_000_000_000;
         for count in [10, 100] {
-            let (pool, mut window) = (Pool::new(1), Window::new(0));
+            let (pool, mut window) = (WindowPool::new(1), Window::new(0));
             record(&mut window, 0, (1..=count).map(|n| n * 26 * HOUR / count), &pool);
             let latency = minute(&window, 0).latency().unwrap();
             for (got, percent) in [(latency.p50, 50), (latency.p90, 90), (latency.p99, 99)] {
@@ -446,7 +451,7 @@ mod tests {
         // The histogram's own range ends above the bound.
         for nanos in [u64::MAX, LONGEST_NANOS + LONGEST_NANOS / 10] {
             for count in [1, 100] {
-                let (pool, mut window) = (Pool::new(1), Window::new(0));
+                let (pool, mut window) = (WindowPool::new(1), Window::new(0));
                 record(&mut window, 0, (0..count).map(|_| nanos).chain([5]), &pool);
                 let latency = minute(&window, 0).latency().unwrap();
                 assert_eq!(latency.p99, LONGEST_NANOS);

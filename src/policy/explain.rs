@@ -7,7 +7,7 @@ use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
 use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
-use answer::{Answer, duration, label};
+use answer::{Finding, duration, label};
 use observe::DecodedTrace;
 use std::fmt::Write;
 
@@ -37,7 +37,7 @@ pub fn explain_trace(policy: &Policy, trace: &DecodedTrace) -> String {
     let mut out = head(trace);
     let mut decider: Option<&WrittenRule> = None;
     for rule in &policy.rules {
-        let Answer { holds, seen } = answer::of_when(&rule.written.when, trace);
+        let Finding { holds, seen } = answer::of_when(&rule.written.when, trace);
         let word = match (holds, decider) {
             (false, _) => "no ",
             (true, None) => "YES",

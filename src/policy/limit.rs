@@ -146,10 +146,10 @@ struct RuleState {
     rule: RuleId,
     limit: Limit,
     /// The only bucket, or with `for_each` that of `limit_total`.
-    total: Bucket,
-    keys: HashMap<u64, Bucket, foldhash::fast::RandomState>,
+    total: TokenBucket,
+    keys: HashMap<u64, TokenBucket, foldhash::fast::RandomState>,
     /// Shared by all keys beyond the cap.
-    overflow: Bucket,
+    overflow: TokenBucket,
     swept_ms: u64,
     counts: LimitCounts,
 }
@@ -228,9 +228,9 @@ impl RuleState {
         RuleState {
             rule: claim.rule,
             limit: *claim.limit,
-            total: Bucket::full(each.map_or(rate, |each| each.total), now),
+            total: TokenBucket::full(each.map_or(rate, |each| each.total), now),
             keys: HashMap::default(),
-            overflow: Bucket::full(rate, now),
+            overflow: TokenBucket::full(rate, now),
             swept_ms: now,
             counts: LimitCounts::default(),
         }
@@ -257,13 +257,13 @@ impl RuleState {
         true
     }
 
-    fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize) -> &mut Bucket {
+    fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize) -> &mut TokenBucket {
         let rate = self.limit.rate;
         if self.keys.len() >= keys_max && !self.keys.contains_key(&key) && !self.make_room(now_ms, keys_max) {
             self.counts.overflowed += 1;
             return &mut self.overflow;
         }
-        self.keys.entry(key).or_insert_with(|| Bucket::full(rate, now_ms))
+        self.keys.entry(key).or_insert_with(|| TokenBucket::full(rate, now_ms))
     }
 
     /// Forgets the keys whose bucket is full again: a new bucket would be the same. Looks at all keys,
@@ -281,18 +281,18 @@ impl RuleState {
 
 /// Tokens in units of 1 / `period_ms`, so that a millisecond's refill is a whole number.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+struct TokenBucket {
     level: i64,
     at_ms: u64,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn depth(rate: Rate) -> i64 {
         (rate.amount * rate.period_ms) as i64
     }
 
-    fn full(rate: Rate, now_ms: u64) -> Bucket {
-        Bucket { level: Bucket::depth(rate), at_ms: now_ms }
+    fn full(rate: Rate, now_ms: u64) -> TokenBucket {
+        TokenBucket { level: TokenBucket::depth(rate), at_ms: now_ms }
     }
 
     /// Clocks of several callers may differ by a little: time never goes back here.
@@ -300,7 +300,7 @@ impl Bucket {
         let elapsed = now_ms.saturating_sub(self.at_ms) as i64;
         self.at_ms = self.at_ms.max(now_ms);
         let gained = elapsed.saturating_mul(rate.amount as i64);
-        self.level = self.level.saturating_add(gained).min(Bucket::depth(rate));
+        self.level = self.level.saturating_add(gained).min(TokenBucket::depth(rate));
     }
 
     fn has_room(&mut self, rate: Rate, now_ms: u64) -> bool {
@@ -310,7 +310,7 @@ impl Bucket {
 
     fn is_full(&mut self, rate: Rate, now_ms: u64) -> bool {
         self.refill(rate, now_ms);
-        self.level == Bucket::depth(rate)
+        self.level == TokenBucket::depth(rate)
     }
 
     fn take(&mut self, rate: Rate, units: u64) {

@@ -154,7 +154,7 @@ fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
     rules
 }
 
-fn unknown_rule_key(reader: &mut Reader, entry: &crate::yaml::Entry) {
+fn unknown_rule_key(reader: &mut Reader, entry: &crate::yaml::MappingEntry) {
     let key = entry.key.as_str();
     if when::TRACE_KEYS.contains(&key) {
         let title = format!("`{key}` is not a key of a rule");

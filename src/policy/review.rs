@@ -7,7 +7,7 @@ use super::condition::{Atom, Check, When};
 use super::parse::WrittenRule;
 use super::{Keep, Then, pattern};
 use crate::trace::Status;
-use crate::trace::question::{Condition, Range, Scope, Test, ValuePattern, ValueTest};
+use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::yaml::Reader;
 
 pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule]) {
@@ -19,10 +19,13 @@ pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule]) {
 
 fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule]) {
     let unlimited: Vec<&WrittenRule> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
-    let taker_of = |case: &Case<'_>| {
-        unlimited.iter().find(|taker| cases(&taker.when).iter().any(|taken| case.is_within(taken))).copied()
+    let taker_of = |alternative: &Alternative<'_>| {
+        unlimited
+            .iter()
+            .find(|taker| alternatives(&taker.when).iter().any(|taken| alternative.is_within(taken)))
+            .copied()
     };
-    let takers: Option<Vec<&WrittenRule>> = cases(&rule.when).iter().map(taker_of).collect();
+    let takers: Option<Vec<&WrittenRule>> = alternatives(&rule.when).iter().map(taker_of).collect();
     let Some(taker) = takers.and_then(|takers| takers.first().copied()) else { return };
     let title = format!("rule `{}` can never match", rule.name);
     let takes = if taker.when.is_empty() { "takes every trace" } else { "takes all that this rule matches" };
@@ -34,9 +37,9 @@ fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[Wri
 
 fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {
     let Some(limited) = rule.limited.filter(|limited| limited.then == Then::Next) else { return };
-    let mine = cases(&rule.when);
+    let mine = alternatives(&rule.when);
     let meets = |other: &&WrittenRule| {
-        let theirs = cases(&other.when);
+        let theirs = alternatives(&other.when);
         mine.iter().any(|mine| theirs.iter().any(|theirs| !mine.excludes(theirs)))
     };
     let is_unlimited = |other: &&WrittenRule| other.keep == Keep::All && other.limited.is_none();
@@ -51,20 +54,21 @@ fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[W
 
 /// One way in which a rule can match: all atoms hold, and none of the negated groups.
 #[derive(Clone, Default)]
-struct Case<'a> {
+struct Alternative<'a> {
     atoms: Vec<&'a Atom>,
     nots: Vec<&'a When>,
 }
 
 /// Every way in which `when` can hold.
-fn cases(when: &When) -> Vec<Case<'_>> {
-    let base = Case { atoms: when.all.iter().collect(), nots: when.not.iter().map(|not| not.as_ref()).collect() };
+fn alternatives(when: &When) -> Vec<Alternative<'_>> {
+    let base =
+        Alternative { atoms: when.all.iter().collect(), nots: when.not.iter().map(|not| not.as_ref()).collect() };
     if when.any_of.is_empty() {
         return vec![base];
     }
     let mut all = Vec::new();
-    for branch in when.any_of.iter().flat_map(cases) {
-        all.push(Case {
+    for branch in when.any_of.iter().flat_map(alternatives) {
+        all.push(Alternative {
             atoms: base.atoms.iter().copied().chain(branch.atoms).collect(),
             nots: base.nots.iter().copied().chain(branch.nots).collect(),
         });
@@ -72,15 +76,15 @@ fn cases(when: &When) -> Vec<Case<'_>> {
     all
 }
 
-impl Case<'_> {
-    /// Whatever this case matches, `wide` matches.
-    fn is_within(&self, wide: &Case<'_>) -> bool {
+impl Alternative<'_> {
+    /// Whatever this alternative matches, `wide` matches.
+    fn is_within(&self, wide: &Alternative<'_>) -> bool {
         wide.atoms.iter().all(|wide| self.atoms.iter().any(|narrow| implies(narrow, wide)))
             && wide.nots.iter().all(|not| self.nots.contains(not))
     }
 
     /// No trace matches both.
-    fn excludes(&self, other: &Case<'_>) -> bool {
+    fn excludes(&self, other: &Alternative<'_>) -> bool {
         self.atoms.iter().any(|mine| other.atoms.iter().any(|theirs| contradict(mine, theirs)))
     }
 }
@@ -137,7 +141,9 @@ fn is_apart<T: PartialOrd + Copy>(a: &Range<T>, b: &Range<T>) -> bool {
 fn span_implies(narrow: &Condition, wide: &Condition) -> bool {
     let scope = matches!(
         (narrow.scope, wide.scope),
-        (_, Scope::Any) | (Scope::Entry | Scope::Root, Scope::Entry) | (Scope::Root, Scope::Root)
+        (_, SpanScope::Any)
+            | (SpanScope::Entry | SpanScope::Root, SpanScope::Entry)
+            | (SpanScope::Root, SpanScope::Root)
     );
     scope && wide.tests.iter().all(|wide| narrow.tests.iter().any(|narrow| test_implies(narrow, wide)))
 }
@@ -147,7 +153,7 @@ fn test_implies(narrow: &Test, wide: &Test) -> bool {
         (Test::Service(narrow), Test::Service(wide))
         | (Test::Name(narrow), Test::Name(wide))
         | (Test::Event(narrow), Test::Event(wide)) => pattern::covers(wide, narrow),
-        (Test::Kind(narrow), Test::Kind(wide)) => narrow.iter().all(|kind| wide.contains(kind)),
+        (Test::SpanKind(narrow), Test::SpanKind(wide)) => narrow.iter().all(|kind| wide.contains(kind)),
         (Test::Status(narrow), Test::Status(wide)) => narrow.iter().all(|status| wide.contains(status)),
         (Test::Duration(narrow), Test::Duration(wide)) => is_within(narrow, wide),
         (Test::Attribute { keys: a, values: narrow }, Test::Attribute { keys: b, values: wide })

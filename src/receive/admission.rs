@@ -24,13 +24,13 @@ pub(super) struct Admission {
     max_request: usize,
     limit: usize,
     held: AtomicUsize,
-    pool: Mutex<Pool>,
+    pool: Mutex<BufferPool>,
 }
 
 impl Admission {
     /// `max_request`: most bytes of one body. `limit`: most bytes of all. `pooled`: most bytes of idle buffers.
     pub fn new(max_request: usize, limit: usize, pooled: usize) -> Arc<Admission> {
-        let pool = Pool { idle: VecDeque::new(), bytes: 0, limit: pooled };
+        let pool = BufferPool { idle: VecDeque::new(), bytes: 0, limit: pooled };
         Arc::new(Admission { max_request, limit, held: AtomicUsize::new(0), pool: Mutex::new(pool) })
     }
 
@@ -91,7 +91,7 @@ impl Admission {
         self.held.fetch_update(Relaxed, Relaxed, add).is_ok()
     }
 
-    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+    fn pool(&self) -> std::sync::MutexGuard<'_, BufferPool> {
         // Held for a few pointer moves, and consistent after each of them.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,13 +173,13 @@ impl Drop for Buffer {
 }
 
 /// Idle buffers, oldest first. Reusing them spares a steady load the page faults of fresh memory.
-struct Pool {
+struct BufferPool {
     idle: VecDeque<Vec<u8>>,
     bytes: usize,
     limit: usize,
 }
 
-impl Pool {
+impl BufferPool {
     /// The smallest buffer of `wanted` bytes, unless more than half of it would lie idle.
     fn take(&mut self, wanted: usize) -> Option<Vec<u8>> {
         let fits = wanted..=wanted.max(SMALLEST) * 2;

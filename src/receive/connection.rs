@@ -1,6 +1,6 @@
 //! Accepts connections, bounds them, and sees them to their end.
 
-use super::door::Door;
+use super::context::RequestContext;
 use super::tls::Tls;
 use super::{Phase, Settings, grpc, http};
 use hyper::service::service_fn;
@@ -65,7 +65,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Accepts until the phase is `Closed`, then waits for what is in flight. Dropped, it aborts it.
-    pub async fn serve(self, door: Arc<Door>, mut phase: watch::Receiver<Phase>) {
+    pub async fn serve(self, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>) {
         let protocol = self.protocol;
         let mut connections = JoinSet::new();
         loop {
@@ -73,7 +73,7 @@ impl Listener {
                 () = closed(&mut phase) => break,
                 Some(ended) = connections.join_next() => note_panic(protocol, ended),
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream, &door, &phase, &mut connections),
+                    Ok((stream, _)) => self.admit(stream, &context, &phase, &mut connections),
                     Err(error) => rest_after(protocol, error).await,
                 },
             }
@@ -88,18 +88,18 @@ impl Listener {
     fn admit(
         &self,
         stream: TcpStream,
-        door: &Arc<Door>,
+        context: &Arc<RequestContext>,
         phase: &watch::Receiver<Phase>,
         connections: &mut JoinSet<()>,
     ) {
         while let Some(ended) = connections.try_join_next() {
             note_panic(self.protocol, ended);
         }
-        if connections.len() >= door.settings.connections {
-            door.counters.connections_refused.fetch_add(1, Relaxed);
+        if connections.len() >= context.settings.connections {
+            context.counters.connections_refused.fetch_add(1, Relaxed);
             return;
         }
-        connections.spawn(serve(stream, self.protocol, self.tls.clone(), door.clone(), phase.clone()));
+        connections.spawn(serve(stream, self.protocol, self.tls.clone(), context.clone(), phase.clone()));
     }
 }
 
@@ -129,16 +129,16 @@ async fn rest_after(protocol: Protocol, error: io::Error) {
 }
 
 /// Counts a connection as open until dropped.
-struct Open(Arc<Door>);
+struct OpenConnection(Arc<RequestContext>);
 
-impl Open {
-    fn new(door: Arc<Door>) -> Open {
-        door.counters.connections_open.fetch_add(1, Relaxed);
-        Open(door)
+impl OpenConnection {
+    fn new(context: Arc<RequestContext>) -> OpenConnection {
+        context.counters.connections_open.fetch_add(1, Relaxed);
+        OpenConnection(context)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.counters.connections_open.fetch_sub(1, Relaxed);
     }
@@ -146,21 +146,21 @@ impl Drop for Open {
 
 /// Counts a request as in flight until dropped: for the whole receiver and for its connection.
 struct InFlight {
-    door: Arc<Door>,
+    context: Arc<RequestContext>,
     of_connection: Arc<AtomicUsize>,
 }
 
 impl InFlight {
-    fn new(door: Arc<Door>, of_connection: Arc<AtomicUsize>) -> InFlight {
-        door.counters.requests_in_flight.fetch_add(1, Relaxed);
+    fn new(context: Arc<RequestContext>, of_connection: Arc<AtomicUsize>) -> InFlight {
+        context.counters.requests_in_flight.fetch_add(1, Relaxed);
         of_connection.fetch_add(1, Relaxed);
-        InFlight { door, of_connection }
+        InFlight { context, of_connection }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.door.counters.requests_in_flight.fetch_sub(1, Relaxed);
+        self.context.counters.requests_in_flight.fetch_sub(1, Relaxed);
         self.of_connection.fetch_sub(1, Relaxed);
     }
 }
@@ -169,43 +169,43 @@ async fn serve(
     stream: TcpStream,
     protocol: Protocol,
     tls: Option<Arc<Tls>>,
-    door: Arc<Door>,
+    context: Arc<RequestContext>,
     phase: watch::Receiver<Phase>,
 ) {
-    let _open = Open::new(door.clone());
+    let _open = OpenConnection::new(context.clone());
     // Answers are small and awaited; an error means that the peer has gone already.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return converse(stream, protocol, door, phase).await;
+        return converse(stream, protocol, context, phase).await;
     };
     let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-    match tokio::time::timeout(door.settings.header_timeout, handshake).await {
-        Ok(Ok(stream)) => converse(stream, protocol, door, phase).await,
+    match tokio::time::timeout(context.settings.header_timeout, handshake).await {
+        Ok(Ok(stream)) => converse(stream, protocol, context, phase).await,
         Ok(Err(error)) => tracing::debug!(protocol = protocol.word(), %error, "no tls connection came about"),
         Err(_) => tracing::debug!(protocol = protocol.word(), "no tls connection came about in time"),
     }
 }
 
 /// Serves requests until either side ends the connection.
-async fn converse<S>(stream: S, protocol: Protocol, door: Arc<Door>, mut phase: watch::Receiver<Phase>)
+async fn converse<S>(stream: S, protocol: Protocol, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let greeting = Greeting::default();
     let io = TokioIo::new(Greeted { stream, greeting: greeting.clone() });
-    let builder = builder(protocol, &door.settings);
-    let mut patience = pin!(tokio::time::sleep(door.settings.header_timeout));
+    let builder = builder(protocol, &context.settings);
+    let mut patience = pin!(tokio::time::sleep(context.settings.header_timeout));
     let in_flight = Arc::new(AtomicUsize::new(0));
     let of_connection = in_flight.clone();
-    let door_of_strays = door.clone();
+    let door_of_strays = context.clone();
     let service = service_fn(move |request| {
-        let door = door.clone();
-        let in_flight = InFlight::new(door.clone(), of_connection.clone());
+        let context = context.clone();
+        let in_flight = InFlight::new(context.clone(), of_connection.clone());
         async move {
             let _in_flight = in_flight;
             Ok::<_, Infallible>(match protocol {
-                Protocol::Grpc => grpc::answer(&door, request).await,
-                Protocol::Http => http::answer(&door, request).await,
+                Protocol::Grpc => grpc::answer(&context, request).await,
+                Protocol::Http => http::answer(&context, request).await,
             })
         }
     });

@@ -6,10 +6,10 @@
 
 use super::Accepted;
 use super::admission::{Admission, Buffer};
-use super::door::{Door, Reply, count, next_chunk};
+use super::context::{Reply, RequestContext, count, next_chunk};
 use super::inflate::Encoding;
 use super::refusal::Refusal;
-use super::stats::Tally;
+use super::stats::RequestCount;
 use crate::trace::Signal;
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
@@ -29,7 +29,7 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const PREFIX: usize = 5;
 
 /// Answers one call. Never fails: whatever went wrong is a gRPC status.
-pub(super) async fn answer<B>(door: &Door, request: Request<B>) -> Response<Reply>
+pub(super) async fn answer<B>(context: &RequestContext, request: Request<B>) -> Response<Reply>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -37,13 +37,13 @@ where
         return not_grpc();
     }
     let Some(signal) = signal(&request) else {
-        door.counters.unrouted.fetch_add(1, Relaxed);
+        context.counters.unrouted.fetch_add(1, Relaxed);
         return refuse(Status::unimplemented("the methods here are OTLP's Trace-, Metrics- and LogsService/Export"));
     };
-    match export(door, signal, request).await {
+    match export(context, signal, request).await {
         Ok(accepted) => accept(&accepted),
         Err(refusal) => {
-            let details = refusal.rpc_status(door.settings.retry_after);
+            let details = refusal.rpc_status(context.settings.retry_after);
             refuse(Status::with_details(refusal.code(), refusal.to_string(), details))
         }
     }
@@ -68,30 +68,30 @@ fn signal<B>(request: &Request<B>) -> Option<Signal> {
     }
 }
 
-async fn export<B>(door: &Door, signal: Signal, request: Request<B>) -> Result<Accepted, Refusal>
+async fn export<B>(context: &RequestContext, signal: Signal, request: Request<B>) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let (head, body) = request.into_parts();
-    let mut tally = door.tally(signal);
-    let result = take(door, signal, &head.headers, body, &mut tally).await;
-    count(tally, &result);
+    let mut count_request = context.count_request(signal);
+    let result = take(context, signal, &head.headers, body, &mut count_request).await;
+    count(count_request, &result);
     result
 }
 
 async fn take<B>(
-    door: &Door,
+    context: &RequestContext,
     signal: Signal,
     headers: &HeaderMap,
     body: B,
-    tally: &mut Tally<'_>,
+    count_request: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    door.check_hops(headers)?;
+    context.check_hops(headers)?;
     let encoding = Encoding::from_header(headers.get(ENCODING))?;
-    let message = door.in_time(read_message(&door.admission, body, tally)).await?;
+    let message = context.in_time(read_message(&context.admission, body, count_request)).await?;
     let body = match message {
         Incoming::Plain(body) => body,
         Incoming::Compressed(_) if encoding == Encoding::Identity => {
@@ -101,8 +101,8 @@ where
         }
         Incoming::Compressed(wire) => encoding.inflate(wire)?,
     };
-    tally.bytes = body.len();
-    door.hand_over(signal, &body, headers)
+    count_request.bytes = body.len();
+    context.accept(signal, &body, headers)
 }
 
 /// A message as it came.
@@ -112,7 +112,11 @@ enum Incoming {
 }
 
 /// Reads exactly one message, to the end of the stream.
-async fn read_message<B>(admission: &Arc<Admission>, mut body: B, tally: &mut Tally<'_>) -> Result<Incoming, Refusal>
+async fn read_message<B>(
+    admission: &Arc<Admission>,
+    mut body: B,
+    count_request: &mut RequestCount<'_>,
+) -> Result<Incoming, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -121,7 +125,7 @@ where
         return Err(Refusal::Malformed(format!("a gRPC message begins with 0 or 1, not with {flag}")));
     }
     let length = u32::from_be_bytes(length) as usize;
-    tally.bytes = length;
+    count_request.bytes = length;
     let mut message = admission.admit(length)?;
     loop {
         if chunk.len() > length - message.len() {

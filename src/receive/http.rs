@@ -5,10 +5,10 @@
 
 use super::Accepted;
 use super::admission::{Admission, Buffer};
-use super::door::{Door, Reply, count, next_chunk};
+use super::context::{Reply, RequestContext, count, next_chunk};
 use super::inflate::Encoding;
 use super::refusal::Refusal;
-use super::stats::{Outcome, Tally};
+use super::stats::{RequestCount, RequestOutcome};
 use super::{grpc, json};
 use crate::terminal::quote;
 use crate::trace::Signal;
@@ -53,7 +53,7 @@ impl Format {
 }
 
 /// Answers one request. Never fails: whatever went wrong is an HTTP status.
-pub(super) async fn answer<B>(door: &Door, request: Request<B>) -> Response<Reply>
+pub(super) async fn answer<B>(context: &RequestContext, request: Request<B>) -> Response<Reply>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -62,43 +62,48 @@ where
         "/v1/metrics" => Signal::Metrics,
         "/v1/logs" => Signal::Logs,
         _ => {
-            door.counters.unrouted.fetch_add(1, Relaxed);
-            return unrouted(door, &request);
+            context.counters.unrouted.fetch_add(1, Relaxed);
+            return unrouted(context, &request);
         }
     };
     if request.method() != Method::POST {
-        door.counters.unrouted.fetch_add(1, Relaxed);
+        context.counters.unrouted.fetch_add(1, Relaxed);
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "send OTLP requests with POST\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let Some(format) = Format::of(request.headers()) else {
-        door.tally(signal).end(Outcome::Unsupported);
+        context.count_request(signal).end(RequestOutcome::Unsupported);
         return text(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send OTLP requests with content-type application/x-protobuf or application/json\n",
         );
     };
-    match export(door, signal, format, request).await {
+    match export(context, signal, format, request).await {
         Ok(accepted) => accept(signal, format, &accepted),
-        Err(refusal) => refuse(door, format, &refusal),
+        Err(refusal) => refuse(context, format, &refusal),
     }
 }
 
 /// Characters of a path that a log shows.
 const PATH_MAX: usize = 100;
 
-fn unrouted<B>(door: &Door, request: &Request<B>) -> Response<Reply> {
+fn unrouted<B>(context: &RequestContext, request: &Request<B>) -> Response<Reply> {
     if grpc::is_grpc(request.headers()) {
-        door.note_stray("gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317");
+        context.note_stray("gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317");
         return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC has a port of its own"));
     }
     let path = quote(request.uri().path(), PATH_MAX);
-    door.note_stray(&format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs"));
+    context.note_stray(&format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs"));
     text(StatusCode::NOT_FOUND, "the paths here are /v1/traces, /v1/metrics and /v1/logs\n")
 }
 
-async fn export<B>(door: &Door, signal: Signal, format: Format, request: Request<B>) -> Result<Accepted, Refusal>
+async fn export<B>(
+    context: &RequestContext,
+    signal: Signal,
+    format: Format,
+    request: Request<B>,
+) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -106,57 +111,61 @@ where
     // connection closes under it: let it finish. One that asked first has sent nothing.
     let lets_finish = request.version() <= Version::HTTP_11 && !request.headers().contains_key(EXPECT);
     let (head, mut body) = request.into_parts();
-    let mut tally = door.tally(signal);
-    let mut result = take(door, signal, format, &head.headers, &mut body, &mut tally).await;
+    let mut count_request = context.count_request(signal);
+    let mut result = take(context, signal, format, &head.headers, &mut body, &mut count_request).await;
     let is_waiting = matches!(result, Err(ref why) if !matches!(why, Refusal::Aborted | Refusal::TimedOut(_)));
     if is_waiting && lets_finish && !body.is_end_stream() {
-        let discarded = door.in_time(discard(&mut body, door.admission.max_request() * WITHIN_REASON)).await;
+        let discarded = context.in_time(discard(&mut body, context.admission.max_request() * WITHIN_REASON)).await;
         if discarded == Err(Refusal::Aborted) {
             result = Err(Refusal::Aborted);
         }
     }
-    count(tally, &result);
+    count(count_request, &result);
     result
 }
 
 async fn take<B>(
-    door: &Door,
+    context: &RequestContext,
     signal: Signal,
     format: Format,
     headers: &HeaderMap,
     body: &mut B,
-    tally: &mut Tally<'_>,
+    count_request: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    door.check_hops(headers)?;
+    context.check_hops(headers)?;
     let encoding = Encoding::from_header(headers.get(CONTENT_ENCODING))?;
-    let wire = door.in_time(read_body(&door.admission, body, tally)).await?;
+    let wire = context.in_time(read_body(&context.admission, body, count_request)).await?;
     let body = encoding.inflate(wire)?;
-    tally.bytes = body.len();
+    count_request.bytes = body.len();
     match format {
-        Format::Protobuf => door.hand_over(signal, &body, headers),
+        Format::Protobuf => context.accept(signal, &body, headers),
         Format::Json => {
             // Protobuf of real traffic has about half the size; it grows from there if it must.
-            let room = door.admission.admit(body.len() / 2)?;
+            let room = context.admission.admit(body.len() / 2)?;
             let protobuf = json::to_protobuf(signal, &body, room)?;
             drop(body);
-            door.hand_over(signal, &protobuf, headers)
+            context.accept(signal, &protobuf, headers)
         }
     }
 }
 
-async fn read_body<B>(admission: &Arc<Admission>, body: &mut B, tally: &mut Tally<'_>) -> Result<Buffer, Refusal>
+async fn read_body<B>(
+    admission: &Arc<Admission>,
+    body: &mut B,
+    count_request: &mut RequestCount<'_>,
+) -> Result<Buffer, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    tally.bytes = declared;
+    count_request.bytes = declared;
     let mut wire = admission.admit(declared)?;
     while let Some(chunk) = next_chunk(body).await? {
         wire.append(&chunk)?;
-        tally.bytes = tally.bytes.max(wire.len());
+        count_request.bytes = count_request.bytes.max(wire.len());
     }
     Ok(wire)
 }
@@ -197,8 +206,8 @@ fn accept(signal: Signal, format: Format, accepted: &Accepted) -> Response<Reply
     respond(StatusCode::OK, format.content_type(), body)
 }
 
-fn refuse(door: &Door, format: Format, refusal: &Refusal) -> Response<Reply> {
-    let retry_after = door.settings.retry_after;
+fn refuse(context: &RequestContext, format: Format, refusal: &Refusal) -> Response<Reply> {
+    let retry_after = context.settings.retry_after;
     let body = match format {
         Format::Protobuf => refusal.rpc_status(retry_after),
         Format::Json => json!({ "code": refusal.code() as i32, "message": refusal.to_string() }).to_string().into(),

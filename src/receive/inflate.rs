@@ -142,12 +142,12 @@ mod tests {
 
     const MAX: usize = 1 << 20;
 
-    fn door() -> Arc<Admission> {
+    fn context() -> Arc<Admission> {
         Admission::new(MAX, 2 * MAX, 0)
     }
 
     fn inflate(encoding: Encoding, wire: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let admission = door();
+        let admission = context();
         let mut body = admission.admit(wire.len()).unwrap();
         body.append(wire).unwrap();
         let inflated = encoding.inflate(body).map(|body| body.to_vec());
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn growing_beyond_what_is_free_is_refused_and_not_called_malformed() {
-        let admission = door();
+        let admission = context();
         let _other = admission.admit(MAX).unwrap();
         let _another = admission.admit(MAX / 2).unwrap();
         let mut wire = admission.admit(0).unwrap();

@@ -19,7 +19,7 @@ use crate::trace::Signal;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use schema::{Field, Kind, Message, Presence};
+use schema::{Field, FieldKind, Message, Presence};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -143,7 +143,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     /// `null` is an absent value; only in a list it holds a place.
     fn visit_none<E: de::Error>(self) -> Result<(), E> {
         match self.field.kind {
-            Kind::Nested(_) if self.is_element => {
+            FieldKind::Nested(_) if self.is_element => {
                 let written = self.writer.field(self.field.number, &Wire::Bytes(Cow::Borrowed(&[])));
                 self.writer.note(written)
             }
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         match self.field.kind {
             // As bytes, because as text one lone surrogate would cost the whole request.
-            Kind::Text if !self.is_list() => json.deserialize_bytes(self),
+            FieldKind::Text if !self.is_list() => json.deserialize_bytes(self),
             _ => json.deserialize_any(self),
         }
     }
@@ -185,7 +185,7 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         match self.field.kind {
-            Kind::Nested(message) if !self.is_list() => {
+            FieldKind::Nested(message) if !self.is_list() => {
                 let start = self.writer.open(self.field.number);
                 let start = self.writer.note(start)?;
                 Fields { message, writer: self.writer }.visit_map(map)?;
@@ -260,23 +260,25 @@ impl<'a> Scalar<'a> {
 
 impl<'a> Wire<'a> {
     /// The value as a field of this kind holds it; none if it cannot.
-    fn of(kind: Kind, scalar: Scalar<'a>) -> Option<Wire<'a>> {
+    fn of(kind: FieldKind, scalar: Scalar<'a>) -> Option<Wire<'a>> {
         let integer = || scalar.integer();
         let wire = match (kind, &scalar) {
-            (Kind::Text, &Scalar::Text(text)) => Wire::Bytes(text.as_bytes().into()),
-            (Kind::Hex, &Scalar::Text(text)) => Wire::Bytes(hex(text)?.into()),
-            (Kind::Base64, &Scalar::Text(text)) => Wire::Bytes(base64(text)?.into()),
-            (Kind::Bool, &Scalar::Bool(value)) => Wire::Varint(value.into()),
-            (Kind::Text | Kind::Hex | Kind::Base64 | Kind::Bool | Kind::Nested(_), _) => return None,
-            (Kind::Double, scalar) => Wire::Fixed64(scalar.double()?.to_bits()),
-            (Kind::Fixed64, _) => Wire::Fixed64(integer()?.try_into().ok()?),
-            (Kind::SFixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
-            (Kind::Fixed32, _) => Wire::Fixed32(integer()?.try_into().ok()?),
-            (Kind::UInt64, _) => Wire::Varint(integer()?.try_into().ok()?),
-            (Kind::Int64, _) => Wire::Varint(i64::try_from(integer()?).ok()? as u64),
-            (Kind::UInt32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
-            (Kind::Enum, _) => Wire::Varint(i64::from(i32::try_from(integer()?).ok()?) as u64),
-            (Kind::SInt32, _) => {
+            (FieldKind::Text, &Scalar::Text(text)) => Wire::Bytes(text.as_bytes().into()),
+            (FieldKind::Hex, &Scalar::Text(text)) => Wire::Bytes(hex(text)?.into()),
+            (FieldKind::Base64, &Scalar::Text(text)) => Wire::Bytes(base64(text)?.into()),
+            (FieldKind::Bool, &Scalar::Bool(value)) => Wire::Varint(value.into()),
+            (FieldKind::Text | FieldKind::Hex | FieldKind::Base64 | FieldKind::Bool | FieldKind::Nested(_), _) => {
+                return None;
+            }
+            (FieldKind::Double, scalar) => Wire::Fixed64(scalar.double()?.to_bits()),
+            (FieldKind::Fixed64, _) => Wire::Fixed64(integer()?.try_into().ok()?),
+            (FieldKind::SFixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
+            (FieldKind::Fixed32, _) => Wire::Fixed32(integer()?.try_into().ok()?),
+            (FieldKind::UInt64, _) => Wire::Varint(integer()?.try_into().ok()?),
+            (FieldKind::Int64, _) => Wire::Varint(i64::try_from(integer()?).ok()? as u64),
+            (FieldKind::UInt32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
+            (FieldKind::Enum, _) => Wire::Varint(i64::from(i32::try_from(integer()?).ok()?) as u64),
+            (FieldKind::SInt32, _) => {
                 let value = i32::try_from(integer()?).ok()?;
                 Wire::Varint(u64::from(((value << 1) ^ (value >> 31)) as u32))
             }
@@ -285,25 +287,25 @@ impl<'a> Wire<'a> {
     }
 }
 
-impl Kind {
+impl FieldKind {
     /// Whether a repeated field is one run of values, as proto3 writes numbers.
     fn is_packable(self) -> bool {
-        !matches!(self, Kind::Text | Kind::Hex | Kind::Base64 | Kind::Nested(_))
+        !matches!(self, FieldKind::Text | FieldKind::Hex | FieldKind::Base64 | FieldKind::Nested(_))
     }
 
     fn described(self) -> &'static str {
         match self {
-            Kind::Text => "text",
-            Kind::Hex => "hexadecimal digits",
-            Kind::Base64 => "base64",
-            Kind::Bool => "true or false",
-            Kind::Double => "a number",
-            Kind::Fixed64 | Kind::UInt64 => "a whole number of 64 bits",
-            Kind::SFixed64 | Kind::Int64 => "a whole number of 64 bits with sign",
-            Kind::Fixed32 | Kind::UInt32 => "a whole number of 32 bits",
-            Kind::SInt32 => "a whole number of 32 bits with sign",
-            Kind::Enum => "the number of an enum value",
-            Kind::Nested(_) => "an object",
+            FieldKind::Text => "text",
+            FieldKind::Hex => "hexadecimal digits",
+            FieldKind::Base64 => "base64",
+            FieldKind::Bool => "true or false",
+            FieldKind::Double => "a number",
+            FieldKind::Fixed64 | FieldKind::UInt64 => "a whole number of 64 bits",
+            FieldKind::SFixed64 | FieldKind::Int64 => "a whole number of 64 bits with sign",
+            FieldKind::Fixed32 | FieldKind::UInt32 => "a whole number of 32 bits",
+            FieldKind::SInt32 => "a whole number of 32 bits with sign",
+            FieldKind::Enum => "the number of an enum value",
+            FieldKind::Nested(_) => "an object",
         }
     }
 }

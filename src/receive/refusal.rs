@@ -1,6 +1,6 @@
 //! Why a request was not taken, and what that is called in gRPC and in HTTP.
 
-use super::stats::Outcome;
+use super::stats::RequestOutcome;
 use bytes::Bytes;
 use http::StatusCode;
 use prost::Message;
@@ -32,15 +32,15 @@ impl Refusal {
         Refusal::Malformed(why.to_string())
     }
 
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> RequestOutcome {
         match self {
-            Refusal::Busy { .. } => Outcome::Refused,
-            Refusal::TooLarge { .. } => Outcome::TooLarge,
-            Refusal::Malformed(_) => Outcome::Malformed,
-            Refusal::Encoding(_) => Outcome::Unsupported,
-            Refusal::Loop(_) => Outcome::Looped,
-            Refusal::TimedOut(_) => Outcome::TimedOut,
-            Refusal::Aborted => Outcome::Aborted,
+            Refusal::Busy { .. } => RequestOutcome::Refused,
+            Refusal::TooLarge { .. } => RequestOutcome::TooLarge,
+            Refusal::Malformed(_) => RequestOutcome::Malformed,
+            Refusal::Encoding(_) => RequestOutcome::Unsupported,
+            Refusal::Loop(_) => RequestOutcome::Looped,
+            Refusal::TimedOut(_) => RequestOutcome::TimedOut,
+            Refusal::Aborted => RequestOutcome::Aborted,
         }
     }
 

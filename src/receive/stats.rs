@@ -1,4 +1,4 @@
-//! Counts what happened at the door, by signal and outcome. It does not count spans.
+//! Counts what happened at the context, by signal and outcome. It does not count spans.
 
 use super::admission::Admission;
 use crate::trace::Signal;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// How a request ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// Taken whole by the intake, perhaps with a `partial_success`.
     Accepted,
     /// No room for its bytes: the client sends it again.
@@ -29,17 +29,17 @@ pub enum Outcome {
     Panicked,
 }
 
-impl Outcome {
-    pub const ALL: [Outcome; 9] = [
-        Outcome::Accepted,
-        Outcome::Refused,
-        Outcome::TooLarge,
-        Outcome::Malformed,
-        Outcome::Unsupported,
-        Outcome::Looped,
-        Outcome::TimedOut,
-        Outcome::Aborted,
-        Outcome::Panicked,
+impl RequestOutcome {
+    pub const ALL: [RequestOutcome; 9] = [
+        RequestOutcome::Accepted,
+        RequestOutcome::Refused,
+        RequestOutcome::TooLarge,
+        RequestOutcome::Malformed,
+        RequestOutcome::Unsupported,
+        RequestOutcome::Looped,
+        RequestOutcome::TimedOut,
+        RequestOutcome::Aborted,
+        RequestOutcome::Panicked,
     ];
 
     /// As a metric label.
@@ -49,7 +49,7 @@ impl Outcome {
     }
 }
 
-type BySignal<T> = [[T; Outcome::ALL.len()]; Signal::ALL.len()];
+type BySignal<T> = [[T; RequestOutcome::ALL.len()]; Signal::ALL.len()];
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -62,7 +62,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    fn record(&self, signal: Signal, outcome: Outcome, bytes: u64) {
+    fn record(&self, signal: Signal, outcome: RequestOutcome, bytes: u64) {
         self.requests[signal as usize][outcome as usize].fetch_add(1, Relaxed);
         self.bytes[signal as usize][outcome as usize].fetch_add(bytes, Relaxed);
     }
@@ -70,27 +70,27 @@ impl Counters {
 
 /// One request on its way to being counted. Dropped without an outcome, as when the peer resets the
 /// stream and the server drops the request's future, it counts as aborted.
-pub(super) struct Tally<'a> {
+pub(super) struct RequestCount<'a> {
     counters: &'a Counters,
     signal: Signal,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     /// The best that is known of the request's size: declared, then arrived, then decompressed.
     pub bytes: usize,
 }
 
-impl<'a> Tally<'a> {
-    pub fn begin(counters: &'a Counters, signal: Signal) -> Tally<'a> {
-        Tally { counters, signal, outcome: Outcome::Aborted, bytes: 0 }
+impl<'a> RequestCount<'a> {
+    pub fn begin(counters: &'a Counters, signal: Signal) -> RequestCount<'a> {
+        RequestCount { counters, signal, outcome: RequestOutcome::Aborted, bytes: 0 }
     }
 
-    pub fn end(mut self, outcome: Outcome) {
+    pub fn end(mut self, outcome: RequestOutcome) {
         self.outcome = outcome;
     }
 }
 
-impl Drop for Tally<'_> {
+impl Drop for RequestCount<'_> {
     fn drop(&mut self) {
-        let outcome = if std::thread::panicking() { Outcome::Panicked } else { self.outcome };
+        let outcome = if std::thread::panicking() { RequestOutcome::Panicked } else { self.outcome };
         self.counters.record(self.signal, outcome, self.bytes as u64);
     }
 }
@@ -116,12 +116,12 @@ pub struct Stats {
 
 impl Stats {
     /// Requests of a signal that ended so.
-    pub fn requests(&self, signal: Signal, outcome: Outcome) -> u64 {
+    pub fn requests(&self, signal: Signal, outcome: RequestOutcome) -> u64 {
         self.requests[signal as usize][outcome as usize]
     }
 
     /// Their bytes: decompressed where the body was read whole, else as declared by the client.
-    pub fn bytes(&self, signal: Signal, outcome: Outcome) -> u64 {
+    pub fn bytes(&self, signal: Signal, outcome: RequestOutcome) -> u64 {
         self.bytes[signal as usize][outcome as usize]
     }
 }

@@ -24,7 +24,7 @@ pub enum State {
 /// is most of what a span costs.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
-pub struct Entry {
+pub struct TraceEntry {
     pub id: TraceId,
     pub summary: Summary,
     pub verdict: Option<Verdict>,
@@ -51,9 +51,9 @@ pub struct Entry {
     pub(super) timer: Timer,
 }
 
-impl Entry {
-    fn new(id: TraceId, now: Tick) -> Entry {
-        Entry {
+impl TraceEntry {
+    fn new(id: TraceId, now: Tick) -> TraceEntry {
+        TraceEntry {
             id,
             summary: Summary::default(),
             verdict: None,
@@ -105,7 +105,7 @@ pub struct Index {
 }
 
 /// The slab, with the timers of its entries.
-pub struct Entries(Vec<Entry>);
+pub struct Entries(Vec<TraceEntry>);
 
 impl Timers for Entries {
     fn timer(&mut self, entry: u32) -> &mut Timer {
@@ -116,7 +116,7 @@ impl Timers for Entries {
 impl Index {
     /// Bytes that one trace costs at worst: its entry, its share of a table that is at least a
     /// quarter empty and at most five eighths, its oldest segment and a vacant slot.
-    pub const TRACE_BYTES: usize = size_of::<Entry>() + 8 * 8 / 3 + 2 * size_of::<u32>();
+    pub const TRACE_BYTES: usize = size_of::<TraceEntry>() + 8 * 8 / 3 + 2 * size_of::<u32>();
 
     /// An index of at most `capacity` traces. The memory is mapped as it is first used.
     pub fn new(capacity: usize) -> Index {
@@ -161,11 +161,11 @@ impl Index {
         self.oldest_segments[slot as usize] = segment;
     }
 
-    pub fn entry(&self, slot: u32) -> &Entry {
+    pub fn entry(&self, slot: u32) -> &TraceEntry {
         &self.entries.0[slot as usize]
     }
 
-    pub fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+    pub fn entry_mut(&mut self, slot: u32) -> &mut TraceEntry {
         &mut self.entries.0[slot as usize]
     }
 
@@ -208,7 +208,7 @@ impl Index {
     /// Adds a trace that is not there yet. The caller has asked [`Index::is_full`], and gives the
     /// entry its first record before anything else happens.
     pub fn insert(&mut self, hash: u64, id: TraceId, now: Tick) -> u32 {
-        let entry = Entry::new(id, now);
+        let entry = TraceEntry::new(id, now);
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.entries.0[slot as usize] = entry;

@@ -3,7 +3,7 @@
 
 use super::wire::{Any, Malformed, Reader};
 use crate::trace::question::{Condition, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern, ValueTest};
-use crate::trace::{Kind, Masks, Slice, Status};
+use crate::trace::{Masks, Slice, SpanKind, Status};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
@@ -146,7 +146,7 @@ impl Questions {
         match test {
             Test::Service(patterns) => self.service.add(patterns, bit),
             Test::Name(patterns) => self.name.add(patterns, bit),
-            Test::Kind(kinds) => kinds.iter().for_each(|&kind| self.kind[kind as usize].set(bit)),
+            Test::SpanKind(kinds) => kinds.iter().for_each(|&kind| self.kind[kind as usize].set(bit)),
             Test::Status(statuses) => statuses.iter().for_each(|&status| self.status[status as usize].set(bit)),
             Test::Duration(range) => self.durations.push((*range, bit)),
             Test::Attribute { keys, values } => {
@@ -198,7 +198,14 @@ impl Questions {
 
     /// The conditions that hold, from the tests that held on attributes, events and the resource,
     /// and the span's own fields.
-    pub(super) fn conclude(&self, mut tests: Facts, name: &[u8], kind: Kind, status: Status, duration: u64) -> Facts {
+    pub(super) fn conclude(
+        &self,
+        mut tests: Facts,
+        name: &[u8],
+        kind: SpanKind,
+        status: Status,
+        duration: u64,
+    ) -> Facts {
         if self.hooks.is_empty() {
             return self.always;
         }
@@ -233,7 +240,7 @@ fn rarity(test: &Test) -> u8 {
         Test::Status(_) => 4,
         Test::Resource { .. } => 3,
         Test::Service(_) => 2,
-        Test::Kind(_) => 1,
+        Test::SpanKind(_) => 1,
     }
 }
 

@@ -8,7 +8,7 @@ pub use shape::Shape;
 
 use super::wire::{Field, Malformed, Reader, Value, read_key_value};
 use crate::trace::Slice;
-pub(super) use shape::Kind;
+pub(super) use shape::FieldKind;
 
 /// Messages and groups may nest this deep in a request: what prost, Java and C++ take unless they are told
 /// otherwise.
@@ -99,19 +99,24 @@ fn walk<const TEXTS: bool>(shape: Shape, body: &[u8], message: Slice, depth: usi
     Ok(is_clean)
 }
 
-fn check_known<const TEXTS: bool>(kind: Option<Kind>, body: &[u8], value: Value, depth: usize) -> Result<bool, Fault> {
+fn check_known<const TEXTS: bool>(
+    kind: Option<FieldKind>,
+    body: &[u8],
+    value: Value,
+    depth: usize,
+) -> Result<bool, Fault> {
     let Some(kind) = kind else { return check_unknown(value, depth).map(|()| true) };
     match (kind, value) {
-        (Kind::Text, Value::Bytes(text)) if TEXTS => return Ok(simdutf8::basic::from_utf8(text.of(body)).is_ok()),
-        (Kind::Message(Shape::KeyValue), Value::Bytes(message))
+        (FieldKind::Text, Value::Bytes(text)) if TEXTS => return Ok(simdutf8::basic::from_utf8(text.of(body)).is_ok()),
+        (FieldKind::Message(Shape::KeyValue), Value::Bytes(message))
             if !TEXTS && depth > 1 && plain_attribute(body, message).is_some() => {}
-        (Kind::Message(inner), Value::Bytes(message)) => return walk::<TEXTS>(inner, body, message, depth),
-        (Kind::Text | Kind::Bytes, Value::Bytes(_))
-        | (Kind::Varint | Kind::Varints, Value::Varint(_))
-        | (Kind::Fixed32, Value::Fixed32(_))
-        | (Kind::Fixed64 | Kind::Fixed64s, Value::Fixed64(_)) => {}
-        (Kind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
-        (Kind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
+        (FieldKind::Message(inner), Value::Bytes(message)) => return walk::<TEXTS>(inner, body, message, depth),
+        (FieldKind::Text | FieldKind::Bytes, Value::Bytes(_))
+        | (FieldKind::Varint | FieldKind::Varints, Value::Varint(_))
+        | (FieldKind::Fixed32, Value::Fixed32(_))
+        | (FieldKind::Fixed64 | FieldKind::Fixed64s, Value::Fixed64(_)) => {}
+        (FieldKind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
+        (FieldKind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
         _ => return Err(Fault::Malformed),
     }
     Ok(true)

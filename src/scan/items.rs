@@ -1,6 +1,6 @@
 //! Counts the spans, data points or log records of a request.
 
-use super::check::{Kind, Shape};
+use super::check::{FieldKind, Shape};
 use super::wire::{Malformed, Reader};
 use crate::trace::{Signal, Slice};
 
@@ -20,7 +20,7 @@ pub(super) fn count_in(shape: Shape, body: &[u8], message: Slice) -> Result<u64,
     let mut fields = Reader::new(body, message);
     let mut items = 0;
     while let Some(field) = fields.next()? {
-        if let Some(Kind::Message(inner)) = shape.field(field.number).filter(Kind::holds_items) {
+        if let Some(FieldKind::Message(inner)) = shape.field(field.number).filter(FieldKind::holds_items) {
             let counted = field.value.bytes().and_then(|message| count_in(inner, body, message));
             items += if inner == Shape::Metric { counted.unwrap_or(1) } else { counted? };
         }

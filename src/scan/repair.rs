@@ -6,7 +6,7 @@
 //! each message that changes, a second one writes.
 
 use super::Rejected;
-use super::check::{Fault, Kind, Shape, check, check_field};
+use super::check::{Fault, FieldKind, Shape, check, check_field};
 use super::items;
 use super::wire::{Field, Malformed, Reader, Value, put_bytes_header, varint_len};
 use crate::trace::{Signal, Slice};
@@ -95,8 +95,8 @@ impl<'a> Plan<'a> {
     /// The new length of a field with its tag; none if it stays as it is.
     fn field(&mut self, shape: Shape, field: Field, depth: usize) -> Result<Option<u32>, Fault> {
         let new = match (shape.field(field.number), field.value) {
-            (Some(Kind::Text), Value::Bytes(text)) => repaired_len(text.of(self.body)),
-            (Some(Kind::Message(inner)), Value::Bytes(message)) => {
+            (Some(FieldKind::Text), Value::Bytes(text)) => repaired_len(text.of(self.body)),
+            (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
                 let known = (self.changes.len(), self.rejected);
                 self.changes.push(Change { start: field.whole.start, len: None });
                 match self.message(inner, message, depth) {
@@ -164,14 +164,14 @@ impl<Changes: Iterator<Item = Change>> Writing<'_, Changes> {
         let mut fields = Reader::new(self.body, message);
         while let Ok(Some(field)) = fields.next() {
             match (shape.field(field.number), field.value) {
-                (Some(Kind::Message(inner)), Value::Bytes(message)) if self.changes_at(field.whole.start) => {
+                (Some(FieldKind::Message(inner)), Value::Bytes(message)) if self.changes_at(field.whole.start) => {
                     let change = std::mem::replace(&mut self.next, self.changes.next());
                     if let Some(len) = change.and_then(|change| change.len) {
                         put_bytes_header(self.out, field.number, len as usize);
                         self.message(inner, message);
                     }
                 }
-                (Some(Kind::Text), Value::Bytes(text)) => self.text(field, text.of(self.body)),
+                (Some(FieldKind::Text), Value::Bytes(text)) => self.text(field, text.of(self.body)),
                 _ => self.out.extend_from_slice(field.whole.of(self.body)),
             }
         }

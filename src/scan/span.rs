@@ -5,17 +5,17 @@ use super::dimension::{dimension_hash, operation_hash};
 use super::tracestate::{self, Sampling};
 use super::wire::{Field, Malformed, Reader};
 use super::{DIMENSIONS_MAX, Keyed, Questions, ResourceAnswers};
-use crate::trace::{Facts, Kind, Slice, SpanId, SpanView, Standing, Status, TraceId};
+use crate::trace::{Facts, Slice, SpanId, SpanKind, SpanView, Standing, Status, TraceId};
 
 /// Why a span was refused.
-pub(super) enum Refusal {
+pub(super) enum SpanRefusal {
     BadId,
     Fault(Fault),
 }
 
-impl<T: Into<Fault>> From<T> for Refusal {
-    fn from(fault: T) -> Refusal {
-        Refusal::Fault(fault.into())
+impl<T: Into<Fault>> From<T> for SpanRefusal {
+    fn from(fault: T) -> SpanRefusal {
+        SpanRefusal::Fault(fault.into())
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn walk_span(
     resource: &ResourceAnswers,
     questions: &Questions,
     keyed: &Keyed,
-) -> Result<(SpanView, bool), Refusal> {
+) -> Result<(SpanView, bool), SpanRefusal> {
     let mut walked = SpanFields { tests: resource.tests, absent: questions.absent_attributes, ..Default::default() };
     let mut fields = Reader::new(body, message);
     while let Some(field) = fields.next()? {
@@ -57,12 +57,12 @@ pub(super) fn walk_span(
     let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, flags, mut tests, absent, dimensions } =
         walked;
     span.raw = message;
-    span.trace_id = TraceId(trace_id.of(body).try_into().map_err(|_| Refusal::BadId)?);
+    span.trace_id = TraceId(trace_id.of(body).try_into().map_err(|_| SpanRefusal::BadId)?);
     span.span_id = read_id(span_id.of(body))?;
     span.parent_id =
         if parent_id.len == 0 { 0 } else { read_id(parent_id.of(body)).or(zero_id(parent_id.of(body)))? };
     if span.trace_id == TraceId::default() {
-        return Err(Refusal::BadId);
+        return Err(SpanRefusal::BadId);
     }
     if trace_state.len > 0 {
         read_trace_state(trace_state.of(body), questions, &mut span, &mut tests);
@@ -93,7 +93,7 @@ impl SpanFields {
             3 => self.trace_state = value.bytes()?,
             4 => self.parent_id = value.bytes()?,
             5 => self.span.name = value.bytes()?,
-            6 => self.span.kind = Kind::from_wire(value.varint()? & 0xffff_ffff),
+            6 => self.span.kind = SpanKind::from_wire(value.varint()? & 0xffff_ffff),
             7 => self.span.start = value.fixed64()?,
             8 => self.span.end = value.fixed64()?,
             9 => self.attribute(body, value.bytes()?, questions, resource, keyed)?,
@@ -167,16 +167,16 @@ fn read_event_name(body: &[u8], message: Slice) -> Result<Slice, Malformed> {
     Ok(name)
 }
 
-fn read_id(bytes: &[u8]) -> Result<SpanId, Refusal> {
+fn read_id(bytes: &[u8]) -> Result<SpanId, SpanRefusal> {
     match bytes.try_into().map(u64::from_be_bytes) {
-        Ok(0) | Err(_) => Err(Refusal::BadId),
+        Ok(0) | Err(_) => Err(SpanRefusal::BadId),
         Ok(id) => Ok(id),
     }
 }
 
 /// Eight zero bytes as a parent mean "none": some exporters write them.
-fn zero_id(bytes: &[u8]) -> Result<SpanId, Refusal> {
-    if bytes == [0; 8] { Ok(0) } else { Err(Refusal::BadId) }
+fn zero_id(bytes: &[u8]) -> Result<SpanId, SpanRefusal> {
+    if bytes == [0; 8] { Ok(0) } else { Err(SpanRefusal::BadId) }
 }
 
 fn read_trace_state(state: &[u8], questions: &Questions, span: &mut SpanView, tests: &mut Facts) {
@@ -197,7 +197,7 @@ fn place(span: &mut SpanView, flags: u32) -> bool {
             span.standing = Standing::Entry;
         }
     } else {
-        return matches!(span.kind, Kind::Server | Kind::Consumer);
+        return matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
     }
     false
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
-use crate::trace::{Kind, Status};
+use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValuePattern, ValueTest};
+use crate::trace::{SpanKind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -54,7 +54,7 @@ fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
 }
 
 fn facts_of(span: Span, tests: Vec<Test>) -> bool {
-    let questions = Questions::compile(&[Condition { scope: Scope::Any, tests }], &[], 1).expect("few");
+    let questions = Questions::compile(&[Condition { scope: SpanScope::Any, tests }], &[], 1).expect("few");
     let body = request("shop", vec![span]).encode_to_vec();
     scan(&body, &questions).expect("well formed").spans[0].facts.has(0)
 }
@@ -65,7 +65,10 @@ fn a_span_is_read_in_place() {
     let scan = scan(&body, &no_questions()).unwrap();
     let span = scan.spans[0];
     assert_eq!(span.raw.of(&body), plain_span().encode_to_vec());
-    assert_eq!((span.name.of(&body), span.kind, span.standing), (b"GET /".as_slice(), Kind::Server, Standing::Root));
+    assert_eq!(
+        (span.name.of(&body), span.kind, span.standing),
+        (b"GET /".as_slice(), SpanKind::Server, Standing::Root)
+    );
     assert_eq!((span.start, span.duration()), (1_000, 4_000));
     assert_eq!(scan.resources[0].service.of(&body), b"shop");
 }
@@ -247,8 +250,8 @@ fn tests_of_one_condition_hold_on_the_same_span() {
 
 #[test]
 fn a_stored_span_answers_a_new_question() {
-    let tests = vec![Test::Service(vec![Pattern::Exact("shop".into())]), Test::Kind(vec![Kind::Server])];
-    let questions = Questions::compile(&[Condition { scope: Scope::Any, tests }], &[], 2).unwrap();
+    let tests = vec![Test::Service(vec![Pattern::Exact("shop".into())]), Test::SpanKind(vec![SpanKind::Server])];
+    let questions = Questions::compile(&[Condition { scope: SpanScope::Any, tests }], &[], 2).unwrap();
     let body = request("shop", vec![plain_span()]).encode_to_vec();
     let walked = scan(&body, &no_questions()).unwrap();
     let header = walked.resources[0].header.of(&walked.arena);
@@ -385,7 +388,7 @@ proptest! {
             prop_assert_eq!(&Span::decode(view.raw.of(&body)).unwrap(), span);
             prop_assert_eq!(view.trace_id.0.as_slice(), &span.trace_id);
             prop_assert_eq!(view.name.of(&body), span.name.as_bytes());
-            prop_assert_eq!(view.kind, Kind::from_wire(span.kind as u64));
+            prop_assert_eq!(view.kind, SpanKind::from_wire(span.kind as u64));
             prop_assert_eq!(view.status, Status::from_wire(span.status.as_ref().unwrap().code as u64));
             prop_assert_eq!((view.start, view.end), (span.start_time_unix_nano, span.end_time_unix_nano));
             prop_assert_eq!(view.standing == Standing::Root, span.parent_span_id.is_empty());

@@ -1,8 +1,8 @@
 //! What is due when: each trace has one timer, set to the next moment at which something may happen to it.
 
 use super::walk::{Purpose, Walk};
-use super::{Judge, Outbox, Progress, Shard, Turn, Wait};
-use crate::ring::index::{Entry, State};
+use super::{Judge, Outbox, Progress, Shard, Turn, WaitTicks};
+use crate::ring::index::{State, TraceEntry};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::trace::{TraceId, Trigger};
 
@@ -41,7 +41,7 @@ impl Shard {
     }
 
     fn start_delivery(&mut self, slot: u32, id: TraceId) {
-        // The sweep may have delivered and buried it meanwhile.
+        // The sweep may have delivered and evicted it meanwhile.
         let entry = self.index.entry(slot);
         if self.index.is_live(slot) && entry.id == id && entry.state == State::Kept && entry.undelivered > 0 {
             self.walk = Some(Walk::new(slot, Purpose::Deliver));
@@ -82,7 +82,7 @@ impl Shard {
 }
 
 /// When a waiting trace is due, and what makes it so.
-fn due_to_judge(entry: &Entry, wait: &Wait) -> (Tick, Trigger) {
+fn due_to_judge(entry: &TraceEntry, wait: &WaitTicks) -> (Tick, Trigger) {
     let idle = (entry.last + wait.idle, Trigger::Idle);
     let longest = (entry.first + wait.longest, Trigger::Longest);
     let root = entry.summary.has_entry().then_some((entry.entered + wait.after_root, Trigger::Root));

@@ -1,6 +1,6 @@
 //! How a shard divides its memory.
 
-use super::remember::Verdicts;
+use super::verdict_cache::VerdictCache;
 use crate::ring::index::Index;
 
 /// The parts of a shard's memory.
@@ -23,8 +23,8 @@ impl Layout {
         Layout {
             ring_bytes: bytes.saturating_sub(traces * Index::TRACE_BYTES + remembered),
             traces,
-            kept_remembered: remembered / 4 / Verdicts::KEPT_BYTES,
-            dropped_remembered: remembered * 3 / 4 / Verdicts::DROPPED_BYTES,
+            kept_remembered: remembered / 4 / VerdictCache::KEPT_BYTES,
+            dropped_remembered: remembered * 3 / 4 / VerdictCache::DROPPED_BYTES,
         }
     }
 }

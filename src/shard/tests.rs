@@ -42,13 +42,13 @@ impl Judge for Errors {
         if rule == ERRORS { Reason::Failed } else { Reason::Share }
     }
 
-    fn wait(&self) -> Wait {
-        Wait { after_root: 60, idle: 120, longest: 300, settle: 300 }
+    fn wait(&self) -> WaitTicks {
+        WaitTicks { after_root: 60, idle: 120, longest: 300, settle: 300 }
     }
 }
 
 /// A shard with simulated time, and everything that left it.
-struct Bench {
+struct Harness {
     shard: Shard,
     scan: Scan,
     questions: Questions,
@@ -56,12 +56,12 @@ struct Bench {
     out: Outbox,
 }
 
-impl Bench {
-    fn new(bytes: usize) -> Bench {
+impl Harness {
+    fn new(bytes: usize) -> Harness {
         let keyed = Keyed::new(3);
         let questions = Questions::compile(&[], &[], 1).expect("none");
         let (shard, scan) = (Shard::new(bytes, keyed.clone()), Scan::new(keyed));
-        Bench { shard, scan, questions, now: 1, out: Outbox::default() }
+        Harness { shard, scan, questions, now: 1, out: Outbox::default() }
     }
 
     fn with<R>(&mut self, act: impl FnOnce(&mut Shard, &Turn<'_, Errors>, &mut Scan, &mut Outbox) -> R) -> R {
@@ -187,14 +187,14 @@ fn stripped(mut spans: Vec<Span>) -> Vec<Span> {
 
 #[test]
 fn a_failed_trace_leaves_whole_six_seconds_after_its_root() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let spans = vec![span(2, 1, 0), failed(span(2, 2, 1)), span(2, 3, 2)];
-    bench.send("shop", spans.clone());
-    bench.send("shop", vec![span(4, 1, 0)]);
-    bench.pass(59);
-    assert!(bench.left().is_empty());
-    bench.pass(1);
-    let left = bench.left();
+    harness.send("shop", spans.clone());
+    harness.send("shop", vec![span(4, 1, 0)]);
+    harness.pass(59);
+    assert!(harness.left().is_empty());
+    harness.pass(1);
+    let left = harness.left();
     assert_eq!(left.len(), 1);
     let trace = &left[&vec![2; 16]];
     assert_eq!(mark(trace, "tailkeep.trigger"), ["root"]);
@@ -202,47 +202,47 @@ fn a_failed_trace_leaves_whole_six_seconds_after_its_root() {
     assert_eq!(trace[0].attributes.len(), 3, "the marks stand on the root alone");
     assert!(trace.iter().all(|span| span.trace_state == "ot=th:0"));
     assert_eq!(stripped(trace.clone()), spans);
-    assert_eq!(bench.state(4), Some(State::Dropped));
-    bench.drain();
-    assert_eq!(bench.totals(), Spans { accepted: 4, kept: 3, dropped: 1, ..Default::default() });
+    assert_eq!(harness.state(4), Some(State::Dropped));
+    harness.drain();
+    assert_eq!(harness.totals(), Spans { accepted: 4, kept: 3, dropped: 1, ..Default::default() });
 }
 
 #[test]
 fn a_trace_without_an_entry_waits_until_it_is_idle_and_says_so() {
-    let mut bench = Bench::new(8 << 20);
-    bench.send("shop", vec![failed(span(2, 2, 1))]);
-    bench.pass(100);
-    bench.send("shop", vec![span(2, 3, 1)]);
-    bench.pass(119);
-    assert!(bench.left().is_empty());
-    bench.pass(1);
-    let left = bench.left();
+    let mut harness = Harness::new(8 << 20);
+    harness.send("shop", vec![failed(span(2, 2, 1))]);
+    harness.pass(100);
+    harness.send("shop", vec![span(2, 3, 1)]);
+    harness.pass(119);
+    assert!(harness.left().is_empty());
+    harness.pass(1);
+    let left = harness.left();
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["no_entry"]);
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["idle"]);
 }
 
 #[test]
 fn an_endless_trace_is_judged_after_the_longest_wait() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     for second in 0..40 {
         let one = span(2, second + 2, 1);
-        bench.send("shop", vec![if second == 0 { failed(one) } else { one }]);
-        bench.pass(10);
-        assert_eq!(bench.left().is_empty(), second < 29, "at {second} s");
+        harness.send("shop", vec![if second == 0 { failed(one) } else { one }]);
+        harness.pass(10);
+        assert_eq!(harness.left().is_empty(), second < 29, "at {second} s");
     }
 }
 
 #[test]
 fn a_late_error_brings_a_dropped_trace_out_whole_and_once() {
-    let mut bench = Bench::new(8 << 20);
-    bench.send("shop", vec![span(2, 1, 0), span(2, 2, 1)]);
-    bench.pass(3000);
-    assert_eq!(bench.state(2), Some(State::Dropped));
-    bench.send("shop", vec![failed(span(2, 3, 1))]);
-    bench.pass(11);
-    bench.send("shop", vec![span(2, 4, 1)]);
-    bench.pass(11);
-    let left = bench.left();
+    let mut harness = Harness::new(8 << 20);
+    harness.send("shop", vec![span(2, 1, 0), span(2, 2, 1)]);
+    harness.pass(3000);
+    assert_eq!(harness.state(2), Some(State::Dropped));
+    harness.send("shop", vec![failed(span(2, 3, 1))]);
+    harness.pass(11);
+    harness.send("shop", vec![span(2, 4, 1)]);
+    harness.pass(11);
+    let left = harness.left();
     assert_eq!(left[&vec![2; 16]].len(), 4);
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["late", "late"]);
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["late"], "only the second delivery is late");
@@ -254,124 +254,124 @@ fn a_late_error_brings_a_dropped_trace_out_whole_and_once() {
 
 #[test]
 fn a_share_is_delivered_when_it_has_settled_and_a_later_rescue_has_no_weight() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let random = |span: Span, low: u8| {
         let mut id = vec![1; 16];
         id[9..].fill(low);
         Span { trace_id: id, ..span }
     };
-    bench.send("shop", vec![random(span(1, 1, 0), 0xff), random(span(1, 1, 0), 0x00)]);
-    bench.pass(60 + 299);
-    assert!(bench.left().is_empty());
-    bench.pass(1);
-    let kept = bench.left().into_values().next().expect("the upper half of the ids");
+    harness.send("shop", vec![random(span(1, 1, 0), 0xff), random(span(1, 1, 0), 0x00)]);
+    harness.pass(60 + 299);
+    assert!(harness.left().is_empty());
+    harness.pass(1);
+    let kept = harness.left().into_values().next().expect("the upper half of the ids");
     assert_eq!(Sampling::read(kept[0].trace_state.as_bytes()).threshold, Some(Threshold::from_share(0.5)));
-    bench.send("shop", vec![random(failed(span(1, 2, 1)), 0x00)]);
-    bench.pass(11);
-    let left = bench.left();
+    harness.send("shop", vec![random(failed(span(1, 2, 1)), 0x00)]);
+    harness.pass(11);
+    let left = harness.left();
     assert_eq!(left.len(), 2);
     assert!(left.values().next().unwrap().iter().all(|span| span.trace_state.is_empty()));
 }
 
 #[test]
 fn what_a_share_once_dropped_has_no_weight_whatever_dropped_it_since() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let unlucky = |span: Span| Span { trace_id: [[7; 9].as_slice(), &[0; 7]].concat(), ..span };
-    bench.send("shop", vec![unlucky(span(1, 1, 0))]);
-    bench.pass(60 + 301);
-    bench.send("shop", (2..10).map(|n| unlucky(span(1, n, 1))).collect());
-    bench.pass(11);
-    bench.send("shop", vec![unlucky(failed(span(1, 11, 1)))]);
-    bench.pass(11);
-    let left = bench.left().into_values().next().expect("it is kept");
+    harness.send("shop", vec![unlucky(span(1, 1, 0))]);
+    harness.pass(60 + 301);
+    harness.send("shop", (2..10).map(|n| unlucky(span(1, n, 1))).collect());
+    harness.pass(11);
+    harness.send("shop", vec![unlucky(failed(span(1, 11, 1)))]);
+    harness.pass(11);
+    let left = harness.left().into_values().next().expect("it is kept");
     assert_eq!(left.len(), 10);
     assert!(left.iter().all(|span| span.trace_state.is_empty()), "{:?}", left[0].trace_state);
 }
 
 #[test]
 fn an_error_before_the_share_settles_makes_it_a_must_keep() {
-    let mut bench = Bench::new(8 << 20);
-    bench.send("shop", vec![span(1, 1, 0)]);
-    bench.pass(200);
-    bench.send("shop", vec![failed(span(1, 2, 1))]);
-    bench.pass(11);
-    let left = bench.left();
+    let mut harness = Harness::new(8 << 20);
+    harness.send("shop", vec![span(1, 1, 0)]);
+    harness.pass(200);
+    harness.send("shop", vec![failed(span(1, 2, 1))]);
+    harness.pass(11);
+    let left = harness.left();
     assert!(left[&vec![1; 16]].iter().all(|span| span.trace_state == "ot=th:0"));
     assert_eq!(left[&vec![1; 16]].len(), 2);
 }
 
 #[test]
 fn equal_spans_leave_once_also_when_the_first_has_left() {
-    let mut bench = Bench::new(8 << 20);
-    bench.send("shop", vec![failed(span(2, 1, 0)), failed(span(2, 1, 0)), span(2, 2, 1)]);
-    bench.pass(60);
-    bench.send("shop", vec![span(2, 2, 1), span(2, 3, 1)]);
-    bench.pass(11);
-    assert_eq!(bench.left()[&vec![2; 16]].len(), 3);
-    assert_eq!(bench.totals().duplicate, 2);
+    let mut harness = Harness::new(8 << 20);
+    harness.send("shop", vec![failed(span(2, 1, 0)), failed(span(2, 1, 0)), span(2, 2, 1)]);
+    harness.pass(60);
+    harness.send("shop", vec![span(2, 2, 1), span(2, 3, 1)]);
+    harness.pass(11);
+    assert_eq!(harness.left()[&vec![2; 16]].len(), 3);
+    assert_eq!(harness.totals().duplicate, 2);
 }
 
 #[test]
 fn when_memory_is_needed_the_oldest_are_judged_and_late_spans_still_follow() {
-    let mut bench = Bench::new(2 << 20);
-    bench.send("shop", vec![failed(fat(span(2, 1, 0), 20_000)), span(2, 2, 1)]);
+    let mut harness = Harness::new(2 << 20);
+    harness.send("shop", vec![failed(fat(span(2, 1, 0), 20_000)), span(2, 2, 1)]);
     for n in 0..200 {
-        bench.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
+        harness.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
     }
-    assert_eq!(bench.state(2), None);
-    let left = bench.left();
+    assert_eq!(harness.state(2), None);
+    let left = harness.left();
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.trigger"), ["memory"]);
     assert_eq!(left[&vec![2; 16]].len(), 2);
-    bench.send("shop", vec![span(2, 3, 1)]);
-    bench.pass(11);
-    let trace = &bench.left()[&vec![2; 16]];
+    harness.send("shop", vec![span(2, 3, 1)]);
+    harness.pass(11);
+    let trace = &harness.left()[&vec![2; 16]];
     assert_eq!((trace.len(), mark(trace, "tailkeep.incomplete")), (3, vec!["late"]));
-    bench.drain();
-    assert_eq!(bench.shard.counts.traces[&(ERRORS, true)], 1, "a late part is no trace of its own");
+    harness.drain();
+    assert_eq!(harness.shard.counts.traces[&(ERRORS, true)], 1, "a late part is no trace of its own");
 }
 
 #[test]
 fn a_trace_that_was_dropped_and_forgotten_is_marked_evicted() {
-    let mut bench = Bench::new(2 << 20);
-    bench.send("shop", vec![span(2, 1, 0)]);
-    bench.pass(60);
+    let mut harness = Harness::new(2 << 20);
+    harness.send("shop", vec![span(2, 1, 0)]);
+    harness.pass(60);
     for n in 0..200 {
-        bench.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
+        harness.send("shop", vec![fat(Span { trace_id: vec![100 + n % 50; 16], ..span(1, n, 0) }, 16_000)]);
     }
-    assert!(matches!(bench.shard.why(TraceId([2; 16])), Why::Remembered(Remembered::Dropped { .. })));
-    bench.send("shop", vec![failed(span(2, 3, 1))]);
-    bench.pass(120);
-    let left = bench.left();
+    assert!(matches!(harness.shard.why(TraceId([2; 16])), Why::Remembered(Remembered::Dropped { .. })));
+    harness.send("shop", vec![failed(span(2, 3, 1))]);
+    harness.pass(120);
+    let left = harness.left();
     assert_eq!(mark(&left[&vec![2; 16]], "tailkeep.incomplete"), ["evicted"]);
     assert_eq!(left[&vec![2; 16]][0].trace_state, "", "its probability is not known");
 }
 
 #[test]
 fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
-    let mut bench = Bench::new(2 << 20);
+    let mut harness = Harness::new(2 << 20);
     // More records than one call works on.
     let span_of = |n: u16| Span { span_id: [[1; 6].as_slice(), &n.to_be_bytes()].concat(), ..span(2, 1, 9) };
-    bench.send("shop", (0..600).map(span_of).collect());
-    bench.pass(120);
-    assert_eq!(bench.state(2), Some(State::Dropped));
+    harness.send("shop", (0..600).map(span_of).collect());
+    harness.pass(120);
+    assert_eq!(harness.state(2), Some(State::Dropped));
     for n in 0..1000u16 {
         let id = [[3; 14].as_slice(), &n.to_be_bytes()].concat();
         let body = request("shop", vec![fat(Span { trace_id: id, ..span(1, 1, 0) }, 4_000)]).encode_to_vec();
-        bench.with(|shard, turn, scan, out| {
+        harness.with(|shard, turn, scan, out| {
             scan.read(&body, turn.questions, SpanBounds::of_bytes(shard.span_bytes_max())).expect("well formed");
             // One call only, whether or not it took the span.
             shard.append(turn, scan, &body, &[0], out);
         });
-        if (1..600).contains(&bench.totals().dropped) {
+        if (1..600).contains(&harness.totals().dropped) {
             break;
         }
     }
-    assert!((1..600).contains(&bench.totals().dropped), "the walk was never interrupted");
-    assert!(!bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
-    bench.pass(1);
-    bench.drain();
-    assert!(bench.left().is_empty());
-    assert_eq!(bench.shard.counts.kept.iter().sum::<u64>(), 0);
+    assert!((1..600).contains(&harness.totals().dropped), "the walk was never interrupted");
+    assert!(!harness.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
+    harness.pass(1);
+    harness.drain();
+    assert!(harness.left().is_empty());
+    assert_eq!(harness.shard.counts.kept.iter().sum::<u64>(), 0);
 }
 
 /// More spans than one call works on.
@@ -386,16 +386,16 @@ fn many_spans(trace: &[u8]) -> Vec<Span> {
 
 #[test]
 fn what_is_late_while_a_trace_is_counted_out_leaves_as_a_part() {
-    let mut bench = Bench::new(2 << 20);
+    let mut harness = Harness::new(2 << 20);
     let id = vec![2; 16];
-    bench.send("shop", many_spans(&id));
-    bench.pass(120);
-    bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
-    assert!((1..600).contains(&bench.totals().dropped), "the walk was not interrupted");
+    harness.send("shop", many_spans(&id));
+    harness.pass(120);
+    harness.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
+    assert!((1..600).contains(&harness.totals().dropped), "the walk was not interrupted");
     let late = failed(span(2, 200, 9));
-    bench.send("shop", vec![late]);
-    bench.drain();
-    let left = bench.left();
+    harness.send("shop", vec![late]);
+    harness.drain();
+    let left = harness.left();
     assert_eq!(left[&id].len(), 1, "the others are counted dropped");
     assert_eq!(mark(&left[&id], "tailkeep.incomplete"), ["evicted"]);
     assert_eq!(left[&id][0].trace_state, "", "its probability is not known");
@@ -403,52 +403,52 @@ fn what_is_late_while_a_trace_is_counted_out_leaves_as_a_part() {
 
 #[test]
 fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
-    let mut bench = Bench::new(2 << 20);
+    let mut harness = Harness::new(2 << 20);
     let mut id = vec![1; 16];
     id[9..].fill(0xff);
-    bench.send("shop", many_spans(&id));
-    bench.pass(120);
+    harness.send("shop", many_spans(&id));
+    harness.pass(120);
     for _ in 0..2 {
-        bench.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
-        bench.check();
+        harness.with(|shard, turn, _, out| assert_eq!(shard.drain(turn, DrainPass::Rest, out), Progress::More));
+        harness.check();
     }
-    bench.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 200, 9) })]);
-    bench.drain();
-    let left = &bench.left()[&id];
+    harness.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 200, 9) })]);
+    harness.drain();
+    let left = &harness.left()[&id];
     assert_eq!(left.len(), 601);
     assert!(left.iter().all(|span| span.trace_state == "ot=th:8"), "one trace has one weight");
 }
 
 #[test]
 fn a_drain_lets_failed_traces_leave_before_shares() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let mut kept_by_share = vec![1; 16];
     kept_by_share[9..].fill(0xff);
-    bench.send("shop", vec![Span { trace_id: kept_by_share.clone(), ..span(1, 1, 0) }, span(4, 1, 0)]);
-    bench.pass(100);
+    harness.send("shop", vec![Span { trace_id: kept_by_share.clone(), ..span(1, 1, 0) }, span(4, 1, 0)]);
+    harness.pass(100);
     // The first still waits, the second has been told to leave.
-    bench.send("shop", vec![failed(span(6, 1, 0)), failed(span(8, 1, 0)), span(10, 1, 0)]);
-    bench.with(|shard, turn, _, _| assert!(shard.keep_by_id(turn, TraceId([8; 16]))));
-    bench.drain_pass(DrainPass::Kept);
-    assert_eq!(bench.left().into_keys().collect::<Vec<_>>(), [vec![6; 16], vec![8; 16]]);
-    assert_eq!(bench.totals().held, 3, "the share waits for its turn, and nothing is counted dropped yet");
-    bench.drain_pass(DrainPass::Rest);
-    assert!(bench.left().contains_key(&kept_by_share));
-    assert_eq!((bench.totals().kept, bench.totals().dropped, bench.totals().held), (3, 2, 0));
+    harness.send("shop", vec![failed(span(6, 1, 0)), failed(span(8, 1, 0)), span(10, 1, 0)]);
+    harness.with(|shard, turn, _, _| assert!(shard.keep_by_id(turn, TraceId([8; 16]))));
+    harness.drain_pass(DrainPass::Kept);
+    assert_eq!(harness.left().into_keys().collect::<Vec<_>>(), [vec![6; 16], vec![8; 16]]);
+    assert_eq!(harness.totals().held, 3, "the share waits for its turn, and nothing is counted dropped yet");
+    harness.drain_pass(DrainPass::Rest);
+    assert!(harness.left().contains_key(&kept_by_share));
+    assert_eq!((harness.totals().kept, harness.totals().dropped, harness.totals().held), (3, 2, 0));
 }
 
 /// One resource of half a megabyte, and five hundred failed traces of it.
 #[test]
 fn what_leaves_in_one_call_counts_by_what_it_weighs() {
-    let mut bench = Bench::new(64 << 20);
+    let mut harness = Harness::new(64 << 20);
     let service = "n".repeat(500_000);
     let id_of = |n: u16| [[3; 14].as_slice(), &n.to_be_bytes()].concat();
-    bench.send(&service, (1..=500).map(|n| failed(Span { trace_id: id_of(n), ..span(1, 1, 0) })).collect());
-    bench.now += 60;
+    harness.send(&service, (1..=500).map(|n| failed(Span { trace_id: id_of(n), ..span(1, 1, 0) })).collect());
+    harness.now += 60;
     let (mut largest, mut left) = (0, 0);
     loop {
-        let progress = bench.with(|shard, turn, _, out| shard.tick(turn, out));
-        let out = std::mem::take(&mut bench.out);
+        let progress = harness.with(|shard, turn, _, out| shard.tick(turn, out));
+        let out = std::mem::take(&mut harness.out);
         largest = largest.max(out.body.len());
         left += out.spans;
         if progress == Progress::Done {
@@ -463,13 +463,13 @@ fn what_leaves_in_one_call_counts_by_what_it_weighs() {
 /// what one call may copy.
 #[test]
 fn a_page_of_a_trace_is_bounded_in_bytes() {
-    let mut bench = Bench::new(128 << 20);
+    let mut harness = Harness::new(128 << 20);
     for n in 1..=20 {
-        bench.send(&format!("{n}{}", "n".repeat(300_000)), vec![span(2, n, 9)]);
+        harness.send(&format!("{n}{}", "n".repeat(300_000)), vec![span(2, n, 9)]);
     }
     let (mut page, mut pages, mut spans) = (None, 0, 0);
     loop {
-        let next = bench.shard.page_of(TraceId([2; 16]), page.as_ref()).expect("in the ring");
+        let next = harness.shard.page_of(TraceId([2; 16]), page.as_ref()).expect("in the ring");
         assert!(next.body.len() < COPY_MAX + 400_000, "{}", next.body.len());
         let request = ExportTraceServiceRequest::decode(next.body.as_slice()).expect("OTLP");
         spans += request.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum::<usize>();
@@ -485,78 +485,78 @@ fn a_page_of_a_trace_is_bounded_in_bytes() {
 
 #[test]
 fn the_largest_span_with_the_largest_context_is_taken() {
-    let mut bench = Bench::new(2 << 20);
-    let bound = bench.shard.span_bytes_max() as usize;
+    let mut harness = Harness::new(2 << 20);
+    let bound = harness.shard.span_bytes_max() as usize;
     for n in 1..100 {
         let name = "n".repeat(bound - 40);
-        bench.send(&name, vec![fat(span(n, 1, 0), bound - 100)]);
+        harness.send(&name, vec![fat(span(n, 1, 0), bound - 100)]);
     }
-    assert_eq!(bench.totals().accepted, 99);
-    bench.send(&"n".repeat(bound), vec![span(2, 1, 0)]);
-    assert_eq!((bench.totals().accepted, bench.scan.rejected.too_large), (99, 1));
-    bench.drain();
+    assert_eq!(harness.totals().accepted, 99);
+    harness.send(&"n".repeat(bound), vec![span(2, 1, 0)]);
+    assert_eq!((harness.totals().accepted, harness.scan.rejected.too_large), (99, 1));
+    harness.drain();
 }
 
 #[test]
 fn an_error_at_the_tick_of_settling_comes_too_late_for_both_halves_of_a_share() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let of = |span: Span, low: u8| Span { trace_id: [[1; 9], [low; 9]].concat()[..16].to_vec(), ..span };
-    bench.send("shop", vec![of(span(1, 1, 0), 0xff), of(span(1, 1, 0), 0)]);
-    bench.pass(60 + 290);
-    bench.send("shop", vec![of(failed(span(1, 2, 1)), 0xff), of(failed(span(1, 2, 1)), 0)]);
-    bench.pass(10);
-    bench.pass(10);
-    let states: Vec<String> = bench.left().into_values().flatten().map(|span| span.trace_state).collect();
+    harness.send("shop", vec![of(span(1, 1, 0), 0xff), of(span(1, 1, 0), 0)]);
+    harness.pass(60 + 290);
+    harness.send("shop", vec![of(failed(span(1, 2, 1)), 0xff), of(failed(span(1, 2, 1)), 0)]);
+    harness.pass(10);
+    harness.pass(10);
+    let states: Vec<String> = harness.left().into_values().flatten().map(|span| span.trace_state).collect();
     assert_eq!(states, ["", "", "ot=th:8", "ot=th:8"], "the kept half stands for the other");
 }
 
 #[test]
 fn a_giant_trace_holds_no_more_than_its_part_of_the_ring() {
-    let mut bench = Bench::new(4 << 20);
-    bench.send("shop", vec![failed(span(2, 1, 0))]);
+    let mut harness = Harness::new(4 << 20);
+    harness.send("shop", vec![failed(span(2, 1, 0))]);
     for n in 0..100 {
-        bench.send("shop", vec![fat(span(2, n, 1), 8_000)]);
+        harness.send("shop", vec![fat(span(2, n, 1), 8_000)]);
     }
-    let totals = bench.totals();
+    let totals = harness.totals();
     assert!(totals.over_limit > 50 && totals.held * 8_000 <= (4 << 20) / 16, "{totals:?}");
-    bench.pass(300);
-    assert_eq!(mark(&bench.left()[&vec![2; 16]], "tailkeep.incomplete"), ["limit"]);
+    harness.pass(300);
+    assert_eq!(mark(&harness.left()[&vec![2; 16]], "tailkeep.incomplete"), ["limit"]);
 }
 
 #[test]
 fn resources_that_only_one_trace_brings_count_as_its_bytes() {
-    let mut bench = Bench::new(4 << 20);
-    bench.send("shop", vec![failed(span(2, 1, 0))]);
+    let mut harness = Harness::new(4 << 20);
+    harness.send("shop", vec![failed(span(2, 1, 0))]);
     for n in 0..100 {
-        bench.send(&format!("{n}{}", "r".repeat(8_000)), vec![span(2, n, 1)]);
+        harness.send(&format!("{n}{}", "r".repeat(8_000)), vec![span(2, n, 1)]);
     }
-    let totals = bench.totals();
+    let totals = harness.totals();
     assert!(totals.over_limit > 50 && totals.held * 8_000 <= (4 << 20) / 16, "{totals:?}");
 }
 
 #[test]
 fn a_trace_is_kept_by_its_id_without_a_weight() {
-    let mut bench = Bench::new(8 << 20);
-    bench.send("shop", vec![span(2, 1, 0)]);
-    bench.pass(1000);
-    assert!(bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
-    assert!(!bench.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([3; 16]))));
-    bench.pass(1);
-    let trace = &bench.left()[&vec![2; 16]];
+    let mut harness = Harness::new(8 << 20);
+    harness.send("shop", vec![span(2, 1, 0)]);
+    harness.pass(1000);
+    assert!(harness.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([2; 16]))));
+    assert!(!harness.with(|shard, turn, _, _| shard.keep_by_id(turn, TraceId([3; 16]))));
+    harness.pass(1);
+    let trace = &harness.left()[&vec![2; 16]];
     assert_eq!((mark(trace, "tailkeep.rule"), trace[0].trace_state.as_str()), (vec!["api"], ""));
 }
 
 #[test]
 fn a_span_with_invalid_text_leaves_repaired() {
-    let mut bench = Bench::new(8 << 20);
+    let mut harness = Harness::new(8 << 20);
     let mut bad = failed(span(2, 2, 1)).encode_to_vec();
     let name = bad.windows(4).position(|window| window == b"span").expect("its name");
     bad[name] = 0xff;
-    bench.take_raw(&raw_request(b"\xe6\x90", &[bad, span(2, 1, 0).encode_to_vec()]));
-    bench.pass(60);
-    let left = &bench.left()[&vec![2; 16]];
+    harness.take_raw(&raw_request(b"\xe6\x90", &[bad, span(2, 1, 0).encode_to_vec()]));
+    harness.pass(60);
+    let left = &harness.left()[&vec![2; 16]];
     assert_eq!(left.iter().filter(|span| span.name.starts_with("\u{fffd}pan")).count(), 1);
-    assert_eq!((left.len(), bench.totals().kept), (2, 2));
+    assert_eq!((left.len(), harness.totals().kept), (2, 2));
 }
 
 /// One `ResourceSpans` with that schema URL, and spans as they are.
@@ -570,7 +570,7 @@ fn raw_request(schema_url: &[u8], spans: &[Vec<u8>]) -> Vec<u8> {
     body
 }
 
-impl Bench {
+impl Harness {
     fn take_raw(&mut self, body: &[u8]) {
         self.with(|shard, turn, scan, out| {
             scan.read(body, turn.questions, SpanBounds::of_bytes(1 << 20)).expect("well framed");
@@ -587,7 +587,7 @@ proptest! {
     fn spans_leave_once_and_failed_ones_always(
         steps in prop::collection::vec((1u8..9, any::<bool>(), any::<bool>(), prop::sample::select(vec![10usize, 3_000, 20_000]), 0u32..40), 1..160),
     ) {
-        let mut bench = Bench::new(2 << 20);
+        let mut harness = Harness::new(2 << 20);
         let mut failures: Vec<Span> = Vec::new();
         let mut twice = 0;
         for (n, (trace, error, again, bytes, ticks)) in steps.into_iter().enumerate() {
@@ -597,12 +597,12 @@ proptest! {
             failures.extend(one.status.is_some().then(|| one.clone()));
             let spans = if again { vec![one.clone(), one] } else { vec![one] };
             twice += u64::from(again);
-            bench.send(if trace % 2 == 0 { "a" } else { "b" }, spans);
-            bench.pass(ticks);
+            harness.send(if trace % 2 == 0 { "a" } else { "b" }, spans);
+            harness.pass(ticks);
         }
-        bench.drain();
-        let totals = bench.totals();
-        let left: Vec<Span> = bench.left().into_values().flatten().collect();
+        harness.drain();
+        let totals = harness.totals();
+        let left: Vec<Span> = harness.left().into_values().flatten().collect();
         let mut ids: Vec<_> = left.iter().map(|span| (&span.trace_id, &span.span_id)).collect();
         ids.sort();
         ids.dedup();

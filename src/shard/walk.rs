@@ -2,7 +2,7 @@
 
 use super::count::Fate;
 use super::{Budget, Judge, Outbox, Shard, Turn};
-use crate::ring::index::Entry;
+use crate::ring::index::TraceEntry;
 use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
 use crate::scan::check::Shape;
@@ -30,7 +30,7 @@ pub(super) enum Purpose {
 pub(super) struct Walk {
     slot: u32,
     purpose: Purpose,
-    /// The trace is buried when nothing is left of it.
+    /// The trace is evicted when nothing is left of it.
     last: bool,
     /// Started, and where it stands on the way from the newest record to the oldest.
     next: Option<Loc>,
@@ -60,7 +60,7 @@ impl Walk {
         }
     }
 
-    /// A walk after which the trace is buried.
+    /// A walk after which the trace is evicted.
     pub fn last(slot: u32, purpose: Purpose) -> Walk {
         Walk { last: true, ..Walk::new(slot, purpose) }
     }
@@ -89,7 +89,7 @@ impl Page {
 }
 
 /// Spans of one scope, encoded as fields of a `ScopeSpans`.
-struct Group {
+struct ScopeGroup {
     scope: Loc,
     hash: u64,
     resource_hash: u64,
@@ -115,7 +115,7 @@ impl Shard {
         }
         // If spans came meanwhile the sweep finds the trace again.
         if walk.last && entry.undelivered == 0 {
-            self.bury(turn, walk.slot);
+            self.evict(turn, walk.slot);
         }
     }
 
@@ -204,7 +204,7 @@ impl Shard {
             walk.marks = Some(marks_of(self.index.entry(walk.slot), turn));
         }
         let weight = weight_of(self.index.entry(walk.slot));
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<ScopeGroup> = Vec::new();
         let mut span = Vec::new();
         while let Some(&loc) = walk.gathered.last() {
             if loc != Loc::NONE {
@@ -290,14 +290,14 @@ enum Step {
     End,
 }
 
-fn weight_of(entry: &Entry) -> Weight {
+fn weight_of(entry: &TraceEntry) -> Weight {
     let threshold = entry.verdict.and_then(|verdict| verdict.threshold);
     let (randomness, must_be_written) = entry.summary.randomness(entry.id);
     Weight { threshold, randomness: Some(randomness).filter(|_| must_be_written && threshold.is_some()) }
 }
 
 /// `tailkeep.*` of one delivery.
-fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
+fn marks_of<J: Judge>(entry: &TraceEntry, turn: &Turn<'_, J>) -> Marks {
     let mut marks = Marks::default();
     if let Some(verdict) = entry.verdict {
         marks.add("tailkeep.rule", turn.rules.name(verdict.rule));
@@ -311,7 +311,7 @@ fn marks_of<J: Judge>(entry: &Entry, turn: &Turn<'_, J>) -> Marks {
 }
 
 /// The group of a scope, and the bytes of headers that it adds to what leaves if it is new.
-fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> (&'a mut Group, usize) {
+fn group_of<'a>(groups: &'a mut Vec<ScopeGroup>, ring: &Ring, scope: Loc) -> (&'a mut ScopeGroup, usize) {
     let hash = ring.context_hash(scope);
     if let Some(place) = groups.iter().position(|group| group.hash == hash) {
         return (&mut groups[place], 0);
@@ -320,13 +320,13 @@ fn group_of<'a>(groups: &'a mut Vec<Group>, ring: &Ring, scope: Loc) -> (&'a mut
     let resource_hash = ring.context_hash(resource);
     let is_known = groups.iter().any(|group| group.resource_hash == resource_hash);
     let resource_bytes = if is_known { 0 } else { ring.bytes(resource).len() };
-    groups.push(Group { scope, hash, resource_hash, spans: Vec::new() });
+    groups.push(ScopeGroup { scope, hash, resource_hash, spans: Vec::new() });
     (groups.last_mut().expect("it was just added"), resource_bytes + ring.bytes(scope).len())
 }
 
 /// Writes each resource once, with its scopes, each with its spans.
-fn write_groups(groups: &[Group], ring: &Ring, out: &mut Vec<u8>) {
-    let full: Vec<&Group> = groups.iter().filter(|group| !group.spans.is_empty()).collect();
+fn write_groups(groups: &[ScopeGroup], ring: &Ring, out: &mut Vec<u8>) {
+    let full: Vec<&ScopeGroup> = groups.iter().filter(|group| !group.spans.is_empty()).collect();
     let mut written: Vec<u64> = Vec::new();
     for first in &full {
         if written.contains(&first.resource_hash) {

@@ -2,7 +2,7 @@
 
 use crate::{
     otlp::wire::{Fields, Value},
-    trace::{Kind, Standing, Status, TraceId, between},
+    trace::{SpanKind, Standing, Status, TraceId, between},
 };
 use foldhash::fast::RandomState;
 use std::{
@@ -157,8 +157,8 @@ impl<'a> Shown<'a> {
         lossy(self.name)
     }
 
-    pub(super) fn kind(&self) -> Kind {
-        Kind::from_wire(self.kind)
+    pub(super) fn kind(&self) -> SpanKind {
+        SpanKind::from_wire(self.kind)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -281,8 +281,9 @@ fn header_and_children(message: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
 /// A root has no parent. An entry's flags say that the parent is remote or, where they say nothing,
 /// it is a server or consumer span whose parent is not in this batch.
 fn set_standings(spans: &mut [StoredSpan<'_>]) {
-    let asks =
-        |shown: &Shown<'_>| shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), Kind::Server | Kind::Consumer);
+    let asks = |shown: &Shown<'_>| {
+        shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), SpanKind::Server | SpanKind::Consumer)
+    };
     let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown())) {
         true => spans.iter().map(|stored| stored.span_id).collect(),
         false => HashSet::default(),

@@ -5,7 +5,7 @@
 //! [`Facts`]. A test is satisfied by one field, so tests are found by a look-up of the field's value
 //! and conditions by the tests that hold: a span does not pay for the number of rules.
 
-use super::{Kind, Status};
+use super::{SpanKind, Status};
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
 /// How many distinct conditions and tests one policy may have.
@@ -85,7 +85,7 @@ impl Not for Facts {
 
 /// Which spans of a trace a condition speaks of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Scope {
+pub enum SpanScope {
     /// Some span.
     Any,
     /// The one chosen entry span.
@@ -97,7 +97,7 @@ pub enum Scope {
 /// Tests that must all hold on the same span.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Condition {
-    pub scope: Scope,
+    pub scope: SpanScope,
     pub tests: Vec<Test>,
 }
 
@@ -107,7 +107,7 @@ pub enum Test {
     /// `service.name` of the resource.
     Service(Vec<Pattern>),
     Name(Vec<Pattern>),
-    Kind(Vec<Kind>),
+    SpanKind(Vec<SpanKind>),
     Status(Vec<Status>),
     /// Nanoseconds.
     Duration(Range<u64>),

@@ -1,6 +1,6 @@
 //! What is known of a trace without its spans: all that a rule may read.
 
-use super::question::{Facts, Scope};
+use super::question::{Facts, SpanScope};
 use super::weight::Randomness;
 use super::{Condition, SpanId, SpanView, Standing, Status, TraceId, between};
 use std::cmp::{Ordering, Reverse};
@@ -19,9 +19,9 @@ impl Masks {
         let mut masks = Masks::default();
         for (bit, condition) in conditions.iter().enumerate() {
             match condition.scope {
-                Scope::Any => masks.any.set(bit),
-                Scope::Entry => masks.entry.set(bit),
-                Scope::Root => masks.root.set(bit),
+                SpanScope::Any => masks.any.set(bit),
+                SpanScope::Entry => masks.entry.set(bit),
+                SpanScope::Root => masks.root.set(bit),
             }
         }
         masks
@@ -30,7 +30,7 @@ impl Masks {
 
 /// The entry span that was chosen: the root, else the earliest, then the smallest id, of the entry spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Entry {
+pub struct EntrySpan {
     /// `Inner` while no entry span arrived.
     pub standing: Standing,
     pub start: u64,
@@ -40,7 +40,7 @@ pub struct Entry {
     pub name_hash: u64,
 }
 
-impl Entry {
+impl EntrySpan {
     /// The least is chosen: a root before an entry span, then the earliest start, then the smallest id.
     fn rank(&self) -> (Reverse<Standing>, u64, SpanId) {
         (Reverse(self.standing), self.start, self.span_id)
@@ -75,7 +75,7 @@ impl Incomplete {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
     pub facts: Facts,
-    pub entry: Entry,
+    pub entry: EntrySpan,
     /// Earliest start and latest end of its spans, Unix nanoseconds.
     pub start: u64,
     pub end: u64,
@@ -198,7 +198,7 @@ impl Summary {
     }
 
     fn observe_entry(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
-        let entry = Entry {
+        let entry = EntrySpan {
             standing: span.standing,
             start: span.start,
             span_id: span.span_id,
@@ -214,7 +214,7 @@ impl Summary {
 
     /// The better of two entries says all that an entry says; equal ones, as of two spans that share an id, say
     /// it together.
-    fn take_entry(&mut self, entry: Entry, root: Root, facts: Facts, masks: &Masks) {
+    fn take_entry(&mut self, entry: EntrySpan, root: Root, facts: Facts, masks: &Masks) {
         let is_root = entry.standing == Standing::Root;
         self.many_roots |= is_root && self.has_root() && entry.span_id != self.entry.span_id;
         let chosen = if is_root { masks.entry | masks.root } else { masks.entry };
@@ -225,7 +225,7 @@ impl Summary {
                 self.facts = self.facts & !chosen | facts & chosen;
             }
             Ordering::Equal => {
-                let hashes = |entry: Entry| (entry.service_hash, entry.name_hash);
+                let hashes = |entry: EntrySpan| (entry.service_hash, entry.name_hash);
                 (self.entry.service_hash, self.entry.name_hash) = hashes(self.entry).max(hashes(entry));
                 self.root_duration = self.root_duration.max(root.duration);
                 self.root_failed |= root.failed;

@@ -78,7 +78,7 @@ impl Shape<'_> {
     /// What to write instead of `node`. Tells no value: it may be a secret.
     pub(super) fn help(self, node: &Node, what: &str, phrases: &Phrases) -> String {
         if let (Shape::Map(_), Value::Scalar(scalar)) = (self, &node.value)
-            && let Some(key) = super::slip::glued_key(&scalar.text)
+            && let Some(key) = super::mistake::glued_key(&scalar.text)
         {
             return format!("write `{key}: …`, with a space after the colon");
         }
@@ -102,7 +102,7 @@ impl Shape<'_> {
 }
 
 /// The first key that shows another format.
-pub(super) fn format_of<'n>(map: &Map<'n>, phrases: &Phrases) -> Option<(&'n super::Entry, &'static Format)> {
+pub(super) fn format_of<'n>(map: &Map<'n>, phrases: &Phrases) -> Option<(&'n super::MappingEntry, &'static Format)> {
     map.entries.iter().find_map(|entry| {
         let format = phrases.formats.iter().find(|format| format.keys.contains(&entry.key.as_str()))?;
         Some((entry, format))

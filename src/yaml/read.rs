@@ -2,7 +2,7 @@
 //! one run reports every problem of a file.
 
 use super::phrases::{NO_PHRASES, Phrases, Shape, format_of};
-use super::{Entry, Meaning, Node, Scalar, Value, number, parse};
+use super::{MappingEntry, Meaning, Node, Scalar, Value, number, parse};
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ pub struct Reader {
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'n> {
     pub span: Span,
-    pub entries: &'n [Entry],
+    pub entries: &'n [MappingEntry],
 }
 
 impl<'n> Map<'n> {
-    pub fn entry(&self, key: &str) -> Option<&'n Entry> {
+    pub fn entry(&self, key: &str) -> Option<&'n MappingEntry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -116,7 +116,7 @@ impl Reader {
         node: &'n Node,
         what: &str,
         known: &[&str],
-        mut unknown: impl FnMut(&mut Reader, &'n Entry),
+        mut unknown: impl FnMut(&mut Reader, &'n MappingEntry),
     ) -> Option<Map<'n>> {
         let map = match &node.value {
             Value::Map(entries) => Map { span: node.span, entries },
@@ -149,7 +149,7 @@ impl Reader {
     }
 
     /// Reports a key that nobody knows.
-    pub fn unknown_key(&mut self, entry: &Entry, what: &str, known: &[&str]) {
+    pub fn unknown_key(&mut self, entry: &MappingEntry, what: &str, known: &[&str]) {
         let foreign = self.phrases.foreign(&entry.key, known);
         let word = entry.word(known);
         if foreign.is_none() && word != entry.key {
@@ -165,7 +165,7 @@ impl Reader {
 
     /// Reports a key with more than a word in it: mostly, what separates it from its value is missing. The
     /// rest is not told, for it may be a secret.
-    fn key_with_value(&mut self, entry: &Entry, word: &str, what: &str, known: &[&str]) {
+    fn key_with_value(&mut self, entry: &MappingEntry, word: &str, what: &str, known: &[&str]) {
         let (title, help) = match entry.key[word.len()..].starts_with(':') {
             _ if word.is_empty() => (
                 format!("this is no key of {what}, and has no value"),

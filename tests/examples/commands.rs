@@ -115,7 +115,7 @@ impl Session {
         self.stop();
         let demo = Running::start(&self.place, &["demo".to_owned()]);
         wait_for("traffic of the demo", || {
-            (demo.books().sum("tailkeep_spans_received_total", &[]) > 100.0).then_some(())
+            (demo.accounts().sum("tailkeep_spans_received_total", &[]) > 100.0).then_some(())
         });
         assert!(demo.log().contains("http://127.0.0.1:4317"), "it says where to send: {}", demo.log());
         demo.stop();

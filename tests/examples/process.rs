@@ -1,6 +1,6 @@
 //! The real program, as a user starts it, with its default ports.
 
-use super::books::{Auditor, Books};
+use super::accounts::{Accounts, Auditor};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl Place {
     }
 }
 
-/// A tailkeep that goes on running, and whose books are audited.
+/// A tailkeep that goes on running, and whose accounts are audited.
 pub struct Running {
     child: Child,
     auditor: Auditor,
@@ -91,12 +91,12 @@ impl Running {
             }
             (get(HEALTH, "/readyz")?.0 == 200).then_some(())
         });
-        let auditor = Auditor::start(|| Some(Books::parse(&get(HEALTH, "/metrics")?.1)));
+        let auditor = Auditor::start(|| Some(Accounts::parse(&get(HEALTH, "/metrics")?.1)));
         Running { child, auditor, log }
     }
 
-    /// The books now, after an audit of them.
-    pub fn books(&self) -> Books {
+    /// The accounts now, after an audit of them.
+    pub fn accounts(&self) -> Accounts {
         self.auditor.look()
     }
 
@@ -106,8 +106,8 @@ impl Running {
 
     /// Ends it as Ctrl-C does. It must end well.
     pub fn stop(mut self) {
-        self.books();
-        self.auditor.finish().unwrap_or_else(|faults| panic!("the books do not balance: {faults:#?}"));
+        self.accounts();
+        self.auditor.finish().unwrap_or_else(|faults| panic!("the accounts do not balance: {faults:#?}"));
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-INT", &id]).status().expect("kill is there");
         assert!(sent.success(), "it still runs: {}", self.log());

@@ -5,7 +5,7 @@
 use crate::span::{TestSpan, TestTrace, Val};
 use std::collections::HashMap;
 use tailkeep::trace::Status;
-use tailkeep::yaml::{Entry, Node, Value, parse};
+use tailkeep::yaml::{MappingEntry, Node, Value, parse};
 
 /// What becomes of a trace.
 #[derive(Clone, PartialEq, Debug)]
@@ -153,7 +153,7 @@ fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     entries(node).iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
-fn entries(node: &Node) -> &[Entry] {
+fn entries(node: &Node) -> &[MappingEntry] {
     match &node.value {
         Value::Map(entries) => entries,
         _ => &[],
@@ -177,7 +177,7 @@ fn text(node: &Node) -> &str {
 // === Conditions on a trace
 
 fn all_hold(when: &Node, trace: &TestTrace) -> bool {
-    entries(when).iter().all(|Entry { key, value, .. }| holds(key, value, trace))
+    entries(when).iter().all(|MappingEntry { key, value, .. }| holds(key, value, trace))
 }
 
 fn holds(key: &str, value: &Node, trace: &TestTrace) -> bool {
@@ -195,7 +195,7 @@ fn holds(key: &str, value: &Node, trace: &TestTrace) -> bool {
         }
         "span_count" => in_range(value, spans.len() as f64, plain_number),
         "services" => spans.iter().any(|span| items(value).iter().any(|wanted| is_like(wanted, &span.service))),
-        "trace_state" => entries(value).iter().all(|Entry { key, value, .. }| {
+        "trace_state" => entries(value).iter().all(|MappingEntry { key, value, .. }| {
             let is_it =
                 |(name, found): &(String, String)| name == key && items(value).iter().any(|w| is_like(w, found));
             spans.iter().any(|span| span.state.iter().any(is_it))
@@ -258,7 +258,7 @@ fn text_of_state(trace: &TestTrace) -> &'static str {
 // === Conditions on a span
 
 fn is_span(wanted: &Node, span: &TestSpan) -> bool {
-    entries(wanted).iter().all(|Entry { key, value, .. }| {
+    entries(wanted).iter().all(|MappingEntry { key, value, .. }| {
         let is_one = |text: &str| items(value).iter().any(|wanted| is_like(wanted, text));
         match key.as_str() {
             "service" => is_one(&span.service),
@@ -286,7 +286,7 @@ fn is_same_key(a: &str, b: &str) -> bool {
 }
 
 fn have(wanted: &Node, attributes: &[(String, Val)]) -> bool {
-    entries(wanted).iter().all(|Entry { key, value: wanted, .. }| {
+    entries(wanted).iter().all(|MappingEntry { key, value: wanted, .. }| {
         let mut found = attributes.iter().filter(|(name, _)| is_same_key(name, key)).map(|(_, value)| value);
         match get(wanted, "exists") {
             Some(exists) => found.next().is_some() == (text(exists) == "true"),

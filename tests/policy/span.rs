@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any
 use opentelemetry_proto::tonic::trace::v1::{Span, Status as WireStatus, span::Event};
 use tailkeep::policy::Policy;
 use tailkeep::policy::explain::observe::{self, DecodedSpan, DecodedTrace};
-use tailkeep::trace::{Facts, Kind, Standing, Status, Summary, TraceId};
+use tailkeep::trace::{Facts, SpanKind, Standing, Status, Summary, TraceId};
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Val {
@@ -24,7 +24,7 @@ pub struct TestSpan {
     pub remote: Option<bool>,
     pub service: String,
     pub name: String,
-    pub kind: Kind,
+    pub kind: SpanKind,
     pub status: Status,
     /// Nanoseconds.
     pub start: u64,
@@ -172,7 +172,7 @@ pub fn random_span(choices: &mut Choices<'_>, id: u64) -> TestSpan {
         remote: *choices.of(&[None, Some(false), Some(true)]),
         service: (*choices.of(&SERVICES)).to_owned(),
         name: (*choices.of(&NAMES)).to_owned(),
-        kind: *choices.of(&Kind::ALL),
+        kind: *choices.of(&SpanKind::ALL),
         status: *choices.of(&[Status::Unset, Status::Ok, Status::Error, Status::Unset]),
         start,
         end,

@@ -2,7 +2,7 @@
 
 use crate::span::hash;
 use tailkeep::policy::{Limits, Policy};
-use tailkeep::trace::summary::Entry;
+use tailkeep::trace::summary::EntrySpan;
 use tailkeep::trace::{Case, Decision, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
 
 /// Every policy ends with all traces having a chance, so that the sums can be right.
@@ -218,7 +218,8 @@ impl Call {
 
     fn judge(&self, policy: &Policy, limits: &mut Limits, now_ms: u64) -> Verdict {
         let duration = if self.slow { 200_000_000 } else { 5_000_000 };
-        let entry = Entry { standing: Standing::Root, start: 1, span_id: 1, service_hash: self.service, name_hash: 1 };
+        let entry =
+            EntrySpan { standing: Standing::Root, start: 1, span_id: 1, service_hash: self.service, name_hash: 1 };
         let summary = Summary {
             entry,
             root_duration: duration,

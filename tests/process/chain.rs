@@ -54,17 +54,17 @@ fn a_circle_of(length: usize) {
     let (first, last) = (circle.last().expect("one at least"), &circle[0]);
     let trace = Trace::failed();
     first.send(&trace);
-    first.wait_for("the first refuses what it has seen", |books| {
-        books.sum("tailkeep_requests_total", &["outcome=\"looped\""]) >= 1.0
+    first.wait_for("the first refuses what it has seen", |accounts| {
+        accounts.sum("tailkeep_requests_total", &["outcome=\"looped\""]) >= 1.0
     });
     first.wait_for_log("what this process sent comes back to it");
     let said = last.wait_for_log("could not deliver; will try again");
     assert!(said["reason"].as_str().expect("a text").contains("leads back to it"), "{said}");
-    assert_eq!(last.books().sum("tailkeep_sink_queued", &["sink=\"onward\""]), 4.0, "the last one keeps it");
+    assert_eq!(last.accounts().sum("tailkeep_sink_queued", &["sink=\"onward\""]), 4.0, "the last one keeps it");
     for each in &circle {
-        let books = each.books();
-        assert_eq!(books.sum("tailkeep_spans_received_total", &[]), 4.0, "once through each");
-        assert_eq!(books.sum("tailkeep_sink_discarded_total", &[]), 0.0);
+        let accounts = each.accounts();
+        assert_eq!(accounts.sum("tailkeep_spans_received_total", &[]), 4.0, "once through each");
+        assert_eq!(accounts.sum("tailkeep_sink_discarded_total", &[]), 0.0);
     }
     circle.into_iter().for_each(|each| assert_eq!(each.end("INT").status.code(), Some(0)));
 }
@@ -104,7 +104,7 @@ fn no_header_of_a_client_makes_the_next_one_refuse() {
     let later = Trace::failed();
     first.send(&later);
     eventually("all of it arrives", || (sink.spans().len() == 16).then_some(()));
-    assert_eq!(gate.books().sum("tailkeep_requests_total", &["outcome=\"looped\""]), 0.0);
+    assert_eq!(gate.accounts().sum("tailkeep_requests_total", &["outcome=\"looped\""]), 0.0);
     first.stop();
     gate.stop();
 }

@@ -1,6 +1,6 @@
 //! Starts tailkeep on free ports, listens to its log, and ends it with the test.
 
-use super::books::{Auditor, Books};
+use super::accounts::{Accounts, Auditor};
 use super::grpc::Grpc;
 use super::http::{self, Reply};
 use super::sink::Sink;
@@ -191,7 +191,7 @@ impl Setup {
         let scrape = move || {
             let page = http::get(ports.health, "/metrics").ok()?;
             assert_eq!(page.status, 200, "/metrics: {}", page.text());
-            Some(Books::parse(&page.text()))
+            Some(Accounts::parse(&page.text()))
         };
         Tailkeep { process, ports, auditor: Auditor::start(scrape), folder: self.folder }
     }
@@ -277,7 +277,7 @@ impl Drop for Process {
     }
 }
 
-/// A running process whose books are audited.
+/// A running process whose accounts are audited.
 pub struct Tailkeep {
     process: Process,
     pub ports: Ports,
@@ -295,14 +295,14 @@ pub struct Ended {
 }
 
 impl Tailkeep {
-    /// The books now, after an audit of them.
-    pub fn books(&self) -> Books {
+    /// The accounts now, after an audit of them.
+    pub fn accounts(&self) -> Accounts {
         self.auditor.look()
     }
 
-    /// Waits until the books say so.
-    pub fn wait_for(&self, what: &str, says: impl Fn(&Books) -> bool) -> Books {
-        eventually(what, || Some(self.books()).filter(|books| says(books)))
+    /// Waits until the accounts say so.
+    pub fn wait_for(&self, what: &str, says: impl Fn(&Accounts) -> bool) -> Accounts {
+        eventually(what, || Some(self.accounts()).filter(|accounts| says(accounts)))
     }
 
     /// Sends all requests of a trace, the innermost service first.
@@ -375,8 +375,8 @@ impl Tailkeep {
         let after = asked.elapsed();
         // Whoever has the other end of its standard error is gone with it.
         self.process.log.thread.take().map(JoinHandle::join).transpose().expect("lines are lines");
-        let looks = self.auditor.finish().unwrap_or_else(|faults| panic!("the books did not balance: {faults:#?}"));
-        assert!(looks > 0, "the books were never read");
+        let looks = self.auditor.finish().unwrap_or_else(|faults| panic!("the accounts did not balance: {faults:#?}"));
+        assert!(looks > 0, "the accounts were never read");
         Ended { status, after, log: self.process.log.lines().join("\n") }
     }
 
@@ -392,7 +392,7 @@ impl Tailkeep {
     pub fn kill(mut self) -> Arc<TempDir> {
         self.process.child.kill().expect("our child");
         let faults = self.auditor.finish();
-        assert!(faults.is_ok(), "the books did not balance: {faults:#?}");
+        assert!(faults.is_ok(), "the accounts did not balance: {faults:#?}");
         self.folder.clone()
     }
 }
@@ -401,7 +401,7 @@ impl Drop for Tailkeep {
     fn drop(&mut self) {
         let faults = self.auditor.finish().err();
         if !std::thread::panicking() {
-            assert!(faults.is_none(), "the books did not balance: {faults:#?}");
+            assert!(faults.is_none(), "the accounts did not balance: {faults:#?}");
         }
     }
 }

@@ -88,7 +88,9 @@ fn traces_beyond_a_limit_are_counted_whatever_becomes_of_the_rule() {
     let tailkeep = Setup::new().policy(&limited()).start();
     let reached = |rule: &str, count: f64| {
         let rule = format!("rule=\"{rule}\"");
-        tailkeep.wait_for("the limit is reached", |books| books.sum("tailkeep_limit_reached_total", &[&rule]) == count);
+        tailkeep.wait_for("the limit is reached", |accounts| {
+            accounts.sum("tailkeep_limit_reached_total", &[&rule]) == count
+        });
     };
     tailkeep.send_all(&(0..7).map(|_| Trace::failed()).collect::<Vec<_>>());
     reached("keep-errors", 5.0);

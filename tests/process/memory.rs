@@ -43,11 +43,11 @@ fn more_than_fits_makes_the_ring_younger_and_keeps_what_must_be_kept() {
         // 1.5 MiB each: six rings in all, of few traces, so that their verdicts are remembered.
         assert_eq!(grpc.export(Signal::Traces, &filler(48, 32 << 10)).code, 0, "round {round}");
     }
-    let books = tailkeep.books();
-    let by_memory = books.sum("tailkeep_traces_judged_total", &["trigger=\"memory\"", "verdict=\"keep\""]);
+    let accounts = tailkeep.accounts();
+    let by_memory = accounts.sum("tailkeep_traces_judged_total", &["trigger=\"memory\"", "verdict=\"keep\""]);
     assert!(by_memory >= 40.0, "{by_memory} traces were kept because their memory was needed");
-    assert_eq!(books.sum("tailkeep_traces_judged_total", &["trigger=\"root\""]), 0.0);
-    assert!(books.sum("tailkeep_ring_seconds", &[]) < 30.0);
+    assert_eq!(accounts.sum("tailkeep_traces_judged_total", &["trigger=\"root\""]), 0.0);
+    assert!(accounts.sum("tailkeep_ring_seconds", &[]) < 30.0);
 
     // Fingerprints share buckets: now and then one has made room for newer ones.
     let remembered: Vec<_> =
@@ -82,7 +82,7 @@ fn a_late_span_does_not_hide_what_the_store_has_of_its_trace() {
     let tailkeep = Setup::new().store().settings("memory: 48MiB\nring: { size: 16MiB }").start();
     let trace = Trace::failed();
     tailkeep.send(&trace);
-    tailkeep.wait_for("it is stored", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
+    tailkeep.wait_for("it is stored", |accounts| accounts.sum("tailkeep_sink_delivered_total", &[]) >= 4.0);
     let mut grpc = Grpc::connect(tailkeep.ports.grpc);
     for round in 0..20 {
         assert_eq!(grpc.export(Signal::Traces, &filler(48, 32 << 10)).code, 0, "round {round}");
@@ -91,7 +91,7 @@ fn a_late_span_does_not_hide_what_the_store_has_of_its_trace() {
     let entry = trace.requests[0].resource_spans[0].scope_spans[0].spans[0].clone();
     let late = span(entry.trace_id.as_slice().try_into().unwrap(), Some(&entry), "late", 1);
     assert_eq!(grpc.export(Signal::Traces, &traffic::request("front", vec![late]).encode_to_vec()).code, 0);
-    tailkeep.wait_for("it is stored too", |books| books.sum("tailkeep_sink_delivered_total", &[]) >= 5.0);
+    tailkeep.wait_for("it is stored too", |accounts| accounts.sum("tailkeep_sink_delivered_total", &[]) >= 5.0);
     let why = tailkeep.why(&trace);
     assert_eq!((why["source"].as_str(), why["seen"]["spans"].as_u64()), (Some("store"), Some(5)), "{why}");
     assert!(why["policy"].is_u64(), "what the ring knows of the verdict is told as well: {why}");
@@ -122,10 +122,11 @@ fn a_giant_trace_harms_nobody() {
     let mut last = root;
     fail(&mut last);
     assert_eq!(grpc.export(Signal::Traces, &traffic::request("runaway", vec![last]).encode_to_vec()).code, 0);
-    tailkeep
-        .wait_for("the giant is kept", |books| books.sum("tailkeep_spans_kept_total", &["service=\"runaway\""]) > 0.0);
-    let books = tailkeep.books();
-    let of_giant = |name: &str| books.sum(name, &["service=\"runaway\""]);
+    tailkeep.wait_for("the giant is kept", |accounts| {
+        accounts.sum("tailkeep_spans_kept_total", &["service=\"runaway\""]) > 0.0
+    });
+    let accounts = tailkeep.accounts();
+    let of_giant = |name: &str| accounts.sum(name, &["service=\"runaway\""]);
     assert_eq!(of_giant("tailkeep_spans_accepted_total"), SPANS as f64 + 1.0);
     assert!(of_giant("tailkeep_spans_over_limit_total") > 50_000.0);
     tailkeep.stop();
@@ -146,7 +147,7 @@ fn a_request_of_twenty_mebibytes_is_taken_over_both_protocols() {
     assert!((19 * MIB..=20 * MIB).contains(&(large.len() as u64)), "{}", large.len());
     assert_eq!(Grpc::connect(tailkeep.ports.grpc).export(Signal::Traces, &large).code, 0);
     assert_eq!(http::post(tailkeep.ports.http, "/v1/traces", PROTOBUF, &large).status, 200);
-    assert_eq!(tailkeep.books().sum("tailkeep_spans_accepted_total", &[]), 2.0 * spans as f64);
+    assert_eq!(tailkeep.accounts().sum("tailkeep_spans_accepted_total", &[]), 2.0 * spans as f64);
     tailkeep.stop();
 }
 
@@ -165,7 +166,8 @@ fn the_door_refuses_when_the_bytes_in_flight_are_spent() {
             stream
         })
         .collect();
-    tailkeep.wait_for("both are admitted", |books| books.sum("tailkeep_in_flight_bytes", &[]) >= 2.0 * MIB as f64);
+    tailkeep
+        .wait_for("both are admitted", |accounts| accounts.sum("tailkeep_in_flight_bytes", &[]) >= 2.0 * MIB as f64);
     let trace = Trace::failed();
     let reply = http::post(address, "/v1/traces", PROTOBUF, &trace.body());
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{}", reply.text());
@@ -176,9 +178,9 @@ fn the_door_refuses_when_the_bytes_in_flight_are_spent() {
     // Beyond the largest request, sending again would not help.
     let large = filler(300, 4096);
     assert_eq!(http::post(address, "/v1/traces", PROTOBUF, &large).status, 413);
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_requests_total", &["outcome=\"refused\""]), 2.0);
-    assert_eq!(books.sum("tailkeep_spans_received_total", &[]), 0.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_requests_total", &["outcome=\"refused\""]), 2.0);
+    assert_eq!(accounts.sum("tailkeep_spans_received_total", &[]), 0.0);
 
     drop(held);
     eventually("it is taken again", || {

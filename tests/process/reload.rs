@@ -122,8 +122,8 @@ fn twenty_reloads_under_load_lose_no_span() {
     }
     let sent = load.finish();
     assert_eq!(tailkeep.logged("new policy in force"), 20);
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_policy_refused_total", &[]), 0.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_policy_refused_total", &[]), 0.0);
     tailkeep.stop();
     assert_same(&sink.spans(), &sent.iter().flat_map(Trace::placed).collect::<Vec<_>>());
     let mut versions = BTreeSet::new();
@@ -163,10 +163,10 @@ fn a_bad_file_leaves_the_old_policy_in_force_and_says_where_it_is_wrong() {
     let sink = Sink::start();
     let tailkeep = Setup::new().policy(&version(1)).otlp("stub", &sink).start();
     let file = tailkeep.path().join("policy.yaml");
-    let refused = |books: &super::books::Books| books.sum("tailkeep_policy_refused_total", &[]);
+    let refused = |accounts: &super::accounts::Accounts| accounts.sum("tailkeep_policy_refused_total", &[]);
     let bad = version(2).replace("error: true", "eror: true");
     fs::write(&file, &bad).unwrap();
-    tailkeep.wait_for("the refusal is counted", |books| refused(books) == 1.0);
+    tailkeep.wait_for("the refusal is counted", |accounts| refused(accounts) == 1.0);
     let said = tailkeep.wait_for_log("policy reload refused");
     let first = said["first"].as_str().unwrap();
     assert!(first.starts_with("6:13 ") && first.contains("`eror`"), "{first}");
@@ -183,15 +183,15 @@ fn a_bad_file_leaves_the_old_policy_in_force_and_says_where_it_is_wrong() {
     assert_eq!(policy["text"], version(1));
     // Whoever sends SIGHUP hears it again.
     tailkeep.signal("HUP");
-    tailkeep.wait_for("the refusal is counted", |books| refused(books) == 2.0);
+    tailkeep.wait_for("the refusal is counted", |accounts| refused(accounts) == 2.0);
 
     // A file that is away, and back with another text.
     fs::remove_file(&file).unwrap();
     tailkeep.wait_for_log("the policy file cannot be read");
     assert_eq!(number_in_force(&tailkeep), 1);
-    tailkeep.wait_for("that is counted", |books| refused(books) == 3.0);
+    tailkeep.wait_for("that is counted", |accounts| refused(accounts) == 3.0);
     fs::write(&file, "").unwrap();
-    tailkeep.wait_for("an empty file is refused as well", |books| refused(books) == 4.0);
+    tailkeep.wait_for("an empty file is refused as well", |accounts| refused(accounts) == 4.0);
     fs::write(&file, version(3)).unwrap();
     wait_for_policy(&tailkeep, 2);
     let said = tailkeep.wait_for_log("new policy in force");

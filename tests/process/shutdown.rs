@@ -114,7 +114,7 @@ fn a_second_signal_ends_at_once_and_says_what_is_undelivered() {
     let setup = Setup::new().otlp("hanging", &hanging).settings("measure: off\ndrain: { accept: 20s, deadline: 30s }");
     let tailkeep = setup.start();
     tailkeep.send(&Trace::failed());
-    tailkeep.wait_for("it is kept", |books| books.sum("tailkeep_sink_queued", &[]) == 4.0);
+    tailkeep.wait_for("it is kept", |accounts| accounts.sum("tailkeep_sink_queued", &[]) == 4.0);
     tailkeep.signal("TERM");
     tailkeep.wait_for_log("draining");
     let ended = tailkeep.end("TERM");
@@ -135,7 +135,7 @@ fn the_log_names_all_that_was_lost() {
     for _ in 0..10 {
         tailkeep.send_all(&(0..100).map(|_| Trace::failed()).collect::<Vec<_>>());
     }
-    let kept = tailkeep.wait_for("all are kept", |books| books.sum("tailkeep_spans_kept_total", &[]) == 4000.0);
+    let kept = tailkeep.wait_for("all are kept", |accounts| accounts.sum("tailkeep_spans_kept_total", &[]) == 4000.0);
     assert!(kept.sum("tailkeep_sink_discarded_total", &["reason=\"queue_full\""]) > 1000.0);
     let ended = tailkeep.end("TERM");
     let lines = ended.log.lines().map(|line| line.parse::<serde_json::Value>().unwrap());
@@ -150,7 +150,7 @@ fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
     let mut peer = std::net::TcpStream::connect(tailkeep.ports.grpc).unwrap();
     // The preface and empty settings; what tailkeep sends is never read.
     peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    tailkeep.wait_for("it is connected", |books| books.sum("tailkeep_connections", &[]) == 1.0);
+    tailkeep.wait_for("it is connected", |accounts| accounts.sum("tailkeep_connections", &[]) == 1.0);
     let ended = tailkeep.end("TERM");
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);

@@ -76,9 +76,9 @@ fn metrics_and_logs_pass_untouched_over_every_protocol() {
     assert_eq!(http::post(http, "/v1/metrics", PROTOBUF, &sent_metrics[1].encode_to_vec()).status, 200);
     assert_eq!(http::post(http, "/v1/metrics", JSON, &serde_json::to_vec(&sent_metrics[2]).unwrap()).status, 200);
 
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_items_accepted_total", &["signal=\"logs\""]), 4.0);
-    assert_eq!(books.sum("tailkeep_items_accepted_total", &["signal=\"metrics\""]), 6.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_items_accepted_total", &["signal=\"logs\""]), 4.0);
+    assert_eq!(accounts.sum("tailkeep_items_accepted_total", &["signal=\"metrics\""]), 6.0);
     tailkeep.stop();
     // Protobuf messages that follow each other are one message.
     let out = ExportLogsServiceRequest::decode(sink.taken(Signal::Logs).concat().as_slice()).unwrap();
@@ -112,8 +112,8 @@ fn a_signal_without_a_sink_is_taken_counted_and_said_once() {
     for _ in 0..3 {
         assert_eq!(grpc.export(Signal::Logs, &logs("a", &["one", "two"]).encode_to_vec()).code, 0);
     }
-    let books = tailkeep.books();
-    let discarded = |signal: &str| books.sum("tailkeep_sink_discarded_total", &["reason=\"no_sink\"", signal]);
+    let accounts = tailkeep.accounts();
+    let discarded = |signal: &str| accounts.sum("tailkeep_sink_discarded_total", &["reason=\"no_sink\"", signal]);
     assert_eq!((discarded("signal=\"logs\""), discarded("signal=\"traces\"")), (6.0, 0.0));
     let said = "no sink takes this signal";
     tailkeep.wait_for_log(said);
@@ -159,9 +159,9 @@ fn bad_ids_cost_their_span_and_malformed_requests_themselves() {
     assert_eq!(http::post(http, "/v1/traces", PROTOBUF, b"").status, 200);
     assert_eq!(grpc.export(Signal::Traces, b"").code, 0);
 
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_spans_rejected_total", &["reason=\"bad_id\""]), 4.0);
-    assert_eq!(books.sum("tailkeep_requests_total", &["signal=\"traces\"", "outcome=\"malformed\""]), 7.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_spans_rejected_total", &["reason=\"bad_id\""]), 4.0);
+    assert_eq!(accounts.sum("tailkeep_requests_total", &["signal=\"traces\"", "outcome=\"malformed\""]), 7.0);
     eventually("the good spans arrive", || (sink.spans().len() >= 4).then_some(()));
     tailkeep.stop();
     assert_same(&sink.spans(), &good.placed());

@@ -32,9 +32,9 @@ fn assert_recovers(
     sent.extend(send(&tailkeep, 5));
     wait_for_spans(taking, sent.len());
     let of_away = format!("sink=\"{name}\"");
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_sink_queued", &[&of_away, "signal=\"traces\""]), sent.len() as f64);
-    assert_eq!(books.sum("tailkeep_sink_delivered_total", &[&of_away]), 0.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_sink_queued", &[&of_away, "signal=\"traces\""]), sent.len() as f64);
+    assert_eq!(accounts.sum("tailkeep_sink_delivered_total", &[&of_away]), 0.0);
     tailkeep.wait_for_log("could not deliver; will try again");
 
     let opened = recover();
@@ -106,7 +106,8 @@ fn a_queue_that_overflows_loses_the_oldest_and_says_so() {
     let tailkeep = setup.settings("queue: { memory: { traces: 256KiB } }").start();
     let mut sent = Vec::new();
     let discarded = "tailkeep_sink_discarded_total";
-    let overflowed = |tailkeep: &Tailkeep| tailkeep.books().sum(discarded, &["sink=\"away\"", "reason=\"queue_full\""]);
+    let overflowed =
+        |tailkeep: &Tailkeep| tailkeep.accounts().sum(discarded, &["sink=\"away\"", "reason=\"queue_full\""]);
     while overflowed(&tailkeep) == 0.0 {
         assert!(sent.len() < 10_000, "the queue never overflows");
         sent.extend(send(&tailkeep, 100));
@@ -117,7 +118,7 @@ fn a_queue_that_overflows_loses_the_oldest_and_says_so() {
     away.becomes(Mood::Takes);
     let lost = overflowed(&tailkeep) as usize;
     wait_for_spans(&away, sent.len() - lost);
-    assert_eq!(tailkeep.books().sum(discarded, &["sink=\"taking\""]), 0.0, "the other sink lost nothing");
+    assert_eq!(tailkeep.accounts().sum(discarded, &["sink=\"taking\""]), 0.0, "the other sink lost nothing");
     assert_eq!(tailkeep.end("TERM").status.code(), Some(0));
     assert_same(&taking.spans(), &sent);
     // The newest are there.

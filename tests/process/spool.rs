@@ -1,6 +1,6 @@
 //! The queue on disk through kill -9.
 
-use super::books::Books;
+use super::accounts::Accounts;
 use super::collector::{POLICY, Setup, Tailkeep, eventually, program};
 use super::grpc::Grpc;
 use super::sink::{Mood, Sink};
@@ -12,7 +12,7 @@ use tailkeep::trace::Signal;
 const ON_DISK: &str = "queue: { path: spool, longest_wait: 2s }";
 
 fn queued(tailkeep: &Tailkeep) -> f64 {
-    tailkeep.books().sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""])
+    tailkeep.accounts().sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""])
 }
 
 fn arrived(sink: &Sink) -> BTreeSet<String> {
@@ -21,13 +21,14 @@ fn arrived(sink: &Sink) -> BTreeSet<String> {
 
 /// A record for each: the next trace comes when the last one is on disk. Returns their bytes.
 fn send_to_disk(tailkeep: &Tailkeep, traces: &[Trace]) -> f64 {
-    let bytes = |books: &Books, name| books.sum(name, &["signal=\"traces\""]);
+    let bytes = |accounts: &Accounts, name| accounts.sum(name, &["signal=\"traces\""]);
     traces.iter().fold(0.0, |before, trace| {
         tailkeep.send(trace);
-        let books = tailkeep.wait_for("it is on disk", |books| {
-            bytes(books, "tailkeep_queue_disk_bytes") > before && bytes(books, "tailkeep_queue_memory_bytes") == 0.0
+        let accounts = tailkeep.wait_for("it is on disk", |accounts| {
+            bytes(accounts, "tailkeep_queue_disk_bytes") > before
+                && bytes(accounts, "tailkeep_queue_memory_bytes") == 0.0
         });
-        bytes(&books, "tailkeep_queue_disk_bytes")
+        bytes(&accounts, "tailkeep_queue_disk_bytes")
     })
 }
 
@@ -45,12 +46,12 @@ fn what_waits_for_a_sink_that_is_away_survives_kill_9() {
     let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
     let owed: Vec<Trace> = (0..20).map(|_| Trace::failed()).collect();
     tailkeep.send_all(&owed);
-    tailkeep.wait_for("they wait for the sink", |books| {
-        books.sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
+    tailkeep.wait_for("they wait for the sink", |accounts| {
+        accounts.sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
     });
     // The sink backs off for longer and longer; the disk does not wait for it.
-    tailkeep.wait_for("all of them are on disk", |books| {
-        books.sum("tailkeep_queue_memory_bytes", &["signal=\"traces\""]) == 0.0
+    tailkeep.wait_for("all of them are on disk", |accounts| {
+        accounts.sum("tailkeep_queue_memory_bytes", &["signal=\"traces\""]) == 0.0
     });
     // Killed while it writes: kept traces come without a pause, some hundred of them first.
     let ports = tailkeep.ports;
@@ -66,9 +67,9 @@ fn what_waits_for_a_sink_that_is_away_survives_kill_9() {
     let tailkeep = Setup::in_folder(folder, POLICY).settings(ON_DISK).otlp("away", &sink).start();
     let owed: BTreeSet<String> = owed.iter().map(Trace::hex).collect();
     eventually("all that was owed arrives", || owed.is_subset(&arrived(&sink)).then_some(()));
-    tailkeep.wait_for("nothing waits any more", |books| {
-        books.sum("tailkeep_sink_recovered_total", &["sink=\"away\""]) >= 80.0
-            && books.sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""]) == 0.0
+    tailkeep.wait_for("nothing waits any more", |accounts| {
+        accounts.sum("tailkeep_sink_recovered_total", &["sink=\"away\""]) >= 80.0
+            && accounts.sum("tailkeep_sink_queued", &["sink=\"away\"", "signal=\"traces\""]) == 0.0
     });
     let later = Trace::failed();
     tailkeep.send(&later);
@@ -82,7 +83,8 @@ fn a_folder_is_for_one_process_until_that_ends() {
     sink.becomes(Mood::IsUnavailable);
     let tailkeep = Setup::new().settings(ON_DISK).otlp("away", &sink).start();
     tailkeep.send(&Trace::failed());
-    tailkeep.wait_for("it is on disk", |books| books.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
+    tailkeep
+        .wait_for("it is on disk", |accounts| accounts.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
 
     let spool = tailkeep.path().join("spool");
     let (code, said) = Setup::new().settings(&format!("queue: {{ path: '{}' }}", spool.display())).fails();
@@ -99,8 +101,8 @@ fn a_folder_is_for_one_process_until_that_ends() {
     let folder = tailkeep.kill();
     let tailkeep = Setup::in_folder(folder, POLICY).settings(ON_DISK).otlp("away", &sink).start();
     sink.becomes(Mood::Takes);
-    tailkeep.wait_for("what waited is delivered", |books| {
-        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) >= 4.0
+    tailkeep.wait_for("what waited is delivered", |accounts| {
+        accounts.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) >= 4.0
     });
     tailkeep.stop();
 }
@@ -127,11 +129,12 @@ fn a_folder_that_cannot_be_written_is_said_with_what_it_means() {
     std::fs::remove_file(&spool).expect("it is there");
     std::fs::create_dir(&spool).expect("the place is free");
     tailkeep.wait_for_log("the queue on disk can be written again");
-    tailkeep.wait_for("it is on disk", |books| books.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
+    tailkeep
+        .wait_for("it is on disk", |accounts| accounts.sum("tailkeep_queue_disk_bytes", &["signal=\"traces\""]) > 0.0);
     assert_eq!(tailkeep.logged("cannot be written"), 1);
     sink.becomes(Mood::Takes);
-    tailkeep.wait_for("it is delivered", |books| {
-        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 4.0
+    tailkeep.wait_for("it is delivered", |accounts| {
+        accounts.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 4.0
     });
     tailkeep.stop();
 }
@@ -170,7 +173,7 @@ fn a_damaged_header_costs_its_record_and_is_counted() {
     let last = traces[2].hex();
     eventually("what was behind it arrives", || arrived(&sink).contains(&last).then_some(()));
     assert!(sink.spans().len() < traces.iter().map(|trace| trace.placed().len()).sum(), "one record is lost");
-    let damaged = tailkeep.books().sum("tailkeep_queue_damaged_bytes_total", &["signal=\"traces\""]);
+    let damaged = tailkeep.accounts().sum("tailkeep_queue_damaged_bytes_total", &["signal=\"traces\""]);
     assert!(damaged > 28.0 && damaged < on_disk, "{damaged} of {on_disk}");
     let said = tailkeep.wait_for_log("a segment of the queue on disk is damaged");
     assert_eq!(said["bytes"].as_f64(), Some(damaged), "{said}");
@@ -187,8 +190,8 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     tailkeep.send_all(&traces);
     tailkeep.wait_for_log("cannot be written");
     sink.becomes(Mood::Takes);
-    tailkeep.wait_for("they are delivered", |books| {
-        books.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
+    tailkeep.wait_for("they are delivered", |accounts| {
+        accounts.sum("tailkeep_sink_delivered_total", &["sink=\"away\"", "signal=\"traces\""]) == 80.0
     });
     tailkeep.stop();
 }

@@ -26,8 +26,8 @@ fn why(tailkeep: &Tailkeep, trace: &Trace) -> String {
 }
 
 fn wait_for_delivered(tailkeep: &Tailkeep, spans: usize) {
-    tailkeep.wait_for("the store took them", |books| {
-        books.sum("tailkeep_sink_delivered_total", &["sink=\"here\""]) >= spans as f64
+    tailkeep.wait_for("the store took them", |accounts| {
+        accounts.sum("tailkeep_sink_delivered_total", &["sink=\"here\""]) >= spans as f64
     });
 }
 
@@ -173,8 +173,8 @@ fn a_disk_that_is_full_is_survived_and_said() {
     let reason = said["reason"].as_str().unwrap();
     assert!(reason.contains("tailkeep.db"), "{reason}");
     assert!(tailkeep.is_alive());
-    let queued = |books: &super::books::Books| books.sum("tailkeep_sink_queued", &["sink=\"here\""]);
-    assert!(queued(&tailkeep.books()) > 0.0);
+    let queued = |accounts: &super::accounts::Accounts| accounts.sum("tailkeep_sink_queued", &["sink=\"here\""]);
+    assert!(queued(&tailkeep.accounts()) > 0.0);
     if disk.is_some() {
         std::fs::remove_file(&ballast).unwrap();
         wait_for_delivered(&tailkeep, 400);

@@ -71,17 +71,17 @@ fn nothing_is_lost_or_doubled_when_everything_happens_at_once() {
         });
         let parts: Vec<_> = (0..3).map(|part| scope.spawn(move || send_part(address, traces, part))).collect();
         let sent: usize = parts.into_iter().map(|part| part.join().unwrap()).sum();
-        tailkeep.wait_for("the ring is full", |books| {
-            books.sum("tailkeep_spans_dropped_total", &["service=\"flood\""]) > 0.0
+        tailkeep.wait_for("the ring is full", |accounts| {
+            accounts.sum("tailkeep_spans_dropped_total", &["service=\"flood\""]) > 0.0
         });
         stop.store(true, Relaxed);
         reloads.join().unwrap();
         sent + flood.join().unwrap()
     });
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_spans_received_total", &[]), sent as f64);
-    assert_eq!(books.sum("tailkeep_spans_rejected_total", &[]), 0.0);
-    assert!(books.sum("tailkeep_policy_number", &[]) > 4.0, "no policy was put in force meanwhile");
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_spans_received_total", &[]), sent as f64);
+    assert_eq!(accounts.sum("tailkeep_spans_rejected_total", &[]), 0.0);
+    assert!(accounts.sum("tailkeep_policy_number", &[]) > 4.0, "no policy was put in force meanwhile");
     tailkeep.stop();
 
     let out = sink.traces();

@@ -72,10 +72,10 @@ fn failed_and_slow_traces_come_out_whole_and_once_over_every_protocol() {
 
     let kept = 4 * 4 * days.len();
     eventually("what is kept arrives", || (sink.spans().len() >= kept).then_some(()));
-    let books = tailkeep.wait_for("all traces are judged", |books| {
-        books.sum("tailkeep_traces_judged_total", &["verdict=\"drop\""]) == 3.0 * 4.0
+    let accounts = tailkeep.wait_for("all traces are judged", |accounts| {
+        accounts.sum("tailkeep_traces_judged_total", &["verdict=\"drop\""]) == 3.0 * 4.0
     });
-    assert_eq!(books.sum("tailkeep_spans_kept_total", &["service=\"gateway\""]), (kept / 2) as f64);
+    assert_eq!(accounts.sum("tailkeep_spans_kept_total", &["service=\"gateway\""]), (kept / 2) as f64);
     // The end counts what is still held.
     tailkeep.stop();
     let all = Day { kept: days.into_iter().flat_map(|day| day.kept).collect(), dropped: Vec::new() };
@@ -103,9 +103,9 @@ fn a_late_error_brings_a_dropped_trace_out_whole_and_once() {
     }
     tailkeep.wait_for_verdict(&late, "kept");
     eventually("the whole trace arrives", || (sink.spans().len() >= 4).then_some(()));
-    let books = tailkeep.books();
-    assert_eq!(books.sum("tailkeep_verdicts_changed_total", &["rule=\"keep-errors\""]), 1.0);
-    assert_eq!(books.sum("tailkeep_spans_duplicate_total", &[]), 1.0);
+    let accounts = tailkeep.accounts();
+    assert_eq!(accounts.sum("tailkeep_verdicts_changed_total", &["rule=\"keep-errors\""]), 1.0);
+    assert_eq!(accounts.sum("tailkeep_spans_duplicate_total", &[]), 1.0);
     tailkeep.stop();
     assert_same(&sink.spans(), &late.placed());
     let spans = sink.spans();

@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, Outcome};
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome};
 use tailkeep::trace::Signal;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Endpoint;
@@ -72,8 +72,8 @@ async fn a_grpc_library_is_served_in_every_encoding() {
     }
     let stats = server.stats();
     for signal in Signal::ALL {
-        assert_eq!(stats.requests(signal, Outcome::Accepted), 3);
-        assert_eq!(stats.bytes(signal, Outcome::Accepted), 300_000);
+        assert_eq!(stats.requests(signal, RequestOutcome::Accepted), 3);
+        assert_eq!(stats.bytes(signal, RequestOutcome::Accepted), 300_000);
     }
     assert_eq!((stats.in_flight_bytes, stats.connections_open), (0, 1));
     assert!(stats.pooled_bytes >= 100_000, "{stats:?}");
@@ -97,7 +97,7 @@ async fn what_the_intake_calls_malformed_is_an_invalid_argument() {
     let reply = call(server.grpc, grpc_request(LOGS, Pieces::of([&framed(0, b"x")[..]]))).await;
     let status = reply.grpc();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "field 0 at byte 7"));
-    assert_eq!(server.stats().requests(Signal::Logs, Outcome::Malformed), 1);
+    assert_eq!(server.stats().requests(Signal::Logs, RequestOutcome::Malformed), 1);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_broken_message_costs_that_call() {
         assert!(status.message().contains(says), "{what}: {}", status.message());
     }
     assert_eq!(server.taken(), []);
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Malformed), 11);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Malformed), 11);
     assert_eq!(server.stats().in_flight_bytes, 0);
 }
 
@@ -174,7 +174,7 @@ async fn too_large_is_an_invalid_argument_at_the_exact_byte() {
         assert_eq!(status.message().contains("1048576 bytes"), code != Code::Ok, "{what}: {}", status.message());
     }
     let stats = server.stats();
-    assert_eq!(stats.requests(Signal::Traces, Outcome::TooLarge), 4);
+    assert_eq!(stats.requests(Signal::Traces, RequestOutcome::TooLarge), 4);
     assert_eq!(stats.in_flight_bytes, 0);
 }
 
@@ -212,8 +212,8 @@ async fn a_full_house_refuses_and_says_when_to_come_back() {
         b"\x1a\x36\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x0a\x0a\x08\x08\x01\x10\x80\xca\xb5\xee\x01";
     assert!(details.starts_with(&[8, 14]), "the code comes first: {details:?}");
     assert!(details.ends_with(retry_info), "1.5 s, as official libraries write it: {details:?}");
-    assert_eq!(server.stats().requests(Signal::Metrics, Outcome::Refused), 1);
-    assert_eq!(server.stats().bytes(Signal::Metrics, Outcome::Refused), 5);
+    assert_eq!(server.stats().requests(Signal::Metrics, RequestOutcome::Refused), 1);
+    assert_eq!(server.stats().bytes(Signal::Metrics, RequestOutcome::Refused), 5);
 
     // One finishes honestly, the other goes away: both give back what they held.
     let (pieces, call_of_one) = held.remove(0);
@@ -222,7 +222,7 @@ async fn a_full_house_refuses_and_says_when_to_come_back() {
     assert_eq!(Reply::read(call_of_one.await.unwrap().unwrap()).await.grpc().code(), Code::Ok);
     held.remove(0).1.abort();
     server.until("all is given back", |stats| stats.in_flight_bytes == 0).await;
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Aborted), 1);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Aborted), 1);
     let again = call(server.grpc, grpc_request(METRICS, Pieces::of([&framed(0, b"hello")[..]]))).await;
     assert_eq!(again.grpc().code(), Code::Ok);
 }
@@ -241,7 +241,7 @@ async fn what_is_not_otlp_over_grpc_is_told_so() {
     let reply = call(server.grpc, request).await;
     assert_eq!(reply.grpc().code(), Code::Unimplemented);
     assert_eq!(reply.header("grpc-accept-encoding"), "identity,gzip,zstd");
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Unsupported), 1);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Unsupported), 1);
 
     for (content_type, status) in
         [("application/json", 415), ("application/grpc+json", 415), ("application/grpc+proto", 200)]
@@ -277,7 +277,7 @@ async fn a_request_that_comes_round_is_refused_and_one_that_does_not_never_is() 
     }
     assert_eq!(call(server.grpc, with_hops(&[&format!("{A},{B}"), C])).await.grpc().code(), Code::Ok);
     assert_eq!(server.taken().pop().unwrap().hops, [A, B, C]);
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Looped), 1);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Looped), 1);
 }
 
 #[tokio::test]
@@ -335,6 +335,6 @@ async fn a_panic_costs_the_call_and_is_counted() {
     let next = connection.send_request(call(&framed(0, b"fine"))).await.unwrap();
     assert_eq!(Reply::read(next).await.grpc().code(), Code::Ok);
     let stats = server.stats();
-    assert_eq!(stats.requests(Signal::Traces, Outcome::Panicked), 1);
+    assert_eq!(stats.requests(Signal::Traces, RequestOutcome::Panicked), 1);
     assert_eq!(stats.in_flight_bytes, 0);
 }

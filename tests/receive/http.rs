@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, Outcome};
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,7 +68,7 @@ async fn every_version_format_and_encoding_is_served() {
         let with_charset = http_request(path, "Application/JSON; charset=utf-8", b"{}");
         assert_eq!(post(server.http, with_charset).await.status, 200);
         assert_eq!(server.taken()[0].signal, signal);
-        assert_eq!(server.stats().requests(signal, Outcome::Accepted), 1);
+        assert_eq!(server.stats().requests(signal, RequestOutcome::Accepted), 1);
     }
 }
 
@@ -124,7 +124,8 @@ async fn a_refused_request_hears_why_in_its_own_format() {
     let stats = server.stats();
     let requests = |outcome| stats.requests(Signal::Traces, outcome);
     assert_eq!(
-        [Outcome::Malformed, Outcome::TooLarge, Outcome::Unsupported, Outcome::Looped].map(requests),
+        [RequestOutcome::Malformed, RequestOutcome::TooLarge, RequestOutcome::Unsupported, RequestOutcome::Looped]
+            .map(requests),
         [3, 4, 1, 1]
     );
     assert_eq!((stats.in_flight_bytes, server.taken().len()), (0, 0));
@@ -147,10 +148,10 @@ async fn a_full_house_refuses_and_says_when_to_come_back() {
         assert_eq!((reply.status, reply.header("retry-after")), (503, "2"), "1.5 s, rounded up");
         assert_eq!(rpc_status(&reply).0, 14);
     }
-    assert_eq!(server.stats().requests(Signal::Metrics, Outcome::Refused), 2);
+    assert_eq!(server.stats().requests(Signal::Metrics, RequestOutcome::Refused), 2);
     drop(held);
     server.until("all is given back", |stats| stats.in_flight_bytes == 0).await;
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Aborted), 2);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Aborted), 2);
     assert_eq!(post(server.http, http_request("/v1/metrics", JSON, b"{}")).await.status, 200);
 }
 
@@ -171,7 +172,7 @@ async fn what_is_no_otlp_request_gets_a_line_of_text() {
         assert_eq!(reply.status, 415, "{content_type}");
         assert!(String::from_utf8(reply.body).unwrap().contains("application/x-protobuf or application/json"));
     }
-    assert_eq!(server.stats().requests(Signal::Logs, Outcome::Unsupported), 3);
+    assert_eq!(server.stats().requests(Signal::Logs, RequestOutcome::Unsupported), 3);
 }
 
 #[tokio::test]

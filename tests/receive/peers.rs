@@ -4,7 +4,7 @@ use crate::harness::*;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, Outcome, Receiver, Settings};
+use tailkeep::receive::{Accepted, Receiver, RequestOutcome, Settings};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -74,7 +74,7 @@ async fn a_body_that_drips_is_sent_away_in_time_and_told_to_come_back() {
     tokio::time::resume();
     assert_eq!(reply.grpc().code(), tonic::Code::DeadlineExceeded);
     let stats = server.stats();
-    assert_eq!((stats.requests(Signal::Traces, Outcome::TimedOut), stats.in_flight_bytes), (2, 0));
+    assert_eq!((stats.requests(Signal::Traces, RequestOutcome::TimedOut), stats.in_flight_bytes), (2, 0));
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn a_panic_ends_one_connection() {
     let boom = http_request("/v1/traces", "application/x-protobuf", b"boom");
     assert!(connect_h1(server.http).await.send_request(boom).await.is_err());
     assert_eq!(post(server.http, http_request("/v1/traces", "application/x-protobuf", b"fine")).await.status, 200);
-    assert_eq!(server.stats().requests(Signal::Traces, Outcome::Panicked), 1);
+    assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Panicked), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
-use tailkeep::app::force::{Bench, InForce};
+use tailkeep::pipeline::active_policy::{ActivePolicy, PolicyJudge};
 use tailkeep::policy::{Limits, Policy};
 use tailkeep::ring::wheel::{TICK_MS, Tick};
 use tailkeep::scan::{Keyed, Scan, SpanBounds};
@@ -23,7 +23,7 @@ pub struct Replayed {
     pub ring_seconds: f64,
 }
 
-/// Plays all of `traffic` by the policies in the folder `case`; checks the books at every step.
+/// Plays all of `traffic` by the policies in the folder `case`; checks the accounts at every step.
 pub fn replay(case: &Path, traffic: &Traffic) -> Replayed {
     let mut player = Player::new(case, traffic);
     let mut arrivals = traffic.arrivals().into_iter().peekable();
@@ -48,7 +48,7 @@ pub fn replay(case: &Path, traffic: &Traffic) -> Replayed {
 struct Player {
     shard: Shard,
     scan: Scan,
-    in_force: InForce,
+    active_policy: ActivePolicy,
     limits: Mutex<Limits>,
     departures: Vec<Departure>,
     now: Tick,
@@ -60,7 +60,7 @@ impl Player {
         Player {
             shard: Shard::new(traffic.ring_bytes(), keyed.clone()),
             scan: Scan::new(keyed),
-            in_force: compile(&case.join("policy.yaml"), 1, RuleNames::default()),
+            active_policy: compile(&case.join("policy.yaml"), 1, RuleNames::default()),
             limits: Mutex::new(Limits::new(1000)),
             departures: Vec::new(),
             now: 1,
@@ -68,13 +68,13 @@ impl Player {
     }
 
     fn load(&mut self, file: &Path) {
-        self.in_force = compile(file, self.in_force.policy.number + 1, self.in_force.rules.clone());
+        self.active_policy = compile(file, self.active_policy.policy.number + 1, self.active_policy.rules.clone());
     }
 
     fn send(&mut self, at: u64, request: &ExportTraceServiceRequest) {
         let body = request.encode_to_vec();
         self.scan
-            .read(&body, &self.in_force.questions, SpanBounds::of_bytes(self.shard.span_bytes_max()))
+            .read(&body, &self.active_policy.questions, SpanBounds::of_bytes(self.shard.span_bytes_max()))
             .expect("a well-formed request");
         assert_eq!(self.scan.rejected.total(), 0);
         let all: Vec<u32> = (0..self.scan.spans.len() as u32).collect();
@@ -97,10 +97,14 @@ impl Player {
         }
     }
 
-    /// One call on the shard. What leaves is noted, and the books must balance.
-    fn with<R>(&mut self, at: u64, act: impl FnOnce(&mut Shard, &Turn<'_, Bench<'_>>, &Scan, &mut Outbox) -> R) -> R {
-        let InForce { questions, rules, .. } = &self.in_force;
-        let judge = Bench { in_force: &self.in_force, limits: &self.limits };
+    /// One call on the shard. What leaves is noted, and the accounts must balance.
+    fn with<R>(
+        &mut self,
+        at: u64,
+        act: impl FnOnce(&mut Shard, &Turn<'_, PolicyJudge<'_>>, &Scan, &mut Outbox) -> R,
+    ) -> R {
+        let ActivePolicy { questions, rules, .. } = &self.active_policy;
+        let judge = PolicyJudge { active_policy: &self.active_policy, limits: &self.limits };
         let turn = Turn { now: self.now, judge: &judge, questions, rules };
         let mut out = Outbox::default();
         let result = act(&mut self.shard, &turn, &self.scan, &mut out);
@@ -125,11 +129,11 @@ fn tick(milliseconds: u64) -> Tick {
     (milliseconds / TICK_MS + 1) as Tick
 }
 
-fn compile(file: &Path, number: u32, mut names: RuleNames) -> InForce {
+fn compile(file: &Path, number: u32, mut names: RuleNames) -> ActivePolicy {
     let text = std::fs::read_to_string(file).expect("the policy is there");
     let (policy, problems) = Policy::compile(&file.display().to_string(), &text, number, &mut names);
     let policy = policy.unwrap_or_else(|| panic!("{}: {problems:?}", file.display()));
-    InForce::new(policy, &[], names).expect("as many questions as a policy may ask")
+    ActivePolicy::new(policy, &[], names).expect("as many questions as a policy may ask")
 }
 
 impl Replayed {

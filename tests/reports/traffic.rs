@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use tailkeep::trace::{Kind, Status as StatusWord};
+use tailkeep::trace::{SpanKind, Status as StatusWord};
 
 /// 2026-01-01T00:00:00Z, Unix nanoseconds: the span clock when a case begins.
 const BEGIN: u64 = 1_767_225_600_000_000_000;
@@ -162,7 +162,7 @@ impl SpanTemplate {
                 Some(true) => 0x300,
             },
             name: self.name.clone(),
-            kind: word_number(Kind::ALL.map(Kind::word), &self.kind),
+            kind: word_number(SpanKind::ALL.map(SpanKind::word), &self.kind),
             start_time_unix_nano: start,
             end_time_unix_nano: start + self.duration * MILLISECOND,
             attributes: self.attributes(),

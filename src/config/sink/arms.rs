@@ -5,7 +5,7 @@ use super::otlp::{COMPRESSIONS, PROTOCOLS};
 use crate::deliver::sink::arms::{Access, Settings};
 use crate::identity::Secret;
 use crate::trace::Signal;
-use crate::yaml::{Entry, Map};
+use crate::yaml::{Map, MappingEntry};
 
 pub(in super::super) const KEYS: &[&str] = &[
     "endpoint",
@@ -25,7 +25,7 @@ pub(in super::super) const KEYS: &[&str] = &[
 pub(in super::super) const URL_KEYS: &[&str] = &["traces", "metrics"];
 pub(in super::super) const LICENSE_KEYS: &[&str] = &["key", "project", "workspace"];
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry) -> Option<Settings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<Settings> {
     let map = loader.map(&entry.value, "`arms`", KEYS)?;
     let access = access(loader, &map);
     let urls = loader.section(&map, "urls", URL_KEYS);

@@ -4,7 +4,7 @@ use super::super::load::Loader;
 use crate::deliver::Hops;
 use crate::deliver::sink::otlp::{Compression, OtlpSettings, Protocol, grpc_urls, http_urls, parse_url, place};
 use crate::trace::Signal;
-use crate::yaml::{Entry, Map};
+use crate::yaml::{Map, MappingEntry};
 
 pub(in super::super) const KEYS: &[&str] = &[
     "endpoint",
@@ -27,7 +27,7 @@ pub(super) const COMPRESSIONS: &[(&str, Compression)] =
 /// The port that OTLP/HTTP usually has.
 const HTTP_PORT: u16 = 4318;
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry, hops: &Hops) -> Option<OtlpSettings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops) -> Option<OtlpSettings> {
     let map = loader.map(&entry.value, "`otlp`", KEYS)?;
     let given = urls(loader, &map);
     let endpoint = match map.entry("endpoint") {

@@ -3,7 +3,7 @@
 use super::super::load::Loader;
 use super::auth;
 use crate::deliver::sink::sls::{Compression, MetricsPath, Settings, SignatureVersion, TimeUnit};
-use crate::yaml::Entry;
+use crate::yaml::MappingEntry;
 use std::time::Duration;
 
 pub(in super::super) const KEYS: &[&str] = &[
@@ -34,7 +34,7 @@ const TIME_UNITS: &[(&str, TimeUnit)] = &[("us", TimeUnit::Microseconds), ("ns",
 const METRICS_PATHS: &[(&str, MetricsPath)] =
     &[("logstore", MetricsPath::Logstore), ("prometheus", MetricsPath::Prometheus)];
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &Entry) -> Option<Settings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<Settings> {
     let map = loader.map(&entry.value, "`sls`", KEYS)?;
     let mut required = |key: &str| loader.require(&map, key, "`sls`").is_some().then(|| loader.text(&map, key))?;
     let (endpoint, project) = (required("endpoint"), required("project"));

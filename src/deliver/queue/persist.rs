@@ -1,6 +1,6 @@
 //! What the spool's writer does with the queue: entries on disk stay in it, only their bytes leave.
 
-use super::{Body, Entry, Lane, Queue};
+use super::{Body, Consumer, Queue, QueuedBatch};
 use crate::{deliver::spool::Location, trace::Signal};
 use bytes::Bytes;
 
@@ -17,32 +17,35 @@ impl Queue {
             return;
         }
         let bytes = location.bytes();
-        for lane in self.lanes(signal).filter(|lane| lane.next <= number) {
-            lane.tally.recovered += items;
-            lane.tally.queued += items;
-            lane.tally.queued_bytes += bytes as u64;
+        for consumer in self.consumers(signal).filter(|consumer| consumer.next <= number) {
+            consumer.tally.recovered += items;
+            consumer.tally.queued += items;
+            consumer.tally.queued_bytes += bytes as u64;
         }
-        let entry = Entry { number, items, bytes, durable: true, body: Body::Disk(location) };
-        self.logs[signal as usize].entries.push_back(entry);
+        let entry = QueuedBatch { number, items, bytes, durable: true, body: Body::Disk(location) };
+        self.waiting[signal as usize].entries.push_back(entry);
         self.forget_done(signal);
     }
 
     /// Where a sink goes on after a restart; before any [`Queue::recover`].
     pub(crate) fn set_cursor(&mut self, sink: usize, signal: Signal, number: u64) {
-        if let Some(lane) = &mut self.sinks[sink][signal as usize] {
-            lane.next = number;
+        if let Some(consumer) = &mut self.sinks[sink][signal as usize] {
+            consumer.next = number;
         }
     }
 
     /// Per sink and signal: the first entry that is not done.
     pub(crate) fn cursors(&self) -> Vec<[Option<u64>; 3]> {
-        self.sinks.iter().map(|lanes| std::array::from_fn(|s| lanes[s].as_ref().map(Lane::cursor))).collect()
+        self.sinks
+            .iter()
+            .map(|consumers| std::array::from_fn(|s| consumers[s].as_ref().map(Consumer::cursor)))
+            .collect()
     }
 
     /// Entries that are not on disk yet, oldest first, up to about `bytes`.
     pub(crate) fn unwritten(&self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
         let mut found = Vec::new();
-        for entry in self.logs[signal as usize].entries.iter().filter(|entry| entry.durable) {
+        for entry in self.waiting[signal as usize].entries.iter().filter(|entry| entry.durable) {
             if let Body::Memory(body) = &entry.body {
                 found.push((entry.number, entry.items, body.clone()));
                 bytes = bytes.saturating_sub(body.len());
@@ -56,20 +59,20 @@ impl Queue {
 
     /// The entry's bytes are safe on disk; those in memory are let go.
     pub(crate) fn written(&mut self, signal: Signal, number: u64, location: Location) {
-        let log = &mut self.logs[signal as usize];
-        let index = log.entries.partition_point(|e| e.number < number);
-        if let Some(entry) = log.entries.get_mut(index).filter(|e| e.number == number) {
-            log.held -= entry.held();
+        let waiting = &mut self.waiting[signal as usize];
+        let index = waiting.entries.partition_point(|e| e.number < number);
+        if let Some(entry) = waiting.entries.get_mut(index).filter(|e| e.number == number) {
+            waiting.held -= entry.held();
             entry.body = Body::Disk(location);
         }
     }
 
     /// The spool dropped its entries up to `last` to stay within its size. Returns the items lost.
     pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
-        self.logs[signal as usize].dropped = last.saturating_add(1);
+        self.waiting[signal as usize].dropped = last.saturating_add(1);
         let mut lost = 0;
-        let is_dropped = |e: &Entry| e.number <= last && matches!(e.body, Body::Disk(_));
-        while let Some(index) = self.logs[signal as usize].entries.iter().position(is_dropped) {
+        let is_dropped = |e: &QueuedBatch| e.number <= last && matches!(e.body, Body::Disk(_));
+        while let Some(index) = self.waiting[signal as usize].entries.iter().position(is_dropped) {
             lost += self.discard_entry(signal, index);
         }
         lost
@@ -77,8 +80,8 @@ impl Queue {
 
     /// Whether the entry that the sink is busy with went with [`Queue::dropped_on_disk`].
     pub(crate) fn was_dropped(&self, sink: usize, signal: Signal) -> bool {
-        let lane = self.sinks[sink][signal as usize].as_ref();
-        let under_way = lane.and_then(|lane| lane.under_way.as_ref());
-        under_way.is_some_and(|entry| entry.number < self.logs[signal as usize].dropped)
+        let consumer = self.sinks[sink][signal as usize].as_ref();
+        let under_way = consumer.and_then(|consumer| consumer.under_way.as_ref());
+        under_way.is_some_and(|entry| entry.number < self.waiting[signal as usize].dropped)
     }
 }

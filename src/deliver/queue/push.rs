@@ -1,6 +1,6 @@
 //! What comes into the queue, and what it pushes out.
 
-use super::{Body, Discard, ENTRY_OVERHEAD, Entry, Phase, Queue};
+use super::{Body, Discard, ENTRY_OVERHEAD, Queue, QueuePhase, QueuedBatch};
 use crate::{
     deliver::{batch::Growing, sink::Batch},
     trace::Signal,
@@ -29,15 +29,15 @@ impl Queue {
             self.unclaimed[signal as usize] += items;
             return Pushed { first_unclaimed, ..Pushed::default() };
         }
-        for lane in self.lanes(signal) {
-            lane.tally.pushed += items;
-            lane.tally.queued += items;
+        for consumer in self.consumers(signal) {
+            consumer.tally.pushed += items;
+            consumer.tally.queued += items;
         }
-        if self.phase == Phase::Closed {
+        if self.phase == QueuePhase::Closed {
             self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed::default();
         }
-        if self.phase == Phase::Ending && !self.has_room(signal, bytes) {
+        if self.phase == QueuePhase::Ending && !self.has_room(signal, bytes) {
             self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed { lost: items, ..Pushed::default() };
         }
@@ -50,15 +50,15 @@ impl Queue {
     }
 
     fn discard_pushed(&mut self, signal: Signal, items: u64, why: Discard) {
-        self.lanes(signal).for_each(|lane| lane.tally.discard(items, why));
+        self.consumers(signal).for_each(|consumer| consumer.tally.discard(items, why));
     }
 
     /// Returns whether there is something new to wait for or to take.
     fn append(&mut self, piece: Batch, own: bool, now: Instant) -> bool {
         let signal = piece.signal;
-        let log = &self.logs[signal as usize];
-        let alone = own || piece.body.len() >= log.limits.bytes / 2;
-        let full = log.growing.as_ref().is_some_and(|growing| alone || !growing.has_room(&piece, &log.limits));
+        let waiting = &self.waiting[signal as usize];
+        let alone = own || piece.body.len() >= waiting.limits.bytes / 2;
+        let full = waiting.growing.as_ref().is_some_and(|growing| alone || !growing.has_room(&piece, &waiting.limits));
         if full {
             self.seal(signal);
         }
@@ -66,13 +66,13 @@ impl Queue {
             self.add_entry(piece, !own);
             return true;
         }
-        let log = &mut self.logs[signal as usize];
-        let opened = log.growing.is_none();
-        let growing = log.growing.get_or_insert_with(|| Growing::new(now));
+        let waiting = &mut self.waiting[signal as usize];
+        let opened = waiting.growing.is_none();
+        let growing = waiting.growing.get_or_insert_with(|| Growing::new(now));
         let grown = growing.append(&piece);
-        let full_now = growing.is_full(&log.limits);
-        log.held += grown + if opened { ENTRY_OVERHEAD } else { 0 };
-        self.lanes(signal).for_each(|lane| lane.tally.queued_bytes += grown as u64);
+        let full_now = growing.is_full(&waiting.limits);
+        waiting.held += grown + if opened { ENTRY_OVERHEAD } else { 0 };
+        self.consumers(signal).for_each(|consumer| consumer.tally.queued_bytes += grown as u64);
         if full_now {
             self.seal(signal);
         }
@@ -81,9 +81,9 @@ impl Queue {
 
     /// Seals the batch that grows if it is due; else says when it will be.
     pub(crate) fn seal_due(&mut self, signal: Signal, now: Instant) -> Option<Instant> {
-        let log = &self.logs[signal as usize];
-        let due = log.growing.as_ref()?.due(&log.limits);
-        if due > now && matches!(self.phase, Phase::Open | Phase::Ending) {
+        let waiting = &self.waiting[signal as usize];
+        let due = waiting.growing.as_ref()?.due(&waiting.limits);
+        if due > now && matches!(self.phase, QueuePhase::Open | QueuePhase::Ending) {
             return Some(due);
         }
         self.seal(signal);
@@ -91,11 +91,11 @@ impl Queue {
     }
 
     pub(super) fn seal(&mut self, signal: Signal) {
-        let log = &mut self.logs[signal as usize];
-        if let Some(growing) = log.growing.take() {
+        let waiting = &mut self.waiting[signal as usize];
+        if let Some(growing) = waiting.growing.take() {
             let grown = growing.bytes();
-            log.held -= grown + ENTRY_OVERHEAD;
-            self.lanes(signal).for_each(|lane| lane.tally.queued_bytes -= grown as u64);
+            waiting.held -= grown + ENTRY_OVERHEAD;
+            self.consumers(signal).for_each(|consumer| consumer.tally.queued_bytes -= grown as u64);
             self.add_entry(growing.seal(signal), true);
         }
     }
@@ -103,13 +103,18 @@ impl Queue {
     fn add_entry(&mut self, batch: Batch, durable: bool) {
         let number = self.next_number;
         self.next_number += 1;
-        let entry =
-            Entry { number, items: batch.items, bytes: batch.body.len(), durable, body: Body::Memory(batch.body) };
-        let log = &mut self.logs[batch.signal as usize];
+        let entry = QueuedBatch {
+            number,
+            items: batch.items,
+            bytes: batch.body.len(),
+            durable,
+            body: Body::Memory(batch.body),
+        };
+        let waiting = &mut self.waiting[batch.signal as usize];
         let bytes = entry.bytes as u64;
-        log.held += entry.held();
-        log.entries.push_back(entry);
-        self.lanes(batch.signal).for_each(|lane| lane.tally.queued_bytes += bytes);
+        waiting.held += entry.held();
+        waiting.entries.push_back(entry);
+        self.consumers(batch.signal).for_each(|consumer| consumer.tally.queued_bytes += bytes);
     }
 
     /// Discards the oldest entries in memory until `bytes` more fit. Returns whether they do, and
@@ -117,30 +122,30 @@ impl Queue {
     fn make_room(&mut self, signal: Signal, bytes: usize) -> (bool, u64) {
         let mut lost = 0;
         loop {
-            let log = &mut self.logs[signal as usize];
-            if log.held + bytes <= log.quota {
+            let waiting = &mut self.waiting[signal as usize];
+            if waiting.held + bytes <= waiting.quota {
                 return (true, lost);
             }
-            if bytes > log.quota {
+            if bytes > waiting.quota {
                 return (false, lost);
             }
-            match log.entries.iter().position(|e| matches!(e.body, Body::Memory(_))) {
+            match waiting.entries.iter().position(|e| matches!(e.body, Body::Memory(_))) {
                 Some(oldest) => lost += self.discard_entry(signal, oldest),
-                None if log.growing.is_some() => self.seal(signal),
+                None if waiting.growing.is_some() => self.seal(signal),
                 None => return (false, lost),
             }
         }
     }
 
-    /// Removes an entry; lanes that have not taken it lose it. Returns its items if any lane did.
+    /// Removes an entry; consumers that have not taken it lose it. Returns its items if any consumer did.
     pub(super) fn discard_entry(&mut self, signal: Signal, index: usize) -> u64 {
-        let log = &mut self.logs[signal as usize];
-        let entry = log.entries.remove(index).expect("the caller found it there");
-        log.held -= entry.held();
+        let waiting = &mut self.waiting[signal as usize];
+        let entry = waiting.entries.remove(index).expect("the caller found it there");
+        waiting.held -= entry.held();
         let mut lost = 0;
-        for lane in self.lanes(signal).filter(|lane| lane.next <= entry.number) {
-            lane.tally.discard(entry.items, Discard::QueueFull);
-            lane.tally.queued_bytes -= entry.bytes as u64;
+        for consumer in self.consumers(signal).filter(|consumer| consumer.next <= entry.number) {
+            consumer.tally.discard(entry.items, Discard::QueueFull);
+            consumer.tally.queued_bytes -= entry.bytes as u64;
             lost = entry.items;
         }
         lost

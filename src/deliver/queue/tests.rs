@@ -7,22 +7,25 @@ const LIMITS: BatchLimits = BatchLimits { bytes: 400, items: 10, age: Duration::
 const READY: [bool; 3] = [true; 3];
 
 impl Queue {
-    /// Recounts every lane from the entries themselves.
+    /// Recounts every consumer from the entries themselves.
     fn audit(&self) {
         for signal in Signal::ALL {
-            let log = &self.logs[signal as usize];
-            let held = log.entries.iter().map(Entry::held).sum::<usize>();
-            assert_eq!(log.held, held + log.growing.as_ref().map_or(0, |growing| growing.bytes() + ENTRY_OVERHEAD));
-            assert!(log.held <= log.quota, "{} of {}", log.held, log.quota);
-            for lane in self.sinks.iter().filter_map(|lanes| lanes[signal as usize].as_ref()) {
-                let unread = log.entries.iter().filter(|e| e.number >= lane.next);
+            let waiting = &self.waiting[signal as usize];
+            let held = waiting.entries.iter().map(QueuedBatch::held).sum::<usize>();
+            assert_eq!(
+                waiting.held,
+                held + waiting.growing.as_ref().map_or(0, |growing| growing.bytes() + ENTRY_OVERHEAD)
+            );
+            assert!(waiting.held <= waiting.quota, "{} of {}", waiting.held, waiting.quota);
+            for consumer in self.sinks.iter().filter_map(|consumers| consumers[signal as usize].as_ref()) {
+                let unread = waiting.entries.iter().filter(|e| e.number >= consumer.next);
                 let (mut items, mut bytes) = unread.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes));
-                items += log.growing.as_ref().map_or(0, |growing| growing.items);
-                bytes += log.growing.as_ref().map_or(0, Growing::bytes);
-                items += lane.under_way.as_ref().map_or(0, |entry| entry.items);
-                bytes += lane.under_way.as_ref().map_or(0, |entry| entry.bytes);
-                assert_eq!((lane.tally.queued, lane.tally.queued_bytes), (items, bytes as u64));
-                assert!(lane.tally.balances(), "{:?}", lane.tally);
+                items += waiting.growing.as_ref().map_or(0, |growing| growing.items);
+                bytes += waiting.growing.as_ref().map_or(0, Growing::bytes);
+                items += consumer.under_way.as_ref().map_or(0, |entry| entry.items);
+                bytes += consumer.under_way.as_ref().map_or(0, |entry| entry.bytes);
+                assert_eq!((consumer.tally.queued, consumer.tally.queued_bytes), (items, bytes as u64));
+                assert!(consumer.tally.balances(), "{:?}", consumer.tally);
             }
         }
     }
@@ -104,9 +107,9 @@ fn a_full_quota_pushes_out_the_oldest_unread_of_its_signal_only() {
     let (mut queue, now) = (queue(1000), Instant::now());
     queue.push(piece(Signal::Traces, "trace", 10), false, now);
     let body = "l".repeat(150);
-    let log = |n: u64| piece(Signal::Logs, &body, 10 + n);
-    assert_eq!((0..3).map(|n| queue.push(log(n), false, now).lost).sum::<u64>(), 0);
-    assert_eq!(queue.push(log(3), false, now).lost, 10);
+    let waiting = |n: u64| piece(Signal::Logs, &body, 10 + n);
+    assert_eq!((0..3).map(|n| queue.push(waiting(n), false, now).lost).sum::<u64>(), 0);
+    assert_eq!(queue.push(waiting(3), false, now).lost, 10);
     assert_eq!(queue.tally(0, Signal::Logs).discarded(Discard::QueueFull), 10);
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
     queue.audit();
@@ -211,8 +214,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]) {
     let busy = |queue: &Queue, sink: usize, signal: u8| {
-        let lane = queue.sinks[sink][usize::from(signal)].as_ref();
-        lane.and_then(|lane| lane.under_way.as_ref().map(|entry| entry.items))
+        let consumer = queue.sinks[sink][usize::from(signal)].as_ref();
+        consumer.and_then(|consumer| consumer.under_way.as_ref().map(|entry| entry.items))
     };
     match step {
         Step::Push { signal, items, bytes, own } => {

@@ -5,19 +5,15 @@
 //! Source: help pages "OpenTelemetry integration guide", "Managed Service for Prometheus:
 //! OpenTelemetry metrics endpoint".
 
-mod dress;
+mod attributes;
 mod metrics;
 
 use super::{
     Batch, SendResult, Sent, Sink,
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
-use crate::{
-    deliver::{Discard, client::ClientSettings},
-    identity::Secret,
-    trace::Signal,
-};
-use dress::Dress;
+use crate::{deliver::Discard, http_client::ClientSettings, identity::Secret, trace::Signal};
+use attributes::MissingAttributes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
@@ -86,7 +82,7 @@ impl Default for Settings {
 /// An ARMS endpoint as a sink.
 pub struct Arms {
     exporter: Exporter,
-    dress: Dress,
+    dress: MissingAttributes,
     place: String,
     protocol: Protocol,
 }
@@ -98,7 +94,7 @@ impl Arms {
         let urls = settings.urls(protocol)?;
         let first = urls.iter().flatten().next().ok_or("no signal is taken: allow traces or metrics")?.clone();
         urls.iter().flatten().for_each(|url| warn_of_clear_text(&settings, url));
-        let dress = Dress::new(settings.host_name.clone(), settings.workspace());
+        let dress = MissingAttributes::new(settings.host_name.clone(), settings.workspace());
         let exporter = Exporter::new(ExporterSettings {
             protocol,
             urls,

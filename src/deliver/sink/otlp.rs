@@ -8,10 +8,8 @@ mod reply;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
-    deliver::{
-        Discard, Hops, Quiet,
-        client::{Client, ClientError, ClientSettings, HttpVersion},
-    },
+    deliver::{Discard, Hops, LogThrottle},
+    http_client::{Client, ClientError, ClientSettings, HttpVersion},
     terminal::quote,
     trace::Signal,
 };
@@ -119,7 +117,7 @@ pub struct Exporter {
     compression: Compression,
     client: Client,
     hops: Option<Hops>,
-    remarks: std::sync::Mutex<Quiet>,
+    remarks: std::sync::Mutex<LogThrottle>,
 }
 
 impl Exporter {

@@ -50,12 +50,12 @@ pub struct Sls {
     settings: Settings,
     project: Project,
     style: Arc<Style>,
-    lanes: [Lane; 3],
+    signals: [PackState; 3],
 }
 
 /// What one signal's packs have been through. Signals wait each by itself: while one is refused,
 /// batches of the others come between its attempts.
-struct Lane {
+struct PackState {
     packs: PackIds,
     progress: Option<Progress>,
     /// The pause after the last refusal for a quota.
@@ -96,9 +96,9 @@ impl Sls {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
-        let lanes = std::array::from_fn(|_| Lane::new((world.random)()));
+        let signals = std::array::from_fn(|_| PackState::new((world.random)()));
         let project = Project::new(settings.clone(), world)?;
-        Ok(Sls { settings, project, style: Arc::new(style), lanes })
+        Ok(Sls { settings, project, style: Arc::new(style), signals })
     }
 
     /// Whose keys sign.
@@ -136,10 +136,10 @@ impl Sls {
             return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
         };
         seal::check(batch)?;
-        let lane = batch.signal as usize;
-        self.lanes[lane].begin(batch);
+        let packs_of = batch.signal as usize;
+        self.signals[packs_of].begin(batch);
         loop {
-            let cut = self.lanes[lane].cut(self.project.now());
+            let cut = self.signals[packs_of].cut(self.project.now());
             let sealed = seal::seal(batch, &self.style, cut).await?;
             if sealed.items == 0 {
                 break;
@@ -147,7 +147,7 @@ impl Sls {
             let mut lost = Sent::without(sealed.refused as u64, Discard::Rejected, UNWRITABLE);
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
-                    Ok(()) => self.lanes[lane].pause = Duration::ZERO,
+                    Ok(()) => self.signals[packs_of].pause = Duration::ZERO,
                     Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
                         Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         Next::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
@@ -159,14 +159,14 @@ impl Sls {
                     },
                 }
             }
-            self.lanes[lane].advance(sealed.next, lost);
+            self.signals[packs_of].advance(sealed.next, lost);
         }
-        Ok(self.lanes[lane].progress.take().expect("set above").sent)
+        Ok(self.signals[packs_of].progress.take().expect("set above").sent)
     }
 
     fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> Next {
-        let lane = &mut self.lanes[signal as usize];
-        let progress = lane.progress.as_mut().expect("a batch is on its way");
+        let packs_of = &mut self.signals[signal as usize];
+        let progress = packs_of.progress.as_mut().expect("a batch is on its way");
         let refusal = match problem {
             Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
             Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
@@ -176,10 +176,10 @@ impl Sls {
             Action::Retry | Action::SetClock => Next::Wait(None),
             Action::RenewKeys => Next::Wait(Some(PATIENT)),
             Action::SlowDown { first, scope } => {
-                lane.pause = first.max(lane.pause * 2).min(SLOWEST);
+                packs_of.pause = first.max(packs_of.pause * 2).min(SLOWEST);
                 match scope {
-                    Scope::Store => Next::Wait(Some(lane.pause)),
-                    Scope::Project => Next::Pause(lane.pause),
+                    Scope::Store => Next::Wait(Some(packs_of.pause)),
+                    Scope::Project => Next::Pause(packs_of.pause),
                 }
             }
             Action::WaitForStore => Next::Wait(Some(PATIENT)),
@@ -213,9 +213,9 @@ impl Sink for Sls {
     }
 }
 
-impl Lane {
-    fn new(prefix: u64) -> Lane {
-        Lane { packs: PackIds { prefix, next: 0 }, progress: None, pause: Duration::ZERO }
+impl PackState {
+    fn new(prefix: u64) -> PackState {
+        PackState { packs: PackIds { prefix, next: 0 }, progress: None, pause: Duration::ZERO }
     }
 
     /// Goes on with a batch that was tried before, or begins one.

@@ -5,7 +5,7 @@
 
 use super::{Cursors, Spool};
 use crate::{
-    deliver::{Phase, Shared},
+    deliver::{DeliveryPhase, Shared},
     trace::Signal,
 };
 use std::{io, sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a disk that failed is left alone.
 const REST: Duration = Duration::from_secs(5);
 
-/// The task beside the couriers, if there is a spool.
+/// The task beside the workers, if there is a spool.
 pub(in crate::deliver) struct Writer {
     spool: Spool,
     shared: Arc<Shared>,
@@ -34,14 +34,14 @@ impl Writer {
         Writer { spool, shared, written_cursors, noted: Instant::now() }
     }
 
-    /// Until the couriers have ended. The last pass leaves on disk what they did not deliver.
+    /// Until the workers have ended. The last pass leaves on disk what they did not deliver.
     pub(in crate::deliver) async fn run(mut self) {
         let mut phase = self.shared.phase.subscribe();
         let mut ends = false;
         while !ends {
             let wait = if self.shared.spool_error().is_some() { REST } else { TICK };
             tokio::select! {
-                _ = phase.wait_for(|phase| *phase == Phase::Over) => ends = true,
+                _ = phase.wait_for(|phase| *phase == DeliveryPhase::Over) => ends = true,
                 () = self.shared.spool_wake.notified(), if wait == TICK => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -87,7 +87,7 @@ impl Writer {
         }
     }
 
-    /// The books first: a courier that finds the file gone asks them why.
+    /// The accounts first: a worker that finds the file gone asks them why.
     fn enforce_quota(&mut self, signal: Signal) -> io::Result<()> {
         while let Some(last) = self.spool.over_quota(signal) {
             let items = self.shared.queue().dropped_on_disk(signal, last);

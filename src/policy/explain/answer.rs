@@ -6,26 +6,26 @@ use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
 use crate::terminal::clean;
 use crate::trace::Standing;
-use crate::trace::question::{Condition, Pattern, Range, Scope, Test, ValuePattern, ValueTest};
+use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValuePattern, ValueTest};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 
 /// Whether a condition holds, and what was seen that says so.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Answer {
+pub struct Finding {
     pub holds: bool,
     pub seen: String,
 }
 
-impl Answer {
-    fn new(holds: bool, seen: impl Into<String>) -> Answer {
-        Answer { holds, seen: seen.into() }
+impl Finding {
+    fn new(holds: bool, seen: impl Into<String>) -> Finding {
+        Finding { holds, seen: seen.into() }
     }
 }
 
 /// The first condition that fails, or what was seen for all of them.
-pub fn of_when(when: &When, trace: &DecodedTrace) -> Answer {
+pub fn of_when(when: &When, trace: &DecodedTrace) -> Finding {
     if when.is_empty() {
-        return Answer::new(true, "every trace");
+        return Finding::new(true, "every trace");
     }
     let mut seen = Vec::new();
     let parts = when.all.iter().map(|atom| of_atom(atom, trace));
@@ -37,36 +37,36 @@ pub fn of_when(when: &When, trace: &DecodedTrace) -> Answer {
         }
         seen.push(answer.seen);
     }
-    Answer::new(true, seen.join(", "))
+    Finding::new(true, seen.join(", "))
 }
 
-fn of_not(not: &When, trace: &DecodedTrace) -> Answer {
-    let Answer { holds, seen } = of_when(not, trace);
-    Answer::new(!holds, if holds { format!("`not` holds: {seen}") } else { seen })
+fn of_not(not: &When, trace: &DecodedTrace) -> Finding {
+    let Finding { holds, seen } = of_when(not, trace);
+    Finding::new(!holds, if holds { format!("`not` holds: {seen}") } else { seen })
 }
 
-fn of_any(branches: &[When], trace: &DecodedTrace) -> Answer {
-    let answers: Vec<Answer> = branches.iter().map(|branch| of_when(branch, trace)).collect();
+fn of_any(branches: &[When], trace: &DecodedTrace) -> Finding {
+    let answers: Vec<Finding> = branches.iter().map(|branch| of_when(branch, trace)).collect();
     match answers.iter().find(|answer| answer.holds) {
         Some(answer) => answer.clone(),
-        None => Answer::new(false, answers.into_iter().map(|a| a.seen).collect::<Vec<_>>().join("; ")),
+        None => Finding::new(false, answers.into_iter().map(|a| a.seen).collect::<Vec<_>>().join("; ")),
     }
 }
 
-fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Answer {
+fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Finding {
     match atom {
         Atom::Trace(check) => of_check(check, trace),
         Atom::Span(condition) => of_condition(condition, trace),
     }
 }
 
-fn of_check(check: &Check, trace: &DecodedTrace) -> Answer {
+fn of_check(check: &Check, trace: &DecodedTrace) -> Finding {
     let summary = &trace.summary;
     match check {
         Check::Error(wanted) => {
             let failed = trace.spans.iter().find(|span| span.status() == crate::trace::Status::Error);
             let seen = failed.map_or("no span failed".to_owned(), |span| format!("{} failed", label(span)));
-            Answer::new(failed.is_some() == *wanted, seen)
+            Finding::new(failed.is_some() == *wanted, seen)
         }
         Check::Failed(wanted) => {
             let failed = summary.failed();
@@ -77,7 +77,7 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> Answer {
                 (Standing::Entry, false) => "no entry span failed",
                 (Standing::Inner, _) => "no entry span is here",
             };
-            Answer::new(failed == *wanted, seen)
+            Finding::new(failed == *wanted, seen)
         }
         Check::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
         Check::Envelope(range) => {
@@ -91,30 +91,30 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> Answer {
         Check::Incomplete(set) => {
             let state = summary.incomplete();
             let seen = state.map_or("it is complete".to_owned(), |state| format!("it is incomplete: {}", state.word()));
-            Answer::new(set.has(state), seen)
+            Finding::new(set.has(state), seen)
         }
     }
 }
 
-fn of_condition(condition: &Condition, trace: &DecodedTrace) -> Answer {
+fn of_condition(condition: &Condition, trace: &DecodedTrace) -> Finding {
     let entry = trace.entry();
     let (subject, span) = match condition.scope {
-        Scope::Any => return of_any_span(&condition.tests, trace),
-        Scope::Entry => ("entry", entry),
-        Scope::Root => ("root", entry.filter(|_| trace.summary.has_root())),
+        SpanScope::Any => return of_any_span(&condition.tests, trace),
+        SpanScope::Entry => ("entry", entry),
+        SpanScope::Root => ("root", entry.filter(|_| trace.summary.has_root())),
     };
     match span {
-        None => Answer::new(false, format!("there is no {subject}")),
+        None => Finding::new(false, format!("there is no {subject}")),
         Some(span) => {
-            let Answer { holds, seen } = of_tests(&condition.tests, span).1;
-            Answer::new(holds, format!("{subject} {seen}"))
+            let Finding { holds, seen } = of_tests(&condition.tests, span).1;
+            Finding::new(holds, format!("{subject} {seen}"))
         }
     }
 }
 
 /// A span for which all tests hold; else the span that failed last.
-fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Answer {
-    let mut nearest: Option<(usize, Answer, &DecodedSpan)> = None;
+fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Finding {
+    let mut nearest: Option<(usize, Finding, &DecodedSpan)> = None;
     for span in &trace.spans {
         let (passed, answer) = of_tests(tests, span);
         if answer.holds {
@@ -122,7 +122,7 @@ fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Answer {
                 [Test::Service(_)] => format!("service {}", span.service()),
                 _ => format!("{}: {}", label(span), answer.seen),
             };
-            return Answer::new(true, seen);
+            return Finding::new(true, seen);
         }
         if nearest.as_ref().is_none_or(|(most, ..)| passed > *most) {
             nearest = Some((passed, answer, span));
@@ -131,18 +131,18 @@ fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Answer {
     match (tests, nearest) {
         ([Test::Service(wanted)], _) => {
             let wanted: Vec<String> = wanted.iter().map(pattern::written).collect();
-            Answer::new(false, format!("no span of {}", wanted.join(", ")))
+            Finding::new(false, format!("no span of {}", wanted.join(", ")))
         }
         (_, Some((_, answer, span))) if trace.spans.len() > 1 => {
-            Answer::new(false, format!("no such span; nearest {}: {}", label(span), answer.seen))
+            Finding::new(false, format!("no such span; nearest {}: {}", label(span), answer.seen))
         }
-        (_, Some((_, answer, span))) => Answer::new(false, format!("{}: {}", label(span), answer.seen)),
-        (_, None) => Answer::new(false, "no span"),
+        (_, Some((_, answer, span))) => Finding::new(false, format!("{}: {}", label(span), answer.seen)),
+        (_, None) => Finding::new(false, "no span"),
     }
 }
 
 /// How many tests hold before the first that fails, and the answer: that one, or all.
-fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, Answer) {
+fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, Finding) {
     let mut seen = Vec::new();
     for test in tests {
         let answer = of_test(test, span);
@@ -151,17 +151,19 @@ fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, Answer) {
         }
         seen.push(answer.seen);
     }
-    (seen.len(), Answer::new(true, seen.join(", ")))
+    (seen.len(), Finding::new(true, seen.join(", ")))
 }
 
 /// One field of one span.
-pub fn of_test(test: &Test, span: &DecodedSpan) -> Answer {
+pub fn of_test(test: &Test, span: &DecodedSpan) -> Finding {
     match test {
         Test::Service(wanted) => of_text(wanted, "service", span.service()),
         Test::Name(wanted) => of_text(wanted, "name", &span.span.name),
-        Test::Kind(wanted) => Answer::new(wanted.contains(&span.kind()), format!("kind is {}", span.kind().word())),
+        Test::SpanKind(wanted) => {
+            Finding::new(wanted.contains(&span.kind()), format!("kind is {}", span.kind().word()))
+        }
         Test::Status(wanted) => {
-            Answer::new(wanted.contains(&span.status()), format!("status is {}", span.status().word()))
+            Finding::new(wanted.contains(&span.status()), format!("status is {}", span.status().word()))
         }
         Test::Duration(range) => of_range(range, span.duration(), &duration(span.duration()), |d| duration(*d)),
         Test::Attribute { keys, values } => of_attribute(keys, values, &span.span.attributes, ""),
@@ -169,53 +171,53 @@ pub fn of_test(test: &Test, span: &DecodedSpan) -> Answer {
         Test::Event(wanted) => of_events(wanted, span),
         Test::TraceState { key, values } => match span.trace_state(key) {
             Some(value) => of_text(values, &format!("trace_state {key}"), value),
-            None => Answer::new(false, format!("trace_state has no {key}")),
+            None => Finding::new(false, format!("trace_state has no {key}")),
         },
     }
 }
 
-fn of_text(wanted: &[Pattern], what: &str, text: &str) -> Answer {
+fn of_text(wanted: &[Pattern], what: &str, text: &str) -> Finding {
     let holds = wanted.iter().any(|pattern| pattern::holds(pattern, text.as_bytes()));
-    Answer::new(holds, format!("{what} is {text:?}"))
+    Finding::new(holds, format!("{what} is {text:?}"))
 }
 
-fn of_events(wanted: &[Pattern], span: &DecodedSpan) -> Answer {
+fn of_events(wanted: &[Pattern], span: &DecodedSpan) -> Finding {
     let is_wanted = |name: &str| wanted.iter().any(|pattern| pattern::holds(pattern, name.as_bytes()));
     let names: Vec<&str> = span.span.events.iter().map(|event| event.name.as_str()).collect();
     match names.iter().find(|name| is_wanted(name)) {
-        Some(name) => Answer::new(true, format!("event {name:?}")),
-        None if names.is_empty() => Answer::new(false, "no event"),
-        None => Answer::new(false, format!("its events are {}", names.join(", "))),
+        Some(name) => Finding::new(true, format!("event {name:?}")),
+        None if names.is_empty() => Finding::new(false, "no event"),
+        None => Finding::new(false, format!("its events are {}", names.join(", "))),
     }
 }
 
-fn of_range<T: PartialOrd + Copy>(range: &Range<T>, value: T, shown: &str, show: impl Fn(&T) -> String) -> Answer {
+fn of_range<T: PartialOrd + Copy>(range: &Range<T>, value: T, shown: &str, show: impl Fn(&T) -> String) -> Finding {
     let low = range.at_least.map(|low| (value >= low, "at least", show(&low)));
     let high = range.below.map(|high| (value < high, "below", show(&high)));
     let bounds: Vec<_> = low.into_iter().chain(high).collect();
     match bounds.iter().find(|(holds, ..)| !holds) {
-        Some((_, word, bound)) => Answer::new(false, format!("{shown} is not {word} {bound}")),
+        Some((_, word, bound)) => Finding::new(false, format!("{shown} is not {word} {bound}")),
         None => {
             let bounds: Vec<String> = bounds.iter().map(|(_, word, bound)| format!("{word} {bound}")).collect();
-            Answer::new(true, format!("{shown} is {}", bounds.join(" and ")))
+            Finding::new(true, format!("{shown} is {}", bounds.join(" and ")))
         }
     }
 }
 
-fn of_attribute(keys: &[String], test: &ValueTest, attributes: &[KeyValue], prefix: &str) -> Answer {
+fn of_attribute(keys: &[String], test: &ValueTest, attributes: &[KeyValue], prefix: &str) -> Finding {
     let found: Vec<&KeyValue> = attributes.iter().filter(|attribute| keys.contains(&attribute.key)).collect();
     let name = |attribute: &KeyValue| format!("{prefix}{}", attribute.key);
     match (test, found.first()) {
-        (ValueTest::Exists(wanted), Some(first)) => Answer::new(*wanted, format!("{} is there", name(first))),
-        (ValueTest::Exists(wanted), None) => Answer::new(!*wanted, format!("{prefix}{} is not there", keys[0])),
-        (ValueTest::OneOf(_), None) => Answer::new(false, format!("{prefix}{} is not there", keys[0])),
+        (ValueTest::Exists(wanted), Some(first)) => Finding::new(*wanted, format!("{} is there", name(first))),
+        (ValueTest::Exists(wanted), None) => Finding::new(!*wanted, format!("{prefix}{} is not there", keys[0])),
+        (ValueTest::OneOf(_), None) => Finding::new(false, format!("{prefix}{} is not there", keys[0])),
         (ValueTest::OneOf(wanted), Some(first)) => {
             let value_of = |kv: &KeyValue| kv.value.as_ref().and_then(|value| value.value.clone());
             let is_wanted = |kv: &&&KeyValue| value_of(kv).is_some_and(|v| wanted.iter().any(|w| equals(w, &v)));
             match found.iter().find(is_wanted) {
-                Some(hit) => Answer::new(true, format!("{} is {}", name(hit), shown(value_of(hit).as_ref()))),
+                Some(hit) => Finding::new(true, format!("{} is {}", name(hit), shown(value_of(hit).as_ref()))),
                 None => {
-                    Answer::new(false, format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref())))
+                    Finding::new(false, format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref())))
                 }
             }
         }

@@ -3,7 +3,9 @@
 use super::answer;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
-use crate::trace::{Facts, Kind, Randomness, SpanId, SpanView, Standing, Status, Summary, Threshold, TraceId, between};
+use crate::trace::{
+    Facts, Randomness, SpanId, SpanKind, SpanView, Standing, Status, Summary, Threshold, TraceId, between,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -45,8 +47,8 @@ impl DecodedSpan {
         span_id(&self.span.span_id).unwrap_or_default()
     }
 
-    pub fn kind(&self) -> Kind {
-        Kind::from_wire(u64::try_from(self.span.kind).unwrap_or_default())
+    pub fn kind(&self) -> SpanKind {
+        SpanKind::from_wire(u64::try_from(self.span.kind).unwrap_or_default())
     }
 
     pub fn status(&self) -> Status {
@@ -123,12 +125,12 @@ pub fn facts_of(conditions: &[Condition], span: &DecodedSpan) -> Facts {
     facts
 }
 
-fn standing(span: &Span, kind: Kind, here: &HashSet<SpanId>) -> Standing {
+fn standing(span: &Span, kind: SpanKind, here: &HashSet<SpanId>) -> Standing {
     let Some(parent) = span_id(&span.parent_span_id) else { return Standing::Root };
     let is_entry = if span.flags & FLAG_HAS_REMOTE != 0 {
         span.flags & FLAG_IS_REMOTE != 0
     } else {
-        matches!(kind, Kind::Server | Kind::Consumer) && !here.contains(&parent)
+        matches!(kind, SpanKind::Server | SpanKind::Consumer) && !here.contains(&parent)
     };
     if is_entry { Standing::Entry } else { Standing::Inner }
 }

@@ -3,9 +3,9 @@
 use super::super::condition::{Atom, Check, IncompleteSet, When};
 use super::super::renamed;
 use super::value;
-use crate::trace::question::{Condition, Scope, Test};
-use crate::trace::{Kind, Status};
-use crate::yaml::{Entry, Node, Reader, Shape, Value};
+use crate::trace::question::{Condition, SpanScope, Test};
+use crate::trace::{SpanKind, Status};
+use crate::yaml::{MappingEntry, Node, Reader, Shape, Value};
 
 pub(super) const TRACE_KEYS: &[&str] = &[
     "error",
@@ -58,7 +58,7 @@ fn conditions(reader: &mut Reader, node: &Node, what: &str, inside: Inside) -> O
     complete.then_some(when)
 }
 
-fn unknown_trace_key(reader: &mut Reader, entry: &Entry, what: &str) {
+fn unknown_trace_key(reader: &mut Reader, entry: &MappingEntry, what: &str) {
     let key = entry.key.as_str();
     if reader.is_foreign(key, TRACE_KEYS) {
         reader.unknown_key(entry, what, TRACE_KEYS);
@@ -75,7 +75,7 @@ fn unknown_trace_key(reader: &mut Reader, entry: &Entry, what: &str) {
     }
 }
 
-fn not(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<When> {
+fn not(reader: &mut Reader, entry: &MappingEntry, inside: Inside) -> Option<When> {
     if inside.not {
         reader
             .error("P10", entry.key_span, "a `not` stands inside a `not`", "the two cancel out")
@@ -85,7 +85,7 @@ fn not(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<When> {
     conditions(reader, &entry.value, "`not`", Inside { not: true, ..inside })
 }
 
-fn any_of(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<Vec<When>> {
+fn any_of(reader: &mut Reader, entry: &MappingEntry, inside: Inside) -> Option<Vec<When>> {
     if inside.any_of {
         reader
             .error("P10", entry.key_span, "an `any_of` stands inside an `any_of`", "one level only")
@@ -101,7 +101,7 @@ fn any_of(reader: &mut Reader, entry: &Entry, inside: Inside) -> Option<Vec<When
     branches.into_iter().collect()
 }
 
-fn atom(reader: &mut Reader, entry: &Entry) -> Option<Atom> {
+fn atom(reader: &mut Reader, entry: &MappingEntry) -> Option<Atom> {
     let (node, what) = (&entry.value, format!("`{}`", entry.key));
     Some(match entry.key.as_str() {
         "error" => Atom::Trace(Check::Error(reader.bool(node, &what)?)),
@@ -112,11 +112,11 @@ fn atom(reader: &mut Reader, entry: &Entry) -> Option<Atom> {
         "incomplete" => Atom::Trace(Check::Incomplete(incomplete(reader, node)?)),
         "services" => {
             let tests = vec![Test::Service(value::patterns(reader, node, &what)?)];
-            Atom::Span(Condition { scope: Scope::Any, tests })
+            Atom::Span(Condition { scope: SpanScope::Any, tests })
         }
-        "root" => Atom::Span(span(reader, node, &what, Scope::Root)?),
-        "entry" => Atom::Span(span(reader, node, &what, Scope::Entry)?),
-        _ => Atom::Span(span(reader, node, &what, Scope::Any)?),
+        "root" => Atom::Span(span(reader, node, &what, SpanScope::Root)?),
+        "entry" => Atom::Span(span(reader, node, &what, SpanScope::Entry)?),
+        _ => Atom::Span(span(reader, node, &what, SpanScope::Any)?),
     })
 }
 
@@ -140,16 +140,19 @@ fn trace_state(reader: &mut Reader, node: &Node) -> Option<Vec<Atom>> {
     if map.entries.is_empty() {
         return reader.wrong_shape(node, "`trace_state`", Shape::Map(&[]));
     }
-    let mut condition = |Entry { key, value: node, .. }: &Entry| {
+    let mut condition = |MappingEntry { key, value: node, .. }: &MappingEntry| {
         let values = value::patterns(reader, node, &format!("`{key}`"))?;
-        Some(Atom::Span(Condition { scope: Scope::Any, tests: vec![Test::TraceState { key: key.clone(), values }] }))
+        Some(Atom::Span(Condition {
+            scope: SpanScope::Any,
+            tests: vec![Test::TraceState { key: key.clone(), values }],
+        }))
     };
     // All are read before any is missed, so that every problem is reported.
     let atoms: Vec<Option<Atom>> = map.entries.iter().map(&mut condition).collect();
     atoms.into_iter().collect()
 }
 
-fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Condition> {
+fn span(reader: &mut Reader, node: &Node, what: &str, scope: SpanScope) -> Option<Condition> {
     let map = reader.map_or(node, what, SPAN_KEYS, |reader, entry| unknown_span_key(reader, entry, what))?;
     if map.entries.is_empty() {
         reader
@@ -170,7 +173,7 @@ fn span(reader: &mut Reader, node: &Node, what: &str, scope: Scope) -> Option<Co
     complete.then_some(Condition { scope, tests })
 }
 
-fn unknown_span_key(reader: &mut Reader, entry: &Entry, what: &str) {
+fn unknown_span_key(reader: &mut Reader, entry: &MappingEntry, what: &str) {
     let key = entry.key.as_str();
     if reader.is_foreign(key, SPAN_KEYS) {
         reader.unknown_key(entry, what, SPAN_KEYS);
@@ -187,13 +190,13 @@ fn unknown_span_key(reader: &mut Reader, entry: &Entry, what: &str) {
     }
 }
 
-fn span_tests(reader: &mut Reader, entry: &Entry) -> Option<Vec<Test>> {
+fn span_tests(reader: &mut Reader, entry: &MappingEntry) -> Option<Vec<Test>> {
     let (node, what) = (&entry.value, format!("`{}`", entry.key));
     Some(match entry.key.as_str() {
         "service" => vec![Test::Service(value::patterns(reader, node, &what)?)],
         "name" => vec![Test::Name(value::patterns(reader, node, &what)?)],
         "events" => vec![Test::Event(value::patterns(reader, node, &what)?)],
-        "kind" => vec![Test::Kind(words(reader, node, &what, &Kind::ALL.map(|kind| (kind.word(), kind)))?)],
+        "kind" => vec![Test::SpanKind(words(reader, node, &what, &SpanKind::ALL.map(|kind| (kind.word(), kind)))?)],
         "status" => vec![Test::Status(words(reader, node, &what, &Status::ALL.map(|status| (status.word(), status)))?)],
         "duration" => vec![Test::Duration(value::durations(reader, node, &what)?)],
         "attributes" => attributes(reader, node, &what, |keys, values| Test::Attribute { keys, values })?,
@@ -217,7 +220,7 @@ fn attributes(
     if map.entries.is_empty() {
         return reader.wrong_shape(node, what, Shape::Map(&[]));
     }
-    let mut entries: Vec<&Entry> = map.entries.iter().collect();
+    let mut entries: Vec<&MappingEntry> = map.entries.iter().collect();
     entries.sort_by_key(|entry| &entry.key);
     let values: Vec<_> = entries.iter().map(|entry| value::value_test(reader, &entry.key, &entry.value)).collect();
     let tests = entries.iter().zip(values).map(|(entry, values)| Some(test(renamed::names_of(&entry.key), values?)));

@@ -4,11 +4,11 @@
 //! field that is added there is added here; until then it is ignored, as the OTLP specification asks.
 
 use crate::trace::Signal;
-use Kind::*;
+use FieldKind::*;
 
 /// How a value is written in JSON, and in protobuf.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Text,
     /// `bytes` written in base64.
     Base64,
@@ -42,7 +42,7 @@ pub(super) struct Field {
     /// Its JSON key, in lowerCamelCase.
     pub name: &'static str,
     pub number: u32,
-    pub kind: Kind,
+    pub kind: FieldKind,
     pub presence: Presence,
 }
 
@@ -76,15 +76,15 @@ fn is_snake_form(key: &str, name: &str) -> bool {
     }) && key.next().is_none()
 }
 
-const fn one(name: &'static str, number: u32, kind: Kind) -> Field {
+const fn one(name: &'static str, number: u32, kind: FieldKind) -> Field {
     Field { name, number, kind, presence: Presence::Implicit }
 }
 
-const fn own(name: &'static str, number: u32, kind: Kind) -> Field {
+const fn own(name: &'static str, number: u32, kind: FieldKind) -> Field {
     Field { name, number, kind, presence: Presence::Explicit }
 }
 
-const fn many(name: &'static str, number: u32, kind: Kind) -> Field {
+const fn many(name: &'static str, number: u32, kind: FieldKind) -> Field {
     Field { name, number, kind, presence: Presence::Repeated }
 }
 

@@ -45,7 +45,7 @@ pub enum Shape {
 }
 
 /// What a field holds.
-pub enum Kind {
+pub enum FieldKind {
     Text,
     Bytes,
     Varint,
@@ -57,14 +57,14 @@ pub enum Kind {
     Message(Shape),
 }
 
-impl Kind {
+impl FieldKind {
     /// Whether it is an item, or leads to items.
     pub fn holds_items(&self) -> bool {
-        matches!(self, Kind::Message(shape) if shape.is_part())
+        matches!(self, FieldKind::Message(shape) if shape.is_part())
     }
 }
 
-use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
+use FieldKind::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
 
 impl Shape {
     /// The request of a signal.
@@ -107,7 +107,7 @@ impl Shape {
     }
 
     /// The kind of a field; none for fields that this version of OTLP does not know.
-    pub fn field(self, number: u32) -> Option<Kind> {
+    pub fn field(self, number: u32) -> Option<FieldKind> {
         match self {
             Shape::TracesRequest
             | Shape::ResourceSpans
@@ -128,7 +128,7 @@ impl Shape {
         }
     }
 
-    fn trace_field(self, number: u32) -> Option<Kind> {
+    fn trace_field(self, number: u32) -> Option<FieldKind> {
         Some(match (self, number) {
             (Shape::TracesRequest, 1) => Message(Shape::ResourceSpans),
             (Shape::ResourceSpans, 1) => Message(Shape::Resource),
@@ -160,7 +160,7 @@ impl Shape {
         })
     }
 
-    fn metric_field(self, number: u32) -> Option<Kind> {
+    fn metric_field(self, number: u32) -> Option<FieldKind> {
         Some(match (self, number) {
             (Shape::MetricsRequest, 1) => Message(Shape::ResourceMetrics),
             (Shape::ResourceMetrics, 1) => Message(Shape::Resource),
@@ -190,7 +190,7 @@ impl Shape {
         })
     }
 
-    fn point_field(self, number: u32) -> Option<Kind> {
+    fn point_field(self, number: u32) -> Option<FieldKind> {
         Some(match (self, number) {
             (Shape::NumberPoint, 2 | 3 | 4 | 6) => Fixed64,
             (Shape::NumberPoint, 5) => Message(Shape::Exemplar),
@@ -214,7 +214,7 @@ impl Shape {
         })
     }
 
-    fn log_field(self, number: u32) -> Option<Kind> {
+    fn log_field(self, number: u32) -> Option<FieldKind> {
         Some(match (self, number) {
             (Shape::LogsRequest, 1) => Message(Shape::ResourceLogs),
             (Shape::ResourceLogs, 1) => Message(Shape::Resource),
@@ -233,7 +233,7 @@ impl Shape {
         })
     }
 
-    fn common_field(self, number: u32) -> Option<Kind> {
+    fn common_field(self, number: u32) -> Option<FieldKind> {
         Some(match (self, number) {
             (Shape::Resource, 1) => Message(Shape::KeyValue),
             (Shape::Resource, 2) => Varint,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::trace::{Kind, Slice};
+use crate::trace::{Slice, SpanKind};
 use proptest::prelude::*;
 
 const SERVICES: [u64; 2] = [11, 22];
@@ -31,7 +31,7 @@ prop_compose! {
             raw: Slice { start: 0, len },
             name: Slice::default(),
             scope: 0,
-            kind: Kind::Server,
+            kind: SpanKind::Server,
             status: if failed { Status::Error } else { Status::Ok },
             standing,
             random_flag,

@@ -4,7 +4,7 @@
 //! other status as well; but a token is renewed, a rollout ends, and a kept trace is not there twice.
 
 use super::{GRPC_PREFIX, Protocol};
-use crate::{deliver::client::Response, identity::Utc};
+use crate::{http_client::Response, identity::Utc};
 use http::{
     HeaderMap, StatusCode, Uri,
     header::{CONTENT_TYPE, RETRY_AFTER},

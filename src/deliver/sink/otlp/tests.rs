@@ -1,5 +1,5 @@
 use super::{reply::*, *};
-use crate::deliver::client::Response;
+use crate::http_client::Response;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};

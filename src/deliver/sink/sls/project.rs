@@ -9,7 +9,7 @@ use super::{
     time::Now,
 };
 use crate::{
-    deliver::client::{Client, ClientError, ClientSettings},
+    http_client::{Client, ClientError, ClientSettings},
     identity::{self, ClockOffset, Credentials, Identity, Utc, World},
     terminal::quote,
     trace::Signal,

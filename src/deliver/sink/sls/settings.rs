@@ -1,7 +1,7 @@
 //! `sls` of a sink, and what is derived from it.
 
 use super::SignatureVersion;
-use crate::{deliver::client::TlsSettings, identity, trace::Signal};
+use crate::{http_client::TlsSettings, identity, trace::Signal};
 use std::time::Duration;
 
 /// Delivers spans to a logstore, samples to a metricstore and log records to a logstore of one project.

@@ -12,7 +12,7 @@ use crate::{
         walk::{Leaf, Place, all, fields_of, is_whole, leaves},
         wire::Value,
     },
-    trace::{Kind, Status},
+    trace::{SpanKind, Status},
 };
 use std::fmt::Write;
 
@@ -182,8 +182,8 @@ fn status(code: u64) -> &'static str {
 }
 
 fn kind(number: u64) -> &'static str {
-    match Kind::from_wire(number) {
-        Kind::Unspecified => "",
+    match SpanKind::from_wire(number) {
+        SpanKind::Unspecified => "",
         kind => kind.word(),
     }
 }

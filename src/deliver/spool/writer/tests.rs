@@ -18,7 +18,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
         queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]])),
         names: vec!["sink".to_owned()],
         wake: vec![Notify::new()],
-        phase: watch::Sender::new(Phase::Running),
+        phase: watch::Sender::new(DeliveryPhase::Running),
         losses: Mutex::default(),
         spool: Some(spool.files()),
         disk: None,

@@ -1,8 +1,11 @@
 //! The path of a request through the stages, on the thread that received it: scan, count, copy into
 //! the shards, hand over what leaves them. Acknowledging is returning.
 
-use super::force::{Bench, InForce};
-use super::service::Services;
+use active_policy::{ActivePolicy, PolicyJudge};
+use service::Services;
+pub mod active_policy;
+pub mod service;
+
 use crate::deliver::{self, Delivery};
 use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
@@ -23,9 +26,9 @@ use std::time::Instant;
 const SHARD_BYTES_MIN: usize = 32 << 20;
 const SHARDS_PER_CORE: usize = 4;
 
-/// What was counted at the door, under one lock: received = accepted + rejected at any moment.
+/// What was counted at the intake, under one lock: received = accepted + rejected at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Door {
+pub struct IntakeCounts {
     /// Spans, data points or log records in requests that could be read.
     pub received: [u64; 3],
     pub accepted: [u64; 3],
@@ -36,17 +39,17 @@ pub struct Door {
 pub struct Pipeline {
     shards: Vec<Mutex<Shard>>,
     keyed: Keyed,
-    pub in_force: ArcSwap<InForce>,
+    pub active_policy: ArcSwap<ActivePolicy>,
     pub limits: Mutex<Limits>,
     pub services: Services,
     /// None with `measure: off`.
     pub meter: Option<Meter>,
     pub delivery: Arc<Delivery>,
     hops: deliver::Hops,
-    door: Mutex<Door>,
+    intake: Mutex<IntakeCounts>,
     /// Held for reading while spans move from one account to the next, for writing by whoever reads
     /// the accounts: so they balance at any moment, not only at rest.
-    books: RwLock<()>,
+    accounts: RwLock<()>,
     started: Instant,
     bounds: SpanBounds,
     /// Bytes of the ring with its index and remembered verdicts, as configured.
@@ -86,7 +89,7 @@ impl Pipeline {
     pub fn new(
         ring_size: usize,
         seed: u64,
-        in_force: InForce,
+        active_policy: ActivePolicy,
         meter: Option<Meter>,
         delivery: Arc<Delivery>,
         hops: deliver::Hops,
@@ -95,21 +98,21 @@ impl Pipeline {
         let count = (SHARDS_PER_CORE * cores).min(ring_size / SHARD_BYTES_MIN).max(1);
         let keyed = Keyed::new(seed);
         let mut limits = Limits::default();
-        limits.retain(&in_force.policy.rules);
+        limits.retain(&active_policy.policy.rules);
         let shards: Vec<Shard> = (0..count).map(|_| Shard::new(ring_size / count, keyed.clone())).collect();
         Pipeline {
             bounds: SpanBounds { span_bytes: shards[0].span_bytes_max(), spans: spans_max(ring_size) },
             ring_size,
             shards: shards.into_iter().map(Mutex::new).collect(),
             keyed,
-            in_force: ArcSwap::from_pointee(in_force),
+            active_policy: ArcSwap::from_pointee(active_policy),
             limits: Mutex::new(limits),
             services: Services::default(),
             meter,
             delivery,
             hops,
-            door: Mutex::default(),
-            books: RwLock::default(),
+            intake: Mutex::default(),
+            accounts: RwLock::default(),
             started: Instant::now(),
         }
     }
@@ -124,20 +127,20 @@ impl Pipeline {
     }
 
     /// Swaps the policy; limits of rules that stay go on.
-    pub fn put_in_force(&self, fresh: InForce) {
+    pub fn activate(&self, fresh: ActivePolicy) {
         self.limits.lock().expect("no code panics under this lock").retain(&fresh.policy.rules);
-        self.in_force.store(Arc::new(fresh));
+        self.active_policy.store(Arc::new(fresh));
     }
 
     /// What `read` reads while nothing moves from one account to another.
-    pub fn balance<R>(&self, read: impl FnOnce(Door, ShardTotals) -> R) -> R {
-        let _books = self.books.write().expect("no code panics under this lock");
-        let door = *self.door.lock().expect("no code panics under this lock");
-        read(door, self.shards())
+    pub fn balance<R>(&self, read: impl FnOnce(IntakeCounts, ShardTotals) -> R) -> R {
+        let _accounts = self.accounts.write().expect("no code panics under this lock");
+        let intake = *self.intake.lock().expect("no code panics under this lock");
+        read(intake, self.shards())
     }
 
-    fn open_books(&self) -> RwLockReadGuard<'_, ()> {
-        self.books.read().expect("no code panics under this lock")
+    fn hold_accounts(&self) -> RwLockReadGuard<'_, ()> {
+        self.accounts.read().expect("no code panics under this lock")
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
@@ -164,13 +167,13 @@ impl Pipeline {
     }
 
     fn take_in(&self, scratch: &mut Scratch, body: &[u8]) -> Result<Accepted, Malformed> {
-        let in_force = self.in_force.load();
-        let read = scratch.scan.read(body, &in_force.questions, self.bounds);
+        let active_policy = self.active_policy.load();
+        let read = scratch.scan.read(body, &active_policy.questions, self.bounds);
         read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
         self.name_services(&mut scratch.scan, body);
-        self.measure(&scratch.scan, body, &in_force);
-        let _books = self.open_books();
-        self.distribute(scratch, body, &in_force);
+        self.measure(&scratch.scan, body, &active_policy);
+        let _accounts = self.hold_accounts();
+        self.distribute(scratch, body, &active_policy);
         Ok(self.count_spans(&scratch.scan))
     }
 
@@ -180,7 +183,7 @@ impl Pipeline {
         }
     }
 
-    fn measure(&self, scan: &Scan, body: &[u8], in_force: &InForce) {
+    fn measure(&self, scan: &Scan, body: &[u8], active_policy: &ActivePolicy) {
         let Some(meter) = &self.meter else { return };
         meter.record(&scan.spans, self.now_ms(), |span: &SpanView| {
             let resource = &scan.resources[scan.scopes[span.scope as usize].resource as usize];
@@ -189,30 +192,30 @@ impl Pipeline {
                 service: text(resource.service.of(body)),
                 name: text(span.name.of(body)),
                 kind: span.kind,
-                extras: scan::dimensions(scan, body, span, &in_force.questions),
+                extras: scan::dimensions(scan, body, span, &active_policy.questions),
             }
         });
     }
 
-    fn distribute(&self, scratch: &mut Scratch, body: &[u8], in_force: &InForce) {
+    fn distribute(&self, scratch: &mut Scratch, body: &[u8], active_policy: &ActivePolicy) {
         let Scratch { scan, by_shard, out, .. } = scratch;
         by_shard.iter_mut().for_each(Vec::clear);
         for (index, span) in scan.spans.iter().enumerate() {
             by_shard[self.shard_of(span.trace_id)].push(index as u32);
         }
-        let bench = Bench { in_force, limits: &self.limits };
-        let turn = bench.turn(self.now());
+        let judge = PolicyJudge { active_policy, limits: &self.limits };
+        let turn = judge.turn(self.now());
         for (shard, spans) in by_shard.iter().enumerate() {
             let mut rest = spans.as_slice();
             while !rest.is_empty() {
                 let taken = self.lock(shard).append(&turn, scan, body, rest, out);
                 rest = &rest[taken..];
-                self.hand_over(out);
+                self.deliver(out);
             }
         }
     }
 
-    fn hand_over(&self, out: &mut Outbox) {
+    fn deliver(&self, out: &mut Outbox) {
         if out.spans > 0 {
             let Outbox { body, spans } = std::mem::take(out);
             self.delivery.push(Signal::Traces, body, spans);
@@ -225,10 +228,10 @@ impl Pipeline {
 
     /// Counts what a request held, and says what was refused of it.
     fn count(&self, signal: Signal, accepted: u64, rejected: &Rejected) -> Accepted {
-        let mut door = self.door.lock().expect("no code panics under this lock");
-        door.received[signal as usize] += accepted + rejected.total();
-        door.accepted[signal as usize] += accepted;
-        door.rejected[signal as usize].add(rejected);
+        let mut intake = self.intake.lock().expect("no code panics under this lock");
+        intake.received[signal as usize] += accepted + rejected.total();
+        intake.accepted[signal as usize] += accepted;
+        intake.rejected[signal as usize].add(rejected);
         Accepted { rejected: rejected.total(), message: rejection_message(signal, rejected, self.bounds) }
     }
 
@@ -238,7 +241,7 @@ impl Pipeline {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
         let not_valid = |_| Malformed(format!("the body is not a valid Export{name}ServiceRequest"));
         let Repaired { body, items, rejected } = repair::request(signal, body).map_err(not_valid)?;
-        let _books = self.open_books();
+        let _accounts = self.hold_accounts();
         let accepted = self.count(signal, items, &rejected);
         if items > 0 {
             self.delivery.push(signal, body.into_owned(), items);
@@ -279,22 +282,22 @@ impl Pipeline {
         &self,
         shard: usize,
         out: &mut Outbox,
-        work: impl Fn(&mut Shard, &Turn<'_, Bench<'_>>, &mut Outbox) -> Progress,
+        work: impl Fn(&mut Shard, &Turn<'_, PolicyJudge<'_>>, &mut Outbox) -> Progress,
     ) -> Progress {
-        let in_force = self.in_force.load();
-        let bench = Bench { in_force: &in_force, limits: &self.limits };
-        let turn = bench.turn(self.now());
-        let _books = self.open_books();
+        let active_policy = self.active_policy.load();
+        let judge = PolicyJudge { active_policy: &active_policy, limits: &self.limits };
+        let turn = judge.turn(self.now());
+        let _accounts = self.hold_accounts();
         let progress = work(&mut self.lock(shard), &turn, out);
-        self.hand_over(out);
+        self.deliver(out);
         progress
     }
 
     /// Keeps a trace by its id; false if it is not in the ring.
     pub fn keep(&self, id: TraceId) -> bool {
-        let in_force = self.in_force.load();
-        let bench = Bench { in_force: &in_force, limits: &self.limits };
-        let turn = bench.turn(self.now());
+        let active_policy = self.active_policy.load();
+        let judge = PolicyJudge { active_policy: &active_policy, limits: &self.limits };
+        let turn = judge.turn(self.now());
         self.lock(self.shard_of(id)).keep_by_id(&turn, id)
     }
 

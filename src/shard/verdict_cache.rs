@@ -1,4 +1,4 @@
-//! Verdicts of traces that have left the ring. Bounded: the oldest go first.
+//! VerdictCache of traces that have left the ring. Bounded: the oldest go first.
 //!
 //! A kept trace is known by its exact id, so its late spans follow it. A dropped one is known by a
 //! fingerprint, which answers questions and marks what comes late; it never decides.
@@ -66,21 +66,21 @@ const WAYS: usize = 4;
 struct Bucket([Dropped; WAYS]);
 
 /// One shard's memory of verdicts.
-pub struct Verdicts {
+pub struct VerdictCache {
     kept: HashMap<TraceId, Kept, foldhash::fast::RandomState>,
     kept_order: VecDeque<TraceId>,
     kept_max: usize,
     dropped: Vec<Bucket>,
 }
 
-impl Verdicts {
+impl VerdictCache {
     /// Bytes of one kept trace, with its places in the map and the order.
     pub const KEPT_BYTES: usize = 2 * (size_of::<TraceId>() + size_of::<Kept>()) + size_of::<TraceId>();
     /// Bytes of one dropped trace.
     pub const DROPPED_BYTES: usize = size_of::<Dropped>();
 
-    pub fn new(kept_max: usize, dropped_max: usize) -> Verdicts {
-        Verdicts {
+    pub fn new(kept_max: usize, dropped_max: usize) -> VerdictCache {
+        VerdictCache {
             kept: HashMap::default(),
             kept_order: VecDeque::new(),
             kept_max: kept_max.max(1),
@@ -134,7 +134,7 @@ impl Verdicts {
         Some(Remembered::Dropped { rule: cause.rule(), trigger: cause.trigger(), policy, at })
     }
 
-    /// Reads what [`Verdicts::recall`] will read of dropped traces, for nothing but to have it near.
+    /// Reads what [`VerdictCache::recall`] will read of dropped traces, for nothing but to have it near.
     pub fn warm(&self, hash: u64) -> u32 {
         self.dropped[self.bucket(hash)].0[0].at
     }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn rule_and_trigger_of_a_dropped_trace_come_back() {
-        let mut verdicts = Verdicts::new(1, 8);
+        let mut verdicts = VerdictCache::new(1, 8);
         for trigger in Trigger::ALL {
             for rule in [0, 1, RuleNames::MAX as u16 - 1] {
                 verdicts.remember(TraceId([1; 16]), 5, &verdict(Decision::DropNone, rule, trigger), 9);
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_first_verdict_of_a_kept_trace_stays_and_the_oldest_trace_goes() {
-        let mut verdicts = Verdicts::new(1, 8);
+        let mut verdicts = VerdictCache::new(1, 8);
         let first = verdict(Decision::KeepAll, 3, Trigger::Root);
         verdicts.remember(TraceId([1; 16]), 1, &first, 9);
         verdicts.remember(TraceId([1; 16]), 1, &Verdict { trigger: Trigger::Late, ..first }, 10);

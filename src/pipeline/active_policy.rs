@@ -4,30 +4,30 @@ use crate::policy::{Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
-use crate::shard::{Judge, Turn, Wait};
+use crate::shard::{Judge, Turn, WaitTicks};
 use crate::trace::{Case, Reason, RuleId, RuleNames, Summary, Trigger, Verdict};
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// One version of the policy, its questions and the names of all rules up to now.
 #[derive(Debug)]
-pub struct InForce {
+pub struct ActivePolicy {
     pub policy: Policy,
     pub questions: Questions,
     pub rules: RuleNames,
-    wait: Wait,
+    wait: WaitTicks,
 }
 
-impl InForce {
+impl ActivePolicy {
     /// `dimensions` are the extra dimensions of the request metrics.
     ///
     /// # Errors
     /// When policy and dimensions ask more than scan can answer.
-    pub fn new(policy: Policy, dimensions: &[String], rules: RuleNames) -> Result<InForce, TooMany> {
+    pub fn new(policy: Policy, dimensions: &[String], rules: RuleNames) -> Result<ActivePolicy, TooMany> {
         let ticks = |duration: Duration| (duration.as_millis() as u64).div_ceil(TICK_MS) as Tick;
-        Ok(InForce {
+        Ok(ActivePolicy {
             questions: Questions::compile(&policy.conditions, dimensions, policy.number)?,
-            wait: Wait {
+            wait: WaitTicks {
                 after_root: ticks(policy.wait.after_root),
                 idle: ticks(policy.wait.idle),
                 longest: ticks(policy.wait.longest),
@@ -40,32 +40,32 @@ impl InForce {
 }
 
 /// Judges by one version of the policy; limits belong to the process.
-pub struct Bench<'a> {
-    pub in_force: &'a InForce,
+pub struct PolicyJudge<'a> {
+    pub active_policy: &'a ActivePolicy,
     pub limits: &'a Mutex<Limits>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> PolicyJudge<'a> {
     /// What a call on a shard may use at this moment.
-    pub fn turn(&'a self, now: Tick) -> Turn<'a, Bench<'a>> {
-        Turn { now, judge: self, questions: &self.in_force.questions, rules: &self.in_force.rules }
+    pub fn turn(&'a self, now: Tick) -> Turn<'a, PolicyJudge<'a>> {
+        Turn { now, judge: self, questions: &self.active_policy.questions, rules: &self.active_policy.rules }
     }
 }
 
-impl Judge for Bench<'_> {
+impl Judge for PolicyJudge<'_> {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict {
-        self.in_force.policy.judge(case, trigger, &mut &*self.limits, u64::from(now) * TICK_MS)
+        self.active_policy.policy.judge(case, trigger, &mut &*self.limits, u64::from(now) * TICK_MS)
     }
 
     fn may_change(&self, before: &Summary, after: &Summary) -> bool {
-        self.in_force.policy.may_change(before, after)
+        self.active_policy.policy.may_change(before, after)
     }
 
     fn reason(&self, rule: RuleId) -> Reason {
-        self.in_force.policy.reason(rule)
+        self.active_policy.policy.reason(rule)
     }
 
-    fn wait(&self) -> Wait {
-        self.in_force.wait
+    fn wait(&self) -> WaitTicks {
+        self.active_policy.wait
     }
 }

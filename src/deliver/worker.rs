@@ -1,10 +1,10 @@
-//! One sink's loop: takes entries in order, sends them, tries again, halves, and keeps the books.
+//! One sink's loop: takes entries in order, sends them, tries again, halves, and keeps the accounts.
 //!
 //! Each signal backs off by itself, so that an endpoint that answers for logs alone with 503 does not
 //! hold up traces.
 
 use super::{
-    DeliverySettings, NamedSink, Phase, Quiet, Shared, batch,
+    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared, batch,
     queue::{Body, Discard, Next, Taken},
     refusal::{self, Refusals},
     retry::Backoff,
@@ -22,18 +22,18 @@ const CLOSE_MOST: Duration = Duration::from_secs(5);
 /// A place on disk that cannot be read for as long is given up, so that what is behind it goes on.
 const READ_MOST: Duration = Duration::from_secs(600);
 
-pub(super) struct Courier {
+pub(super) struct SinkWorker {
     index: usize,
     name: String,
     sink: Box<dyn Sink>,
     shared: Arc<Shared>,
-    lanes: [Lane; 3],
+    signals: [SignalState; 3],
     random: u64,
 }
 
 /// What the loop knows of one signal.
 #[derive(Debug)]
-struct Lane {
+struct SignalState {
     /// The entry under way, until its body is here.
     unread: Option<Taken>,
     /// When it could not be read for the first time.
@@ -45,8 +45,8 @@ struct Lane {
     refusals: Refusals,
     outage: Option<Outage>,
     /// One for each cause, so that no line tells another's.
-    losses: [Quiet; Discard::ALL.len()],
-    failures: Quiet,
+    losses: [LogThrottle; Discard::ALL.len()],
+    failures: LogThrottle,
 }
 
 /// A time in which nothing was taken.
@@ -67,9 +67,9 @@ impl Outage {
     }
 }
 
-impl Lane {
-    fn new(longest_wait: Duration, longest_refusal: Duration) -> Lane {
-        Lane {
+impl SignalState {
+    fn new(longest_wait: Duration, longest_refusal: Duration) -> SignalState {
+        SignalState {
             unread: None,
             unread_since: None,
             pieces: VecDeque::new(),
@@ -78,28 +78,28 @@ impl Lane {
             refusals: Refusals::new(longest_refusal),
             outage: None,
             losses: Default::default(),
-            failures: Quiet::default(),
+            failures: LogThrottle::default(),
         }
     }
 }
 
-impl Courier {
-    pub(super) fn new(index: usize, named: NamedSink, shared: Arc<Shared>, settings: &DeliverySettings) -> Courier {
-        Courier {
+impl SinkWorker {
+    pub(super) fn new(index: usize, named: NamedSink, shared: Arc<Shared>, settings: &DeliverySettings) -> SinkWorker {
+        SinkWorker {
             index,
             name: named.name,
             sink: named.sink,
             shared,
-            lanes: std::array::from_fn(|_| Lane::new(settings.longest_wait, settings.longest_refusal)),
+            signals: std::array::from_fn(|_| SignalState::new(settings.longest_wait, settings.longest_refusal)),
             random: settings.seed.wrapping_add(index as u64),
         }
     }
 
-    /// Ends when draining is done or the phase is [`Phase::Stopped`].
+    /// Ends when draining is done or the phase is [`DeliveryPhase::Stopped`].
     pub(super) async fn run(mut self) {
         let mut phase = self.shared.phase.subscribe();
         tokio::select! {
-            _ = phase.wait_for(|phase| matches!(phase, Phase::Stopped | Phase::Over)) => {}
+            _ = phase.wait_for(|phase| matches!(phase, DeliveryPhase::Stopped | DeliveryPhase::Over)) => {}
             () = self.work() => {}
         }
         self.say_the_rest();
@@ -111,13 +111,13 @@ impl Courier {
     async fn work(&mut self) {
         let mut hurried = false;
         loop {
-            if !hurried && *self.shared.phase.borrow() != Phase::Running {
+            if !hurried && *self.shared.phase.borrow() != DeliveryPhase::Running {
                 // One more attempt for everything, now.
                 hurried = true;
-                self.lanes.iter_mut().for_each(|lane| lane.not_before = None);
+                self.signals.iter_mut().for_each(|state| state.not_before = None);
             }
             let now = Instant::now();
-            let ready = std::array::from_fn(|s| self.lanes[s].not_before.is_none_or(|at| at <= now));
+            let ready = std::array::from_fn(|s| self.signals[s].not_before.is_none_or(|at| at <= now));
             let next = self.shared.queue().next(self.index, ready, now);
             match next {
                 Next::Take(taken) => self.begin(taken).await,
@@ -132,7 +132,7 @@ impl Courier {
     /// Until there is something new, the batch that grows is due, or a back-off ends. `now` is when the
     /// queue was asked: a back-off that has ended since must not be waited for.
     async fn wait(&mut self, now: Instant, due: Option<Instant>) {
-        let backoffs = self.lanes.iter().filter_map(|lane| lane.not_before).filter(|at| *at > now);
+        let backoffs = self.signals.iter().filter_map(|state| state.not_before).filter(|at| *at > now);
         let woken = self.shared.wake[self.index].notified();
         match backoffs.chain(due).min() {
             Some(at) => {
@@ -144,22 +144,22 @@ impl Courier {
 
     async fn begin(&mut self, taken: Taken) {
         let signal = taken.signal;
-        let lane = &mut self.lanes[signal as usize];
-        (lane.unread, lane.unread_since) = (Some(taken), None);
+        let state = &mut self.signals[signal as usize];
+        (state.unread, state.unread_since) = (Some(taken), None);
         self.attempt(signal).await;
     }
 
     /// Sends the first piece once.
     async fn attempt(&mut self, signal: Signal) {
         self.read(signal).await;
-        let lane = &mut self.lanes[signal as usize];
-        if let Some(piece) = lane.pieces.front() {
+        let state = &mut self.signals[signal as usize];
+        if let Some(piece) = state.pieces.front() {
             let outcome = self.sink.send(piece).await;
             self.conclude(signal, outcome);
         }
-        let lane = &mut self.lanes[signal as usize];
-        if lane.pieces.is_empty() && lane.unread.is_none() {
-            lane.refusals.over();
+        let state = &mut self.signals[signal as usize];
+        if state.pieces.is_empty() && state.unread.is_none() {
+            state.refusals.over();
             self.shared.queue().done(self.index, signal);
             self.shared.freed.notify_one();
         }
@@ -167,7 +167,7 @@ impl Courier {
 
     /// Fetches the body of an entry that was just taken.
     async fn read(&mut self, signal: Signal) {
-        let Some(taken) = self.lanes[signal as usize].unread.take() else { return };
+        let Some(taken) = self.signals[signal as usize].unread.take() else { return };
         let body = match &taken.body {
             Body::Memory(body) => Ok(body.clone()),
             Body::Disk(location) => self.read_from_disk(signal, *location).await,
@@ -175,7 +175,7 @@ impl Courier {
         match body {
             Ok(body) => {
                 let batch = Batch { signal, body, items: taken.items };
-                self.lanes[signal as usize].pieces.push_back(batch);
+                self.signals[signal as usize].pieces.push_back(batch);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (why, reason) = if self.shared.queue().was_dropped(self.index, signal) {
@@ -189,11 +189,11 @@ impl Courier {
                 self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
             }
             Err(error) => {
-                let lane = &mut self.lanes[signal as usize];
-                if lane.unread_since.get_or_insert_with(Instant::now).elapsed() >= READ_MOST {
+                let state = &mut self.signals[signal as usize];
+                if state.unread_since.get_or_insert_with(Instant::now).elapsed() >= READ_MOST {
                     return self.discard_unread(signal, taken.items, Discard::Corrupt, &error.to_string());
                 }
-                lane.unread = Some(taken);
+                state.unread = Some(taken);
                 self.note_failure(signal, None, &format!("cannot read the queue on disk: {error}"));
             }
         }
@@ -216,13 +216,13 @@ impl Courier {
             }
             Err(SendError::Retry { after, reason }) => {
                 self.note_failure(signal, after, &reason);
-                self.lanes[signal as usize].refusals.interrupted();
+                self.signals[signal as usize].refusals.interrupted();
             }
             Err(SendError::Pause { after, reason }) => {
                 self.note_failure(signal, Some(after), &reason);
-                self.lanes[signal as usize].refusals.interrupted();
-                let until = self.lanes[signal as usize].not_before;
-                self.lanes.iter_mut().for_each(|lane| lane.not_before = lane.not_before.max(until));
+                self.signals[signal as usize].refusals.interrupted();
+                let until = self.signals[signal as usize].not_before;
+                self.signals.iter_mut().for_each(|state| state.not_before = state.not_before.max(until));
             }
             Err(SendError::Denied { after, reason }) => self.denied(signal, after, &reason),
             Err(SendError::Split { reason }) => self.split(signal, &reason),
@@ -231,7 +231,7 @@ impl Courier {
     }
 
     fn pop(&mut self, signal: Signal) -> u64 {
-        self.lanes[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items)
+        self.signals[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items)
     }
 
     fn split(&mut self, signal: Signal, reason: &str) {
@@ -242,7 +242,7 @@ impl Courier {
 
     /// Puts its parts in the place of the first piece; false if it has none.
     fn halve(&mut self, signal: Signal) -> bool {
-        let pieces = &mut self.lanes[signal as usize].pieces;
+        let pieces = &mut self.signals[signal as usize].pieces;
         let Some(parts) = pieces.front().and_then(batch::halve) else { return false };
         pieces.pop_front();
         parts.into_iter().rev().for_each(|part| pieces.push_front(part));
@@ -252,11 +252,11 @@ impl Courier {
     fn denied(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         self.note_failure(signal, after, reason);
         let (now, resumes) = (Instant::now(), self.sink.resumes());
-        let lane = &mut self.lanes[signal as usize];
-        let items = lane.pieces.front().map_or(0, |piece| piece.items);
-        match lane.refusals.refused(items, lane.pieces.len(), now) {
+        let state = &mut self.signals[signal as usize];
+        let items = state.pieces.front().map_or(0, |piece| piece.items);
+        match state.refusals.refused(items, state.pieces.len(), now) {
             refusal::Next::GiveUp => self.give_up(signal, reason),
-            refusal::Next::Others => lane.pieces.rotate_left(1),
+            refusal::Next::Others => state.pieces.rotate_left(1),
             refusal::Next::Halve { or_give_up } if !resumes && !self.halve(signal) && or_give_up => {
                 self.give_up(signal, reason);
             }
@@ -266,9 +266,9 @@ impl Courier {
 
     /// The first piece was refused for too long. Whether the sink takes others is not known.
     fn give_up(&mut self, signal: Signal, reason: &str) {
-        let lane = &mut self.lanes[signal as usize];
-        lane.refusals.next_piece();
-        let seconds = lane.refusals.lasted().as_secs();
+        let state = &mut self.signals[signal as usize];
+        state.refusals.next_piece();
+        let seconds = state.refusals.lasted().as_secs();
         let items = self.pop(signal);
         self.discard_unread(signal, items, Discard::Refused, &format!("{reason}; refused for {seconds} s"));
     }
@@ -276,10 +276,10 @@ impl Courier {
     fn discard(&mut self, signal: Signal, why: Discard, reason: &str) {
         let items = self.pop(signal);
         // It has answered: what failed before is over.
-        let lane = &mut self.lanes[signal as usize];
-        (lane.not_before, lane.outage) = (None, None);
-        lane.backoff.reset();
-        lane.refusals.next_piece();
+        let state = &mut self.signals[signal as usize];
+        (state.not_before, state.outage) = (None, None);
+        state.backoff.reset();
+        state.refusals.next_piece();
         self.discard_unread(signal, items, why, reason);
     }
 
@@ -289,7 +289,7 @@ impl Courier {
     }
 
     fn note_loss(&mut self, signal: Signal, items: u64, why: Discard, reason: &str) {
-        if let Some(items) = self.lanes[signal as usize].losses[why as usize].say(items, Instant::now()) {
+        if let Some(items) = self.signals[signal as usize].losses[why as usize].say(items, Instant::now()) {
             let (sink, signal) = (&self.name, signal.word());
             let message = match why {
                 Discard::QueueFull | Discard::Corrupt => "lost in the queue before the sink could take them",
@@ -301,8 +301,8 @@ impl Courier {
 
     /// Losses are said with pauses: at the end, those since the last time.
     fn say_the_rest(&mut self) {
-        for (signal, lane) in Signal::ALL.into_iter().zip(&mut self.lanes) {
-            for (why, losses) in Discard::ALL.into_iter().zip(&mut lane.losses) {
+        for (signal, state) in Signal::ALL.into_iter().zip(&mut self.signals) {
+            for (why, losses) in Discard::ALL.into_iter().zip(&mut state.losses) {
                 let (sink, signal, items) = (&self.name, signal.word(), losses.rest());
                 if items > 0 {
                     error!(
@@ -320,12 +320,12 @@ impl Courier {
     fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         let (now, random) = (Instant::now(), self.next_random());
         let (queued_bytes, room) = self.shared.waits(self.index, signal);
-        let lane = &mut self.lanes[signal as usize];
-        let wait = lane.backoff.next(after, random);
-        lane.not_before = Some(now + wait);
-        let outage = lane.outage.get_or_insert(Outage { since: now, failures: 0, queued_bytes });
+        let state = &mut self.signals[signal as usize];
+        let wait = state.backoff.next(after, random);
+        state.not_before = Some(now + wait);
+        let outage = state.outage.get_or_insert(Outage { since: now, failures: 0, queued_bytes });
         outage.failures += 1;
-        if lane.failures.say(1, now).is_some() {
+        if state.failures.say(1, now).is_some() {
             let (wait_ms, failures) = (wait.as_millis() as u64, outage.failures);
             let down_s = now.duration_since(outage.since).as_secs();
             let full_in_s = outage.full_in(now, queued_bytes, room).map(|time| time.as_secs());
@@ -335,11 +335,11 @@ impl Courier {
     }
 
     fn note_success(&mut self, signal: Signal) {
-        let lane = &mut self.lanes[signal as usize];
-        lane.backoff.reset();
-        lane.not_before = None;
-        lane.refusals.taken();
-        if let Some(outage) = lane.outage.take() {
+        let state = &mut self.signals[signal as usize];
+        state.backoff.reset();
+        state.not_before = None;
+        state.refusals.taken();
+        if let Some(outage) = state.outage.take() {
             let after_s = outage.since.elapsed().as_secs();
             info!(sink = self.name, signal = signal.word(), after_s, "the sink takes again");
         }

@@ -19,7 +19,7 @@ use std::{error::Error, path::PathBuf, sync::Mutex, time::Duration};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
-type Pool = legacy::Client<Connector, Full<Bytes>>;
+type ConnectionPool = legacy::Client<Connector, Full<Bytes>>;
 
 /// Below the idle limits of common load balancers (60 s), so that they rarely close under us.
 const POOL_IDLE: Duration = Duration::from_secs(50);
@@ -122,7 +122,7 @@ impl ClientError {
 /// Sends requests over pooled connections. Shared by reference; dropping a `send` aborts its request.
 #[derive(Debug)]
 pub struct Client {
-    pool: Mutex<Pool>,
+    pool: Mutex<ConnectionPool>,
     connector: Connector,
     version: HttpVersion,
     timeout: Duration,
@@ -214,7 +214,7 @@ impl Client {
     }
 }
 
-fn new_pool(connector: &Connector, version: HttpVersion) -> Pool {
+fn new_pool(connector: &Connector, version: HttpVersion) -> ConnectionPool {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE)

@@ -2,7 +2,7 @@
 
 use super::admission::Admission;
 use super::refusal::Refusal;
-use super::stats::{Counters, Outcome, Tally};
+use super::stats::{Counters, RequestCount, RequestOutcome};
 use super::{Accepted, Hops, Intake, Settings};
 use crate::trace::Signal;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Everything that a request meets.
-pub(super) struct Door {
+pub(super) struct RequestContext {
     pub settings: Settings,
     pub admission: Arc<Admission>,
     pub counters: Arc<Counters>,
@@ -31,7 +31,7 @@ pub(super) struct Door {
 /// A client with a wrong setting comes again and again.
 const SAID_PAUSE: Duration = Duration::from_secs(60);
 
-impl Door {
+impl RequestContext {
     /// Names a client that speaks to the wrong port or path, now and then: its own log often does not.
     pub fn note_stray(&self, what: &str) {
         if is_news(&self.strays) {
@@ -61,12 +61,12 @@ impl Door {
     }
 
     /// Gives a complete protobuf request to the intake.
-    pub fn hand_over(&self, signal: Signal, body: &[u8], headers: &HeaderMap) -> Result<Accepted, Refusal> {
+    pub fn accept(&self, signal: Signal, body: &[u8], headers: &HeaderMap) -> Result<Accepted, Refusal> {
         self.intake.accept(signal, body, Hops::of(headers)).map_err(|malformed| Refusal::Malformed(malformed.0))
     }
 
-    pub fn tally(&self, signal: Signal) -> Tally<'_> {
-        Tally::begin(&self.counters, signal)
+    pub fn count_request(&self, signal: Signal) -> RequestCount<'_> {
+        RequestCount::begin(&self.counters, signal)
     }
 }
 
@@ -81,8 +81,8 @@ fn is_news(last: &Mutex<Option<Instant>>) -> bool {
 }
 
 /// Counts how a request ended.
-pub(super) fn count<T>(tally: Tally<'_>, result: &Result<T, Refusal>) {
-    tally.end(result.as_ref().map_or_else(Refusal::outcome, |_| Outcome::Accepted));
+pub(super) fn count<T>(count_request: RequestCount<'_>, result: &Result<T, Refusal>) {
+    count_request.end(result.as_ref().map_or_else(Refusal::outcome, |_| RequestOutcome::Accepted));
 }
 
 /// The next piece of a body; none at its end. Trailers are passed over.

@@ -57,14 +57,14 @@ impl Sink for Recorder {
 /// What became of one request.
 struct Passed {
     answer: Result<Accepted, Malformed>,
-    door: Door,
+    intake: IntakeCounts,
     spans: crate::shard::count::Spans,
     delivered: Vec<Batch>,
 }
 
 impl Passed {
     fn accepted(&self, signal: Signal) -> u64 {
-        self.door.accepted[signal as usize]
+        self.intake.accepted[signal as usize]
     }
 
     fn body(&self) -> Vec<u8> {
@@ -88,18 +88,18 @@ fn pass(signal: Signal, body: &[u8]) -> Passed {
         let delivery = Arc::new(Delivery::start(settings, sinks).unwrap());
         let mut rules = RuleNames::default();
         let policy = Policy::compile("keep-all", KEEP_ALL, 1, &mut rules).0.expect("it has no error");
-        let in_force = InForce::new(policy, &[], rules).expect("few questions");
-        let pipeline = Pipeline::new(4 << 20, 1, in_force, None, delivery.clone(), deliver::Hops::default());
+        let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
+        let pipeline = Pipeline::new(4 << 20, 1, active_policy, None, delivery.clone(), deliver::Hops::default());
         let answer = pipeline.accept(signal, body, Hops::of(&HeaderMap::new()));
         pipeline.drain(tokio::time::Instant::now() + Duration::from_secs(1)).await;
         delivery.drain(tokio::time::Instant::now() + Duration::from_secs(5)).await;
         let mut spans = crate::shard::count::Spans::default();
-        let door = pipeline.balance(|door, totals| {
+        let intake = pipeline.balance(|intake, totals| {
             totals.counts.services.iter().for_each(|service| spans.add(service));
-            door
+            intake
         });
         let delivered = recorder.0.lock().unwrap().clone();
-        Passed { answer, door, spans, delivered }
+        Passed { answer, intake, spans, delivered }
     })
 }
 
@@ -344,7 +344,7 @@ fn with_bad_texts(body: &[u8]) -> Vec<u8> {
 
 fn holds(signal: Signal, body: &[u8]) -> Result<Passed, TestCaseError> {
     let passed = pass(signal, body);
-    let Door { received, accepted, rejected } = passed.door;
+    let IntakeCounts { received, accepted, rejected } = passed.intake;
     let of = signal as usize;
     prop_assert_eq!(received[of], accepted[of] + rejected[of].total());
     let delivered: u64 = passed.delivered.iter().map(|batch| batch.items).sum();
@@ -399,7 +399,7 @@ proptest! {
     fn a_text_that_is_not_utf8_is_repaired_and_nothing_else((signal, body) in any_request()) {
         let passed = holds(signal, &with_bad_texts(&body))?;
         let whole = holds(signal, &body)?;
-        prop_assert_eq!(passed.door, whole.door);
+        prop_assert_eq!(passed.intake, whole.intake);
         prop_assert_eq!(passed.accepted(signal), whole.accepted(signal));
         // As JSON's readers repair it.
         let repaired = String::from_utf8_lossy(NOT_UTF8);

@@ -38,7 +38,7 @@ impl Discard {
     }
 }
 
-/// The books of one lane. All but `queued` and `queued_bytes` only ever grow.
+/// The accounts of one consumer. All but `queued` and `queued_bytes` only ever grow.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Items handed to [`crate::deliver::Delivery::push`].
@@ -75,7 +75,7 @@ impl Tally {
     }
 }
 
-/// A lane's books with its name.
+/// A consumer's accounts with its name.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// `none` for a signal that no sink takes.

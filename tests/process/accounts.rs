@@ -14,18 +14,18 @@ use std::time::Duration;
 
 /// One scrape: samples by name and labels as written.
 #[derive(Clone, Debug, Default)]
-pub struct Books(BTreeMap<String, f64>);
+pub struct Accounts(BTreeMap<String, f64>);
 
-impl Books {
+impl Accounts {
     /// From the text of `/metrics`.
-    pub fn parse(page: &str) -> Books {
+    pub fn parse(page: &str) -> Accounts {
         let lines = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("a sample has a value: {line:?}"));
             let value = value.parse().unwrap_or_else(|_| panic!("a sample's value is a number: {line:?}"));
             (name.to_owned(), value)
         };
-        Books(lines.map(sample).collect())
+        Accounts(lines.map(sample).collect())
     }
 
     /// The sum of all samples with this name that have all of these labels, each written `name="value"`.
@@ -91,7 +91,7 @@ impl Books {
     }
 
     /// Counters that went back, or away.
-    fn set_back(&self, earlier: &Books) -> Vec<String> {
+    fn set_back(&self, earlier: &Accounts) -> Vec<String> {
         let counters =
             earlier.0.iter().filter(|(sample, _)| sample.split('{').next().is_some_and(|n| n.ends_with("_total")));
         let set_back = counters.filter(|(sample, before)| self.0.get(*sample).is_none_or(|now| now < *before));
@@ -99,10 +99,10 @@ impl Books {
     }
 }
 
-/// Gets the books from a running process; none if it does not answer.
-type Read = Arc<dyn Fn() -> Option<Books> + Send + Sync>;
+/// Gets the accounts from a running process; none if it does not answer.
+type Read = Arc<dyn Fn() -> Option<Accounts> + Send + Sync>;
 
-/// Looks at the books again and again, in a thread of its own.
+/// Looks at the accounts again and again, in a thread of its own.
 pub struct Auditor {
     read: Read,
     stop: Arc<AtomicBool>,
@@ -112,22 +112,22 @@ pub struct Auditor {
 
 #[derive(Default)]
 struct Findings {
-    last: Books,
+    last: Accounts,
     looks: usize,
     faults: Vec<String>,
 }
 
 impl Findings {
-    fn look(&mut self, books: &Books) {
+    fn look(&mut self, accounts: &Accounts) {
         self.looks += 1;
-        let faults = books.faults().into_iter().chain(books.set_back(&self.last));
+        let faults = accounts.faults().into_iter().chain(accounts.set_back(&self.last));
         self.faults.extend(faults);
-        self.last = books.clone();
+        self.last = accounts.clone();
     }
 }
 
 impl Auditor {
-    pub fn start(read: impl Fn() -> Option<Books> + Send + Sync + 'static) -> Auditor {
+    pub fn start(read: impl Fn() -> Option<Accounts> + Send + Sync + 'static) -> Auditor {
         let read: Read = Arc::new(read);
         let (stop, findings) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Findings::default())));
         let (stopped, shared, scrape) = (stop.clone(), findings.clone(), read.clone());
@@ -136,8 +136,8 @@ impl Auditor {
                 // Read under the lock, so that scrapes are compared in the order in which they were made.
                 let mut findings = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 // A process that ends stops answering.
-                let Some(books) = scrape() else { return };
-                findings.look(&books);
+                let Some(accounts) = scrape() else { return };
+                findings.look(&accounts);
                 drop(findings);
                 std::thread::sleep(Duration::from_millis(40));
             }
@@ -146,12 +146,12 @@ impl Auditor {
     }
 
     /// A fresh look, audited like all others.
-    pub fn look(&self) -> Books {
+    pub fn look(&self) -> Accounts {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        let books = (self.read)().expect("the health listener answers");
-        findings.look(&books);
-        assert!(findings.faults.is_empty(), "the books do not balance: {:#?}", findings.faults);
-        books
+        let accounts = (self.read)().expect("the health listener answers");
+        findings.look(&accounts);
+        assert!(findings.faults.is_empty(), "the accounts do not balance: {:#?}", findings.faults);
+        accounts
     }
 
     /// Ends, and says what was wrong at any time; returns how often it looked.
@@ -168,7 +168,7 @@ impl Auditor {
 #[test]
 fn the_auditor_finds_what_does_not_add_up() {
     let page = |accepted, kept, delivered| {
-        Books::parse(&format!(
+        Accounts::parse(&format!(
             "# HELP x y\ntailkeep_spans_received_total 10\ntailkeep_spans_accepted_total{{service=\"a\"}} {accepted}\n\
              tailkeep_spans_kept_total{{service=\"a\"}} {kept}\ntailkeep_spans_held{{service=\"a\"}} 2\n\
              tailkeep_sink_items_total{{sink=\"s\",signal=\"traces\"}} 8\n\

@@ -62,8 +62,8 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
     let delivery = Delivery::start(settings, vec![named]).expect("without a spool");
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
-    let in_force = InForce::new(policy, &[], rules).expect("few questions");
-    (Pipeline::new(ring_size, seed, in_force, None, Arc::new(delivery), deliver::Hops::default()), sink)
+    let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
+    (Pipeline::new(ring_size, seed, active_policy, None, Arc::new(delivery), deliver::Hops::default()), sink)
 }
 
 /// Traces of two spans of six kilobytes; one in ten fails.

@@ -1,15 +1,15 @@
 //! Answers what people ask the running process: metrics, verdicts, traces, and the demo's view.
 
 use super::exposition::{Snapshot, write_page};
-use super::force::InForce;
-use super::pipeline::Pipeline;
-use crate::admin::{Answer, Desk, Seen};
+use crate::admin::{AdminApi, Answer, Seen};
 use crate::otlp::spans;
+use crate::pipeline::Pipeline;
+use crate::pipeline::active_policy::ActivePolicy;
 use crate::receive::StatsReader;
-use crate::ring::index::{Entry, State};
+use crate::ring::index::{State, TraceEntry};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::Why;
-use crate::shard::remember::Remembered;
+use crate::shard::verdict_cache::Remembered;
 use crate::store::{Store, StoredTrace};
 use crate::trace::{Decision, RuleId, TraceId, Verdict};
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Has access to all that can be asked about.
-pub struct Office {
+pub struct AdminService {
     pub pipeline: Arc<Pipeline>,
     pub receiver: StatsReader,
     /// The local store, if there is one.
@@ -28,19 +28,19 @@ pub struct Office {
     pub policy_refusals: Arc<AtomicU64>,
 }
 
-impl Office {
+impl AdminService {
     /// Everything that is counted, at one moment.
     pub fn snapshot(&self) -> Snapshot {
-        self.pipeline.balance(|door, shards| {
+        self.pipeline.balance(|intake, shards| {
             let limits = self.pipeline.limits.lock().expect("no code panics under this lock").counts();
             // After the counts: a rule of a new policy may be in them already, and names only grow.
-            let in_force = self.pipeline.in_force.load_full();
+            let active_policy = self.pipeline.active_policy.load_full();
             Snapshot {
-                door,
+                intake,
                 shards,
                 limits,
                 services: self.pipeline.services.names(),
-                in_force,
+                active_policy,
                 sinks: self.pipeline.delivery.snapshot(),
                 queue: self.pipeline.delivery.holds(),
                 receiver: self.receiver.read(),
@@ -95,11 +95,11 @@ impl Office {
 
     /// What the shard knows, and the spans that it holds.
     fn in_shard(&self, id: TraceId) -> Option<Answer> {
-        let in_force = self.pipeline.in_force.load();
+        let active_policy = self.pipeline.active_policy.load();
         let now = (self.pipeline.now_ms() / TICK_MS) as Tick;
         let mut answer = self.pipeline.look(id, |shard| match shard.why(id) {
-            Why::InRing(entry) => Some(describe_entry(entry, &in_force, now)),
-            Why::Remembered(remembered) => Some(describe_remembered(&remembered, &in_force, now)),
+            Why::InRing(entry) => Some(describe_entry(entry, &active_policy, now)),
+            Why::Remembered(remembered) => Some(describe_remembered(&remembered, &active_policy, now)),
             Why::Unknown => None,
         })?;
         answer.trace_id = id.to_string();
@@ -122,7 +122,7 @@ impl Office {
     }
 }
 
-impl Desk for Office {
+impl AdminApi for AdminService {
     fn is_ready(&self) -> bool {
         self.ready.load(Relaxed)
     }
@@ -134,8 +134,8 @@ impl Desk for Office {
     }
 
     fn policy(&self) -> String {
-        let in_force = self.pipeline.in_force.load();
-        let policy = &in_force.policy;
+        let active_policy = self.pipeline.active_policy.load();
+        let policy = &active_policy.policy;
         let (number, refused) = (policy.number, self.policy_refusals.load(Relaxed));
         let facts = serde_json::json!({
             "file": policy.file, "number": number, "hash": policy.hash, "refused_reloads": refused, "text": policy.text,
@@ -173,7 +173,7 @@ impl Desk for Office {
     }
 }
 
-fn describe_entry(entry: &Entry, in_force: &InForce, now: Tick) -> Answer {
+fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -> Answer {
     let summary = &entry.summary;
     let ago = |tick: Tick| Some(f64::from(now.saturating_sub(tick)) * TICK_MS as f64 / 1e3);
     let seen = Seen {
@@ -198,38 +198,38 @@ fn describe_entry(entry: &Entry, in_force: &InForce, now: Tick) -> Answer {
         incomplete: entry.incomplete().map(|why| why.word().into()),
         seen: Some(seen),
         note: (entry.state == State::Dropped).then(|| provisional.into()),
-        ..entry.verdict.map(|verdict| describe_verdict(&verdict, in_force)).unwrap_or_default()
+        ..entry.verdict.map(|verdict| describe_verdict(&verdict, active_policy)).unwrap_or_default()
     }
 }
 
-fn describe_verdict(verdict: &Verdict, in_force: &InForce) -> Answer {
+fn describe_verdict(verdict: &Verdict, active_policy: &ActivePolicy) -> Answer {
     let known = verdict.threshold.filter(|_| verdict.decision != Decision::DropNone);
     Answer {
         trigger: Some(verdict.trigger.word().into()),
         policy: Some(verdict.policy),
         // What a policy writes has fewer digits.
         share: known.map(|threshold| (threshold.share() * 1e10).round() / 1e10),
-        ..describe_rule(verdict.rule, verdict.policy, in_force)
+        ..describe_rule(verdict.rule, verdict.policy, active_policy)
     }
 }
 
 /// What it says in the policy file is known of the version in force alone.
-fn describe_rule(rule: RuleId, policy: u32, in_force: &InForce) -> Answer {
-    let written = in_force.policy.rules.iter().find(|r| r.id == rule && policy == in_force.policy.number);
+fn describe_rule(rule: RuleId, policy: u32, active_policy: &ActivePolicy) -> Answer {
+    let written = active_policy.policy.rules.iter().find(|r| r.id == rule && policy == active_policy.policy.number);
     Answer {
-        rule: Some(in_force.rules.name(rule).to_owned()),
+        rule: Some(active_policy.rules.name(rule).to_owned()),
         rule_why: written.and_then(|rule| rule.written.why.clone()),
         ..Answer::default()
     }
 }
 
-fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -> Answer {
+fn describe_remembered(remembered: &Remembered, active_policy: &ActivePolicy, now: Tick) -> Answer {
     match remembered {
         Remembered::Kept(verdict) => Answer {
             verdict: "kept".into(),
             source: Some("memory".into()),
             note: Some("it has left the ring; what was seen of it went to the sinks".into()),
-            ..describe_verdict(verdict, in_force)
+            ..describe_verdict(verdict, active_policy)
         },
         Remembered::Dropped { rule, trigger, policy, at } => {
             let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
@@ -242,7 +242,7 @@ fn describe_remembered(remembered: &Remembered, in_force: &InForce, now: Tick) -
                 trigger: Some(trigger.word().into()),
                 policy: Some(u32::from(*policy)),
                 note: Some(note),
-                ..describe_rule(*rule, u32::from(*policy), in_force)
+                ..describe_rule(*rule, u32::from(*policy), active_policy)
             }
         }
     }

@@ -29,14 +29,14 @@ const SPAN_ATTRIBUTES: u32 = 9;
 
 /// What to add.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Dress {
+pub(super) struct MissingAttributes {
     host_name: Option<String>,
     workspace: Option<String>,
 }
 
-impl Dress {
-    pub(super) fn new(host_name: Option<String>, workspace: Option<String>) -> Dress {
-        Dress { host_name, workspace }
+impl MissingAttributes {
+    pub(super) fn new(host_name: Option<String>, workspace: Option<String>) -> MissingAttributes {
+        MissingAttributes { host_name, workspace }
     }
 
     /// The request with what it lacked; itself if it lacks nothing or is no protobuf.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// Dresses one group and expects that the result is `want`, field by field.
-    fn check(dress: &Dress, given: ResourceSpans, want: ResourceSpans) {
+    fn check(dress: &MissingAttributes, given: ResourceSpans, want: ResourceSpans) {
         let encode = |group| ExportTraceServiceRequest { resource_spans: vec![group] }.encode_to_vec();
         let dressed = dress.put_on(Signal::Traces, encode(given).into());
         let dressed = ExportTraceServiceRequest::decode(dressed).unwrap();
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn host_name_comes_from_the_node_or_the_configuration_and_is_never_replaced() {
-        let dress = Dress::new(Some("configured".into()), None);
+        let dress = MissingAttributes::new(Some("configured".into()), None);
         let node = text(NODE, "node-7");
         let own = text(HOST, "own");
         check(
@@ -210,12 +210,12 @@ mod tests {
         let both = group(Some(vec![own, node]), vec![vec![]]);
         check(&dress, both.clone(), both);
         let nothing = group(None, vec![vec![]]);
-        check(&Dress::default(), nothing.clone(), nothing);
+        check(&MissingAttributes::default(), nothing.clone(), nothing);
     }
 
     #[test]
     fn a_workspace_is_added_once() {
-        let dress = Dress::new(None, Some("prod".into()));
+        let dress = MissingAttributes::new(None, Some("prod".into()));
         let dressed = group(Some(vec![text(WORKSPACE, "prod")]), vec![vec![]]);
         check(&dress, group(None, vec![vec![]]), dressed.clone());
         check(&dress, dressed.clone(), dressed);
@@ -229,21 +229,21 @@ mod tests {
             let marked = vec![text(REASON, word), text("x", "y")];
             let given = group(Some(vec![]), vec![vec![text("a", "b")], marked.clone(), vec![]]);
             let want = [marked, vec![text(SAMPLE_REASON, code)]].concat();
-            check(&Dress::default(), given, group(Some(vec![]), vec![vec![text("a", "b")], want, vec![]]));
+            check(&MissingAttributes::default(), given, group(Some(vec![]), vec![vec![text("a", "b")], want, vec![]]));
         }
         let has_one = group(None, vec![vec![text(SAMPLE_REASON, "s1"), text(REASON, "slow")]]);
-        check(&Dress::default(), has_one.clone(), has_one);
+        check(&MissingAttributes::default(), has_one.clone(), has_one);
         let as_text_only = group(None, vec![vec![text("note", REASON)]]);
-        check(&Dress::default(), as_text_only.clone(), as_text_only);
+        check(&MissingAttributes::default(), as_text_only.clone(), as_text_only);
     }
 
     #[test]
     fn untouched_bytes_are_the_same_memory_and_unknown_fields_survive() {
         let body = Bytes::from(ExportTraceServiceRequest { resource_spans: vec![group(None, vec![])] }.encode_to_vec());
-        let same = Dress::default().put_on(Signal::Traces, body.clone());
+        let same = MissingAttributes::default().put_on(Signal::Traces, body.clone());
         assert_eq!(same.as_ptr(), body.as_ptr());
 
-        let dress = Dress::new(Some("h".into()), None);
+        let dress = MissingAttributes::new(Some("h".into()), None);
         let broken = Bytes::from_static(b"\x0a\xff");
         assert_eq!(dress.put_on(Signal::Traces, broken.clone()), broken);
 
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_request_that_ends_early_never_panics_and_valid_ones_stay_valid() {
-        let dress = Dress::new(Some("h".into()), Some("w".into()));
+        let dress = MissingAttributes::new(Some("h".into()), Some("w".into()));
         let full = group(Some(vec![text(NODE, "n")]), vec![vec![text(REASON, "slow")]]);
         let body = ExportTraceServiceRequest { resource_spans: vec![full.clone(), full] }.encode_to_vec();
         for end in 0..body.len() {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// A place in one line, and what is wrong there.
-pub(super) struct Slip {
+pub(super) struct Mistake {
     /// From 1.
     pub line: usize,
     /// Bytes of the line.
@@ -47,10 +47,10 @@ const REASONS: &[(&str, &str, &str)] = &[
 ];
 
 /// What went wrong where the parser stopped: `line` from 1, `at` in bytes.
-pub(super) fn recognise(text: &str, line: usize, at: usize, reason: &str) -> Slip {
+pub(super) fn recognise(text: &str, line: usize, at: usize, reason: &str) -> Mistake {
     let lines: Vec<&str> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
     let stop = Stop { line: (line - 1).min(lines.len() - 1), lines, at, reason };
-    let recognisers: [fn(&Stop<'_>) -> Option<Slip>; 8] =
+    let recognisers: [fn(&Stop<'_>) -> Option<Mistake>; 8] =
         [tab, odd_blank, wide_colon, reserved_start, second_colon, missing_blank, too_deep, open_bracket];
     recognisers.iter().find_map(|recognise| recognise(&stop)).unwrap_or_else(|| by_reason(&stop))
 }
@@ -62,8 +62,8 @@ impl Stop<'_> {
         [self.line].into_iter().chain((0..self.line).rev().find(says_something))
     }
 
-    fn slip(&self, line: usize, bytes: Range<usize>, title: &str, label: &'static str, help: &str) -> Slip {
-        Slip { line: line + 1, bytes, title: title.to_owned(), label, help: help.to_owned() }
+    fn slip(&self, line: usize, bytes: Range<usize>, title: &str, label: &'static str, help: &str) -> Mistake {
+        Mistake { line: line + 1, bytes, title: title.to_owned(), label, help: help.to_owned() }
     }
 
     /// The character that begins there.
@@ -89,7 +89,7 @@ pub(super) fn is_odd_blank(c: char) -> bool {
 pub(super) const ODD_BLANK: [&str; 3] =
     ["a character looks like a space, and is none", "a non-breaking or wide space", "replace it by a usual space"];
 
-fn tab(stop: &Stop<'_>) -> Option<Slip> {
+fn tab(stop: &Stop<'_>) -> Option<Mistake> {
     let lines = stop.line.saturating_sub(1)..(stop.line + 2).min(stop.lines.len());
     let (line, at) = lines.into_iter().find_map(|line| {
         let text = stop.lines[line];
@@ -99,18 +99,18 @@ fn tab(stop: &Stop<'_>) -> Option<Slip> {
     Some(stop.slip(line, at..at + 1, "a tab cannot indent a line", "a tab", "indent with spaces"))
 }
 
-fn odd_blank(stop: &Stop<'_>) -> Option<Slip> {
+fn odd_blank(stop: &Stop<'_>) -> Option<Mistake> {
     let (line, bytes) = stop.find(is_odd_blank)?;
     let [title, label, help] = ODD_BLANK;
     Some(stop.slip(line, bytes, title, label, help))
 }
 
-fn wide_colon(stop: &Stop<'_>) -> Option<Slip> {
+fn wide_colon(stop: &Stop<'_>) -> Option<Mistake> {
     let (line, bytes) = stop.find(|c| c == '：')?;
     Some(stop.slip(line, bytes, "`：` is no colon for YAML", "a wide colon", "write `:` and a space"))
 }
 
-fn reserved_start(stop: &Stop<'_>) -> Option<Slip> {
+fn reserved_start(stop: &Stop<'_>) -> Option<Mistake> {
     let first = stop.lines[stop.line].get(stop.at..)?.chars().next()?;
     let looks_like = match first {
         '*' => "looks like an alias",
@@ -123,7 +123,7 @@ fn reserved_start(stop: &Stop<'_>) -> Option<Slip> {
     Some(stop.slip(stop.line, stop.at..stop.at + 1, &title, looks_like, &format!("write `\"{first}…\"`")))
 }
 
-fn second_colon(stop: &Stop<'_>) -> Option<Slip> {
+fn second_colon(stop: &Stop<'_>) -> Option<Mistake> {
     let line = stop.lines[stop.line];
     let colons = colons(line);
     let (&[first, second, ..], Some(key)) = (colons.as_slice(), key_of(line)) else { return None };
@@ -134,7 +134,7 @@ fn second_colon(stop: &Stop<'_>) -> Option<Slip> {
 }
 
 /// `keep:all` and `-name: a`.
-fn missing_blank(stop: &Stop<'_>) -> Option<Slip> {
+fn missing_blank(stop: &Stop<'_>) -> Option<Mistake> {
     stop.near().find_map(|number| {
         let line = stop.lines[number];
         let start = line.len() - line.trim_start().len();
@@ -160,7 +160,7 @@ pub fn glued_key(text: &str) -> Option<&str> {
     (is_word && is_glued && colons(text).is_empty()).then_some(key)
 }
 
-fn too_deep(stop: &Stop<'_>) -> Option<Slip> {
+fn too_deep(stop: &Stop<'_>) -> Option<Mistake> {
     let above = stop.near().nth(1)?;
     let column = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     let (here, there) = (column(stop.lines[stop.line]), column(stop.lines[above]));
@@ -175,7 +175,7 @@ fn too_deep(stop: &Stop<'_>) -> Option<Slip> {
 }
 
 /// The last bracket that is still open where the parser stopped.
-fn open_bracket(stop: &Stop<'_>) -> Option<Slip> {
+fn open_bracket(stop: &Stop<'_>) -> Option<Mistake> {
     if !stop.reason.contains("flow") {
         return None;
     }
@@ -197,7 +197,7 @@ fn open_bracket(stop: &Stop<'_>) -> Option<Slip> {
     Some(stop.slip(line, at..at + 1, &title, "opened here", &help))
 }
 
-fn by_reason(stop: &Stop<'_>) -> Slip {
+fn by_reason(stop: &Stop<'_>) -> Mistake {
     let at = stop.character(stop.line, stop.at);
     match REASONS.iter().find(|(part, ..)| stop.reason.contains(part)) {
         Some((_, title, help)) => stop.slip(stop.line, at, title, "the reading stops here", help),
