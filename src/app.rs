@@ -66,7 +66,8 @@ pub struct App {
 }
 
 impl App {
-    /// Builds every stage, then binds every port. Needs a tokio runtime.
+    /// Binds every port, so that no second process touches what the first one uses, then builds every stage.
+    /// Needs a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`], with a text for whoever wrote the files.

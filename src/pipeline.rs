@@ -1,39 +1,31 @@
 //! The path of a request through the stages, on the thread that received it: scan, count, copy into
 //! the shards, hand over what leaves them. Acknowledging is returning.
 
-use active_policy::{ActivePolicy, PolicyJudge};
-use service::Services;
+mod accounts;
 pub mod active_policy;
 pub mod service;
+
+pub use accounts::{IntakeCounts, ShardTotals};
 
 use crate::deliver::{self, Delivery};
 use crate::measure::{Labels, Meter};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
-use crate::scan::check::DEPTH_MAX;
 use crate::scan::repair::{self, Repaired};
-use crate::scan::{self, Keyed, Rejected, SPANS_RETAINED, Scan, SpanBounds};
-use crate::shard::count::Counts;
+use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
 use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, Shard, Turn};
 use crate::trace::{Signal, SpanView, TraceId};
+use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
+use service::Services;
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 /// A shard is not smaller than this, so that what one trace or span may take does not shrink with cores.
 const SHARD_BYTES_MIN: usize = 32 << 20;
 const SHARDS_PER_CORE: usize = 4;
-
-/// What was counted at the intake, under one lock: received = accepted + rejected at any moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IntakeCounts {
-    /// Spans, data points or log records in requests that could be read.
-    pub received: [u64; 3],
-    pub accepted: [u64; 3],
-    pub rejected: [Rejected; 3],
-}
 
 /// Everything that a request passes.
 pub struct Pipeline {
@@ -132,17 +124,6 @@ impl Pipeline {
         self.active_policy.store(Arc::new(fresh));
     }
 
-    /// What `read` reads while nothing moves from one account to another.
-    pub fn balance<R>(&self, read: impl FnOnce(IntakeCounts, ShardTotals) -> R) -> R {
-        let _accounts = self.accounts.write().expect("no code panics under this lock");
-        let intake = *self.intake.lock().expect("no code panics under this lock");
-        read(intake, self.shards())
-    }
-
-    fn hold_accounts(&self) -> RwLockReadGuard<'_, ()> {
-        self.accounts.read().expect("no code panics under this lock")
-    }
-
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard].lock().expect("no code panics under this lock")
     }
@@ -226,15 +207,6 @@ impl Pipeline {
         self.count(Signal::Traces, scan.spans.len() as u64, &scan.rejected)
     }
 
-    /// Counts what a request held, and says what was refused of it.
-    fn count(&self, signal: Signal, accepted: u64, rejected: &Rejected) -> Accepted {
-        let mut intake = self.intake.lock().expect("no code panics under this lock");
-        intake.received[signal as usize] += accepted + rejected.total();
-        intake.accepted[signal as usize] += accepted;
-        intake.rejected[signal as usize].add(rejected);
-        Accepted { rejected: rejected.total(), message: rejection_message(signal, rejected, self.bounds) }
-    }
-
     /// Metrics and logs pass as they came, but for what no receiver would take: they share batches with what
     /// others sent.
     fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
@@ -305,55 +277,12 @@ impl Pipeline {
     pub fn look<R>(&self, id: TraceId, look: impl FnOnce(&Shard) -> R) -> R {
         look(&self.lock(self.shard_of(id)))
     }
-
-    /// What the shards count and hold, each under its own lock.
-    fn shards(&self) -> ShardTotals {
-        let now = self.now();
-        let mut totals = ShardTotals { reach_ms: u64::MAX, ..ShardTotals::default() };
-        for shard in 0..self.shards.len() {
-            let shard = self.lock(shard);
-            totals.counts.add(&shard.counts);
-            totals.ring_bytes += shard.ring().capacity() as u64;
-            totals.ring_used += shard.ring().used() as u64;
-            totals.traces += shard.index().len() as u64;
-            totals.reach_ms = totals.reach_ms.min(u64::from(shard.age(now)) * TICK_MS);
-        }
-        totals
-    }
-}
-
-/// Sums over all shards.
-#[derive(Clone, Debug, Default)]
-pub struct ShardTotals {
-    pub counts: Counts,
-    pub ring_bytes: u64,
-    pub ring_used: u64,
-    /// Traces in the ring.
-    pub traces: u64,
-    /// Age of the oldest record, in the shard that reaches back least.
-    pub reach_ms: u64,
 }
 
 /// While a request is read its spans may take a quarter of the ring's memory: those of a largest request
 /// would have to be shorter than 75 bytes to be more.
 fn spans_max(ring_size: usize) -> usize {
     ring_size / 4 / size_of::<SpanView>()
-}
-
-fn rejection_message(signal: Signal, rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {
-    let mut parts = Vec::new();
-    let mut say = |count: u64, why: String| {
-        if count > 0 {
-            parts.push(format!("{count} {why}"));
-        }
-    };
-    say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
-    say(rejected.malformed, "that are not valid protobuf".to_owned());
-    say(rejected.too_deep, format!("with values that nest deeper than {DEPTH_MAX} messages"));
-    say(rejected.too_large, format!("larger than {span_bytes} bytes, or with a resource and scope that are"));
-    say(rejected.too_many, format!("beyond {spans} in one request: send smaller requests"));
-    let items = ["spans", "data points", "log records"][signal as usize];
-    if parts.is_empty() { String::new() } else { format!("{items} rejected: {}", parts.join(", ")) }
 }
 
 impl Intake for Pipeline {
