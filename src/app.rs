@@ -7,8 +7,9 @@ pub mod admin_service;
 pub mod exposition;
 mod limit_log;
 pub mod reload;
+mod sighting;
 
-use crate::admin::{self, Audience};
+use crate::admin::{self, Audience, Token};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
@@ -60,7 +61,7 @@ pub struct App {
     drain: Drain,
     receiver: Receiver,
     health: Option<TcpListener>,
-    admin: Option<(TcpListener, Option<Arc<str>>)>,
+    admin: Option<(TcpListener, Option<Token>)>,
     reloader: Option<Reloader>,
     admin_service: Arc<AdminService>,
 }
@@ -98,9 +99,10 @@ impl App {
             store,
             ready: AtomicBool::new(false),
             policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
+            connections_closed: Default::default(),
             pipeline,
         });
-        let token = config.admin_token.map(|token| Arc::from(token.expose()));
+        let token = config.admin_token.map(|token| Token::new(token.expose()));
         let admin = admin.map(|listener| (listener, token));
         Ok(App { drain: config.drain, receiver, health, admin, reloader, admin_service })
     }

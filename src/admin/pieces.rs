@@ -1,18 +1,14 @@
 //! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
 //! as long as its bytes.
 
-use super::{Reply, text, typed};
+use super::content::Content;
+use super::route::{Reply, text, typed};
 use crate::{otlp::json, trace::Signal};
 use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::Full;
-use hyper::body::{Body, Frame, SizeHint};
 use std::{
-    convert::Infallible,
     io::{self, Write},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -28,45 +24,6 @@ const TURN_TIME: Duration = Duration::from_secs(10);
 /// A client that takes nothing for so long gets no more.
 const READ_TIME: Duration = Duration::from_secs(10);
 const PIECE: usize = 64 << 10;
-
-/// The body of an answer.
-pub(super) enum Content {
-    Whole(Full<Bytes>),
-    /// The first piece, until it is sent, and the others; an error where they cannot come.
-    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Bytes>>),
-}
-
-impl From<String> for Content {
-    fn from(text: String) -> Content {
-        Content::Whole(Full::from(text))
-    }
-}
-
-impl Body for Content {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
-            Content::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
-            Content::Pieces(first, rest) => match first.take() {
-                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Content::Whole(body) if body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Content::Whole(body) => body.size_hint(),
-            Content::Pieces(..) => SizeHint::default(),
-        }
-    }
-}
 
 /// Takes spans: fields of an `ExportTraceServiceRequest`.
 pub(super) type Give<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;

@@ -1,18 +1,13 @@
 //! Answers what people ask the running process: metrics, verdicts, traces, and the demo's view.
 
 use super::exposition::{Snapshot, write_page};
-use crate::admin::{AdminApi, Answer, Seen};
-use crate::otlp::spans;
+use super::sighting::Sighting;
+use crate::admin::{AdminApi, Answer, Closed, Seen};
 use crate::pipeline::Pipeline;
-use crate::pipeline::active_policy::ActivePolicy;
 use crate::receive::StatsReader;
-use crate::ring::index::{State, TraceEntry};
-use crate::ring::wheel::{TICK_MS, Tick};
-use crate::shard::Why;
-use crate::shard::verdict_cache::Remembered;
 use crate::store::{Store, StoredTrace};
-use crate::trace::{Decision, RuleId, TraceId, Verdict};
-use std::collections::BTreeSet;
+use crate::trace::TraceId;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +21,8 @@ pub struct AdminService {
     pub store: Option<PathBuf>,
     pub ready: AtomicBool,
     pub policy_refusals: Arc<AtomicU64>,
+    /// Connections of both listeners, by [`Closed`].
+    pub connections_closed: [AtomicU64; 2],
 }
 
 impl AdminService {
@@ -45,6 +42,7 @@ impl AdminService {
                 queue: self.pipeline.delivery.holds(),
                 receiver: self.receiver.read(),
                 policy_refusals: self.policy_refusals.load(Relaxed),
+                connections_closed: self.connections_closed.each_ref().map(|count| count.load(Relaxed)),
             }
         })
     }
@@ -67,58 +65,16 @@ impl AdminService {
         Ok(is_there)
     }
 
-    /// Shows the spans that the ring holds, a short piece copied under the lock at a time. None if the trace is not
-    /// there, or has left meanwhile.
-    fn look_in_ring(&self, id: TraceId, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
-        let mut page = self.pipeline.look(id, |shard| shard.page_of(id, None))?;
+    /// What the ring knows of a trace and holds of it, at one moment. Whoever loses it meanwhile looks once more: it has
+    /// left then.
+    fn in_shard(&self, id: TraceId) -> Option<(Answer, bool)> {
         loop {
-            show(std::mem::take(&mut page.body));
-            if page.is_last() {
-                return Some(());
-            }
-            page = self.pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
-        }
-    }
-
-    /// All spans that the ring holds: no more than a trace may have there. Whoever asks for one that leaves is better
-    /// served by the store.
-    fn in_ring(&self, id: TraceId) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
-        self.look_in_ring(id, |mut spans| body.append(&mut spans))?;
-        Some(body)
-    }
-
-    /// The ring has nothing of it but what came after it had been kept and had left.
-    fn is_late_part(&self, id: TraceId) -> bool {
-        self.pipeline.look(id, |shard| matches!(shard.why(id), Why::InRing(entry) if entry.recalled))
-    }
-
-    /// What the shard knows, and the spans that it holds.
-    fn in_shard(&self, id: TraceId) -> Option<Answer> {
-        let active_policy = self.pipeline.active_policy.load();
-        let now = (self.pipeline.now_ms() / TICK_MS) as Tick;
-        let mut answer = self.pipeline.look(id, |shard| match shard.why(id) {
-            Why::InRing(entry) => Some(describe_entry(entry, &active_policy, now)),
-            Why::Remembered(remembered) => Some(describe_remembered(&remembered, &active_policy, now)),
-            Why::Unknown => None,
-        })?;
-        answer.trace_id = id.to_string();
-        if let Some(seen) = &mut answer.seen {
-            let entry = self.pipeline.look(id, |shard| match shard.why(id) {
-                Why::InRing(entry) => entry.summary.has_entry().then_some(entry.summary.entry.span_id),
-                _ => None,
-            });
-            let mut services = BTreeSet::new();
-            let whole = self.look_in_ring(id, |page| {
-                spans::add_services(&page, &mut services);
-                let found = entry.and_then(|span_id| spans::find(&page, span_id.to_be_bytes()));
-                seen.entry = seen.entry.take().or_else(|| found.map(|(service, name)| describe_span(service, &name)));
-            });
-            if whole.is_some() {
-                seen.services = services.into_iter().collect();
+            let sighting = Sighting::of(&self.pipeline, id)?;
+            let is_late_part = sighting.is_late_part;
+            if let Some(answer) = sighting.answer(&self.pipeline) {
+                return Some((answer, is_late_part));
             }
         }
-        Some(answer)
     }
 }
 
@@ -127,10 +83,8 @@ impl AdminApi for AdminService {
         self.ready.load(Relaxed)
     }
 
-    fn metrics(&self) -> String {
-        let mut page = String::new();
-        write_page(&mut page, &self.snapshot(), &self.pipeline).expect("a string takes everything");
-        page
+    fn metrics(&self, mut out: &mut dyn fmt::Write) -> fmt::Result {
+        write_page(&mut out, &self.snapshot(), &self.pipeline)
     }
 
     fn policy(&self) -> String {
@@ -144,9 +98,9 @@ impl AdminApi for AdminService {
     }
 
     fn why(&self, id: TraceId) -> Answer {
-        let answer = self.in_shard(id);
+        let (answer, is_late_part) = self.in_shard(id).unzip();
         // The store knows more of a kept trace than the memory of verdicts does, or a late part.
-        let has_left = answer.as_ref().is_none_or(|answer| answer.seen.is_none()) || self.is_late_part(id);
+        let has_left = is_late_part.unwrap_or_default() || answer.as_ref().is_none_or(|answer| answer.seen.is_none());
         let stored = has_left.then(|| self.stored(id)).flatten();
         let stored = stored.map(|(_, stored)| with_verdict_of(answer.as_ref(), describe_stored(&stored)));
         let unknown = || Answer {
@@ -158,11 +112,14 @@ impl AdminApi for AdminService {
     }
 
     fn trace(&self, id: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
-        let is_late_part = self.is_late_part(id);
+        let sighting = Sighting::of(&self.pipeline, id);
+        let is_late_part = sighting.as_ref().is_some_and(|sighting| sighting.is_late_part);
         if is_late_part && self.give_stored(id, give)? {
             return Ok(true);
         }
-        match self.in_ring(id) {
+        // All spans that the ring holds: no more than a trace may have there. Whoever asks for one that leaves is
+        // better served by the store.
+        match sighting.and_then(|sighting| sighting.spans(&self.pipeline)) {
             Some(spans) => give(&spans).map(|()| true),
             None => Ok(!is_late_part && self.give_stored(id, give)?),
         }
@@ -171,80 +128,9 @@ impl AdminApi for AdminService {
     fn keep(&self, id: TraceId) -> bool {
         self.pipeline.keep(id)
     }
-}
 
-fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -> Answer {
-    let summary = &entry.summary;
-    let ago = |tick: Tick| Some(f64::from(now.saturating_sub(tick)) * TICK_MS as f64 / 1e3);
-    let seen = Seen {
-        spans: u64::from(summary.spans),
-        errors: u64::from(summary.errors),
-        duration_ms: summary.duration() as f64 / 1e6,
-        envelope_ms: summary.envelope() as f64 / 1e6,
-        first_seen_ago_s: ago(entry.first),
-        last_seen_ago_s: ago(entry.last),
-        ..Seen::default()
-    };
-    let verdict = match entry.state {
-        State::Waiting => "waiting",
-        State::Settling => "settling",
-        State::Kept => "kept",
-        State::Dropped => "dropped",
-    };
-    let provisional = "provisional: while the trace is in the ring a late span or `POST /keep/{id}` can still keep it";
-    Answer {
-        verdict: verdict.into(),
-        source: Some("ring".into()),
-        incomplete: entry.incomplete().map(|why| why.word().into()),
-        seen: Some(seen),
-        note: (entry.state == State::Dropped).then(|| provisional.into()),
-        ..entry.verdict.map(|verdict| describe_verdict(&verdict, active_policy)).unwrap_or_default()
-    }
-}
-
-fn describe_verdict(verdict: &Verdict, active_policy: &ActivePolicy) -> Answer {
-    let known = verdict.threshold.filter(|_| verdict.decision != Decision::DropNone);
-    Answer {
-        trigger: Some(verdict.trigger.word().into()),
-        policy: Some(verdict.policy),
-        // What a policy writes has fewer digits.
-        share: known.map(|threshold| (threshold.share() * 1e10).round() / 1e10),
-        ..describe_rule(verdict.rule, verdict.policy, active_policy)
-    }
-}
-
-/// What it says in the policy file is known of the version in force alone.
-fn describe_rule(rule: RuleId, policy: u32, active_policy: &ActivePolicy) -> Answer {
-    let written = active_policy.policy.rules.iter().find(|r| r.id == rule && policy == active_policy.policy.number);
-    Answer {
-        rule: Some(active_policy.rules.name(rule).to_owned()),
-        rule_why: written.and_then(|rule| rule.written.why.clone()),
-        ..Answer::default()
-    }
-}
-
-fn describe_remembered(remembered: &Remembered, active_policy: &ActivePolicy, now: Tick) -> Answer {
-    match remembered {
-        Remembered::Kept(verdict) => Answer {
-            verdict: "kept".into(),
-            source: Some("memory".into()),
-            note: Some("it has left the ring; what was seen of it went to the sinks".into()),
-            ..describe_verdict(verdict, active_policy)
-        },
-        Remembered::Dropped { rule, trigger, policy, at } => {
-            let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
-            let note = format!(
-                "very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone"
-            );
-            Answer {
-                verdict: "dropped".into(),
-                source: Some("memory".into()),
-                trigger: Some(trigger.word().into()),
-                policy: Some(u32::from(*policy)),
-                note: Some(note),
-                ..describe_rule(*rule, u32::from(*policy), active_policy)
-            }
-        }
+    fn count_closed(&self, why: Closed) {
+        self.connections_closed[why as usize].fetch_add(1, Relaxed);
     }
 }
 
@@ -279,10 +165,6 @@ fn describe_stored(stored: &StoredTrace) -> Answer {
         seen: Some(seen),
         ..Answer::default()
     }
-}
-
-fn describe_span(service: Option<String>, name: &str) -> String {
-    format!("{} {name:?}", service.as_deref().unwrap_or("(no service)"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
+use crate::admin::Closed;
 use crate::deliver::{Discard, Holdings, Row};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub queue: Holdings,
     pub receiver: Stats,
     pub policy_refusals: u64,
+    /// Connections of health and admin, by [`Closed`].
+    pub connections_closed: [u64; 2],
 }
 
 impl Snapshot {
@@ -262,7 +265,11 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;
     one("tailkeep_connections", Gauge, "Connections open now.", stats.connections_open)?;
     let help = "Connections closed at once: there were receive.connections of them.";
-    one("tailkeep_connections_refused_total", Counter, help, stats.connections_refused)
+    one("tailkeep_connections_refused_total", Counter, help, stats.connections_refused)?;
+    let closed =
+        Closed::ALL.map(|why| (vec![("reason", why.word())], snapshot.connections_closed[why as usize] as f64));
+    let help = "Connections of health and admin that were closed on their peers.";
+    write_metric(out, "tailkeep_admin_connections_closed_total", Counter, help, closed)
 }
 
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {

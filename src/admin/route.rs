@@ -1,0 +1,169 @@
+//! Which question is answered by what.
+
+use super::caller::{self, Token};
+use super::content::Content;
+use super::page::Pages;
+use super::{AdminApi, Audience, pieces};
+use crate::trace::TraceId;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Questions of one listener that are being answered at a time; further ones wait.
+const QUESTIONS: usize = 8;
+const JSON: &str = "application/json";
+
+pub(super) type Reply = Response<Content>;
+
+/// Answers what is asked of one listener.
+pub(super) struct Listener {
+    audience: Audience,
+    api: Arc<dyn AdminApi>,
+    pages: Pages,
+    questions: Arc<Semaphore>,
+    traces: Arc<Semaphore>,
+}
+
+impl Listener {
+    pub fn new(audience: Audience, api: Arc<dyn AdminApi>) -> Listener {
+        Listener {
+            audience,
+            pages: Pages::new(api.clone()),
+            api,
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            traces: Arc::new(Semaphore::new(pieces::AT_ONCE)),
+        }
+    }
+
+    pub async fn answer<B>(&self, request: Request<B>) -> Reply {
+        match &self.audience {
+            Audience::Health => self.health(&request).await,
+            Audience::Admin { token } => self.admin(&request, token.as_ref()).await,
+        }
+    }
+
+    /// Probes are answered here and now: they wait for no thread and no lock.
+    async fn health<B>(&self, request: &Request<B>) -> Reply {
+        let path = request.uri().path();
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+            return text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n");
+        }
+        if let Some(refusal) = wrong_method(request, Wanted::Read) {
+            return refusal;
+        }
+        match path {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.api.is_ready() => text(StatusCode::OK, "ready\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
+            _ => match self.pages.get().await {
+                Some(page) => typed("text/plain; version=0.0.4; charset=utf-8", Content::Shared(page, 0)),
+                None => failed(),
+            },
+        }
+    }
+
+    async fn admin<B>(&self, request: &Request<B>, token: Option<&Token>) -> Reply {
+        if let Some(refusal) = caller::refusal(request, token) {
+            return refusal;
+        }
+        let question = match Question::of(request) {
+            Ok(question) => question,
+            Err(refusal) => return refusal,
+        };
+        let (api, traces) = (self.api.clone(), self.traces.clone());
+        let turn = self.questions.clone().acquire_owned().await.expect("never closed");
+        // The turn goes with the work, which goes on when whoever asked has gone away.
+        let work = move || {
+            let _turn = turn;
+            question.answer(api, traces)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| failed())
+    }
+}
+
+/// What the admin listener is asked.
+enum Question {
+    Policy,
+    Why(TraceId),
+    Trace(TraceId),
+    Keep(TraceId),
+}
+
+impl Question {
+    fn of<B>(request: &Request<B>) -> Result<Question, Reply> {
+        // `CONNECT` and what is no path at all begin without a slash.
+        let path = request.uri().path().strip_prefix('/').unwrap_or_default();
+        let (place, rest) = path.split_once('/').unwrap_or((path, ""));
+        let ask: fn(TraceId) -> Question = match place {
+            "policy" => |_| Question::Policy,
+            "why" => Question::Why,
+            "traces" => Question::Trace,
+            "keep" => Question::Keep,
+            _ => {
+                return Err(text(
+                    StatusCode::NOT_FOUND,
+                    "here are /policy, /why/{id}, /traces/{id} and (POST) /keep/{id}\n",
+                ));
+            }
+        };
+        let wanted = if place == "keep" { Wanted::Post } else { Wanted::Read };
+        if let Some(refusal) = wrong_method(request, wanted) {
+            return Err(refusal);
+        }
+        match TraceId::parse(rest) {
+            Some(id) => Ok(ask(id)),
+            None if place == "policy" => Ok(Question::Policy),
+            None => Err(text(
+                StatusCode::BAD_REQUEST,
+                "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
+            )),
+        }
+    }
+
+    fn answer(self, api: Arc<dyn AdminApi>, traces: Arc<Semaphore>) -> Reply {
+        match self {
+            Question::Policy => typed(JSON, api.policy().into()),
+            Question::Why(id) => typed(JSON, api.why(id).to_json().into()),
+            Question::Trace(id) => pieces::trace(traces, move |give| api.trace(id, give)),
+            Question::Keep(id) if api.keep(id) => text(StatusCode::OK, "kept\n"),
+            Question::Keep(_) => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
+        }
+    }
+}
+
+/// How a path is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Load balancers probe by `HEAD`; hyper leaves the body out then.
+    Read,
+    Post,
+}
+
+fn wrong_method<B>(request: &Request<B>, wanted: Wanted) -> Option<Reply> {
+    let (is_right, allow) = match wanted {
+        Wanted::Read => (matches!(*request.method(), Method::GET | Method::HEAD), "GET, HEAD"),
+        Wanted::Post => (request.method() == Method::POST, "POST"),
+    };
+    (!is_right).then(|| {
+        let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted, see `Allow`\n");
+        reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        reply
+    })
+}
+
+pub(super) fn text(status: StatusCode, body: &'static str) -> Reply {
+    let mut reply = Response::new(Content::Whole(Full::from(body)));
+    *reply.status_mut() = status;
+    reply
+}
+
+pub(super) fn typed(content_type: &'static str, content: Content) -> Reply {
+    let mut reply = Response::new(content);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+fn failed() -> Reply {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "answering failed, see the log\n")
+}

@@ -1,0 +1,335 @@
+//! What others do to a listener, and whether a probe is answered meanwhile.
+
+use super::connections::{ANSWER_TIME, CONNECTIONS, Connections};
+use super::page::{PAGES, Pages};
+use super::route::Listener;
+use super::*;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, advance, sleep};
+
+const LINE: &str = "tailkeep_spans_received_total 1\n";
+const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Its page of metrics is longer than what waits between us and a reader.
+#[derive(Default)]
+struct Api {
+    pages: AtomicU64,
+    closed: [AtomicU64; 2],
+    /// Where a page is begun, its maker waits twice.
+    making: Option<Barrier>,
+}
+
+impl AdminApi for Api {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn metrics(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.pages.fetch_add(1, Relaxed);
+        if let Some(barrier) = &self.making {
+            barrier.wait();
+            barrier.wait();
+        }
+        (0..(1 << 20) / LINE.len()).try_for_each(|_| out.write_str(LINE))
+    }
+
+    fn policy(&self) -> String {
+        "{}".into()
+    }
+
+    fn why(&self, _: TraceId) -> Answer {
+        Answer::default()
+    }
+
+    fn trace(&self, _: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        (0..20).try_for_each(|_| give(&[&[0x0a, 0][..]; 20_000].concat())).map(|()| true)
+    }
+
+    fn keep(&self, _: TraceId) -> bool {
+        true
+    }
+
+    fn count_closed(&self, why: Closed) {
+        self.closed[why as usize].fetch_add(1, Relaxed);
+    }
+}
+
+fn listener(api: &Arc<Api>, audience: Audience) -> Arc<Listener> {
+    Arc::new(Listener::new(audience, api.clone()))
+}
+
+/// A listener, and connections to it through so many bytes.
+struct House {
+    api: Arc<Api>,
+    connections: Connections,
+    listener: Arc<Listener>,
+}
+
+impl House {
+    fn new(audience: Audience) -> House {
+        let api = Arc::new(Api::default());
+        House { connections: Connections::new(api.clone()), listener: listener(&api, audience), api }
+    }
+
+    async fn connect(&mut self, said: &str) -> DuplexStream {
+        let (mut near, far) = duplex(1 << 10);
+        near.write_all(said.as_bytes()).await.unwrap();
+        self.connections.open(far, self.listener.clone()).await;
+        near
+    }
+
+    fn closed(&self, why: Closed) -> u64 {
+        self.api.closed[why as usize].load(Relaxed)
+    }
+
+    /// Asks as a probe does; no time may pass until it has its answer.
+    async fn assert_probe_is_answered(&mut self) {
+        let asked = Instant::now();
+        let mut probe = self.connect("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let mut reply = String::new();
+        probe.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("ok\n"), "{reply:?}");
+        assert!(asked.elapsed() < Duration::from_millis(10), "it took {:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_keep_no_probe_out() {
+    for said in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nhost: x\r\nx-more: "] {
+        let mut house = House::new(Audience::Health);
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(house.connect(said).await);
+            // So that it is known which of them is silent longest.
+            sleep(Duration::from_millis(1)).await;
+        }
+        house.assert_probe_is_answered().await;
+        assert_eq!(house.closed(Closed::ForAnother), CONNECTIONS as u64 + 1, "no more than had to");
+        let mut byte = [0];
+        assert_eq!(silent[0].read(&mut byte).await.unwrap_or(0), 0, "the first went first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_do_not_read_share_a_page_keep_no_probe_out_and_are_cut_off() {
+    let mut house = House::new(Audience::Health);
+    let mut readers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut reader = house.connect("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut status = [0; 12];
+        reader.read_exact(&mut status).await.unwrap();
+        readers.push(reader);
+    }
+    assert_eq!(house.api.pages.load(Relaxed), PAGES as u64, "pages in memory");
+    house.assert_probe_is_answered().await;
+    // Whoever takes a little all the time is no better.
+    let mut pieces = 0;
+    while house.closed(Closed::TooSlow) < CONNECTIONS as u64 - 1 {
+        sleep(ANSWER_TIME / 10).await;
+        let _ = readers[1].read(&mut [0; 512]).await;
+        pieces += 1;
+        assert!(pieces < 20, "{} cut off after {pieces} tenths", house.closed(Closed::TooSlow));
+    }
+    assert!(pieces >= 10, "after {pieces} tenths of the time");
+    house.assert_probe_is_answered().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_may_be_read_for_longer_than_a_page() {
+    let mut house = House::new(Audience::Admin { token: None });
+    let request = format!("GET /traces/{ID} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let mut reader = house.connect(&request).await;
+    let (began, mut read, mut part) = (Instant::now(), 0, vec![0; 16 << 10]);
+    loop {
+        let taken = reader.read(&mut part).await.unwrap();
+        read += taken;
+        if taken == 0 {
+            break;
+        }
+        if read % (64 << 10) < taken {
+            // Not by sleeping: simulated time stands still while the trace's thread works.
+            advance(ANSWER_TIME / 10).await;
+        }
+    }
+    assert!(read > 1 << 20 && began.elapsed() > ANSWER_TIME, "{read} bytes in {:?}", began.elapsed());
+    assert_eq!(house.closed(Closed::TooSlow), 0);
+}
+
+#[tokio::test]
+async fn whoever_asks_while_a_page_is_made_shares_the_next_one() {
+    let api = Arc::new(Api { making: Some(Barrier::new(2)), ..Api::default() });
+    let pages = Arc::new(Pages::new(api.clone()));
+    let ask = || {
+        tokio::spawn({
+            let pages = pages.clone();
+            async move { pages.get().await.unwrap() }
+        })
+    };
+    let wait = || {
+        tokio::task::spawn_blocking({
+            let api = api.clone();
+            move || drop(api.making.as_ref().unwrap().wait())
+        })
+    };
+    let first = ask();
+    wait().await.unwrap();
+    // The first page may have been written past what they ask for.
+    let later: Vec<_> = (0..20).map(|_| ask()).collect();
+    tokio::task::yield_now().await;
+    wait().await.unwrap();
+    let first = first.await.unwrap();
+    wait().await.unwrap();
+    wait().await.unwrap();
+    for page in later {
+        assert!(!Arc::ptr_eq(&page.await.unwrap(), &first));
+    }
+    assert_eq!(api.pages.load(Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_page_is_made_anew_but_where_two_are_being_read() {
+    let api = Arc::new(Api::default());
+    let pages = Pages::new(api.clone());
+    let first = pages.get().await.unwrap();
+    let second = pages.get().await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&pages.get().await.unwrap(), &second), "the newest of them");
+    drop(first);
+    assert!(!Arc::ptr_eq(&pages.get().await.unwrap(), &second));
+}
+
+/// Bodies that an answer has: whole ones, so that their length is known beforehand.
+async fn ask(
+    listener: &Listener,
+    method: Method,
+    uri: &str,
+    headers: &[(&str, &str)],
+) -> (StatusCode, Option<u64>, String) {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let reply = listener.answer(request.body(()).unwrap()).await;
+    let (status, length) = (reply.status(), reply.body().size_hint().exact());
+    let body = reply.into_body().collect().await.unwrap().to_bytes();
+    (status, length, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn head_is_answered_like_get_wherever_get_is() {
+    let api = Arc::new(Api::default());
+    let local = [("host", "localhost")];
+    let id = |place: &str| format!("/{place}/{ID}");
+    for (audience, paths) in [
+        (Audience::Health, vec!["/healthz".to_owned(), "/readyz".into(), "/metrics".into(), "/".into()]),
+        (Audience::Admin { token: None }, vec!["/policy".into(), id("why"), id("traces"), id("keep"), "/why/x".into()]),
+    ] {
+        let listener = listener(&api, audience);
+        for path in paths {
+            let get = ask(&listener, Method::GET, &path, &local).await;
+            assert_eq!(ask(&listener, Method::HEAD, &path, &local).await, get, "{path}");
+            let is_keep = path.starts_with("/keep");
+            assert_eq!(get.0 == StatusCode::METHOD_NOT_ALLOWED, is_keep, "{path}");
+            if get.0 == StatusCode::OK && !path.starts_with("/traces") {
+                assert_eq!(get.1, Some(get.2.len() as u64), "{path} says how long it is");
+                assert_eq!(ask(&listener, Method::DELETE, &path, &local).await.0, StatusCode::METHOD_NOT_ALLOWED);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_by_head_gets_no_body() {
+    let mut house = House::new(Audience::Health);
+    for request in ["HEAD /readyz HTTP/1.0\r\n\r\n", "HEAD /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"] {
+        let mut reply = String::new();
+        house.connect(request).await.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.contains(" 200 OK\r\n") && reply.contains("content-length: "), "{reply:?}");
+        assert!(reply.ends_with("\r\n\r\n"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_path_is_refused() {
+    let api = Arc::new(Api::default());
+    let token = Some(Token::new("t"));
+    for audience in [Audience::Health, Audience::Admin { token: None }, Audience::Admin { token }] {
+        let listener = listener(&api, audience);
+        for (method, uri) in [(Method::CONNECT, "localhost:80"), (Method::GET, "policy"), (Method::OPTIONS, "*")] {
+            let headers = [("host", "localhost"), ("authorization", "Bearer t")];
+            let status = ask(&listener, method, uri, &headers).await.0;
+            assert!(status.is_client_error(), "{uri}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_only_this_host_is_answered() {
+    let api = Arc::new(Api::default());
+    let (open, guarded) = (Audience::Admin { token: None }, Audience::Admin { token: Some(Token::new("s3cret")) });
+    let (open, guarded) = (listener(&api, open), listener(&api, guarded));
+    for (host, is_this_one) in [
+        ("localhost", true),
+        ("LocalHost:13134", true),
+        ("127.0.0.1:13134", true),
+        ("127.8.9.10", true),
+        ("[::1]:8080", true),
+        ("[::1]", true),
+        ("evil.example", false),
+        ("localhost.evil.example:13134", false),
+        ("127.0.0.1.evil.example", false),
+        ("10.0.0.1", false),
+        ("[::2]", false),
+        ("127.0.0.1@evil.example", false),
+        ("", false),
+        ("a b", false),
+    ] {
+        let expected = if is_this_one { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        assert_eq!(ask(&open, Method::GET, "/policy", &[("host", host)]).await.0, expected, "{host:?}");
+        let both = [("host", "localhost"), ("host", host)];
+        assert_eq!(ask(&open, Method::GET, "/policy", &both).await.0, expected, "beside another, {host:?}");
+        let headers = [("host", host), ("authorization", "bearer s3cret")];
+        assert_eq!(ask(&guarded, Method::GET, "/policy", &headers).await.0, StatusCode::OK, "{host:?} with a token");
+    }
+    assert_eq!(ask(&open, Method::GET, "/policy", &[]).await.0, StatusCode::FORBIDDEN);
+    let absolute = ask(&open, Method::GET, "http://evil.example/policy", &[("host", "localhost")]).await.0;
+    assert_eq!(absolute, StatusCode::FORBIDDEN, "the target's own name counts too");
+    for wrong in ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret0", "Bearer S3cret", "Basic s3cret", "s3cret"]
+    {
+        let headers = [("host", "localhost"), ("authorization", wrong)];
+        assert_eq!(ask(&guarded, Method::GET, "/policy", &headers).await.0, StatusCode::UNAUTHORIZED, "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_may_not_ask() {
+    let api = Arc::new(Api::default());
+    let listener = listener(&api, Audience::Admin { token: None });
+    let origin = header::ORIGIN.as_str();
+    for (header, value, is_answered) in [
+        (origin, "http://localhost:13134", true),
+        (origin, "http://evil.example", false),
+        (origin, "http://localhost:3000", false),
+        (origin, "http://127.0.0.1:13134", false),
+        (origin, "null", false),
+        (origin, "", false),
+        ("sec-fetch-site", "same-origin", true),
+        ("sec-fetch-site", "none", true),
+        ("sec-fetch-site", "same-site", false),
+        ("sec-fetch-site", "cross-site", false),
+        ("sec-fetch-site", "", false),
+    ] {
+        let headers = [("host", "localhost:13134"), (header, value)];
+        for (method, path) in [(Method::POST, "keep"), (Method::GET, "why"), (Method::HEAD, "traces")] {
+            let status = ask(&listener, method, &format!("/{path}/{ID}"), &headers).await.0;
+            let expected = if is_answered { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            assert_eq!(status, expected, "{path} with {header}: {value:?}");
+        }
+    }
+}

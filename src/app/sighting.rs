@@ -1,0 +1,163 @@
+//! What the ring knows of a trace and holds of it, at one moment, though reading it takes the shard's lock several times.
+
+use crate::admin::{Answer, Seen};
+use crate::otlp::spans;
+use crate::pipeline::Pipeline;
+use crate::pipeline::active_policy::ActivePolicy;
+use crate::ring::index::{State, TraceEntry};
+use crate::ring::wheel::{TICK_MS, Tick};
+use crate::shard::Why;
+use crate::shard::verdict_cache::Remembered;
+use crate::shard::walk::Page;
+use crate::trace::{Decision, RuleId, TraceId, Verdict};
+use std::collections::BTreeSet;
+
+/// Everything about it is of the moment when it was made: the spans are found from the newest one of then to the
+/// oldest, and what comes later comes before that.
+pub(super) struct Sighting {
+    id: TraceId,
+    answer: Answer,
+    /// The ring has nothing of it but what came after it had been kept and had left.
+    pub is_late_part: bool,
+    /// The entry span, if one was seen, and the newest spans. None if only the verdict is remembered.
+    held: Option<(Option<[u8; 8]>, Page)>,
+}
+
+impl Sighting {
+    /// None of a trace that nobody knows here.
+    pub fn of(pipeline: &Pipeline, id: TraceId) -> Option<Sighting> {
+        let now = (pipeline.now_ms() / TICK_MS) as Tick;
+        pipeline.look(id, |shard| {
+            let why = shard.why(id);
+            // After what it judged: rules have their names before they judge, and keep them.
+            let active_policy = pipeline.active_policy.load();
+            let sighting = |answer, is_late_part, held| Some(Sighting { id, answer, is_late_part, held });
+            match why {
+                Why::InRing(entry) => {
+                    let has_entry = entry.summary.has_entry();
+                    let entry_span = has_entry.then(|| entry.summary.entry.span_id.to_be_bytes());
+                    let held = shard.page_of(id, None).map(|page| (entry_span, page));
+                    sighting(describe_entry(entry, &active_policy, now), entry.recalled, held)
+                }
+                Why::Remembered(known) => sighting(describe_remembered(&known, &active_policy, now), false, None),
+                Why::Unknown => None,
+            }
+        })
+    }
+
+    /// What was known of it, and what its spans say. None if it has left the ring before all were read.
+    pub fn answer(self, pipeline: &Pipeline) -> Option<Answer> {
+        let Sighting { id, mut answer, held, .. } = self;
+        let (Some((entry_span, first)), Some(seen)) = (held, &mut answer.seen) else { return Some(answer) };
+        let mut services = BTreeSet::new();
+        let mut look_at = |page: &[u8]| {
+            spans::add_services(page, &mut services);
+            if let (None, Some(span_id)) = (&seen.entry, entry_span) {
+                seen.entry = spans::find(page, span_id).map(|(service, name)| describe_span(service, &name));
+            }
+        };
+        read_pages(pipeline, id, first, |page| look_at(&page))?;
+        seen.services = services.into_iter().collect();
+        Some(answer)
+    }
+
+    /// Fields of an `ExportTraceServiceRequest`. None if it is not in the ring, or has left it meanwhile.
+    pub fn spans(self, pipeline: &Pipeline) -> Option<Vec<u8>> {
+        let (_, first) = self.held?;
+        let mut body = Vec::new();
+        read_pages(pipeline, self.id, first, |mut page| body.append(&mut page))?;
+        Some(body)
+    }
+}
+
+/// Shows the page and those behind it, each copied under the shard's lock for itself. None if the trace has left
+/// meanwhile.
+fn read_pages(pipeline: &Pipeline, id: TraceId, first: Page, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
+    let mut page = first;
+    loop {
+        show(std::mem::take(&mut page.body));
+        if page.is_last() {
+            return Some(());
+        }
+        page = pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
+    }
+}
+
+fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -> Answer {
+    let summary = &entry.summary;
+    let ago = |tick: Tick| Some(f64::from(now.saturating_sub(tick)) * TICK_MS as f64 / 1e3);
+    let seen = Seen {
+        spans: u64::from(summary.spans),
+        errors: u64::from(summary.errors),
+        duration_ms: summary.duration() as f64 / 1e6,
+        envelope_ms: summary.envelope() as f64 / 1e6,
+        first_seen_ago_s: ago(entry.first),
+        last_seen_ago_s: ago(entry.last),
+        ..Seen::default()
+    };
+    let verdict = match entry.state {
+        State::Waiting => "waiting",
+        State::Settling => "settling",
+        State::Kept => "kept",
+        State::Dropped => "dropped",
+    };
+    let provisional = "provisional: while the trace is in the ring a late span or `POST /keep/{id}` can still keep it";
+    Answer {
+        verdict: verdict.into(),
+        source: Some("ring".into()),
+        incomplete: entry.incomplete().map(|why| why.word().into()),
+        seen: Some(seen),
+        note: (entry.state == State::Dropped).then(|| provisional.into()),
+        ..entry.verdict.map(|verdict| describe_verdict(&verdict, active_policy)).unwrap_or_default()
+    }
+}
+
+fn describe_verdict(verdict: &Verdict, active_policy: &ActivePolicy) -> Answer {
+    let known = verdict.threshold.filter(|_| verdict.decision != Decision::DropNone);
+    Answer {
+        trigger: Some(verdict.trigger.word().into()),
+        policy: Some(verdict.policy),
+        // What a policy writes has fewer digits.
+        share: known.map(|threshold| (threshold.share() * 1e10).round() / 1e10),
+        ..describe_rule(verdict.rule, verdict.policy, active_policy)
+    }
+}
+
+/// What it says in the policy file is known of the version in force alone.
+fn describe_rule(rule: RuleId, policy: u32, active_policy: &ActivePolicy) -> Answer {
+    let written = active_policy.policy.rules.iter().find(|r| r.id == rule && policy == active_policy.policy.number);
+    Answer {
+        rule: Some(active_policy.rules.name(rule).to_owned()),
+        rule_why: written.and_then(|rule| rule.written.why.clone()),
+        ..Answer::default()
+    }
+}
+
+fn describe_remembered(remembered: &Remembered, active_policy: &ActivePolicy, now: Tick) -> Answer {
+    match remembered {
+        Remembered::Kept(verdict) => Answer {
+            verdict: "kept".into(),
+            source: Some("memory".into()),
+            note: Some("it has left the ring; what was seen of it went to the sinks".into()),
+            ..describe_verdict(verdict, active_policy)
+        },
+        Remembered::Dropped { rule, trigger, policy, at } => {
+            let ago = u64::from(now.saturating_sub(*at)) * TICK_MS / 1000;
+            let note = format!(
+                "very likely: known by a fingerprint. It left the ring {ago} s ago, and what was seen of it is gone"
+            );
+            Answer {
+                verdict: "dropped".into(),
+                source: Some("memory".into()),
+                trigger: Some(trigger.word().into()),
+                policy: Some(u32::from(*policy)),
+                note: Some(note),
+                ..describe_rule(*rule, u32::from(*policy), active_policy)
+            }
+        }
+    }
+}
+
+fn describe_span(service: Option<String>, name: &str) -> String {
+    format!("{} {name:?}", service.as_deref().unwrap_or("(no service)"))
+}
