@@ -55,6 +55,9 @@ pub enum Stop {
     Interrupt,
 }
 
+/// At the end, how long the last export may wait for a queue that is full.
+const LAST_EXPORT_MOST: Duration = Duration::from_secs(2);
+
 /// Bound to its ports, serving nothing yet.
 pub struct App {
     drain: Drain,
@@ -168,7 +171,8 @@ impl App {
         pipeline.drain(deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         // An export after the last one would come when nobody delivers any more.
         exports.abort();
-        push_metrics(&pipeline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        push_metrics(&pipeline, Instant::now() + LAST_EXPORT_MOST.min(left / 4)).await;
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
         background.shutdown().await;
@@ -270,7 +274,7 @@ async fn export_metrics(pipeline: Arc<Pipeline>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        push_metrics(&pipeline);
+        push_metrics(&pipeline, Instant::now() + meter.settings().every / 2).await;
     }
 }
 
@@ -285,13 +289,14 @@ async fn age_metrics(pipeline: Arc<Pipeline>) {
     }
 }
 
-fn push_metrics(pipeline: &Pipeline) {
+/// Hands an export to the queue at a sink's pace, but for a dead sink's sake not longer than `until`.
+async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
     let now = Now { ms: pipeline.now_ms(), unix_nanos: unix_nanos() };
     for request in meter.export(meter.settings().histogram, now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
-        pipeline.delivery.push_own(Signal::Metrics, body, items);
+        pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;
     }
 }
 

@@ -240,9 +240,9 @@ impl Pipeline {
         let mut out = Outbox::default();
         for pass in [DrainPass::Kept, DrainPass::Rest] {
             for shard in 0..self.shards.len() {
-                self.delivery.room(Signal::Traces, piece, deadline).await;
+                self.delivery.ready_for(Signal::Traces, piece, deadline).await;
                 while self.work_on(shard, &mut out, |shard, turn, out| shard.drain(turn, pass, out)) == Progress::More {
-                    self.delivery.room(Signal::Traces, piece, deadline).await;
+                    self.delivery.ready_for(Signal::Traces, piece, deadline).await;
                     tokio::task::yield_now().await;
                 }
             }

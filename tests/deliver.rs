@@ -364,6 +364,36 @@ async fn a_signal_goes_to_the_sinks_that_take_it() {
     assert_eq!((none.signal, none.tally.discarded(Discard::NoSink)), (Signal::Metrics, 5));
 }
 
+/// An export of our own is larger than the queue's part for metrics, and the sink is well.
+#[tokio::test(start_paused = true)]
+async fn our_own_metrics_come_as_fast_as_a_sink_takes_them() {
+    const PARTS: u64 = 40;
+    let (well, away) = (Script::default(), Script::new(&[Step::Hang]));
+    for (what, sinks) in [("one", vec![well.named("well")]), ("two", vec![away.named("away"), well.named("well")])] {
+        let delivery = start(DeliverySettings { quotas: [256 << 10; 3], ..settings() }, sinks);
+        let until = Instant::now() + 5 * SECOND;
+        for _ in 0..PARTS {
+            delivery.push_own(Signal::Metrics, [0x2a, 0].repeat(30 << 10), 7, until).await;
+        }
+        assert!(Instant::now() < until, "{what}: it takes them");
+        pass(&delivery, SECOND).await;
+        let rows = balanced(&delivery);
+        let row = rows.iter().find(|row| row.sink == "well" && row.signal == Signal::Metrics).unwrap();
+        assert_eq!((row.tally.delivered, row.tally.discarded(Discard::QueueFull)), (7 * PARTS, 0), "{what}");
+    }
+    // A sink that is away holds nobody up for longer, and the newest stay.
+    let delivery = start(DeliverySettings { quotas: [256 << 10; 3], ..settings() }, vec![away.named("away")]);
+    away.steps.lock().unwrap().push_back(Step::Hang);
+    let start = Instant::now();
+    for _ in 0..PARTS {
+        delivery.push_own(Signal::Metrics, [0x2a, 0].repeat(30 << 10), 7, start + 5 * SECOND).await;
+    }
+    assert_eq!(start.elapsed().as_secs(), 5);
+    let rows = balanced(&delivery);
+    let tally = &rows.iter().find(|row| row.signal == Signal::Metrics).unwrap().tally;
+    assert!(tally.queued >= 28 && tally.discarded(Discard::QueueFull) > 0, "{tally:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_delivers_what_it_can_and_counts_the_rest() {
     let steps = [vec![Step::Retry(Some(200 * SECOND))], vec![Step::Take]].concat();

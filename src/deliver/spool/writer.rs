@@ -82,7 +82,7 @@ impl Writer {
                 queue.written(signal, *number, location);
             }
             drop(queue);
-            self.shared.freed.notify_one();
+            self.shared.progress.notify_waiters();
             outcome?;
         }
     }
