@@ -426,6 +426,56 @@ async fn large_pieces_are_divided_before_they_are_sent() {
     assert!(sink.attempts.lock().unwrap().len() >= 5);
 }
 
+/// Lines of the log.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    fn lines(&self, with: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_sink_that_is_down_counts_on_and_says_when_the_queue_is_full() {
+    let said = Said::default();
+    let writer = said.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(log);
+    let sink = Script::new(&vec![Step::Retry(None); 200]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    let long = "x".repeat(5000);
+    for _ in 0..100 {
+        push(&delivery, &[&long]);
+        pass(&delivery, SECOND).await;
+    }
+    let number = |line: &String, name: &str| -> Option<u64> {
+        let rest = line.split(&format!("{name}=")).nth(1)?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    let lines = said.lines("could not deliver");
+    assert!(lines.len() >= 3, "{lines:?}");
+    let counts: Vec<_> = lines.iter().filter_map(|line| number(line, "failures")).collect();
+    assert!(counts.len() == lines.len() && counts.is_sorted_by(|a, b| a < b), "{lines:?}");
+    assert_eq!(*counts.last().unwrap(), sink.attempts.lock().unwrap().len() as u64);
+    let last = lines.last().unwrap();
+    let (down, full) = (number(last, "down_s").unwrap(), number(last, "full_in_s").unwrap());
+    // 1 MiB of about 5 KB a second.
+    assert!((50..=100).contains(&down) && (195..=215).contains(&(down + full)), "{last}");
+}
+
 mod servers {
     use super::*;
     use http::{HeaderMap, Request, Response, header::HeaderName};

@@ -228,6 +228,23 @@ async fn the_last_export_of_our_own_metrics_survives_the_end() {
     until(&again, || tally(&again, "there", Signal::Metrics).delivered == 6).await;
 }
 
+/// To make room, say. What was there is lost, what comes is not.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_somebody_deletes_is_made_anew() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    push(&delivery, Signal::Traces, 0);
+    let on_disk = |delivery: &Delivery| delivery.holds().memory[0] == 0;
+    until(&delivery, || on_disk(&delivery)).await;
+    fs::remove_dir_all(folder.path().join("spool")).unwrap();
+    push(&delivery, Signal::Traces, 1);
+    until(&delivery, || on_disk(&delivery) && !delivery.holds().spool_fails).await;
+    drain(delivery).await;
+    let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    assert_eq!(tally(&again, "there", Signal::Traces).recovered, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_means_memory_until_it_is_back() {
     let folder = TempDir::new().unwrap();
