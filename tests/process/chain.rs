@@ -5,10 +5,14 @@ use super::http;
 use super::sink::Sink;
 use super::traffic::{Trace, assert_same};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// Tests run side by side: each looks for a port of its own.
+static ASKED: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody has now. Below those that the system gives to others.
 fn free_port() -> SocketAddr {
-    let start = 20_000 + (std::process::id() % 1000) as u16 * 10;
+    let start = 20_000 + (std::process::id() % 1000) as u16 * 10 + ASKED.fetch_add(1, Relaxed) * 3;
     let mut candidates = (start..32_000).chain(20_000..start).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     candidates.find(|address| TcpListener::bind(address).is_ok()).expect("a port is free")
 }
