@@ -272,9 +272,7 @@ async fn deliver(sink: &mut dyn Sink, batch: &Batch, retries: &mut Vec<String>) 
                 retries.push(reason);
                 tokio::time::sleep(after.min(WAIT_MAX)).await;
             }
-            Err(SendError::Denied { reason, .. } | SendError::Split { reason } | SendError::Refused { reason }) => {
-                return Err(reason);
-            }
+            Err(SendError::Split { reason } | SendError::Refused { reason }) => return Err(reason),
         }
     }
     Err(format!("gave up after {TRIES_MAX} tries: {}", retries.last().map_or("", String::as_str)))

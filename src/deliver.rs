@@ -189,6 +189,12 @@ impl Delivery {
         self.shared.queue().takes(signal)
     }
 
+    /// The largest piece of a signal that does not push out a part of itself, bytes.
+    pub fn piece_max(&self, signal: Signal) -> usize {
+        let queue = self.shared.queue();
+        if queue.takes(signal) { queue.quota_of(signal) } else { usize::MAX }
+    }
+
     /// Queues fields of an `Export*ServiceRequest` with that many spans, data points or log records.
     /// Never waits and never fails: see [`Discard`] for what can become of them.
     pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {

@@ -87,7 +87,7 @@ pub struct Rejected {
     pub too_deep: u64,
     /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
-    /// The request holds more spans than the bound.
+    /// The request holds more spans than the bound, or more metrics or log records than the queue.
     pub too_many: u64,
 }
 

@@ -183,6 +183,11 @@ impl Queue {
         self.waiting[signal as usize].limits
     }
 
+    /// Bytes that it may hold of a signal in memory.
+    pub(crate) fn quota_of(&self, signal: Signal) -> usize {
+        self.waiting[signal as usize].quota
+    }
+
     pub(crate) fn takes(&self, signal: Signal) -> bool {
         self.sinks.iter().any(|consumers| consumers[signal as usize].is_some())
     }

@@ -1,6 +1,7 @@
 //! Whatever is acknowledged can be delivered: requests of all signals, whole and damaged, through the
 //! pipeline to a sink that decodes by prost.
 
+mod bounds;
 mod draining;
 
 use super::*;
