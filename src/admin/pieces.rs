@@ -29,11 +29,25 @@ const TURN_TIME: Duration = Duration::from_secs(10);
 const READ_TIME: Duration = Duration::from_secs(10);
 const PIECE: usize = 64 << 10;
 
+/// Some bytes of a body.
+pub(super) enum Piece {
+    More(Bytes),
+    Last(Bytes),
+}
+
+impl Piece {
+    fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Piece::More(bytes) | Piece::Last(bytes) => Frame::data(bytes),
+        }
+    }
+}
+
 /// The body of an answer.
 pub(super) enum Content {
     Whole(Full<Bytes>),
     /// The first piece, until it is sent, and the others; an error where they cannot come.
-    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Bytes>>),
+    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Piece>>),
 }
 
 impl From<String> for Content {
@@ -51,7 +65,7 @@ impl Body for Content {
             Content::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
             Content::Pieces(first, rest) => match first.take() {
                 Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Piece::into_frame))),
             },
         }
     }
@@ -91,7 +105,9 @@ pub(super) fn trace(
         drop(turn);
     });
     match pieces.blocking_recv() {
-        Some(Ok(first)) => typed("application/json", Content::Pieces(Some(first), pieces)),
+        // A short one has a length, and simple clients like that.
+        Some(Ok(Piece::Last(whole))) => typed("application/json", Content::Whole(Full::new(whole))),
+        Some(Ok(Piece::More(first))) => typed("application/json", Content::Pieces(Some(first), pieces)),
         Some(Err(error)) => {
             tracing::warn!(%error, "a trace cannot be shown");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the trace cannot be read, see the log\n")
@@ -110,19 +126,19 @@ fn write(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool>, out: &mut Pieces)
     if is_known {
         out.write_all(b"]}")?;
         let rest = std::mem::take(&mut out.gathered);
-        out.send(Ok(rest.into()))?;
+        out.send(Ok(Piece::Last(rest.into())))?;
     }
     Ok(())
 }
 
 /// Gathers what is written, and hands it on when it is enough.
 struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<io::Result<Piece>>,
     gathered: Vec<u8>,
 }
 
 impl Pieces {
-    fn send(&self, piece: io::Result<Bytes>) -> io::Result<()> {
+    fn send(&self, piece: io::Result<Piece>) -> io::Result<()> {
         let sent = Handle::current().block_on(timeout(READ_TIME, self.sender.send(piece)));
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -137,7 +153,7 @@ impl Write for Pieces {
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= PIECE {
             let piece = std::mem::take(&mut self.gathered);
-            self.send(Ok(piece.into()))?;
+            self.send(Ok(Piece::More(piece.into())))?;
         }
         Ok(bytes.len())
     }
@@ -194,6 +210,13 @@ mod tests {
         let name = |resource: &ResourceSpans| resource.scope_spans[0].spans[0].name.clone();
         let names: Vec<String> = request.resource_spans.iter().map(name).collect();
         assert_eq!(names, (0..PAGES).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_short_answer_has_a_length() {
+        let reply = asked(|give| give(b"").map(|()| true)).await;
+        assert_eq!(reply.body().size_hint().exact(), Some(20));
+        assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), r#"{"resourceSpans":[]}"#);
     }
 
     #[tokio::test]
