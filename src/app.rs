@@ -293,7 +293,7 @@ async fn age_metrics(pipeline: Arc<Pipeline>) {
 async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
     let now = Now { ms: pipeline.now_ms(), unix_nanos: unix_nanos() };
-    for request in meter.export(meter.settings().histogram, now) {
+    for request in meter.export(now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
         pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;

@@ -26,7 +26,7 @@ pub const MEMORY_AUTO_MAX: usize = 512 << 20;
 pub const MEMORY_MAX: usize = 64 << 30;
 /// Parts without a size are divided as for a budget of at least so much.
 const BASE_MIN: usize = 16 << 20;
-/// Bytes that a series takes at most, see [`measure::Settings::for_memory`].
+/// Bytes of a series in this arithmetic, see [`measure::Settings::for_memory`].
 pub const SERIES_BYTES: usize = 3_300;
 /// The default bound on one request, where it fits: what the OTLP specification recommends.
 const REQUEST_MAX: usize = 20 << 20;

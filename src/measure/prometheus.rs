@@ -69,7 +69,7 @@ impl<W: Write> Exposition<'_, W> {
             let Some(counted) = &mut series.counted else { return Ok(()) };
             self.set_labels(identity, status);
             match counted.durations.is_at_zero(self.now_ms) {
-                true => self.histogram(name, &Cumulative::new(&self.settings.buckets)),
+                true => self.histogram(name, &self.settings.nothing()),
                 false => self.histogram(name, &counted.total),
             }
         })
