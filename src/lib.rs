@@ -9,6 +9,7 @@ pub mod otlp;
 pub mod trace;
 
 pub mod deliver;
+pub mod json;
 pub mod measure;
 pub mod pipeline;
 pub mod policy;

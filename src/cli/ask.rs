@@ -8,10 +8,31 @@ use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use std::io::Read;
 use std::path::Path;
 
 fn read(path: &Path) -> Result<String, Failure> {
     read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+/// What a compressed file may grow to.
+const INFLATED_MAX: u64 = 1 << 30;
+
+/// The file, decompressed if it is gzip.
+fn read_trace(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: std::io::Error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = std::fs::read(path).map_err(cannot)?;
+    if !file.starts_with(GZIP) {
+        return Ok(file);
+    }
+    let mut inflated = Vec::new();
+    MultiGzDecoder::new(file.as_slice()).take(INFLATED_MAX + 1).read_to_end(&mut inflated).map_err(cannot)?;
+    if inflated.len() as u64 > INFLATED_MAX {
+        return Err(Failure::Usage(format!("{} has more than 1 GiB when it is decompressed", path.display())));
+    }
+    Ok(inflated)
 }
 
 pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Failure> {
@@ -21,7 +42,7 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Fa
     };
     let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
     let Some(policy) = policy else { return Err(Failure::Usage(policy::check_policy(&file, &text, false).text)) };
-    let explained = policy::explain(&policy, &read(trace)?);
+    let explained = policy::explain(&policy, &read_trace(trace)?);
     let explained = explained.map_err(|error| Failure::Usage(format!("{}: {error}", trace.display())))?;
     print!("{explained}");
     Ok(())

@@ -1,6 +1,7 @@
 //! One trace, rule by rule, in words.
 
 pub mod answer;
+mod formats;
 pub mod observe;
 
 use super::limit::{Charge, Claim};
@@ -11,9 +12,9 @@ use answer::{Finding, duration, label};
 use observe::DecodedTrace;
 use std::fmt::Write;
 
-/// Says of each trace in an OTLP/JSON text what every rule answers and what becomes of the trace.
+/// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.
 /// Limits are assumed not to be reached. The error says what is wrong with the text.
-pub fn explain(policy: &Policy, otlp_json: &str) -> Result<String, String> {
+pub fn explain(policy: &Policy, otlp_json: &[u8]) -> Result<String, String> {
     let traces = observe::decode(otlp_json)?;
     let texts = traces.into_iter().map(|(id, spans)| explain_trace(policy, &DecodedTrace::of(id, spans, policy)));
     Ok(texts.collect::<Vec<_>>().join("\n"))

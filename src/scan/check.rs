@@ -116,7 +116,9 @@ fn check_known<const TEXTS: bool>(
         | (FieldKind::Fixed32, Value::Fixed32(_))
         | (FieldKind::Fixed64 | FieldKind::Fixed64s, Value::Fixed64(_)) => {}
         (FieldKind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
-        (FieldKind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
+        (FieldKind::Varints, Value::Bytes(packed)) => {
+            Reader::new(body, packed).varints().try_for_each(|varint| varint.map(drop))?
+        }
         _ => return Err(Fault::Malformed),
     }
     Ok(true)

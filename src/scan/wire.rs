@@ -98,15 +98,18 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, whole }))
     }
 
-    /// Reads a message that is nothing but packed varints.
-    ///
-    /// # Errors
-    /// When one of them is torn or too long.
-    pub fn skip_varints(mut self) -> Result<(), Malformed> {
-        while self.at < self.body.len() {
-            self.varint()?;
-        }
-        Ok(())
+    /// Reads a message that is nothing but packed varints. One that is torn or too long is the last.
+    pub fn varints(mut self) -> impl Iterator<Item = Result<u64, Malformed>> {
+        std::iter::from_fn(move || {
+            if self.at == self.body.len() {
+                return None;
+            }
+            let varint = self.varint();
+            if varint.is_err() {
+                self.at = self.body.len();
+            }
+            Some(varint)
+        })
     }
 
     #[inline(always)]

@@ -1,14 +1,16 @@
 //! Decoded traces, and what is known of them: the plain counterpart of scan and summary keeping.
 
-use super::answer;
+use super::{answer, formats};
+use crate::json;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
 use crate::trace::{
-    Facts, Randomness, SpanId, SpanKind, SpanView, Standing, Status, Summary, Threshold, TraceId, between,
+    Facts, Randomness, Signal, SpanId, SpanKind, SpanView, Standing, Status, Summary, Threshold, TraceId, between,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use std::collections::{BTreeMap, HashSet};
 
 /// A decoded span with the resource it came from.
@@ -141,23 +143,38 @@ fn span_id(bytes: &[u8]) -> Option<SpanId> {
     (id != 0).then_some(id)
 }
 
-/// The spans of OTLP/JSON by trace; several documents may follow each other. The error says what is wrong.
-pub(super) fn decode(json: &str) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The spans of OTLP/JSON by trace; several documents may follow each other, or be a list. The error says
+/// what is wrong.
+pub(super) fn decode(json: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+    let read = json::read_all(Signal::Traces, json).map_err(|error| format!("this is not OTLP/JSON: {error}"));
+    let traces = read.and_then(|request| by_trace(&request));
+    let error = match traces {
+        Ok(traces) if !traces.is_empty() => return Ok(traces),
+        Ok(_) => format!("no span in it; it must be {READABLE}"),
+        Err(error) => error,
+    };
+    let recognised = formats::recognise(json);
+    Err(recognised.map_or(error, |name| format!("this is {name}; `explain` reads {READABLE}")))
+}
+
+const READABLE: &str = "OTLP/JSON, an object with `resourceSpans`, as `/traces/{id}`, the file sink and the \
+    Collector's file exporter write it";
+
+fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+    let request = ExportTraceServiceRequest::decode(request)
+        .map_err(|error| format!("this is OTLP/JSON that no receiver takes: {error}"))?;
     let mut traces: BTreeMap<TraceId, Vec<DecodedSpan>> = BTreeMap::new();
-    for request in serde_json::Deserializer::from_str(json).into_iter::<ExportTraceServiceRequest>() {
-        let request = request.map_err(|error| format!("this is not OTLP/JSON: {error}"))?;
-        for group in request.resource_spans {
-            let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();
-            for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                let id = span.trace_id.as_slice().try_into().map(TraceId);
-                let id = id.map_err(|_| format!("the span \"{}\" has no trace id of 32 digits", span.name))?;
-                let span = DecodedSpan { resource: resource.clone(), span, standing: Standing::Inner };
-                traces.entry(id).or_default().push(span);
-            }
+    for group in request.resource_spans {
+        let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();
+        for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            let id = span.trace_id.as_slice().try_into().map(TraceId);
+            let id = id.map_err(|_| format!("the span \"{}\" has no trace id of 32 digits", span.name))?;
+            let span = DecodedSpan { resource: resource.clone(), span, standing: Standing::Inner };
+            traces.entry(id).or_default().push(span);
         }
-    }
-    if traces.is_empty() {
-        return Err("no span in it; it must be OTLP/JSON, an object with `resourceSpans`".to_owned());
     }
     Ok(traces)
 }

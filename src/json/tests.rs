@@ -1,7 +1,8 @@
 //! Holds the tables and the writer against `opentelemetry-proto` and its own JSON form.
 
 use super::*;
-use crate::receive::admission::Admission;
+
+use crate::trace::Signal;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -22,13 +23,16 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use proptest::prelude::*;
 use prost::Message as _;
 
-const MAX: usize = 1 << 20;
+fn write(signal: Signal, protobuf: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    crate::otlp::json::write(&mut out, signal, protobuf).map(|()| out)
+}
 
-fn convert(signal: Signal, json: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let admission = Admission::new(MAX, 2 * MAX, 0);
-    let converted = to_protobuf(signal, json, admission.admit(0).unwrap()).map(|out| out.to_vec());
-    assert_eq!(admission.held(), 0);
-    converted
+fn convert(signal: Signal, json: &[u8]) -> Result<Vec<u8>, String> {
+    read(signal, json, Vec::new()).map_err(|unread| match unread {
+        Unread::Json(error) => error.to_string(),
+        Unread::Full(never) => match never {},
+    })
 }
 
 fn traces(json: &str) -> ExportTraceServiceRequest {
@@ -39,7 +43,7 @@ fn traces(json: &str) -> ExportTraceServiceRequest {
 /// A request of one span, made of the given JSON fields.
 fn span(fields: &str) -> Result<Span, String> {
     let json = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{fields}}}]}}]}}]}}"#);
-    let protobuf = convert(Signal::Traces, json.as_bytes()).map_err(|refusal| refusal.to_string())?;
+    let protobuf = convert(Signal::Traces, json.as_bytes())?;
     let mut request = ExportTraceServiceRequest::decode(&protobuf[..]).unwrap();
     Ok(request.resource_spans.remove(0).scope_spans.remove(0).spans.remove(0))
 }
@@ -329,7 +333,7 @@ fn errors_say_where_and_what_to_write() {
     for (fields, says) in [
         (r#""traceId":"q/rN7Q==""#, "expected hexadecimal digits for `traceId` at line 1 column"),
         (r#""traceId":"abc""#, "expected hexadecimal digits for `traceId`"),
-        (r#""kind":"SPAN_KIND_SERVER""#, "expected the number of an enum value for `kind`"),
+        (r#""kind":"server""#, "expected the number or the name of an enum value for `kind`"),
         (r#""attributes":{"a":1}"#, "expected a list, each an object, for `attributes`"),
         (r#""name":["n"]"#, "expected text for `name`"),
         (r#""name":7"#, "expected text for `name`"),
@@ -342,10 +346,8 @@ fn errors_say_where_and_what_to_write() {
     let long = span(&format!(r#""kind":"{}""#, "\u{fffd}".repeat(10_000))).unwrap_err();
     assert!(long.len() < 300, "{} bytes of error", long.len());
     for (json, says) in [("", "EOF"), ("[]", "an object"), ("{} {}", "trailing characters"), ("null", "an object")] {
-        let Err(Refusal::Malformed(error)) = convert(Signal::Traces, json.as_bytes()) else {
-            panic!("{json:?} is malformed");
-        };
-        assert!(error.starts_with("the body is not OTLP/JSON: ") && error.contains(says), "{json}: {error}");
+        let error = convert(Signal::Traces, json.as_bytes()).unwrap_err();
+        assert!(error.contains(says), "{json}: {error}");
     }
 }
 
@@ -353,33 +355,104 @@ fn errors_say_where_and_what_to_write() {
 fn every_truncation_is_malformed() {
     let json = serde_json::to_vec(&every_log_field()).unwrap();
     for cut in 0..json.len() {
-        assert!(matches!(convert(Signal::Logs, &json[..cut]), Err(Refusal::Malformed(_))), "at {cut}");
+        assert!(convert(Signal::Logs, &json[..cut]).is_err(), "at {cut}");
+    }
+}
+
+/// Deeper than a receiver of protobuf would take it, and not deeper: that is refused, with its item, behind.
+#[test]
+fn depth_costs_neither_the_request_nor_the_stack() {
+    let open = r#"{"arrayValue":{"values":["#;
+    let json = |depth: usize| {
+        let deep = format!(r#"[{{"value":{}{}}}]"#, open.repeat(depth), "]}}".repeat(depth));
+        format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"attributes":{deep}}},{{"name":"n"}}]}}]}}]}}"#)
+    };
+    for (depth, is_taken) in [(30, true), (48, true), (49, false), (100_000, false)] {
+        let protobuf = convert(Signal::Traces, json(depth).as_bytes()).unwrap();
+        let checked = crate::scan::check::check(crate::scan::check::Shape::TracesRequest, &protobuf);
+        assert_eq!(checked.is_ok(), is_taken, "{depth}");
+        assert_eq!(crate::scan::items::count(Signal::Traces, &protobuf), Ok(2), "{depth}");
     }
 }
 
 #[test]
-fn depth_is_bounded_by_the_reader_and_not_by_the_stack() {
-    let open = r#"{"arrayValue":{"values":["#;
-    let json = |depth: usize| format!(r#""attributes":[{{"value":{}{}}}]"#, open.repeat(depth), "]}}".repeat(depth));
-    assert!(span(&json(30)).is_ok());
-    assert!(span(&json(100_000)).unwrap_err().contains("recursion limit exceeded"));
+fn enums_come_by_name_too() {
+    let named = span(r#""kind":"SPAN_KIND_CONSUMER","status":{"code":"STATUS_CODE_ERROR"}"#).unwrap();
+    assert_eq!((named.kind, named.status.map(|status| status.code)), (5, Some(2)));
+    assert_eq!(span(r#""kind":"2""#).unwrap().kind, 2);
+    let logs = br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityNumber":"SEVERITY_NUMBER_FATAL4"}]}]}]}"#;
+    let logs = ExportLogsServiceRequest::decode(&convert(Signal::Logs, logs).unwrap()[..]).unwrap();
+    assert_eq!(logs.resource_logs[0].scope_logs[0].log_records[0].severity_number, 24);
+    let metrics = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
+        {"sum":{"aggregationTemporality":"AGGREGATION_TEMPORALITY_CUMULATIVE"}}]}]}]}"#;
+    let metrics = ExportMetricsServiceRequest::decode(&convert(Signal::Metrics, metrics).unwrap()[..]).unwrap();
+    let sum = metrics.resource_metrics[0].scope_metrics[0].metrics[0].data.clone();
+    assert_eq!(sum, Some(metric::Data::Sum(Sum { aggregation_temporality: 2, ..Default::default() })));
+}
+
+/// Every name of the tables is the one that the specification's own code has for the number.
+#[test]
+fn enum_names_stand_at_their_numbers() {
+    use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
+    use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
+    use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
+    let named = |names: &[&str], name: fn(i32) -> Option<&'static str>| {
+        for (number, written) in names.iter().enumerate() {
+            assert_eq!(name(number as i32), Some(*written));
+        }
+        assert_eq!(name(names.len() as i32), None);
+    };
+    named(&schema::SPAN_KINDS, |n| SpanKind::try_from(n).ok().map(|known| known.as_str_name()));
+    named(&schema::STATUS_CODES, |n| StatusCode::try_from(n).ok().map(|known| known.as_str_name()));
+    named(&schema::SEVERITIES, |n| SeverityNumber::try_from(n).ok().map(|known| known.as_str_name()));
+    named(&schema::TEMPORALITIES, |n| AggregationTemporality::try_from(n).ok().map(|known| known.as_str_name()));
 }
 
 #[test]
-fn the_output_is_charged_and_bounded() {
-    let bounds = "1,".repeat(MAX / 4);
-    let json = format!(
-        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[
-            {{"explicitBounds":[{bounds}1]}}]}}}}]}}]}}]}}"#
-    );
-    let too_large = Err(Refusal::TooLarge { limit: MAX });
-    assert_eq!(convert(Signal::Metrics, json.as_bytes()), too_large, "eight bytes for each two");
+fn requests_follow_each_other_or_stand_in_lists() {
+    let one = |name: &str| format!(r#"{{"resourceSpans":[{{"schemaUrl":"{name}"}}]}}"#);
+    let text = format!("{}\n[{},{}]\r\n[] {} ", one("a"), one("b"), one("c"), one("d"));
+    let request = ExportTraceServiceRequest::decode(&read_all(Signal::Traces, text.as_bytes()).unwrap()[..]).unwrap();
+    let names: Vec<&str> = request.resource_spans.iter().map(|group| group.schema_url.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert!(read_all(Signal::Traces, b"{} 7").unwrap_err().to_string().contains("or a list of such objects"));
+    assert!(read_all(Signal::Traces, b"{} {").unwrap_err().to_string().contains("EOF"));
+}
 
-    let admission = Admission::new(MAX, MAX + 100, 0);
-    let _other = admission.admit(MAX).unwrap();
-    let json = format!(r#"{{"resourceSpans":[{{"schemaUrl":"{}"}}]}}"#, "a".repeat(5000));
-    let refused = to_protobuf(Signal::Traces, json.as_bytes(), admission.admit(0).unwrap()).map(|_| ());
-    assert_eq!(refused, Err(Refusal::Busy { limit: MAX + 100 }));
+/// Their JSON of our protobuf: what they leave out or write as a default is the same.
+fn assert_written<R>(signal: Signal, request: R)
+where
+    R: prost::Message + Default + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let protobuf = request.encode_to_vec();
+    let json = write(signal, &protobuf).unwrap();
+    assert_eq!(serde_json::from_slice::<R>(&json).unwrap(), request, "{}", String::from_utf8_lossy(&json));
+    assert_eq!(R::decode(&convert(signal, &json).unwrap()[..]), Ok(request));
+}
+
+#[test]
+fn every_field_of_every_message_is_written() {
+    assert_written(Signal::Traces, every_span_field());
+    assert_written(Signal::Metrics, every_metric_field());
+    assert_written(Signal::Logs, every_log_field());
+}
+
+#[test]
+fn what_is_not_finite_is_written_in_words() {
+    let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e300, 0.1];
+    let histogram = HistogramDataPoint { explicit_bounds: values.to_vec(), sum: Some(f64::NAN), ..Default::default() };
+    let data = metric::Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 2 });
+    let scope_metrics =
+        vec![ScopeMetrics { metrics: vec![Metric { data: Some(data), ..Default::default() }], ..Default::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
+    let protobuf = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
+    let json = String::from_utf8(write(Signal::Metrics, &protobuf).unwrap()).unwrap();
+    assert_eq!(
+        json,
+        r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"sum":"NaN","#.to_owned()
+            + r#""explicitBounds":["NaN","Infinity","-Infinity",-0.0,1e300,0.1]}],"aggregationTemporality":2}}]}]}]}"#
+    );
+    assert_eq!(convert(Signal::Metrics, json.as_bytes()).map(|read| read.len()), Ok(protobuf.len()));
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
@@ -407,6 +480,37 @@ proptest! {
     fn whatever_is_accepted_decodes(json in any_json()) {
         if let Ok(protobuf) = convert(Signal::Traces, json.to_string().as_bytes()) {
             prop_assert!(ExportTraceServiceRequest::decode(&protobuf[..]).is_ok());
+        }
+    }
+
+    /// prost says what damaged bytes mean: fields that come again, in any order, packed or not.
+    #[test]
+    fn what_is_written_means_what_was_read(
+        signal in prop::sample::select(Signal::ALL.to_vec()),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+    ) {
+        let mut protobuf = match signal {
+            Signal::Traces => every_span_field().encode_to_vec(),
+            Signal::Metrics => every_metric_field().encode_to_vec(),
+            Signal::Logs => every_log_field().encode_to_vec(),
+        };
+        for (at, byte) in damage {
+            let at = at.index(protobuf.len());
+            protobuf[at] = byte;
+        }
+        let meaning = |protobuf: &[u8]| match signal {
+            Signal::Traces => ExportTraceServiceRequest::decode(protobuf).map(|read| format!("{read:?}")),
+            Signal::Metrics => ExportMetricsServiceRequest::decode(protobuf).map(|read| format!("{read:?}")),
+            Signal::Logs => ExportLogsServiceRequest::decode(protobuf).map(|read| format!("{read:?}")),
+        };
+        if let Ok(meant) = meaning(&protobuf) {
+            // Indices into a dictionary that only profiles have: the tables do not know them.
+            let plain = meant.matches("strindex: 0,").count() + meant.matches("strindex: 0 ").count();
+            if meant.matches("trindex").count() == plain {
+                let json = write(signal, &protobuf).expect("prost reads it");
+                let read = convert(signal, &json).expect("we write it");
+                prop_assert_eq!(meaning(&read).expect("it is protobuf"), meant);
+            }
         }
     }
 }

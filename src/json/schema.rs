@@ -4,11 +4,11 @@
 //! field that is added there is added here; until then it is ignored, as the OTLP specification asks.
 
 use crate::trace::Signal;
-use FieldKind::*;
+use Kind::*;
 
 /// How a value is written in JSON, and in protobuf.
 #[derive(Clone, Copy)]
-pub(super) enum FieldKind {
+pub enum Kind {
     Text,
     /// `bytes` written in base64.
     Base64,
@@ -23,30 +23,32 @@ pub(super) enum FieldKind {
     Int64,
     UInt32,
     SInt32,
-    /// An enum, always as its number.
-    Enum,
+    /// An enum by its names, which stand at their numbers: written as a number, read as either.
+    Enum(&'static [&'static str]),
     Nested(&'static Message),
 }
 
 /// How often a field occurs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub enum Presence {
     /// At most once; a default value says nothing and is left out.
     Implicit,
-    /// At most once; a default value is a value (`oneof`, `optional`).
+    /// At most once; a default value is a value (`optional`).
     Explicit,
+    /// As `Explicit`, and it takes the place of the others: a message has one such choice at most.
+    OneOf,
     Repeated,
 }
 
-pub(super) struct Field {
+pub struct Field {
     /// Its JSON key, in lowerCamelCase.
     pub name: &'static str,
     pub number: u32,
-    pub kind: FieldKind,
+    pub kind: Kind,
     pub presence: Presence,
 }
 
-pub(super) struct Message {
+pub struct Message {
     fields: &'static [Field],
 }
 
@@ -76,15 +78,19 @@ fn is_snake_form(key: &str, name: &str) -> bool {
     }) && key.next().is_none()
 }
 
-const fn one(name: &'static str, number: u32, kind: FieldKind) -> Field {
+const fn one(name: &'static str, number: u32, kind: Kind) -> Field {
     Field { name, number, kind, presence: Presence::Implicit }
 }
 
-const fn own(name: &'static str, number: u32, kind: FieldKind) -> Field {
+const fn own(name: &'static str, number: u32, kind: Kind) -> Field {
     Field { name, number, kind, presence: Presence::Explicit }
 }
 
-const fn many(name: &'static str, number: u32, kind: FieldKind) -> Field {
+const fn either(name: &'static str, number: u32, kind: Kind) -> Field {
+    Field { name, number, kind, presence: Presence::OneOf }
+}
+
+const fn many(name: &'static str, number: u32, kind: Kind) -> Field {
     Field { name, number, kind, presence: Presence::Repeated }
 }
 
@@ -92,17 +98,58 @@ static TRACES: Message = Message { fields: &[many("resourceSpans", 1, Nested(&RE
 static METRICS: Message = Message { fields: &[many("resourceMetrics", 1, Nested(&RESOURCE_METRICS))] };
 static LOGS: Message = Message { fields: &[many("resourceLogs", 1, Nested(&RESOURCE_LOGS))] };
 
+// Enums.
+
+pub static SPAN_KINDS: [&str; 6] = [
+    "SPAN_KIND_UNSPECIFIED",
+    "SPAN_KIND_INTERNAL",
+    "SPAN_KIND_SERVER",
+    "SPAN_KIND_CLIENT",
+    "SPAN_KIND_PRODUCER",
+    "SPAN_KIND_CONSUMER",
+];
+pub static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+pub static TEMPORALITIES: [&str; 3] =
+    ["AGGREGATION_TEMPORALITY_UNSPECIFIED", "AGGREGATION_TEMPORALITY_DELTA", "AGGREGATION_TEMPORALITY_CUMULATIVE"];
+pub static SEVERITIES: [&str; 25] = [
+    "SEVERITY_NUMBER_UNSPECIFIED",
+    "SEVERITY_NUMBER_TRACE",
+    "SEVERITY_NUMBER_TRACE2",
+    "SEVERITY_NUMBER_TRACE3",
+    "SEVERITY_NUMBER_TRACE4",
+    "SEVERITY_NUMBER_DEBUG",
+    "SEVERITY_NUMBER_DEBUG2",
+    "SEVERITY_NUMBER_DEBUG3",
+    "SEVERITY_NUMBER_DEBUG4",
+    "SEVERITY_NUMBER_INFO",
+    "SEVERITY_NUMBER_INFO2",
+    "SEVERITY_NUMBER_INFO3",
+    "SEVERITY_NUMBER_INFO4",
+    "SEVERITY_NUMBER_WARN",
+    "SEVERITY_NUMBER_WARN2",
+    "SEVERITY_NUMBER_WARN3",
+    "SEVERITY_NUMBER_WARN4",
+    "SEVERITY_NUMBER_ERROR",
+    "SEVERITY_NUMBER_ERROR2",
+    "SEVERITY_NUMBER_ERROR3",
+    "SEVERITY_NUMBER_ERROR4",
+    "SEVERITY_NUMBER_FATAL",
+    "SEVERITY_NUMBER_FATAL2",
+    "SEVERITY_NUMBER_FATAL3",
+    "SEVERITY_NUMBER_FATAL4",
+];
+
 // Common.
 
 static ANY_VALUE: Message = Message {
     fields: &[
-        own("stringValue", 1, Text),
-        own("boolValue", 2, Bool),
-        own("intValue", 3, Int64),
-        own("doubleValue", 4, Double),
-        own("arrayValue", 5, Nested(&ARRAY_VALUE)),
-        own("kvlistValue", 6, Nested(&KEY_VALUE_LIST)),
-        own("bytesValue", 7, Base64),
+        either("stringValue", 1, Text),
+        either("boolValue", 2, Bool),
+        either("intValue", 3, Int64),
+        either("doubleValue", 4, Double),
+        either("arrayValue", 5, Nested(&ARRAY_VALUE)),
+        either("kvlistValue", 6, Nested(&KEY_VALUE_LIST)),
+        either("bytesValue", 7, Base64),
     ],
 };
 static ARRAY_VALUE: Message = Message { fields: &[many("values", 1, Nested(&ANY_VALUE))] };
@@ -150,7 +197,7 @@ static SPAN: Message = Message {
         one("traceState", 3, Text),
         one("parentSpanId", 4, Hex),
         one("name", 5, Text),
-        one("kind", 6, Enum),
+        one("kind", 6, Enum(&SPAN_KINDS)),
         one("startTimeUnixNano", 7, Fixed64),
         one("endTimeUnixNano", 8, Fixed64),
         many("attributes", 9, Nested(&KEY_VALUE)),
@@ -181,7 +228,7 @@ static LINK: Message = Message {
         one("flags", 6, Fixed32),
     ],
 };
-static STATUS: Message = Message { fields: &[one("message", 2, Text), one("code", 3, Enum)] };
+static STATUS: Message = Message { fields: &[one("message", 2, Text), one("code", 3, Enum(&STATUS_CODES))] };
 
 // Metrics.
 
@@ -200,11 +247,11 @@ static METRIC: Message = Message {
         one("name", 1, Text),
         one("description", 2, Text),
         one("unit", 3, Text),
-        own("gauge", 5, Nested(&GAUGE)),
-        own("sum", 7, Nested(&SUM)),
-        own("histogram", 9, Nested(&HISTOGRAM)),
-        own("exponentialHistogram", 10, Nested(&EXPONENTIAL_HISTOGRAM)),
-        own("summary", 11, Nested(&SUMMARY)),
+        either("gauge", 5, Nested(&GAUGE)),
+        either("sum", 7, Nested(&SUM)),
+        either("histogram", 9, Nested(&HISTOGRAM)),
+        either("exponentialHistogram", 10, Nested(&EXPONENTIAL_HISTOGRAM)),
+        either("summary", 11, Nested(&SUMMARY)),
         many("metadata", 12, Nested(&KEY_VALUE)),
     ],
 };
@@ -212,22 +259,27 @@ static GAUGE: Message = Message { fields: &[many("dataPoints", 1, Nested(&NUMBER
 static SUM: Message = Message {
     fields: &[
         many("dataPoints", 1, Nested(&NUMBER_POINT)),
-        one("aggregationTemporality", 2, Enum),
+        one("aggregationTemporality", 2, Enum(&TEMPORALITIES)),
         one("isMonotonic", 3, Bool),
     ],
 };
-static HISTOGRAM: Message =
-    Message { fields: &[many("dataPoints", 1, Nested(&HISTOGRAM_POINT)), one("aggregationTemporality", 2, Enum)] };
-static EXPONENTIAL_HISTOGRAM: Message =
-    Message { fields: &[many("dataPoints", 1, Nested(&EXPONENTIAL_POINT)), one("aggregationTemporality", 2, Enum)] };
+static HISTOGRAM: Message = Message {
+    fields: &[many("dataPoints", 1, Nested(&HISTOGRAM_POINT)), one("aggregationTemporality", 2, Enum(&TEMPORALITIES))],
+};
+static EXPONENTIAL_HISTOGRAM: Message = Message {
+    fields: &[
+        many("dataPoints", 1, Nested(&EXPONENTIAL_POINT)),
+        one("aggregationTemporality", 2, Enum(&TEMPORALITIES)),
+    ],
+};
 static SUMMARY: Message = Message { fields: &[many("dataPoints", 1, Nested(&SUMMARY_POINT))] };
 static NUMBER_POINT: Message = Message {
     fields: &[
         one("startTimeUnixNano", 2, Fixed64),
         one("timeUnixNano", 3, Fixed64),
-        own("asDouble", 4, Double),
+        either("asDouble", 4, Double),
         many("exemplars", 5, Nested(&EXEMPLAR)),
-        own("asInt", 6, SFixed64),
+        either("asInt", 6, SFixed64),
         many("attributes", 7, Nested(&KEY_VALUE)),
         one("flags", 8, UInt32),
     ],
@@ -281,10 +333,10 @@ static QUANTILE: Message = Message { fields: &[one("quantile", 1, Double), one("
 static EXEMPLAR: Message = Message {
     fields: &[
         one("timeUnixNano", 2, Fixed64),
-        own("asDouble", 3, Double),
+        either("asDouble", 3, Double),
         one("spanId", 4, Hex),
         one("traceId", 5, Hex),
-        own("asInt", 6, SFixed64),
+        either("asInt", 6, SFixed64),
         many("filteredAttributes", 7, Nested(&KEY_VALUE)),
     ],
 };
@@ -304,7 +356,7 @@ static SCOPE_LOGS: Message = Message {
 static LOG_RECORD: Message = Message {
     fields: &[
         one("timeUnixNano", 1, Fixed64),
-        one("severityNumber", 2, Enum),
+        one("severityNumber", 2, Enum(&SEVERITIES)),
         one("severityText", 3, Text),
         own("body", 5, Nested(&ANY_VALUE)),
         many("attributes", 6, Nested(&KEY_VALUE)),
