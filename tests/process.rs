@@ -19,6 +19,8 @@ mod grpc;
 mod http;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/peers.rs"]
+mod peers;
 #[path = "process/reload.rs"]
 mod reload;
 #[path = "process/shutdown.rs"]

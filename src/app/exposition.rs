@@ -4,7 +4,7 @@ use crate::deliver::{Discard, Holdings, Row};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
-use crate::receive::{RequestOutcome, Stats};
+use crate::receive::{ConnectionFault, RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
 use crate::telemetry::{MetricKind, write_metric};
 use crate::trace::{RuleId, Signal, Trigger};
@@ -250,6 +250,11 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         });
         write_metric(out, name, Counter, help, samples)?;
     }
+    let failed = ConnectionFault::ALL
+        .into_iter()
+        .map(|fault| (vec![("reason", fault.word())], stats.connections_failed(fault) as f64));
+    let help = "Connections ended without, or before, a request that could be answered, by reason.";
+    write_metric(out, "tailkeep_connections_failed_total", Counter, help, failed)?;
     let mut one = |name, kind, help, value: u64| write_metric(out, name, kind, help, [(vec![], value as f64)]);
     one(
         "tailkeep_requests_unrouted_total",
@@ -257,6 +262,8 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         "Requests for something that is no OTLP endpoint.",
         stats.unrouted,
     )?;
+    let help = "Requests taken in which nothing was known: another dialect, or without items.";
+    one("tailkeep_requests_nothing_known_total", Counter, help, stats.nothing_known)?;
     let help = "Requests that have no answer yet.";
     one("tailkeep_requests_in_flight", Gauge, help, stats.requests_in_flight)?;
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;

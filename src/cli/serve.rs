@@ -8,6 +8,7 @@ use crate::demo;
 use crate::diagnostic;
 use crate::doctor::{self, SinkProtocol};
 use crate::identity::World;
+use crate::receive::descriptors;
 use crate::telemetry::{LogFormat, start_log};
 use std::future::Future;
 use std::io::IsTerminal;
@@ -129,6 +130,8 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
     if let Some(policy) = &files.policy {
         config.policy = PolicySource::File(policy.clone());
     }
+    raise_open_files();
+    let connections = config.receive.connections;
     block_on(async {
         survive_limits_on_files();
         let app = start(config).await?;
@@ -138,6 +141,7 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             version = env!("CARGO_PKG_VERSION"),
             grpc = shown(addresses.grpc),
             http = shown(addresses.http),
+            connections,
             health = shown(health),
             admin = shown(admin),
             "receiving"
@@ -147,6 +151,13 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// The configuration counts on as many open files as the system allows.
+fn raise_open_files() {
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "cannot raise the limit of open files, connections may use them up");
+    }
 }
 
 /// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once, and says what that leaves behind.
@@ -196,6 +207,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
     start_log(filter, format).map_err(Failure::Usage)?;
     let config = load(None)?;
+    raise_open_files();
     block_on(async {
         let app = start(config).await.map_err(advise_on_ports)?;
         let Some(grpc) = app.addresses().grpc else {

@@ -51,7 +51,8 @@ mod tests {
         assert!(error.starts_with("the body is not OTLP/JSON: invalid type: sequence, expected an object"), "{error}");
 
         let admission = Admission::new(MAX, MAX + 100, 0);
-        let _other = admission.admit(MAX).unwrap();
+        let mut other = admission.admit(MAX).unwrap();
+        other.make_room(MAX).unwrap();
         let json = format!(r#"{{"resourceSpans":[{{"schemaUrl":"{}"}}]}}"#, "a".repeat(5000));
         let refused = to_protobuf(Signal::Traces, json.as_bytes(), admission.admit(0).unwrap()).map(|_| ());
         assert_eq!(refused, Err(Refusal::Busy { limit: MAX + 100 }));

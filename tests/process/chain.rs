@@ -61,7 +61,8 @@ fn a_circle_of(length: usize) {
     first.wait_for("the first refuses what it has seen", |accounts| {
         accounts.sum("tailkeep_requests_total", &["outcome=\"looped\""]) >= 1.0
     });
-    first.wait_for_log("what this process sent comes back to it");
+    let refused = first.wait_for_log("a client is refused, and will be until it is changed");
+    assert_eq!(refused["reason"], "looped", "{refused}");
     let said = last.wait_for_log("could not deliver; will try again");
     assert!(said["reason"].as_str().expect("a text").contains("leads back to it"), "{said}");
     assert_eq!(last.accounts().sum("tailkeep_sink_queued", &["sink=\"onward\""]), 4.0, "the last one keeps it");
