@@ -133,8 +133,11 @@ fn decoded(signal: Signal, body: &[u8]) -> Option<u64> {
     Some(items as u64)
 }
 
-/// The fields of a message, number, payload and whole; none if it is torn.
-fn fields(message: &[u8]) -> Option<Vec<(u32, &[u8], &[u8])>> {
+/// Number, payload and whole.
+type Field<'a> = (u32, &'a [u8], &'a [u8]);
+
+/// The fields of a message; none if it is torn.
+fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut fields = Reader::whole(message);
     let mut all = Vec::new();
     while let Some(field) = fields.next().ok()? {
@@ -145,7 +148,7 @@ fn fields(message: &[u8]) -> Option<Vec<(u32, &[u8], &[u8])>> {
 
 /// Spans, metrics and log records as they are, each with a request of its own around it.
 fn leaves(body: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let rest = |all: &[(u32, &[u8], &[u8])]| -> Vec<u8> {
+    let rest = |all: &[Field]| -> Vec<u8> {
         all.iter().filter(|field| field.0 != 2).flat_map(|field| field.2.to_vec()).collect()
     };
     let mut leaves = Vec::new();
