@@ -271,6 +271,10 @@ fn numbers_come_as_numbers_or_strings() {
     assert_eq!(value(r#"{"intValue":-1}"#), Some(any_value::Value::IntValue(-1)));
     assert_eq!(value(r#"{"intValue":"9223372036854775807"}"#), Some(any_value::Value::IntValue(i64::MAX)));
     assert_eq!(value(r#"{"doubleValue":3}"#), Some(any_value::Value::DoubleValue(3.0)));
+    assert_eq!(
+        value(r#"{"doubleValue":8.31632781251592e-112}"#),
+        Some(any_value::Value::DoubleValue(8.31632781251592e-112))
+    );
     assert_eq!(value(r#"{"doubleValue":"-Infinity"}"#), Some(any_value::Value::DoubleValue(f64::NEG_INFINITY)));
     assert!(matches!(value(r#"{"doubleValue":"NaN"}"#), Some(any_value::Value::DoubleValue(nan)) if nan.is_nan()));
     for bad in [r#""kind":1.5"#, r#""flags":4294967296"#, r#""flags":-1"#, r#""startTimeUnixNano":"soon""#] {
