@@ -4,6 +4,7 @@
 //! [`Intake`] when its last byte is here. It does not look into requests: a span, a data point and a log
 //! record are all just bytes, except that OTLP/JSON becomes protobuf.
 
+mod activity;
 mod admission;
 mod connection;
 mod context;
@@ -147,7 +148,8 @@ pub struct Settings {
     /// `in_flight`. Beyond: buffers are freed. Default 8 MiB.
     pub pooled: usize,
     /// Most connections of each listener; connections × `window` is the most that peers can make the
-    /// HTTP/2 layer hold. Beyond: closed at once and counted. Default 1024.
+    /// HTTP/2 layer hold. Beyond: one that has idled for 10 s gives its place, else the new one is closed
+    /// at once; both are counted. Default 1024.
     pub connections: usize,
     /// Most concurrent HTTP/2 streams of a connection. Beyond: the client waits. Default 64.
     pub streams: u32,

@@ -1,5 +1,6 @@
 //! Sees a connection from its first byte to its end.
 
+use super::activity::Activity;
 use super::context::RequestContext;
 use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
@@ -17,7 +18,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -72,13 +73,15 @@ pub(super) struct Opened {
     pub tls: Option<Arc<Tls>>,
     pub context: Arc<RequestContext>,
     pub phase: watch::Receiver<Phase>,
+    pub activity: Arc<Activity>,
 }
 
 impl Opened {
-    /// Counts a connection that failed, and names who opened it. Silence is no setting that anybody could change.
+    /// Counts a connection that failed, and names who opened it. That one is silent or idle is no setting that
+    /// anybody could change.
     fn note(&self, fault: ConnectionFault, why: impl std::fmt::Display) {
         self.context.counters.connection_failed(fault);
-        if fault != ConnectionFault::Silent {
+        if !matches!(fault, ConnectionFault::Silent | ConnectionFault::GaveWay) {
             self.context.refusals.note(Complaint::Connection(fault), &Sender::silent(self.peer), why);
         }
     }
@@ -109,9 +112,17 @@ pub(super) async fn serve(stream: TcpStream, opened: Opened) {
     let _open = OpenConnection::new(opened.context.clone());
     // Answers are small and awaited; an error means that the peer has gone already.
     let _ = stream.set_nodelay(true);
-    match opened.tls.clone() {
-        None => converse(stream, opened).await,
-        Some(tls) => shake_hands(stream, &tls, opened).await,
+    let activity = opened.activity.clone();
+    let unneeded = opened.clone();
+    let served = async {
+        match opened.tls.clone() {
+            None => converse(stream, opened).await,
+            Some(tls) => shake_hands(stream, &tls, opened).await,
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = activity.is_in_the_way() => unneeded.note(ConnectionFault::GaveWay, ""),
     }
 }
 
@@ -160,7 +171,6 @@ async fn say_tls_is_wanted(mut stream: TcpStream) {
 struct Conversation {
     opened: Opened,
     progress: Progress,
-    in_flight: AtomicUsize,
     /// Old enough to end with the next answer.
     is_aged: AtomicBool,
 }
@@ -171,7 +181,7 @@ struct InFlight(Arc<Conversation>);
 impl InFlight {
     fn new(conversation: Arc<Conversation>) -> InFlight {
         conversation.opened.context.counters.requests_in_flight.fetch_add(1, Relaxed);
-        conversation.in_flight.fetch_add(1, Relaxed);
+        conversation.opened.activity.begin_request();
         InFlight(conversation)
     }
 }
@@ -179,7 +189,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.opened.context.counters.requests_in_flight.fetch_sub(1, Relaxed);
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.opened.activity.end_request();
     }
 }
 
@@ -263,15 +273,11 @@ where
     let mut age = pin!(aged(settings.connection_age));
     let mut phase = opened.phase.clone();
     let born = *phase.borrow();
-    let conversation = Arc::new(Conversation {
-        opened: opened.clone(),
-        progress: progress.clone(),
-        in_flight: AtomicUsize::new(0),
-        is_aged: AtomicBool::new(false),
-    });
+    let conversation =
+        Arc::new(Conversation { opened: opened.clone(), progress: progress.clone(), is_aged: AtomicBool::new(false) });
     let service = service_fn(|request| conversation.begin(request));
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut idle = pin!(idle_at_the_end(phase.clone(), &conversation.in_flight));
+    let mut idle = pin!(idle_at_the_end(phase.clone(), &opened.activity));
     let (mut patient, mut finishing, mut aging) = (true, false, true);
     loop {
         tokio::select! {
@@ -319,11 +325,11 @@ fn jitter(random: u32) -> f64 {
 }
 
 /// Waits until accepting has ended and the connection has had no request for [`IDLE_GRACE`].
-async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, in_flight: &AtomicUsize) {
+async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, activity: &Activity) {
     closed(&mut phase).await;
     loop {
         sleep(IDLE_GRACE).await;
-        if in_flight.load(Relaxed) == 0 {
+        if !activity.has_requests() {
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! Accepts connections, and bounds how many there are.
 
+use super::activity::Activities;
 use super::connection::{Opened, Protocol};
 use super::context::RequestContext;
 use super::tls::Tls;
@@ -8,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ impl Listener {
     /// Accepts until the phase is `Closed`, then waits for what is in flight. Dropped, it aborts it.
     pub async fn serve(self, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>) {
         let protocol = self.protocol;
-        let mut connections = JoinSet::new();
+        let (mut connections, mut activities) = (JoinSet::new(), Activities::default());
         let mut trouble = Trouble::default();
         loop {
             tokio::select! {
@@ -40,8 +41,12 @@ impl Listener {
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, peer)) => {
                         trouble.passed();
-                        let opened = Opened { peer, protocol, tls: self.tls.clone(), context: context.clone(), phase: phase.clone() };
-                        self.admit(stream, opened, &mut connections);
+                        if has_room(protocol, &context, &mut connections, &mut activities) {
+                            let (tls, context, phase) = (self.tls.clone(), context.clone(), phase.clone());
+                            let activity = activities.open();
+                            let opened = Opened { peer, protocol, tls, context, phase, activity };
+                            connections.spawn(connection::serve(stream, opened));
+                        }
                     }
                     Err(error) => trouble.rest_after(protocol, &error).await,
                 },
@@ -52,18 +57,23 @@ impl Listener {
             note_panic(protocol, ended);
         }
     }
+}
 
-    /// Serves a connection in a task of its own, or closes it where there are too many.
-    fn admit(&self, stream: TcpStream, opened: Opened, connections: &mut JoinSet<()>) {
-        while let Some(ended) = connections.try_join_next() {
-            note_panic(self.protocol, ended);
-        }
-        if connections.len() >= opened.context.settings.connections {
-            opened.context.counters.connections_refused.fetch_add(1, Relaxed);
-            return;
-        }
-        connections.spawn(connection::serve(stream, opened));
+/// Whether one more connection may be served: there are not too many, or an idle one is told to go.
+fn has_room(
+    protocol: Protocol,
+    context: &RequestContext,
+    connections: &mut JoinSet<()>,
+    activities: &mut Activities,
+) -> bool {
+    while let Some(ended) = connections.try_join_next() {
+        note_panic(protocol, ended);
     }
+    let has_room = connections.len() < context.settings.connections || activities.make_room();
+    if !has_room {
+        context.counters.connections_refused.fetch_add(1, Relaxed);
+    }
+    has_room
 }
 
 fn note_panic(protocol: Protocol, ended: Result<(), JoinError>) {

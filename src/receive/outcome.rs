@@ -75,12 +75,14 @@ pub enum ConnectionFault {
     HeaderTooLarge,
     /// Far more bytes than belong to requests: floods of HTTP/2 frames that carry nothing.
     Unproductive,
+    /// It idled, and a new connection wanted its place.
+    GaveWay,
     /// It said nothing, or not enough for a request, in `receive.header_timeout`.
     Silent,
 }
 
 impl ConnectionFault {
-    pub const ALL: [ConnectionFault; 8] = [
+    pub const ALL: [ConnectionFault; 9] = [
         ConnectionFault::TlsFailed,
         ConnectionFault::TlsMissing,
         ConnectionFault::TlsUnexpected,
@@ -88,6 +90,7 @@ impl ConnectionFault {
         ConnectionFault::NotHttp,
         ConnectionFault::HeaderTooLarge,
         ConnectionFault::Unproductive,
+        ConnectionFault::GaveWay,
         ConnectionFault::Silent,
     ];
 
@@ -101,6 +104,7 @@ impl ConnectionFault {
             "not_http",
             "header_too_large",
             "unproductive",
+            "gave_way",
             "silent",
         ][self as usize]
     }
@@ -119,6 +123,7 @@ impl ConnectionFault {
             ConnectionFault::NotHttp => "neither HTTP/1 nor HTTP/2",
             ConnectionFault::HeaderTooLarge => "the header is larger than `receive.header_bytes`",
             ConnectionFault::Unproductive => "a flood of bytes that belong to no request",
+            ConnectionFault::GaveWay => "it idled, and a new connection wanted its place",
             ConnectionFault::Silent => "no request came within `receive.header_timeout`",
         }
     }

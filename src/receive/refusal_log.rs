@@ -105,7 +105,7 @@ impl RefusalLog {
         let Some(more) = self.due(complaint) else { return };
         let (reason, peer, agent) = (complaint.word(), sender.peer, sender.agent());
         let why = quote(&why.to_string(), WHY_MAX);
-        tracing::warn!(reason, %peer, agent, why, more, "a client is refused, and will be until it is changed");
+        tracing::warn!(reason, %peer, agent, why, more, "a client sends what cannot be taken");
     }
 
     /// How many were not spoken of since the last line, if it is time for one.

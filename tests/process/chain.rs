@@ -61,7 +61,7 @@ fn a_circle_of(length: usize) {
     first.wait_for("the first refuses what it has seen", |accounts| {
         accounts.sum("tailkeep_requests_total", &["outcome=\"looped\""]) >= 1.0
     });
-    let refused = first.wait_for_log("a client is refused, and will be until it is changed");
+    let refused = first.wait_for_log("a client sends what cannot be taken");
     assert_eq!(refused["reason"], "looped", "{refused}");
     let said = last.wait_for_log("could not deliver; will try again");
     assert!(said["reason"].as_str().expect("a text").contains("leads back to it"), "{said}");

@@ -97,7 +97,7 @@ fn the_log_names_who_is_refused_once_for_all() {
         let reply = http::request(tailkeep.ports.http, "POST", "/v1/traces", &headers, b"garbage").unwrap();
         assert_eq!(reply.status, 400);
     }
-    let line = tailkeep.wait_for_log("a client is refused");
+    let line = tailkeep.wait_for_log("a client sends what cannot be taken");
     assert_eq!((&line["reason"], &line["agent"]), (&"malformed".into(), &"old-agent/0.1".into()), "{line}");
     assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
     assert!(line["why"].as_str().unwrap().contains("ExportTraceServiceRequest"), "{line}");
@@ -109,6 +109,6 @@ fn the_log_names_who_is_refused_once_for_all() {
         accounts.sum("tailkeep_connections_failed_total", &["reason=\"http1_on_grpc\""]) == 1.0
     });
     assert_eq!(accounts.sum("tailkeep_requests_total", &["outcome=\"malformed\""]), 50.0);
-    eventually("both are named", || (tailkeep.logged("a client is refused") == 2).then_some(()));
+    eventually("both are named", || (tailkeep.logged("a client sends what cannot be taken") == 2).then_some(()));
     tailkeep.stop();
 }

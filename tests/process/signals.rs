@@ -179,11 +179,11 @@ fn bad_ids_cost_their_span_and_malformed_requests_themselves() {
 /// Their own logs often say no more than "connection reset" or "404".
 #[test]
 fn clients_on_the_wrong_port_or_path_are_named_in_the_log() {
-    let stray = "a client speaks to the wrong port or path, and is not heard";
+    let stray = "a client sends what cannot be taken";
     let told = |send: &dyn Fn(&super::collector::Ports)| {
         let tailkeep = Setup::new().store().start();
         send(&tailkeep.ports);
-        let what = tailkeep.wait_for_log(stray)["what"].as_str().expect("a text").to_owned();
+        let what = tailkeep.wait_for_log(stray)["why"].as_str().expect("a text").to_owned();
         send(&tailkeep.ports);
         assert_eq!(tailkeep.logged(stray), 1, "once a minute");
         tailkeep.stop();

@@ -102,6 +102,28 @@ async fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_gives_its_place_to_a_new_one() {
+    let server = Server::start(Settings { connections: 2, ..small() }).await;
+    let mut idle = TcpStream::connect(server.http).await.unwrap();
+    let mut works = TcpStream::connect(server.http).await.unwrap();
+    let request =
+        b"POST /v1/traces HTTP/1.0\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let (head, last) = request.split_at(request.len() - 1);
+    works.write_all(head).await.unwrap();
+    server.until("one works", |stats| stats.requests_in_flight == 1 && stats.connections_open == 2).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+
+    assert_eq!(post(server.http, http_request("/v1/logs", "application/json", b"{}")).await.status, 200);
+    assert_eq!(end_of(&mut idle).await.0, "");
+    assert_eq!(server.stats().connections_failed(ConnectionFault::GaveWay), 1);
+    works.write_all(last).await.unwrap();
+    assert!(end_of(&mut works).await.0.starts_with("HTTP/1.0 200"), "who works stays");
+    assert_eq!(server.stats().connections_refused, 0);
+}
+
+#[tokio::test]
 async fn a_header_too_large_is_refused() {
     let server = Server::start(Settings { header_bytes: 8 << 10, ..small() }).await;
     let long = "a".repeat(16 << 10);
