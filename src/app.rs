@@ -19,17 +19,20 @@ use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
+use crate::supervise::Supervisor;
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload};
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the request metrics look for what has become old: half of a slot of their windows.
@@ -124,38 +127,48 @@ impl App {
     }
 
     /// Serves until `stop` resolves, then drains. Returns within the drain's deadline.
-    pub async fn run(self, stop: impl Future<Output = Stop>) {
+    ///
+    /// # Errors
+    /// When it ended because one of its own tasks did: the name of that. What could be delivered has been.
+    pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), String> {
         let App { drain, receiver, health, admin, reloader, admin_service } = self;
         let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
-        let mut background = JoinSet::new();
-        background.spawn(judge_in_time(pipeline.clone()));
-        let exports = background.spawn(export_metrics(pipeline.clone()));
-        background.spawn(age_metrics(pipeline.clone()));
-        background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
-        background.spawn(limit_log::watch_limits(pipeline.clone()));
+        let mut tasks = Tasks::default();
+        tasks.spawn("the judge", judge_in_time(pipeline.clone()));
+        let exports = tasks.spawn("the export of metrics", export_metrics(pipeline.clone()));
+        tasks.spawn("the ageing of metrics", age_metrics(pipeline.clone()));
+        tasks.spawn("the watch over the ring", watch_memory(pipeline.clone(), phase.subscribe()));
+        tasks.spawn("the watch over limits", limit_log::watch_limits(pipeline.clone()));
         match reloader {
-            Some(reloader) => background.spawn(reloader.run()),
-            None => background.spawn(nothing_to_reload()),
+            Some(reloader) => tasks.spawn("the reload of the policy", reloader.run()),
+            None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
+        let answers = |listener, audience| admin::serve(listener, audience, admin_service.clone(), closed.subscribe());
         if let Some(listener) = health {
-            background.spawn(admin::serve(listener, Audience::Health, admin_service.clone(), closed.subscribe()));
+            tasks.spawn("the health listener", answers(listener, Audience::Health));
         }
         if let Some((listener, token)) = admin {
-            background.spawn(admin::serve(
-                listener,
-                Audience::Admin { token },
-                admin_service.clone(),
-                closed.subscribe(),
-            ));
+            tasks.spawn("the admin listener", answers(listener, Audience::Admin { token }));
         }
-        let mut intake = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
+        let ends = phase.subscribe();
+        let serving = receiver.serve(pipeline.clone(), phase.subscribe());
+        let mut intake =
+            tokio::spawn(tasks.supervisor.watch("the receiver", serving, move || *ends.borrow() == Phase::Closed));
         admin_service.ready.store(true, Relaxed);
-        let asked = stop.await;
+        let mut stop = pin!(stop);
+        let (asked, failed) = tokio::select! {
+            asked = &mut stop => (asked, None),
+            failed = tasks.supervisor.failed() => (Stop::Interrupt, Some(failed)),
+            failed = pipeline.delivery.failed() => (Stop::Interrupt, Some(failed)),
+        };
         let deadline = Instant::now() + drain.deadline;
         admin_service.ready.store(false, Relaxed);
-        tracing::info!(?asked, "draining");
+        match &failed {
+            Some(task) => tracing::error!(task, "a part of the process has ended: it delivers what it can, and ends"),
+            None => tracing::info!(?asked, "draining"),
+        }
         phase.send_replace(Phase::Draining);
         if asked == Stop::Terminate {
             tokio::time::sleep(drain.accept).await;
@@ -168,15 +181,38 @@ impl App {
             let requests = admin_service.receiver.read().requests_in_flight;
             tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
-        pipeline.drain(deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         // An export after the last one would come when nobody delivers any more.
         exports.abort();
-        let left = deadline.saturating_duration_since(Instant::now());
-        push_metrics(&pipeline, Instant::now() + LAST_EXPORT_MOST.min(left / 4)).await;
+        hand_over(pipeline.clone(), deadline, deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
-        background.shutdown().await;
+        tasks.running.shutdown().await;
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// The tasks that run beside the receiver, none of which may end before the process does.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    supervisor: Supervisor,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.running.spawn(self.supervisor.watch(name, work, || false))
+    }
+}
+
+/// Gives all that is left to the queue. A defect in one of the stages costs that stage, not what others hold.
+async fn hand_over(pipeline: Arc<Pipeline>, deadline: Instant, until: Instant) {
+    let work = async move {
+        pipeline.drain(until).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        push_metrics(&pipeline, Instant::now() + LAST_EXPORT_MOST.min(left / 4)).await;
+    };
+    // The panic is in the log.
+    let _ = tokio::spawn(work).await;
 }
 
 /// What this process is about to do: the first that one looks for in a log.
@@ -269,7 +305,7 @@ async fn judge_in_time(pipeline: Arc<Pipeline>) {
 }
 
 async fn export_metrics(pipeline: Arc<Pipeline>) {
-    let Some(meter) = &pipeline.meter else { return };
+    let Some(meter) = &pipeline.meter else { return pending().await };
     let mut ticks = interval(meter.settings().every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -280,7 +316,7 @@ async fn export_metrics(pipeline: Arc<Pipeline>) {
 
 /// Gives memory of windows that have ended back, and retires what is idle; however seldom metrics are exported.
 async fn age_metrics(pipeline: Arc<Pipeline>) {
-    let Some(meter) = &pipeline.meter else { return };
+    let Some(meter) = &pipeline.meter else { return pending().await };
     let mut ticks = interval(METRICS_AGE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

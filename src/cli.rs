@@ -4,10 +4,11 @@ mod ask;
 mod serve;
 mod view;
 
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, log};
 use crate::trace::TraceId;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -144,13 +145,22 @@ pub fn run() -> ExitCode {
         Command::Traces(traces) => ask::traces(&traces),
     };
     let (text, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            log::flush();
+            return ExitCode::SUCCESS;
+        }
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Running(text)) => (text, 1),
     };
     // Nothing is left to say where a report has said it.
     if !text.is_empty() {
-        eprintln!("{}", text.trim_end());
+        log::say(&format!("{}\n", text.trim_end()));
     }
+    log::flush();
     ExitCode::from(code)
+}
+
+/// To standard output. Whoever has read enough may go.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

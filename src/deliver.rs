@@ -19,7 +19,7 @@ pub use queue::{Discard, Row, Tally};
 pub use sink::{Batch, Sink};
 pub use spool::SpoolSettings;
 
-use crate::trace::Signal;
+use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
 use queue::{Gone, Pushed, Queue};
 use spool::{
@@ -72,6 +72,7 @@ pub struct NamedSink {
 pub struct Delivery {
     shared: Arc<Shared>,
     tasks: tokio::sync::Mutex<Tasks>,
+    supervisor: Supervisor,
 }
 
 struct Tasks {
@@ -144,6 +145,12 @@ impl Shared {
         self.queue().waits(sink, signal, disk.map(|quotas| quotas[signal as usize]))
     }
 
+    /// Whether tasks may end, asked when one does.
+    fn is_ending(self: &Arc<Shared>) -> impl FnOnce() -> bool + use<> {
+        let shared = self.clone();
+        move || *shared.phase.borrow() != DeliveryPhase::Running
+    }
+
     fn wake_all(&self) {
         self.wake.iter().for_each(Notify::notify_one);
     }
@@ -173,15 +180,22 @@ impl Delivery {
             spool_wake: Notify::new(),
             spool_error: Mutex::default(),
         });
-        let (mut workers, mut writers) = (JoinSet::new(), JoinSet::new());
+        let (mut workers, mut writers, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
         for (index, named) in sinks.into_iter().enumerate() {
+            let name = format!("the sink {}", named.name);
             let worker = SinkWorker::new(index, named, shared.clone(), &settings);
-            workers.spawn(worker.run());
+            workers.spawn(supervisor.watch(&name, worker.run(), shared.is_ending()));
         }
         if let Some((spool, recovered)) = opened {
-            writers.spawn(Writer::new(spool, shared.clone(), recovered.cursors).run());
+            let writer = Writer::new(spool, shared.clone(), recovered.cursors);
+            writers.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }) })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }), supervisor })
+    }
+
+    /// The name of a sink or queue whose task ended though it should not; for ever if none does.
+    pub async fn failed(&self) -> String {
+        self.supervisor.failed().await
     }
 
     /// Whether any sink takes the signal.

@@ -36,6 +36,7 @@ enum Step {
     /// step is taken away.
     Deny(Option<&'static str>),
     Hang,
+    Panic,
 }
 
 #[derive(Clone, Default)]
@@ -81,6 +82,7 @@ impl Script {
             Some(Step::Pause(after)) => return Err(SendError::Pause { after, reason: "all busy".to_owned() }),
             Some(Step::Refuse) => return Err(SendError::Refused { reason: "never".to_owned() }),
             Some(Step::Hang) => std::future::pending().await,
+            Some(Step::Panic) => panic!("as a defect does"),
             None if names.len() > limit => return Err(SendError::Split { reason: "too many".to_owned() }),
             Some(Step::Reject(rejected)) => rejected,
             _ => 0,
@@ -412,6 +414,28 @@ async fn draining_delivers_what_it_can_and_counts_the_rest() {
     assert!(*back.closed.lock().unwrap() && *hangs.closed.lock().unwrap());
     push(&delivery, &["late"]);
     assert_eq!(row(&delivery, "back").tally.discarded(Discard::Shutdown), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_whose_task_ends_is_noticed_and_costs_no_other() {
+    let (broken, whole) = (Script::new(&[Step::Panic]), Script::default());
+    let delivery = start(settings(), vec![broken.named("broken"), whole.named("whole")]);
+    push(&delivery, &["a"]);
+    assert_eq!(delivery.failed().await, "the sink broken");
+    push(&delivery, &["b"]);
+    delivery.drain(Instant::now() + 10 * SECOND).await;
+    assert_eq!(whole.seen(), ["a", "b"]);
+    assert_eq!(row(&delivery, "broken").tally.discarded(Discard::Shutdown), 2);
+    balanced(&delivery);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_sinks_is_no_failure() {
+    let sink = Script::default();
+    let delivery = start(settings(), vec![sink.named("here")]);
+    push(&delivery, &["a"]);
+    delivery.drain(Instant::now() + 10 * SECOND).await;
+    assert!(tokio::time::timeout(SECOND, delivery.failed()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,8 @@ mod counters;
 mod grpc;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/log.rs"]
+mod log;
 #[path = "process/memory.rs"]
 mod memory;
 #[path = "process/peers.rs"]

@@ -193,7 +193,11 @@ mod tests {
         let given = Arc::new(AtomicUsize::new(0));
         let counted = given.clone();
         let mut reply = asked(move |give| {
-            (0..PAGES).try_for_each(|number| give(&page(number)).map(|()| drop(counted.fetch_add(1, Relaxed))))?;
+            (0..PAGES).try_for_each(|number| {
+                give(&page(number)).inspect(|()| {
+                    counted.fetch_add(1, Relaxed);
+                })
+            })?;
             Ok(true)
         })
         .await;

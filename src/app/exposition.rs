@@ -6,7 +6,7 @@ use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
 use crate::receive::{ConnectionFault, RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
-use crate::telemetry::{MetricKind, write_metric};
+use crate::telemetry::{MetricKind, log, write_metric};
 use crate::trace::{RuleId, Signal, Trigger};
 use MetricKind::{Counter, Gauge};
 use std::collections::BTreeMap;
@@ -264,6 +264,8 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     )?;
     let help = "Requests taken in which nothing was known: another dialect, or without items.";
     one("tailkeep_requests_nothing_known_total", Counter, help, stats.nothing_known)?;
+    let help = "Lines of the log that nobody read in time, or that could not be written.";
+    one("tailkeep_log_lines_lost_total", Counter, help, log::lines_lost())?;
     let help = "Requests that have no answer yet.";
     one("tailkeep_requests_in_flight", Gauge, help, stats.requests_in_flight)?;
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;

@@ -1,11 +1,12 @@
 //! Commands that ask: a file, the local store, or a running process.
 
-use super::{Failure, Traces};
+use super::{Failure, Traces, print};
 use crate::admin::Answer;
 use crate::config::read_text;
 use crate::http_client::{Client, ClientSettings};
 use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
+use crate::telemetry::log;
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -44,7 +45,7 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Fa
     let Some(policy) = policy else { return Err(Failure::Usage(policy::check_policy(&file, &text, false).text)) };
     let explained = policy::explain(&policy, &read_trace(trace)?);
     let explained = explained.map_err(|error| Failure::Usage(format!("{}: {error}", trace.display())))?;
-    print!("{explained}");
+    print(&explained.to_string());
     Ok(())
 }
 
@@ -54,7 +55,7 @@ pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
     let body = runtime.block_on(fetch(&format!("{}/why/{id}", admin.trim_end_matches('/'))))?;
     let answer: Answer = serde_json::from_slice(&body)
         .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))?;
-    print!("{}", answer.render());
+    print(&answer.render());
     Ok(())
 }
 
@@ -102,12 +103,13 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
     };
     let store = Store::open_read(&path).map_err(Failure::Running)?;
     let rows = store.traces(&filter).map_err(Failure::Running)?;
-    print!("{}", render_traces(&rows));
+    print(&render_traces(&rows));
     if rows.is_empty() {
         let all = TraceFilter { limit: usize::MAX, ..TraceFilter::default() };
         let held = store.traces(&all).map_err(Failure::Running)?.len();
         // Not on standard output: a script that reads the list finds it empty.
-        eprintln!("no trace matches; {} holds {held} trace{}", path.display(), if held == 1 { "" } else { "s" });
+        let plural = if held == 1 { "" } else { "s" };
+        log::say(&format!("no trace matches; {} holds {held} trace{plural}\n", path.display()));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Commands that run the process, or check what it would run with.
 
-use super::{Failure, Files};
+use super::{Failure, Files, print};
 use crate::app::admin_service::AdminService;
 use crate::app::{App, StartError, Stop};
 use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
@@ -9,7 +9,7 @@ use crate::diagnostic;
 use crate::doctor::{self, SinkProtocol};
 use crate::identity::World;
 use crate::receive::descriptors;
-use crate::telemetry::{LogFormat, start_log};
+use crate::telemetry::{LogFormat, log, start_log};
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn load(file: Option<&Path>) -> Result<Config, Failure> {
     match config {
         Some(config) => {
             if !diagnostics.is_empty() {
-                eprint!("{}", diagnostic::render(&diagnostics, &config::drawable(&text), color));
+                log::say(&diagnostic::render(&diagnostics, &config::drawable(&text), color));
             }
             Ok(config)
         }
@@ -63,7 +63,7 @@ pub(super) fn check(files: &Files) -> Result<(), Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     let color = std::io::stdout().is_terminal();
     let report = check_config(files.config.as_deref(), files.policy.as_deref(), environment, &Host::here(), color);
-    print!("{}", report.text);
+    print(&report.text);
     if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
 }
 
@@ -94,7 +94,7 @@ pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
         }
         Ok(findings)
     })?;
-    print!("{}", doctor::render(&findings));
+    print(&doctor::render(&findings));
     // The report has said what failed.
     if findings.iter().any(doctor::Finding::is_failed) { Err(Failure::Running(String::new())) } else { Ok(()) }
 }
@@ -147,10 +147,14 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             "receiving"
         );
         let admin_service = app.admin_service();
-        app.run(asked_to_stop(admin_service)).await;
+        app.run(asked_to_stop(admin_service)).await.map_err(ended_early)?;
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+fn ended_early(task: String) -> Failure {
+    Failure::Running(format!("{task} ended early: the log says why; start the process again"))
 }
 
 /// The configuration counts on as many open files as the system allows.
@@ -183,6 +187,7 @@ async fn asked_to_stop(admin_service: Arc<AdminService>) -> Stop {
             );
         }
         tracing::error!("asked again to end: the rest is not judged and not delivered");
+        log::flush();
         std::process::exit(1);
     });
     stop
@@ -228,8 +233,8 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
             let _ = view.await;
             asked
         })
-        .await;
-        Ok(())
+        .await
+        .map_err(ended_early)
     })
 }
 
