@@ -1,15 +1,18 @@
 //! One trace, rule by rule, in words.
 
 pub mod answer;
+pub mod decoded;
 mod formats;
 pub mod observe;
+mod span_test;
 
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
 use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
-use answer::{Finding, duration, label};
+use answer::label;
 use observe::DecodedTrace;
+use span_test::{Finding, duration};
 use std::fmt::Write;
 
 /// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.
