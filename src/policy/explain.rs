@@ -4,7 +4,7 @@ pub mod answer;
 pub mod decoded;
 mod formats;
 pub mod observe;
-mod span_test;
+mod span_condition;
 
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
@@ -12,7 +12,7 @@ use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
 use answer::label;
 use observe::DecodedTrace;
-use span_test::{Finding, duration};
+use span_condition::{Finding, duration};
 use std::fmt::Write;
 
 /// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.

@@ -3,7 +3,7 @@
 
 use super::decoded::DecodedSpan;
 use super::observe::DecodedTrace;
-use super::span_test::{Finding, duration, of_range, of_test};
+use super::span_condition::{Finding, duration, of_range, of_test};
 use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
 use crate::terminal::clean;

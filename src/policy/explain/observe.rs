@@ -1,7 +1,7 @@
 //! Decoded traces, and what is known of them: the plain counterpart of scan and summary keeping.
 
 use super::decoded::{DecodedSpan, span_id};
-use super::{formats, span_test};
+use super::{formats, span_condition};
 use crate::json;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
@@ -48,7 +48,7 @@ impl DecodedTrace {
 pub fn facts_of(conditions: &[Condition], span: &DecodedSpan) -> Facts {
     let mut facts = Facts::EMPTY;
     for (bit, condition) in conditions.iter().enumerate() {
-        if condition.tests.iter().all(|test| span_test::of_test(test, span).holds) {
+        if condition.tests.iter().all(|test| span_condition::of_test(test, span).holds) {
             facts.set(bit);
         }
     }
