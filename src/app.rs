@@ -64,7 +64,6 @@ pub struct App {
     receiver: Receiver,
     health: Option<TcpListener>,
     admin: Option<(TcpListener, Option<Arc<str>>)>,
-    reloader: Option<Reloader>,
     admin_service: Arc<AdminService>,
 }
 
@@ -93,19 +92,19 @@ impl App {
         let delivery = start_delivery(config.queue, sinks)?;
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
         let reloader = match config.policy {
-            PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
+            PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
         };
         let admin_service = Arc::new(AdminService {
             receiver: receiver.stats(),
             store,
             ready: AtomicBool::new(false),
-            policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
+            reloader,
             pipeline,
         });
         let token = config.admin_token.map(|token| Arc::from(token.expose()));
         let admin = admin.map(|listener| (listener, token));
-        Ok(App { drain: config.drain, receiver, health, admin, reloader, admin_service })
+        Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
     /// Where OTLP is taken.
@@ -125,7 +124,7 @@ impl App {
 
     /// Serves until `stop` resolves, then drains. Returns within the drain's deadline.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let App { drain, receiver, health, admin, reloader, admin_service } = self;
+        let App { drain, receiver, health, admin, admin_service } = self;
         let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
@@ -135,8 +134,8 @@ impl App {
         background.spawn(age_metrics(pipeline.clone()));
         background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
         background.spawn(limit_log::watch_limits(pipeline.clone()));
-        match reloader {
-            Some(reloader) => background.spawn(reloader.run()),
+        match &admin_service.reloader {
+            Some(reloader) => background.spawn(reloader.clone().run()),
             None => background.spawn(nothing_to_reload()),
         };
         if let Some(listener) = health {
