@@ -43,7 +43,7 @@ pub async fn nothing_to_reload() {
 
 /// Watches one policy file, and can put the policy before it in force again.
 ///
-/// The file is the truth, and one exception is made: a policy that somebody put away by bringing back the previous one
+/// The file is the truth, and one exception is made: a policy that somebody set aside by bringing back the previous one
 /// is not taken from the file again, until the file has another one or SIGHUP asks for it.
 pub struct Reloader {
     path: PathBuf,
@@ -139,7 +139,7 @@ impl Reloader {
             tracing::warn!(
                 file,
                 hash,
-                "the policy file still has the policy that was put away, send SIGHUP to take it"
+                "the policy file still has the policy that was set aside, send SIGHUP to take it"
             );
         } else if !matches!(&state.refused, Some(Refused::Text(refused)) if *refused == text) {
             self.replace(&mut state, &old, &file, text);
@@ -170,7 +170,7 @@ impl Reloader {
         }
     }
 
-    /// Puts the policy that was in force before the present one in force again, and the file's policy away. Asked
+    /// Puts the policy that was in force before the present one in force again, and sets the file's policy aside. Asked
     /// again it goes one further back. False if there is none.
     pub fn restore(&self) -> bool {
         let mut state = self.state();
@@ -187,7 +187,7 @@ impl Reloader {
             hash,
             as_number,
             instead_of,
-            "a former policy is in force again: the file's is put away until the file changes, SIGHUP or a restart"
+            "a former policy is in force again: the file's is set aside until the file changes, SIGHUP or a restart"
         );
         state.set_aside.get_or_insert_with(|| old.policy.text.clone());
         self.pipeline.activate(fresh);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Print the text of the policy in force.    tailkeep policy show > policy.yaml
+    /// Print the text of the policy in force.    tailkeep policy show --previous
     Show {
         /// The one that was in force before it.
         #[arg(long)]
@@ -16,7 +16,7 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
         admin: String,
     },
-    /// Put the policy before it in force again, and the file's aside.    tailkeep policy restore
+    /// Set the policy in force aside for the one before it.    tailkeep policy restore
     Restore {
         /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
@@ -44,7 +44,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), Failure> {
         PolicyCommand::Restore { admin } => {
             let Told { file, number, hash, .. } = ask::ask(Method::POST, admin, "policy/restore")?;
             println!("the policy before is in force again, as number {number}, hash {hash}");
-            println!("{file} is as it was, and put away until it changes, SIGHUP or a restart: mend it");
+            println!("{file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it");
         }
     }
     Ok(())

@@ -306,7 +306,7 @@ fn a_policy_that_keeps_everything_is_a_warning_and_one_command_brings_the_old_on
 
     // The same text in a file that looks new is not taken; SIGHUP takes it.
     fs::write(&file, KEEP_EVERYTHING).unwrap();
-    tailkeep.wait_for_log("the policy file still has the policy that was put away");
+    tailkeep.wait_for_log("the policy file still has the policy that was set aside");
     assert_eq!(number_in_force(&tailkeep), 3);
     tailkeep.signal("HUP");
     wait_for_policy(&tailkeep, 4);
