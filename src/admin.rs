@@ -1,5 +1,5 @@
 //! Two small HTTP listeners. `health` (`/healthz`, `/readyz`, `/metrics`) shows no content of traces and
-//! asks nobody who he is; `admin` (`/policy`, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
+//! asks nobody who he is; `admin` (`/policy` and below it, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
 //! it listens on loopback or wants a token.
 
 pub mod answer;
@@ -34,6 +34,10 @@ pub trait AdminApi: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The policy in force, as JSON.
     fn policy(&self) -> String;
+    /// The one that was in force before it, if there was one.
+    fn former_policy(&self) -> Option<String>;
+    /// Puts that one in force again, and says what is in force now.
+    fn restore_policy(&self) -> Option<String>;
     fn why(&self, id: TraceId) -> Answer;
     /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
     /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.
@@ -132,12 +136,22 @@ fn admin(request: &Request<Incoming>, desk: Arc<dyn AdminApi>, turns: Arc<Semaph
     let path = request.uri().path();
     let (place, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
     let id = TraceId::parse(rest);
-    let method = if place == "keep" { &Method::POST } else { &Method::GET };
+    let is_restore = (place, rest) == ("policy", "restore");
+    let method = if place == "keep" || is_restore { &Method::POST } else { &Method::GET };
     if let Some(reply) = wrong_method(request, method) {
         return reply;
     }
+    // Any page could otherwise have the browser of whoever can reach this listener send it.
+    if method == Method::POST && request.headers().contains_key(header::ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "pages in a browser may change nothing here\n");
+    }
     match (place, id) {
-        ("policy", _) => typed(JSON, desk.policy()),
+        ("policy", _) if rest.is_empty() => typed(JSON, desk.policy()),
+        ("policy", _) if rest == "previous" || is_restore => {
+            let found = if is_restore { desk.restore_policy() } else { desk.former_policy() };
+            let none = || text(StatusCode::NOT_FOUND, "no policy was in force before this one\n");
+            found.map_or_else(none, |policy| typed(JSON, policy))
+        }
         ("why", Some(id)) => typed(JSON, desk.why(id).to_json()),
         ("traces", Some(id)) => pieces::trace(turns, move |give| desk.trace(id, give)),
         ("keep", Some(id)) if desk.keep(id) => text(StatusCode::OK, "kept\n"),
@@ -146,7 +160,10 @@ fn admin(request: &Request<Incoming>, desk: Arc<dyn AdminApi>, turns: Arc<Semaph
             StatusCode::BAD_REQUEST,
             "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
         ),
-        _ => text(StatusCode::NOT_FOUND, "here are /policy, /why/{id}, /traces/{id} and (POST) /keep/{id}\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore and /keep/{id}\n",
+        ),
     }
 }
 

@@ -67,7 +67,6 @@ pub struct App {
     receiver: Receiver,
     health: Option<TcpListener>,
     admin: Option<(TcpListener, Option<Arc<str>>)>,
-    reloader: Option<Reloader>,
     admin_service: Arc<AdminService>,
 }
 
@@ -96,19 +95,19 @@ impl App {
         let delivery = start_delivery(config.queue, sinks)?;
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
         let reloader = match config.policy {
-            PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
+            PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
         };
         let admin_service = Arc::new(AdminService {
             receiver: receiver.stats(),
             store,
             ready: AtomicBool::new(false),
-            policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
+            reloader,
             pipeline,
         });
         let token = config.admin_token.map(|token| Arc::from(token.expose()));
         let admin = admin.map(|listener| (listener, token));
-        Ok(App { drain: config.drain, receiver, health, admin, reloader, admin_service })
+        Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
     /// Where OTLP is taken.
@@ -131,7 +130,7 @@ impl App {
     /// # Errors
     /// When it ended because one of its own tasks did: the name of that. What could be delivered has been.
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), String> {
-        let App { drain, receiver, health, admin, reloader, admin_service } = self;
+        let App { drain, receiver, health, admin, admin_service } = self;
         let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
@@ -141,8 +140,8 @@ impl App {
         tasks.spawn("the ageing of metrics", age_metrics(pipeline.clone()));
         tasks.spawn("the watch over the ring", watch_memory(pipeline.clone(), phase.subscribe()));
         tasks.spawn("the watch over limits", limit_log::watch_limits(pipeline.clone()));
-        match reloader {
-            Some(reloader) => tasks.spawn("the reload of the policy", reloader.run()),
+        match &admin_service.reloader {
+            Some(reloader) => tasks.spawn("the reload of the policy", reloader.clone().run()),
             None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
         let answers = |listener, audience| admin::serve(listener, audience, admin_service.clone(), closed.subscribe());

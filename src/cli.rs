@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files.
 
 mod ask;
+mod policy;
 mod serve;
 mod view;
 
@@ -51,6 +52,11 @@ enum Command {
         /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
         admin: String,
+    },
+    /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
     },
     /// One signed, harmless probe to every sink and identity source.    tailkeep doctor --config tailkeep.yaml
     Doctor {
@@ -141,6 +147,7 @@ pub fn run() -> ExitCode {
         Command::Check(files) => serve::check(&files),
         Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
         Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
+        Command::Policy { command } => policy::run(&command),
         Command::Doctor { config, .. } => serve::doctor(config.as_deref()),
         Command::Traces(traces) => ask::traces(&traces),
     };

@@ -24,6 +24,7 @@ pub struct Snapshot {
     pub queue: Holdings,
     pub receiver: Stats,
     pub policy_refusals: u64,
+    pub policy_set_aside: bool,
 }
 
 impl Snapshot {
@@ -277,6 +278,9 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let number = [(vec![], f64::from(snapshot.active_policy.policy.number))];
     write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
+    let set_aside = [(vec![], f64::from(u8::from(snapshot.policy_set_aside)))];
+    let help = "1 while an earlier policy than the file's is in force, because somebody brought it back.";
+    write_metric(out, "tailkeep_policy_set_aside", Gauge, help, set_aside)?;
     let refusals = [(vec![], snapshot.policy_refusals as f64)];
     write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;
     type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);

@@ -10,6 +10,8 @@ use crate::telemetry::log;
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use http::Method;
+use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::path::Path;
 
@@ -50,18 +52,23 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Fa
 }
 
 pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
-    let body = runtime.block_on(fetch(&format!("{}/why/{id}", admin.trim_end_matches('/'))))?;
-    let answer: Answer = serde_json::from_slice(&body)
-        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))?;
+    let answer: Answer = ask(Method::GET, admin, &format!("why/{id}"))?;
     print(&answer.render());
     Ok(())
 }
 
-async fn fetch(url: &str) -> Result<Bytes, Failure> {
+/// What the admin listener of a running tailkeep answers.
+pub(super) fn ask<T: DeserializeOwned>(method: Method, admin: &str, path: &str) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
+    let body = runtime.block_on(fetch(method, &format!("{}/{path}", admin.trim_end_matches('/'))))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))
+}
+
+async fn fetch(method: Method, url: &str) -> Result<Bytes, Failure> {
     let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
-    let mut request = http::Request::get(url);
+    let mut request = http::Request::builder().method(method).uri(url);
     let token = std::env::var("TAILKEEP_ADMIN_TOKEN").ok().filter(|token| !token.is_empty());
     if let Some(token) = &token {
         request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
