@@ -83,7 +83,7 @@ pub struct Rejected {
     pub bad_id: u64,
     /// It, or what it belongs to, is not protobuf, or a field has the wrong wire type.
     pub malformed: u64,
-    /// It, or what it belongs to, nests deeper than [`check::DEPTH_MAX`].
+    /// It, or what it belongs to, nests deeper than [`DEPTH_MAX`](crate::otlp::DEPTH_MAX).
     pub too_deep: u64,
     /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,

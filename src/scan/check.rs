@@ -10,16 +10,12 @@ use super::wire::{Field, Malformed, Reader, Value, read_key_value};
 use crate::trace::Slice;
 pub(super) use shape::FieldKind;
 
-/// Messages and groups may nest this deep in a request: what prost, Java and C++ take unless they are told
-/// otherwise.
-pub const DEPTH_MAX: usize = 100;
-
 /// Why no receiver would take a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// It is not protobuf, or a field has the wrong wire type.
     Malformed,
-    /// Beyond [`DEPTH_MAX`].
+    /// Beyond [`DEPTH_MAX`](crate::otlp::DEPTH_MAX).
     TooDeep,
 }
 

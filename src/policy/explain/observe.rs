@@ -1,7 +1,7 @@
 //! Decoded traces, and what is known of them: the plain counterpart of scan and summary keeping.
 
 use super::{answer, formats};
-use crate::json;
+use crate::otlp::json;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
 use crate::trace::{
