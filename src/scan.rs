@@ -212,7 +212,7 @@ impl Scan {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number != 2 {
-                self.arena.extend_from_slice(field.whole.of(body));
+                self.arena.extend_from_slice(field.raw.of(body));
                 let checked = check_field(Shape::ResourceSpans, body, field, Shape::ResourceSpans.depth() - 1);
                 fault = fault.or(checked.err());
             }
@@ -262,7 +262,7 @@ impl Scan {
             match field.number {
                 2 => self.read_span(body, field.value.bytes()?, scope, questions, bounds),
                 _ => {
-                    self.arena.extend_from_slice(field.whole.of(body));
+                    self.arena.extend_from_slice(field.raw.of(body));
                     let checked = check_field(Shape::ScopeSpans, body, field, Shape::ScopeSpans.depth() - 1);
                     fault = fault.or(checked.err());
                 }

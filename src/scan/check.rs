@@ -7,6 +7,7 @@ mod shape;
 pub use shape::Shape;
 
 use super::wire::{Field, Malformed, Reader, Value, read_key_value};
+use crate::otlp::wire;
 use crate::trace::Slice;
 pub(super) use shape::FieldKind;
 
@@ -113,7 +114,7 @@ fn check_known<const TEXTS: bool>(
         | (FieldKind::Fixed64 | FieldKind::Fixed64s, Value::Fixed64(_)) => {}
         (FieldKind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
         (FieldKind::Varints, Value::Bytes(packed)) => {
-            Reader::new(body, packed).varints().try_for_each(|varint| varint.map(drop))?
+            wire::packed(packed.of(body), true).try_for_each(|varint| varint.map(drop)).ok_or(Malformed)?
         }
         _ => return Err(Fault::Malformed),
     }

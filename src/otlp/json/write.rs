@@ -69,7 +69,7 @@ fn malformed() -> io::Error {
 #[derive(Clone, Copy, Default)]
 struct Slot<'a> {
     times: u32,
-    last: Option<Value<'a>>,
+    last: Option<Value<&'a [u8]>>,
 }
 
 fn message(out: &mut impl Write, kind: &Message, bytes: &[u8], depth: usize) -> io::Result<()> {
@@ -149,7 +149,7 @@ fn separate(out: &mut impl Write, any: &mut bool) -> io::Result<()> {
     if std::mem::replace(any, true) { out.write_all(b",") } else { Ok(()) }
 }
 
-fn value(out: &mut impl Write, kind: Kind, value: Value<'_>, depth: usize) -> io::Result<()> {
+fn value(out: &mut impl Write, kind: Kind, value: Value<&[u8]>, depth: usize) -> io::Result<()> {
     match (kind, value) {
         (Kind::Nested(inner), Value::Bytes(bytes)) => message(out, inner, bytes, depth),
         (Kind::Text, Value::Bytes(bytes)) => text(out, bytes),
