@@ -9,7 +9,6 @@ pub mod otlp;
 pub mod trace;
 
 pub mod deliver;
-pub mod json;
 pub mod measure;
 pub mod pipeline;
 pub mod policy;

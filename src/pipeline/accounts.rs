@@ -1,9 +1,9 @@
 //! The accounts of a pipeline: what was received, accepted and refused, and what its shards count and hold.
 
 use super::Pipeline;
+use crate::otlp::DEPTH_MAX;
 use crate::receive::Accepted;
 use crate::ring::wheel::TICK_MS;
-use crate::scan::check::DEPTH_MAX;
 use crate::scan::{Rejected, SpanBounds};
 use crate::shard::count::Counts;
 use crate::trace::Signal;

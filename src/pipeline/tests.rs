@@ -8,8 +8,9 @@ use super::*;
 use crate::deliver::batch::Growing;
 use crate::deliver::sink::{SendResult, Sent};
 use crate::deliver::{Batch, BatchLimits, DeliverySettings, NamedSink, Sink};
+use crate::otlp::wire::put_bytes;
 use crate::policy::Policy;
-use crate::scan::wire::{Reader, put_bytes};
+use crate::scan::wire::Reader;
 use crate::trace::{RuleNames, Slice};
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::{
@@ -141,7 +142,7 @@ fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut fields = Reader::whole(message);
     let mut all = Vec::new();
     while let Some(field) = fields.next().ok()? {
-        all.push((field.number, field.value.bytes().unwrap_or(Slice::default()).of(message), field.whole.of(message)));
+        all.push((field.number, field.value.bytes().unwrap_or(Slice::default()).of(message), field.raw.of(message)));
     }
     Some(all)
 }

@@ -2,7 +2,7 @@
 
 use super::admission::Buffer;
 use super::refusal::Refusal;
-use crate::json::{Output, Unread, read};
+use crate::otlp::json::{Output, Unread, read};
 use crate::trace::Signal;
 
 /// The `Export…ServiceRequest` that `json` says, appended to `out`, which is charged as it grows.

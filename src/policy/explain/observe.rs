@@ -2,7 +2,7 @@
 
 use super::decoded::{DecodedSpan, span_id};
 use super::{formats, span_condition};
-use crate::json;
+use crate::otlp::json;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
 use crate::trace::{Facts, Signal, SpanId, SpanKind, Standing, Summary, TraceId};

@@ -1,5 +1,6 @@
 //! Writes protobuf, field by field.
 
+use crate::otlp::wire::encode_varint;
 use serde::de;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -121,17 +122,4 @@ impl<O: Output> Writer<O> {
         out[start..start + len].copy_from_slice(&bytes[..len]);
         Ok(())
     }
-}
-
-/// The bytes of a varint and how many there are.
-fn encode_varint(mut value: u64) -> ([u8; 10], usize) {
-    let mut bytes = [0; 10];
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    (bytes, len + 1)
 }

@@ -8,13 +8,17 @@
 //! differ: 64-bit integers as strings or numbers, enums by their names, `null` as absent, protobuf field
 //! names, lone surrogates (cut emoji) as U+FFFD. Unknown keys are ignored.
 
-use super::output::{Output, Wire, Writer};
-use super::schema::{Field, Kind, Message, Presence};
-use crate::scan::check::DEPTH_MAX;
+mod output;
+
+pub use output::Output;
+
+use crate::otlp::DEPTH_MAX;
+use crate::otlp::schema::{Count, Field, Kind, Message};
 use crate::trace::Signal;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use output::{Wire, Writer};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::de::SliceRead;
 use std::borrow::Cow;
@@ -169,7 +173,7 @@ impl<'de, O: Output> DeserializeSeed<'de> for Value<'_, O> {
 
 impl<O: Output> Value<'_, O> {
     fn is_list(&self) -> bool {
-        self.field.presence == Presence::Repeated && !self.is_element
+        matches!(self.field.count, Count::Many(_)) && !self.is_element
     }
 
     fn scalar<E: de::Error>(self, scalar: Scalar<'_>) -> Result<(), E> {
@@ -181,7 +185,7 @@ impl<O: Output> Value<'_, O> {
         let Some(wire) = Wire::of(field.kind, scalar) else {
             return Err(E::invalid_value(unexpected, &self));
         };
-        if field.presence == Presence::Implicit && wire.is_default() {
+        if matches!(field.count, Count::One | Count::Always) && wire.is_default() {
             return Ok(());
         }
         let is_packed = self.is_element && field.kind.is_packable();
@@ -339,13 +343,13 @@ impl<'a> Wire<'a> {
             (Kind::Text | Kind::Hex | Kind::Base64 | Kind::Bool | Kind::Nested(_), _) => return None,
             (Kind::Double, scalar) => Wire::Fixed64(scalar.double()?.to_bits()),
             (Kind::Fixed64, _) => Wire::Fixed64(integer()?.try_into().ok()?),
-            (Kind::SFixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
+            (Kind::Sfixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
             (Kind::Fixed32, _) => Wire::Fixed32(integer()?.try_into().ok()?),
-            (Kind::UInt64, _) => Wire::Varint(integer()?.try_into().ok()?),
+            (Kind::Uint64, _) => Wire::Varint(integer()?.try_into().ok()?),
             (Kind::Int64, _) => Wire::Varint(i64::try_from(integer()?).ok()? as u64),
-            (Kind::UInt32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
+            (Kind::Uint32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
             (Kind::Enum(names), scalar) => Wire::Varint(i64::from(scalar.of_enum(names)?) as u64),
-            (Kind::SInt32, _) => {
+            (Kind::Sint32, _) => {
                 let value = i32::try_from(integer()?).ok()?;
                 Wire::Varint(u64::from(((value << 1) ^ (value >> 31)) as u32))
             }
@@ -355,11 +359,6 @@ impl<'a> Wire<'a> {
 }
 
 impl Kind {
-    /// Whether a repeated field is one run of values, as proto3 writes numbers.
-    pub fn is_packable(self) -> bool {
-        !matches!(self, Kind::Text | Kind::Hex | Kind::Base64 | Kind::Nested(_))
-    }
-
     fn described(self) -> &'static str {
         match self {
             Kind::Text => "text",
@@ -367,10 +366,10 @@ impl Kind {
             Kind::Base64 => "base64",
             Kind::Bool => "true or false",
             Kind::Double => "a number",
-            Kind::Fixed64 | Kind::UInt64 => "a whole number of 64 bits",
-            Kind::SFixed64 | Kind::Int64 => "a whole number of 64 bits with sign",
-            Kind::Fixed32 | Kind::UInt32 => "a whole number of 32 bits",
-            Kind::SInt32 => "a whole number of 32 bits with sign",
+            Kind::Fixed64 | Kind::Uint64 => "a whole number of 64 bits",
+            Kind::Sfixed64 | Kind::Int64 => "a whole number of 64 bits with sign",
+            Kind::Fixed32 | Kind::Uint32 => "a whole number of 32 bits",
+            Kind::Sint32 => "a whole number of 32 bits with sign",
             Kind::Enum(_) => "the number or the name of an enum value",
             Kind::Nested(_) => "an object",
         }
