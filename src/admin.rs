@@ -1,5 +1,5 @@
 //! Two small HTTP listeners. `health` (`/healthz`, `/readyz`, `/metrics`) shows no content of traces and
-//! asks nobody who he is; `admin` (`/policy`, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
+//! asks nobody who he is; `admin` (`/policy` and below it, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
 //! it listens on loopback or wants a token.
 
 pub mod answer;
@@ -26,6 +26,10 @@ pub trait AdminApi: Send + Sync + 'static {
     fn metrics(&self, out: &mut dyn fmt::Write) -> fmt::Result;
     /// The policy in force, as JSON.
     fn policy(&self) -> String;
+    /// The one that was in force before it, if there was one.
+    fn former_policy(&self) -> Option<String>;
+    /// Puts that one in force again, and says what is in force now.
+    fn restore_policy(&self) -> Option<String>;
     fn why(&self, id: TraceId) -> Answer;
     /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
     /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.

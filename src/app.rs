@@ -20,17 +20,20 @@ use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
+use crate::supervise::Supervisor;
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload};
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the request metrics look for what has become old: half of a slot of their windows.
@@ -56,13 +59,15 @@ pub enum Stop {
     Interrupt,
 }
 
+/// At the end, how long the last export may wait for a queue that is full.
+const LAST_EXPORT_MOST: Duration = Duration::from_secs(2);
+
 /// Bound to its ports, serving nothing yet.
 pub struct App {
     drain: Drain,
     receiver: Receiver,
     health: Option<TcpListener>,
     admin: Option<(TcpListener, Option<Token>)>,
-    reloader: Option<Reloader>,
     admin_service: Arc<AdminService>,
 }
 
@@ -91,20 +96,20 @@ impl App {
         let delivery = start_delivery(config.queue, sinks)?;
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
         let reloader = match config.policy {
-            PolicySource::File(path) => Some(Reloader::new(path, pipeline.clone())),
+            PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
         };
         let admin_service = Arc::new(AdminService {
             receiver: receiver.stats(),
             store,
             ready: AtomicBool::new(false),
-            policy_refusals: reloader.as_ref().map(|reloader| reloader.refusals.clone()).unwrap_or_default(),
+            reloader,
             connections_closed: Default::default(),
             pipeline,
         });
         let token = config.admin_token.map(|token| Token::new(token.expose()));
         let admin = admin.map(|listener| (listener, token));
-        Ok(App { drain: config.drain, receiver, health, admin, reloader, admin_service })
+        Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
     /// Where OTLP is taken.
@@ -123,38 +128,48 @@ impl App {
     }
 
     /// Serves until `stop` resolves, then drains. Returns within the drain's deadline.
-    pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let App { drain, receiver, health, admin, reloader, admin_service } = self;
+    ///
+    /// # Errors
+    /// When it ended because one of its own tasks did: the name of that. What could be delivered has been.
+    pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), String> {
+        let App { drain, receiver, health, admin, admin_service } = self;
         let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
-        let mut background = JoinSet::new();
-        background.spawn(judge_in_time(pipeline.clone()));
-        let exports = background.spawn(export_metrics(pipeline.clone()));
-        background.spawn(age_metrics(pipeline.clone()));
-        background.spawn(watch_memory(pipeline.clone(), phase.subscribe()));
-        background.spawn(limit_log::watch_limits(pipeline.clone()));
-        match reloader {
-            Some(reloader) => background.spawn(reloader.run()),
-            None => background.spawn(nothing_to_reload()),
+        let mut tasks = Tasks::default();
+        tasks.spawn("the judge", judge_in_time(pipeline.clone()));
+        let exports = tasks.spawn("the export of metrics", export_metrics(pipeline.clone()));
+        tasks.spawn("the ageing of metrics", age_metrics(pipeline.clone()));
+        tasks.spawn("the watch over the ring", watch_memory(pipeline.clone(), phase.subscribe()));
+        tasks.spawn("the watch over limits", limit_log::watch_limits(pipeline.clone()));
+        match &admin_service.reloader {
+            Some(reloader) => tasks.spawn("the reload of the policy", reloader.clone().run()),
+            None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
+        let answers = |listener, audience| admin::serve(listener, audience, admin_service.clone(), closed.subscribe());
         if let Some(listener) = health {
-            background.spawn(admin::serve(listener, Audience::Health, admin_service.clone(), closed.subscribe()));
+            tasks.spawn("the health listener", answers(listener, Audience::Health));
         }
         if let Some((listener, token)) = admin {
-            background.spawn(admin::serve(
-                listener,
-                Audience::Admin { token },
-                admin_service.clone(),
-                closed.subscribe(),
-            ));
+            tasks.spawn("the admin listener", answers(listener, Audience::Admin { token }));
         }
-        let mut intake = tokio::spawn(receiver.serve(pipeline.clone(), phase.subscribe()));
+        let ends = phase.subscribe();
+        let serving = receiver.serve(pipeline.clone(), phase.subscribe());
+        let mut intake =
+            tokio::spawn(tasks.supervisor.watch("the receiver", serving, move || *ends.borrow() == Phase::Closed));
         admin_service.ready.store(true, Relaxed);
-        let asked = stop.await;
+        let mut stop = pin!(stop);
+        let (asked, failed) = tokio::select! {
+            asked = &mut stop => (asked, None),
+            failed = tasks.supervisor.failed() => (Stop::Interrupt, Some(failed)),
+            failed = pipeline.delivery.failed() => (Stop::Interrupt, Some(failed)),
+        };
         let deadline = Instant::now() + drain.deadline;
         admin_service.ready.store(false, Relaxed);
-        tracing::info!(?asked, "draining");
+        match &failed {
+            Some(task) => tracing::error!(task, "a part of the process has ended: it delivers what it can, and ends"),
+            None => tracing::info!(?asked, "draining"),
+        }
         phase.send_replace(Phase::Draining);
         if asked == Stop::Terminate {
             tokio::time::sleep(drain.accept).await;
@@ -167,14 +182,38 @@ impl App {
             let requests = admin_service.receiver.read().requests_in_flight;
             tracing::warn!(requests, "some requests did not end in time, their clients will send them again");
         }
-        pipeline.drain(deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         // An export after the last one would come when nobody delivers any more.
         exports.abort();
-        push_metrics(&pipeline);
+        hand_over(pipeline.clone(), deadline, deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
-        background.shutdown().await;
+        tasks.running.shutdown().await;
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// The tasks that run beside the receiver, none of which may end before the process does.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    supervisor: Supervisor,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.running.spawn(self.supervisor.watch(name, work, || false))
+    }
+}
+
+/// Gives all that is left to the queue. A defect in one of the stages costs that stage, not what others hold.
+async fn hand_over(pipeline: Arc<Pipeline>, deadline: Instant, until: Instant) {
+    let work = async move {
+        pipeline.drain(until).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        push_metrics(&pipeline, Instant::now() + LAST_EXPORT_MOST.min(left / 4)).await;
+    };
+    // The panic is in the log.
+    let _ = tokio::spawn(work).await;
 }
 
 /// What this process is about to do: the first that one looks for in a log.
@@ -267,18 +306,18 @@ async fn judge_in_time(pipeline: Arc<Pipeline>) {
 }
 
 async fn export_metrics(pipeline: Arc<Pipeline>) {
-    let Some(meter) = &pipeline.meter else { return };
+    let Some(meter) = &pipeline.meter else { return pending().await };
     let mut ticks = interval(meter.settings().every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        push_metrics(&pipeline);
+        push_metrics(&pipeline, Instant::now() + meter.settings().every / 2).await;
     }
 }
 
 /// Gives memory of windows that have ended back, and retires what is idle; however seldom metrics are exported.
 async fn age_metrics(pipeline: Arc<Pipeline>) {
-    let Some(meter) = &pipeline.meter else { return };
+    let Some(meter) = &pipeline.meter else { return pending().await };
     let mut ticks = interval(METRICS_AGE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -287,13 +326,14 @@ async fn age_metrics(pipeline: Arc<Pipeline>) {
     }
 }
 
-fn push_metrics(pipeline: &Pipeline) {
+/// Hands an export to the queue at a sink's pace, but for a dead sink's sake not longer than `until`.
+async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     let Some(meter) = pipeline.meter.as_ref().filter(|_| pipeline.delivery.takes(Signal::Metrics)) else { return };
     let now = Now { ms: pipeline.now_ms(), unix_nanos: unix_nanos() };
-    for request in meter.export(meter.settings().histogram, now) {
+    for request in meter.export(now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
-        pipeline.delivery.push_own(Signal::Metrics, body, items);
+        pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;
     }
 }
 

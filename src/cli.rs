@@ -1,13 +1,15 @@
 //! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files.
 
 mod ask;
+mod policy;
 mod serve;
 mod view;
 
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, log};
 use crate::trace::TraceId;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,6 +52,11 @@ enum Command {
         /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
         admin: String,
+    },
+    /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
     },
     /// One signed, harmless probe to every sink and identity source.    tailkeep doctor --config tailkeep.yaml
     Doctor {
@@ -140,17 +147,27 @@ pub fn run() -> ExitCode {
         Command::Check(files) => serve::check(&files),
         Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
         Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
+        Command::Policy { command } => policy::run(&command),
         Command::Doctor { config, .. } => serve::doctor(config.as_deref()),
         Command::Traces(traces) => ask::traces(&traces),
     };
     let (text, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            log::flush();
+            return ExitCode::SUCCESS;
+        }
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Running(text)) => (text, 1),
     };
     // Nothing is left to say where a report has said it.
     if !text.is_empty() {
-        eprintln!("{}", text.trim_end());
+        log::say(&format!("{}\n", text.trim_end()));
     }
+    log::flush();
     ExitCode::from(code)
+}
+
+/// To standard output. Whoever has read enough may go.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -19,9 +19,9 @@ pub use queue::{Discard, Row, Tally};
 pub use sink::{Batch, Sink};
 pub use spool::SpoolSettings;
 
-use crate::trace::Signal;
+use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
-use queue::{Pushed, Queue};
+use queue::{Gone, Pushed, Queue};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
@@ -72,6 +72,7 @@ pub struct NamedSink {
 pub struct Delivery {
     shared: Arc<Shared>,
     tasks: tokio::sync::Mutex<Tasks>,
+    supervisor: Supervisor,
 }
 
 struct Tasks {
@@ -111,6 +112,8 @@ struct Shared {
     names: Vec<String>,
     /// One per sink: there is something new.
     wake: Vec<Notify>,
+    /// Something was taken or written to disk.
+    progress: Notify,
     phase: watch::Sender<DeliveryPhase>,
     losses: Mutex<[LogThrottle; 3]>,
     /// Where bodies on disk are read.
@@ -121,8 +124,6 @@ struct Shared {
     damaged: [u64; 3],
     /// There is something to write.
     spool_wake: Notify,
-    /// Memory of the queue became free.
-    freed: Notify,
     spool_error: Mutex<Option<String>>,
 }
 
@@ -142,6 +143,12 @@ impl Shared {
     fn waits(&self, sink: usize, signal: Signal) -> (u64, u64) {
         let disk = self.disk.filter(|_| self.spool_error().is_none());
         self.queue().waits(sink, signal, disk.map(|quotas| quotas[signal as usize]))
+    }
+
+    /// Whether tasks may end, asked when one does.
+    fn is_ending(self: &Arc<Shared>) -> impl FnOnce() -> bool + use<> {
+        let shared = self.clone();
+        move || *shared.phase.borrow() != DeliveryPhase::Running
     }
 
     fn wake_all(&self) {
@@ -164,24 +171,31 @@ impl Delivery {
             queue: Mutex::new(queue),
             names,
             wake: sinks.iter().map(|_| Notify::new()).collect(),
+            progress: Notify::new(),
             phase: watch::Sender::new(DeliveryPhase::Running),
             losses: Mutex::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
             disk: settings.spool.as_ref().map(|spool| spool.quotas),
             damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
-            freed: Notify::new(),
             spool_error: Mutex::default(),
         });
-        let (mut workers, mut writers) = (JoinSet::new(), JoinSet::new());
+        let (mut workers, mut writers, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
         for (index, named) in sinks.into_iter().enumerate() {
+            let name = format!("the sink {}", named.name);
             let worker = SinkWorker::new(index, named, shared.clone(), &settings);
-            workers.spawn(worker.run());
+            workers.spawn(supervisor.watch(&name, worker.run(), shared.is_ending()));
         }
         if let Some((spool, recovered)) = opened {
-            writers.spawn(Writer::new(spool, shared.clone(), recovered.cursors).run());
+            let writer = Writer::new(spool, shared.clone(), recovered.cursors);
+            writers.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }) })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }), supervisor })
+    }
+
+    /// The name of a sink or queue whose task ended though it should not; for ever if none does.
+    pub async fn failed(&self) -> String {
+        self.supervisor.failed().await
     }
 
     /// Whether any sink takes the signal.
@@ -189,24 +203,54 @@ impl Delivery {
         self.shared.queue().takes(signal)
     }
 
+    /// The largest piece of a signal that does not push out a part of itself, bytes.
+    pub fn piece_max(&self, signal: Signal) -> usize {
+        let queue = self.shared.queue();
+        if queue.takes(signal) { queue.quota_of(signal) } else { usize::MAX }
+    }
+
     /// Queues fields of an `Export*ServiceRequest` with that many spans, data points or log records.
     /// Never waits and never fails: see [`Discard`] for what can become of them.
     pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
-        self.push_piece(Batch { signal, body: body.into(), items }, false);
+        self.divide(Batch { signal, body: body.into(), items }, &mut |part| self.push_part(part, false));
     }
 
-    /// As [`Delivery::push`], for our own metrics: never on disk, because the next export supersedes them.
-    pub fn push_own(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
-        self.push_piece(Batch { signal, body: body.into(), items }, true);
+    /// As [`Delivery::push`], for our own metrics. They are on disk at the end alone, because the next
+    /// export supersedes them, and come no faster than a sink takes them: until that moment each part
+    /// waits for [`Delivery::ready_for`].
+    pub async fn push_own(&self, signal: Signal, body: impl Into<Bytes>, items: u64, until: Instant) {
+        let mut parts = Vec::new();
+        self.divide(Batch { signal, body: body.into(), items }, &mut |part| parts.push(part));
+        for part in parts {
+            self.ready_for(signal, part.body.len(), until).await;
+            self.push_part(part, true);
+        }
     }
 
-    fn push_piece(&self, piece: Batch, own: bool) {
-        let (signal, limits) = (piece.signal, self.shared.queue().limits(piece.signal));
-        batch::divide(piece, &limits, &mut |part| {
-            let now = Instant::now();
-            let pushed = self.shared.queue().push(part, own, now);
-            self.report(signal, pushed, now);
-        });
+    /// Waits until the queue can hold so many bytes more of a signal, or some sink has taken all that there
+    /// is of it, so that a push takes nothing from who is about to take it. False if neither is so at `until`.
+    pub async fn ready_for(&self, signal: Signal, bytes: usize, until: Instant) -> bool {
+        loop {
+            let mut progress = std::pin::pin!(self.shared.progress.notified());
+            progress.as_mut().enable();
+            if self.shared.queue().is_ready_for(signal, bytes) {
+                return true;
+            }
+            if tokio::time::timeout_at(until, progress).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    fn divide(&self, piece: Batch, each: &mut dyn FnMut(Batch)) {
+        let limits = self.shared.queue().limits(piece.signal);
+        batch::divide(piece, &limits, each);
+    }
+
+    fn push_part(&self, part: Batch, own: bool) {
+        let (signal, now) = (part.signal, Instant::now());
+        let pushed = self.shared.queue().push(part, own, now);
+        self.report(signal, pushed, now);
     }
 
     fn report(&self, signal: Signal, pushed: Pushed, now: Instant) {
@@ -265,22 +309,6 @@ impl Delivery {
         self.shared.wake_all();
     }
 
-    /// Waits until a piece of so many bytes has room, or the queue holds nothing else; false if that is not so
-    /// at the deadline.
-    pub async fn room(&self, signal: Signal, bytes: usize, deadline: Instant) -> bool {
-        loop {
-            let mut freed = std::pin::pin!(self.shared.freed.notified());
-            // Enabled before the queue is asked, so that what is freed in between is not missed.
-            freed.as_mut().enable();
-            if self.shared.queue().has_room(signal, bytes) {
-                return true;
-            }
-            if tokio::time::timeout_at(deadline, freed).await.is_err() {
-                return false;
-            }
-        }
-    }
-
     /// Delivers what is queued until the deadline and closes the sinks. The rest stays in the spool;
     /// without one it is discarded as [`Discard::Shutdown`], as is what is pushed later.
     pub async fn drain(&self, deadline: Instant) {
@@ -301,9 +329,20 @@ impl Delivery {
         self.shared.phase.send_replace(DeliveryPhase::Over);
         all_end(&mut tasks.writers, deadline).await;
         self.say_what_was_lost_since();
-        for (sink, signal, items) in self.shared.queue().close() {
-            let (sink, signal) = (&self.shared.names[sink], signal.word());
-            error!(sink, signal, items, "the process ends before the sink took them: they are discarded");
+        let gone = self.shared.queue().close();
+        for Gone { sink, signal, items, superseded } in gone {
+            let (sink, signal, lost) = (&self.shared.names[sink], signal.word(), items - superseded);
+            if superseded > 0 {
+                info!(
+                    sink,
+                    signal,
+                    items = superseded,
+                    "earlier exports of our own metrics end here, the last is on disk"
+                );
+            }
+            if lost > 0 {
+                error!(sink, signal, items = lost, "the process ends before the sink took them: they are discarded");
+            }
         }
     }
 

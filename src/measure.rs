@@ -59,13 +59,13 @@ pub struct Meter {
     start_unix_nanos: u64,
     operations: DashMap<u64, Operation, RandomState>,
     pool: Arc<WindowPool>,
-    held: Held,
+    live: Live,
     counters: Counters,
 }
 
-/// What the table holds: each has a bound.
+/// What the table holds now: each has a bound.
 #[derive(Default)]
-struct Held {
+struct Live {
     /// Series of operations that have a name, of all that counted something.
     series: AtomicUsize,
     overflow: AtomicUsize,
@@ -116,7 +116,7 @@ impl Meter {
             settings,
             start_unix_nanos,
             operations: DashMap::with_hasher(RandomState::default()),
-            held: Held::default(),
+            live: Live::default(),
             counters: Counters::default(),
         }
     }
@@ -178,9 +178,9 @@ impl Meter {
             tracing::warn!(max, "series limit reached: further operations share one overflow series per service");
         }
         let mut operation = self.operations.entry(key).or_insert_with(|| {
-            self.held.text_bytes.fetch_add(identity.text_bytes(), Relaxed);
+            self.live.text_bytes.fetch_add(identity.text_bytes(), Relaxed);
             if identity.is_overflow() {
-                self.held.overflow.fetch_add(1, Relaxed);
+                self.live.overflow.fetch_add(1, Relaxed);
             }
             Operation::new(identity, at)
         });
@@ -190,7 +190,7 @@ impl Meter {
     fn count(&self, operation: &mut Operation, status: Status, durations: &[u64], at: Arrival) {
         let is_new = operation.record(durations, status, at, &self.settings, &self.pool);
         if is_new && !operation.identity.is_overflow() {
-            self.held.series.fetch_add(1, Relaxed);
+            self.live.series.fetch_add(1, Relaxed);
         }
     }
 
@@ -202,15 +202,15 @@ impl Meter {
         let SeriesKey::Named(labels) = named else { return (key, named) };
         let service = SeriesKey::ServiceOverflow(labels.service);
         let service_key = self.key_of(&service);
-        if self.operations.contains_key(&service_key) || self.held.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
+        if self.operations.contains_key(&service_key) || self.live.overflow.load(Relaxed) < OVERFLOW_SERVICES_MAX {
             return (service_key, service);
         }
         (self.key_of(&SeriesKey::Overflow), SeriesKey::Overflow)
     }
 
     fn has_room(&self, named: &SeriesKey) -> bool {
-        self.held.series.load(Relaxed) < self.settings.series_max
-            && self.held.text_bytes.load(Relaxed) + named.text_bytes() <= self.settings.text_max()
+        self.live.series.load(Relaxed) < self.settings.series_max
+            && self.live.text_bytes.load(Relaxed) + named.text_bytes() <= self.settings.text_max()
     }
 
     fn key_of(&self, identity: &SeriesKey) -> u64 {
@@ -238,10 +238,10 @@ impl Meter {
     }
 
     fn retire(&self, operation: &Operation) {
-        self.held.text_bytes.fetch_sub(operation.identity.text_bytes(), Relaxed);
+        self.live.text_bytes.fetch_sub(operation.identity.text_bytes(), Relaxed);
         match operation.identity.is_overflow() {
-            true => self.held.overflow.fetch_sub(1, Relaxed),
-            false => self.held.series.fetch_sub(operation.live(), Relaxed),
+            true => self.live.overflow.fetch_sub(1, Relaxed),
+            false => self.live.series.fetch_sub(operation.live(), Relaxed),
         };
         self.counters.retired.fetch_add(operation.live() as u64, Relaxed);
     }
@@ -249,8 +249,8 @@ impl Meter {
     pub fn totals(&self) -> Totals {
         Totals {
             spans: self.counters.spans.load(Relaxed),
-            series: self.held.series.load(Relaxed),
-            overflow_series: self.held.overflow.load(Relaxed),
+            series: self.live.series.load(Relaxed),
+            overflow_series: self.live.overflow.load(Relaxed),
             overflow_spans: self.counters.overflow_spans.load(Relaxed),
             approximate: self.counters.approximate.load(Relaxed),
             pool_exhausted: self.pool.refused(),

@@ -1,8 +1,12 @@
 //! OTLP's messages as bytes: their fields in protobuf, and the same as OTLP/JSON. Nothing is decoded into structs:
 //! two bytes on the wire can be a hundred in memory. Pure.
 
-pub mod fields;
 pub mod json;
+pub mod schema;
 pub mod spans;
 pub mod walk;
 pub mod wire;
+
+/// Messages and groups may nest this deep in a request: what prost, Java and C++ take unless they are told
+/// otherwise.
+pub const DEPTH_MAX: usize = 100;

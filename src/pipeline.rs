@@ -212,7 +212,10 @@ impl Pipeline {
     fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
         let not_valid = |_| Malformed(format!("the body is not a valid Export{name}ServiceRequest"));
-        let Repaired { body, items, rejected } = repair::request(signal, body).map_err(not_valid)?;
+        let Repaired { body, mut items, mut rejected } = repair::request(signal, body).map_err(not_valid)?;
+        if body.len() > self.delivery.piece_max(signal) {
+            rejected.too_many += std::mem::take(&mut items);
+        }
         let _accounts = self.hold_accounts();
         let accepted = self.count(signal, items, &rejected);
         if items > 0 {
@@ -240,9 +243,9 @@ impl Pipeline {
         let mut out = Outbox::default();
         for pass in [DrainPass::Kept, DrainPass::Rest] {
             for shard in 0..self.shards.len() {
-                self.delivery.room(Signal::Traces, piece, deadline).await;
+                self.delivery.ready_for(Signal::Traces, piece, deadline).await;
                 while self.work_on(shard, &mut out, |shard, turn, out| shard.drain(turn, pass, out)) == Progress::More {
-                    self.delivery.room(Signal::Traces, piece, deadline).await;
+                    self.delivery.ready_for(Signal::Traces, piece, deadline).await;
                     tokio::task::yield_now().await;
                 }
             }

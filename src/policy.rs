@@ -4,15 +4,19 @@
 //! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
 //! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
 
+mod change;
 pub mod condition;
 pub mod explain;
+mod history;
 pub mod limit;
 pub mod parse;
 mod pattern;
 mod renamed;
 mod review;
 
+pub use change::{Change, listed};
 pub use explain::explain;
+pub use history::{Former, History};
 pub use limit::{Charge, LimitCounts, Limits};
 pub use renamed::names_of;
 

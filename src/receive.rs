@@ -4,29 +4,40 @@
 //! [`Intake`] when its last byte is here. It does not look into requests: a span, a data point and a log
 //! record are all just bytes, except that OTLP/JSON becomes protobuf.
 
+mod activity;
 mod admission;
 mod connection;
 mod context;
+mod cors;
+pub mod descriptors;
 mod grpc;
 mod http;
 mod inflate;
+mod items;
 mod json;
+mod listener;
+mod outcome;
 mod refusal;
+mod refusal_log;
 mod stats;
 mod tls;
+mod wire;
 
-pub use stats::{RequestOutcome, Stats, StatsReader};
+pub use outcome::{ConnectionFault, RequestOutcome};
+pub use stats::{Stats, StatsReader};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::trace::Signal;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use admission::Admission;
-use connection::{Listener, Protocol};
+use connection::Protocol;
 use context::RequestContext;
+use listener::Listener;
+use refusal_log::RefusalLog;
 use stats::Counters;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tls::Tls;
 use tokio::net::TcpListener;
@@ -129,21 +140,23 @@ pub struct Settings {
     /// clients do not send again. Default 20 MiB, as the OTLP specification recommends.
     pub max_request: usize,
     /// Most bytes of request bodies held at once. Beyond: UNAVAILABLE with RetryInfo / 503 with
-    /// Retry-After. At least 2 × `max_request`, because a body is held twice while it is inflated or
+    /// Retry-After. Beyond half of it a body that brings less than an eighth of what it holds in
+    /// `pace_every` gives way: DEADLINE_EXCEEDED / 503. At least 2 × `max_request`, because a body is held twice while it is inflated or
     /// rewritten; so no request is refused for ever. Default 64 MiB.
     pub in_flight: usize,
     /// Most bytes of idle buffers, kept so that a steady load faults no fresh pages; held beside
     /// `in_flight`. Beyond: buffers are freed. Default 8 MiB.
     pub pooled: usize,
     /// Most connections of each listener; connections × `window` is the most that peers can make the
-    /// HTTP/2 layer hold. Beyond: closed at once and counted. Default 1024.
+    /// HTTP/2 layer hold. Beyond: one that has idled for 10 s gives its place, else the new one is closed
+    /// at once; both are counted. Default 1024.
     pub connections: usize,
     /// Most concurrent HTTP/2 streams of a connection. Beyond: the client waits. Default 64.
     pub streams: u32,
     /// HTTP/2 flow-control window of a stream, and of a connection, in bytes. Default 1 MiB.
     pub window: u32,
-    /// Most bytes of a request's header, at least 8 KiB. Beyond: the request is refused with 431.
-    /// Default 64 KiB.
+    /// Most bytes of a request's header, as HTTP/2 counts a list. Beyond: the request is refused with 431.
+    /// Default 16 KiB.
     pub header_bytes: u32,
     /// Most time for a TLS handshake, for a connection's first bytes, and for a header of HTTP/1.1,
     /// counted from the request before: so also the longest that such a connection idles. Beyond:
@@ -152,10 +165,19 @@ pub struct Settings {
     /// Most time for a request's body. Beyond: DEADLINE_EXCEEDED / 503, which clients send again.
     /// Default 60 s.
     pub body_timeout: Duration,
+    /// How often a body that is arriving is looked at: whether it comes too slowly while others want its
+    /// room. Default 1 s.
+    pub pace_every: Duration,
     /// How long an HTTP/2 connection is silent before it is pinged. Default 30 s.
     pub keepalive_interval: Duration,
     /// How long the answer to a ping may take. Beyond: closed. Default 10 s.
     pub keepalive_timeout: Duration,
+    /// How old a connection gets, a tenth more or less, before it is told to finish (GOAWAY,
+    /// `Connection: close`): its client opens another, which a balancer may send elsewhere. Default: as old
+    /// as it likes.
+    pub connection_age: Option<Duration>,
+    /// Origins whose pages may send OTLP/HTTP; `*` in one stands for any text. Default: none.
+    pub cors: Vec<String>,
     /// When a refused client is asked to come back, in whole seconds over HTTP. Default 1 s.
     pub retry_after: Duration,
 }
@@ -175,11 +197,14 @@ impl Default for Settings {
             connections: 1024,
             streams: 64,
             window: 1 << 20,
-            header_bytes: 64 << 10,
+            header_bytes: 16 << 10,
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            pace_every: Duration::from_secs(1),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            connection_age: None,
+            cors: Vec::new(),
             retry_after: Duration::from_secs(1),
         }
     }
@@ -252,14 +277,8 @@ impl Receiver {
     /// The deadline is the caller's: dropping the future aborts all connections.
     pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
         let Receiver { settings, listeners, admission, counters } = self;
-        let context = Arc::new(RequestContext {
-            settings,
-            admission,
-            counters,
-            intake,
-            strays: Mutex::default(),
-            loops: Mutex::default(),
-        });
+        let context =
+            Arc::new(RequestContext { settings, admission, counters, intake, refusals: RefusalLog::default() });
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             tasks.spawn(listener.serve(context.clone(), phase.clone()));

@@ -317,7 +317,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::wire::put_bytes;
+    use crate::otlp::wire::put_bytes;
     use crate::scan::{Keyed, Questions, SpanBounds};
 
     #[test]

@@ -83,11 +83,11 @@ pub struct Rejected {
     pub bad_id: u64,
     /// It, or what it belongs to, is not protobuf, or a field has the wrong wire type.
     pub malformed: u64,
-    /// It, or what it belongs to, nests deeper than [`check::DEPTH_MAX`].
+    /// It, or what it belongs to, nests deeper than [`DEPTH_MAX`](crate::otlp::DEPTH_MAX).
     pub too_deep: u64,
     /// The span, or its resource and scope together, is larger than the bound.
     pub too_large: u64,
-    /// The request holds more spans than the bound.
+    /// The request holds more spans than the bound, or more metrics or log records than the queue.
     pub too_many: u64,
 }
 
@@ -212,7 +212,7 @@ impl Scan {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             if field.number != 2 {
-                self.arena.extend_from_slice(field.whole.of(body));
+                self.arena.extend_from_slice(field.raw.of(body));
                 let checked = check_field(Shape::ResourceSpans, body, field, Shape::ResourceSpans.depth() - 1);
                 fault = fault.or(checked.err());
             }
@@ -262,7 +262,7 @@ impl Scan {
             match field.number {
                 2 => self.read_span(body, field.value.bytes()?, scope, questions, bounds),
                 _ => {
-                    self.arena.extend_from_slice(field.whole.of(body));
+                    self.arena.extend_from_slice(field.raw.of(body));
                     let checked = check_field(Shape::ScopeSpans, body, field, Shape::ScopeSpans.depth() - 1);
                     fault = fault.or(checked.err());
                 }

@@ -1,31 +1,10 @@
 //! How the process speaks of itself: its log, and the Prometheus text format for its metrics.
 //! Source: Prometheus documentation, "Exposition formats".
 
+pub mod log;
+
+pub use log::{LogFormat, start_log};
 use std::fmt::{self, Write};
-use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
-
-/// How log lines are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
-/// Sends the log to standard error. `filter` is a level (`info`) or directives (`tailkeep=debug,h2=warn`).
-///
-/// # Errors
-/// When the filter cannot be read.
-pub fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
-}
 
 /// What a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,10 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test cli` writes the recorded texts anew.
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -206,6 +210,8 @@ fn explain_judges_a_file_and_refuses_what_is_none() {
         ("policy.yaml", POLICY),
         ("trace.json", trace),
         ("cut.json", &trace[..100]),
+        ("listed.json", &format!("\u{feff}[{trace}]\r\n")),
+        ("jaeger.json", r#"{"data":[{"traceID":"4bf9","spans":[],"processes":{}}]}"#),
         ("empty.json", "{}"),
     ]);
     assert_says(
@@ -215,6 +221,11 @@ fn explain_judges_a_file_and_refuses_what_is_none() {
         &["keep-errors  YES", "by keep-errors (policy.yaml:3)"],
     );
     assert_says(&place, &["explain", "trace.json"], 0, &["keep-errors"]);
+    assert_says(&place, &["explain", "listed.json"], 0, &["keep-errors"]);
+    assert_says(&place, &["explain", "jaeger.json"], 2, &["jaeger.json: this is Jaeger's JSON; `explain` reads OTLP"]);
+    let compressed = File::create(place.0.path().join("trace.json.gz")).unwrap();
+    GzEncoder::new(compressed, Compression::fast()).write_all(trace.as_bytes()).unwrap();
+    assert_says(&place, &["explain", "trace.json.gz"], 0, &["keep-errors"]);
     assert_says(&place, &["explain", "cut.json"], 2, &["cut.json"]);
     assert_says(&place, &["explain", "empty.json"], 2, &["empty.json"]);
     assert_says(&place, &["explain", "nowhere.json"], 2, &["cannot read nowhere.json"]);

@@ -29,6 +29,7 @@ fn host() -> Host {
     Host {
         memory_limit: 1 << 30,
         data_folder: Some(PathBuf::from("/data/tailkeep")),
+        descriptors: 20_000,
         instance: "i-1".to_owned(),
         hop: "hop-1".to_owned(),
     }
@@ -245,9 +246,13 @@ fn the_reference_documents_every_key_and_no_other() {
 fn the_values_of_the_reference_are_the_defaults() {
     let (reference, default) = (good(&reference()), good(""));
     let show = |value: &dyn std::fmt::Debug| format!("{value:#?}");
+    assert_eq!(reference.receive.connection_age, Some(Duration::from_secs(300)));
+    assert_eq!(reference.receive.cors, ["https://shop.example", "https://*.shop.example"]);
     let receive = tailkeep::receive::Settings {
         // Examples, not defaults.
         tls: None,
+        connection_age: None,
+        cors: Vec::new(),
         instance: default.instance.clone(),
         // The text has whole MiB.
         in_flight: default.receive.in_flight,

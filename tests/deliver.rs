@@ -36,6 +36,7 @@ enum Step {
     /// step is taken away.
     Deny(Option<&'static str>),
     Hang,
+    Panic,
 }
 
 #[derive(Clone, Default)]
@@ -81,6 +82,7 @@ impl Script {
             Some(Step::Pause(after)) => return Err(SendError::Pause { after, reason: "all busy".to_owned() }),
             Some(Step::Refuse) => return Err(SendError::Refused { reason: "never".to_owned() }),
             Some(Step::Hang) => std::future::pending().await,
+            Some(Step::Panic) => panic!("as a defect does"),
             None if names.len() > limit => return Err(SendError::Split { reason: "too many".to_owned() }),
             Some(Step::Reject(rejected)) => rejected,
             _ => 0,
@@ -364,6 +366,36 @@ async fn a_signal_goes_to_the_sinks_that_take_it() {
     assert_eq!((none.signal, none.tally.discarded(Discard::NoSink)), (Signal::Metrics, 5));
 }
 
+/// An export of our own is larger than the queue's part for metrics, and the sink is well.
+#[tokio::test(start_paused = true)]
+async fn our_own_metrics_come_as_fast_as_a_sink_takes_them() {
+    const PARTS: u64 = 40;
+    let (well, away) = (Script::default(), Script::new(&[Step::Hang]));
+    for (what, sinks) in [("one", vec![well.named("well")]), ("two", vec![away.named("away"), well.named("well")])] {
+        let delivery = start(DeliverySettings { quotas: [256 << 10; 3], ..settings() }, sinks);
+        let until = Instant::now() + 5 * SECOND;
+        for _ in 0..PARTS {
+            delivery.push_own(Signal::Metrics, [0x2a, 0].repeat(30 << 10), 7, until).await;
+        }
+        assert!(Instant::now() < until, "{what}: it takes them");
+        pass(&delivery, SECOND).await;
+        let rows = balanced(&delivery);
+        let row = rows.iter().find(|row| row.sink == "well" && row.signal == Signal::Metrics).unwrap();
+        assert_eq!((row.tally.delivered, row.tally.discarded(Discard::QueueFull)), (7 * PARTS, 0), "{what}");
+    }
+    // A sink that is away holds nobody up for longer, and the newest stay.
+    let delivery = start(DeliverySettings { quotas: [256 << 10; 3], ..settings() }, vec![away.named("away")]);
+    away.steps.lock().unwrap().push_back(Step::Hang);
+    let start = Instant::now();
+    for _ in 0..PARTS {
+        delivery.push_own(Signal::Metrics, [0x2a, 0].repeat(30 << 10), 7, start + 5 * SECOND).await;
+    }
+    assert_eq!(start.elapsed().as_secs(), 5);
+    let rows = balanced(&delivery);
+    let tally = &rows.iter().find(|row| row.signal == Signal::Metrics).unwrap().tally;
+    assert!(tally.queued >= 28 && tally.discarded(Discard::QueueFull) > 0, "{tally:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_delivers_what_it_can_and_counts_the_rest() {
     let steps = [vec![Step::Retry(Some(200 * SECOND))], vec![Step::Take]].concat();
@@ -385,6 +417,28 @@ async fn draining_delivers_what_it_can_and_counts_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_whose_task_ends_is_noticed_and_costs_no_other() {
+    let (broken, whole) = (Script::new(&[Step::Panic]), Script::default());
+    let delivery = start(settings(), vec![broken.named("broken"), whole.named("whole")]);
+    push(&delivery, &["a"]);
+    assert_eq!(delivery.failed().await, "the sink broken");
+    push(&delivery, &["b"]);
+    delivery.drain(Instant::now() + 10 * SECOND).await;
+    assert_eq!(whole.seen(), ["a", "b"]);
+    assert_eq!(row(&delivery, "broken").tally.discarded(Discard::Shutdown), 2);
+    balanced(&delivery);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_sinks_is_no_failure() {
+    let sink = Script::default();
+    let delivery = start(settings(), vec![sink.named("here")]);
+    push(&delivery, &["a"]);
+    delivery.drain(Instant::now() + 10 * SECOND).await;
+    assert!(tokio::time::timeout(SECOND, delivery.failed()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn large_pieces_are_divided_before_they_are_sent() {
     let sink = Script::default();
     let batch = BatchLimits { bytes: 1000, ..BatchLimits::default() };
@@ -394,6 +448,56 @@ async fn large_pieces_are_divided_before_they_are_sent() {
     pass(&delivery, SECOND).await;
     assert_eq!(sink.seen(), long);
     assert!(sink.attempts.lock().unwrap().len() >= 5);
+}
+
+/// Lines of the log.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    fn lines(&self, with: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_sink_that_is_down_counts_on_and_says_when_the_queue_is_full() {
+    let said = Said::default();
+    let writer = said.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(log);
+    let sink = Script::new(&vec![Step::Retry(None); 200]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    let long = "x".repeat(5000);
+    for _ in 0..100 {
+        push(&delivery, &[&long]);
+        pass(&delivery, SECOND).await;
+    }
+    let number = |line: &String, name: &str| -> Option<u64> {
+        let rest = line.split(&format!("{name}=")).nth(1)?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    let lines = said.lines("could not deliver");
+    assert!(lines.len() >= 3, "{lines:?}");
+    let counts: Vec<_> = lines.iter().filter_map(|line| number(line, "failures")).collect();
+    assert!(counts.len() == lines.len() && counts.is_sorted_by(|a, b| a < b), "{lines:?}");
+    assert_eq!(*counts.last().unwrap(), sink.attempts.lock().unwrap().len() as u64);
+    let last = lines.last().unwrap();
+    let (down, full) = (number(last, "down_s").unwrap(), number(last, "full_in_s").unwrap());
+    // 1 MiB of about 5 KB a second.
+    assert!((50..=100).contains(&down) && (195..=215).contains(&(down + full)), "{last}");
 }
 
 mod servers {

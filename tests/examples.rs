@@ -35,6 +35,7 @@ fn host() -> Host {
     Host {
         memory_limit: 8 << 30,
         data_folder: Some("/data".into()),
+        descriptors: 20_000,
         instance: "an-instance".to_owned(),
         hop: String::new(),
     }

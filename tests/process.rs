@@ -17,8 +17,12 @@ mod counters;
 mod grpc;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/log.rs"]
+mod log;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/peers.rs"]
+mod peers;
 #[path = "process/reload.rs"]
 mod reload;
 #[path = "process/shutdown.rs"]

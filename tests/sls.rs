@@ -20,7 +20,7 @@ use std::{
 };
 use tailkeep::{
     deliver::{
-        Discard, batch,
+        Discard,
         sink::{
             Batch, SendError, SendResult, Sent, Sink,
             sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
@@ -502,16 +502,19 @@ async fn one_record_that_is_not_otlp_does_not_take_others_along() {
     let server = Server::start(|_, _| ok()).await;
     let mut sink = sink(settings(&server));
     let Batch { signal, body, items } = spans(2);
-    let mut bytes = body.to_vec();
-    let at = bytes.windows(5).rposition(|text| text == b"span1").unwrap();
-    bytes[at] = 0xff;
-    let batch = Batch { signal, body: bytes.into(), items };
-    assert!(matches!(sink.send(&batch).await, Err(SendError::Split { .. })));
-    let parts = batch::halve(&batch).unwrap();
-    let [good, bad] = &parts[..] else { panic!("{parts:?}") };
-    assert_eq!(sink.send(good).await, Ok(Sent::default()));
-    assert!(matches!(sink.send(bad).await, Err(SendError::Refused { .. })));
-    assert_eq!(server.received().iter().map(names).collect::<Vec<_>>(), [["span0"]]);
+    let name = body.windows(5).rposition(|text| text == b"span1").unwrap();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = body.to_vec();
+        bytes[at] = byte;
+        Batch { signal, body: bytes.into(), items }
+    };
+    // A text that is not UTF-8 is repaired.
+    assert_eq!(sink.send(&changed(name + 4, 0xff)).await, Ok(Sent::default()));
+    // A text that is longer than its span makes the span malformed, and no other.
+    let sent = sink.send(&changed(name - 1, 0x7f)).await.unwrap();
+    assert_eq!(sent.lost.iter().map(|lost| (lost.items, lost.why)).collect::<Vec<_>>(), [(1, Discard::Rejected)]);
+    let received: Vec<Vec<String>> = server.received().iter().map(names).collect();
+    assert_eq!(received, [vec!["span0", "span\u{fffd}"], vec!["span0"]]);
 }
 
 /// A message may quote what was signed, and the token is part of it.

@@ -208,18 +208,41 @@ async fn a_full_spool_drops_the_oldest_of_its_signal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn own_metrics_are_never_on_disk() {
+async fn the_last_export_of_our_own_metrics_survives_the_end() {
     let folder = TempDir::new().unwrap();
     let place = Place::away();
     let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
-    delivery.push_own(Signal::Metrics, vec![9; 100], 10);
+    let own = async |items| delivery.push_own(Signal::Metrics, vec![9; 100], items, Instant::now()).await;
+    own(10).await;
     push(&delivery, Signal::Metrics, 1);
+    until(&delivery, || delivery.holds().disk[Signal::Metrics as usize] > 0).await;
+    own(5).await;
+    assert!(delivery.holds().memory[Signal::Metrics as usize] > 200, "in memory, as the next one supersedes them");
     delivery.drain(Instant::now() + Duration::from_secs(5)).await;
     let metrics = tally(&delivery, "there", Signal::Metrics);
-    assert_eq!((metrics.discarded(Discard::Shutdown), metrics.queued), (10, 1), "{metrics:?}");
+    assert_eq!((metrics.discarded(Discard::Shutdown), metrics.queued), (10, 6), "{metrics:?}");
     drop(delivery);
     let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
-    assert_eq!(tally(&again, "there", Signal::Metrics).recovered, 1);
+    assert_eq!(tally(&again, "there", Signal::Metrics).recovered, 6);
+    place.comes_back();
+    until(&again, || tally(&again, "there", Signal::Metrics).delivered == 6).await;
+}
+
+/// To make room, say. What was there is lost, what comes is not.
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_somebody_deletes_is_made_anew() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::away();
+    let delivery = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    push(&delivery, Signal::Traces, 0);
+    let on_disk = |delivery: &Delivery| delivery.holds().memory[0] == 0;
+    until(&delivery, || on_disk(&delivery)).await;
+    fs::remove_dir_all(folder.path().join("spool")).unwrap();
+    push(&delivery, Signal::Traces, 1);
+    until(&delivery, || on_disk(&delivery) && !delivery.holds().spool_fails).await;
+    drain(delivery).await;
+    let again = Delivery::start(settings(folder.path(), MANY, MIB), vec![place.sink("there")]).unwrap();
+    assert_eq!(tally(&again, "there", Signal::Traces).recovered, 1);
 }
 
 #[tokio::test(start_paused = true)]

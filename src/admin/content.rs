@@ -18,7 +18,21 @@ pub(super) enum Content {
     /// A page that others may be reading too, and how many of its pieces are sent.
     Shared(Arc<Page>, usize),
     /// The first piece, until it is sent, and the others; an error where they cannot come.
-    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Bytes>>),
+    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Piece>>),
+}
+
+/// Some bytes of an answer that is written while it is read.
+pub(super) enum Piece {
+    More(Bytes),
+    Last(Bytes),
+}
+
+impl Piece {
+    fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Piece::More(bytes) | Piece::Last(bytes) => Frame::data(bytes),
+        }
+    }
 }
 
 impl From<String> for Content {
@@ -41,7 +55,7 @@ impl hyper::body::Body for Content {
             }
             Content::Pieces(first, rest) => match first.take() {
                 Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Piece::into_frame))),
             },
         }
     }

@@ -1,11 +1,11 @@
 //! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
 //! as long as its bytes.
 
-use super::content::Content;
+use super::content::{Content, Piece};
 use super::route::{Reply, text, typed};
 use crate::{otlp::json, trace::Signal};
-use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::Full;
 use std::{
     io::{self, Write},
     sync::Arc,
@@ -48,7 +48,9 @@ pub(super) fn trace(
         drop(turn);
     });
     match pieces.blocking_recv() {
-        Some(Ok(first)) => typed("application/json", Content::Pieces(Some(first), pieces)),
+        // A short one has a length, and simple clients like that.
+        Some(Ok(Piece::Last(whole))) => typed("application/json", Content::Whole(Full::new(whole))),
+        Some(Ok(Piece::More(first))) => typed("application/json", Content::Pieces(Some(first), pieces)),
         Some(Err(error)) => {
             tracing::warn!(%error, "a trace cannot be shown");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the trace cannot be read, see the log\n")
@@ -67,19 +69,19 @@ fn write(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool>, out: &mut Pieces)
     if is_known {
         out.write_all(b"]}")?;
         let rest = std::mem::take(&mut out.gathered);
-        out.send(Ok(rest.into()))?;
+        out.send(Ok(Piece::Last(rest.into())))?;
     }
     Ok(())
 }
 
 /// Gathers what is written, and hands it on when it is enough.
 struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<io::Result<Piece>>,
     gathered: Vec<u8>,
 }
 
 impl Pieces {
-    fn send(&self, piece: io::Result<Bytes>) -> io::Result<()> {
+    fn send(&self, piece: io::Result<Piece>) -> io::Result<()> {
         let sent = Handle::current().block_on(timeout(READ_TIME, self.sender.send(piece)));
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -94,7 +96,7 @@ impl Write for Pieces {
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= PIECE {
             let piece = std::mem::take(&mut self.gathered);
-            self.send(Ok(piece.into()))?;
+            self.send(Ok(Piece::More(piece.into())))?;
         }
         Ok(bytes.len())
     }
@@ -107,6 +109,7 @@ impl Write for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body::Body;
     use http_body_util::BodyExt;
     use opentelemetry_proto::tonic::{
         collector::trace::v1::ExportTraceServiceRequest,
@@ -135,8 +138,9 @@ mod tests {
         let counted = given.clone();
         let mut reply = asked(move |give| {
             (0..PAGES).try_for_each(|number| {
-                counted.fetch_add(1, Relaxed);
-                give(&page(number))
+                give(&page(number)).inspect(|()| {
+                    counted.fetch_add(1, Relaxed);
+                })
             })?;
             Ok(true)
         })
@@ -151,6 +155,13 @@ mod tests {
         let name = |resource: &ResourceSpans| resource.scope_spans[0].spans[0].name.clone();
         let names: Vec<String> = request.resource_spans.iter().map(name).collect();
         assert_eq!(names, (0..PAGES).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_short_answer_has_a_length() {
+        let reply = asked(|give| give(b"").map(|()| true)).await;
+        assert_eq!(reply.body().size_hint().exact(), Some(20));
+        assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), r#"{"resourceSpans":[]}"#);
     }
 
     #[tokio::test]

@@ -85,6 +85,8 @@ impl Listener {
 /// What the admin listener is asked.
 enum Question {
     Policy,
+    FormerPolicy,
+    RestorePolicy,
     Why(TraceId),
     Trace(TraceId),
     Keep(TraceId),
@@ -95,35 +97,42 @@ impl Question {
         // `CONNECT` and what is no path at all begin without a slash.
         let path = request.uri().path().strip_prefix('/').unwrap_or_default();
         let (place, rest) = path.split_once('/').unwrap_or((path, ""));
-        let ask: fn(TraceId) -> Question = match place {
-            "policy" => |_| Question::Policy,
-            "why" => Question::Why,
-            "traces" => Question::Trace,
-            "keep" => Question::Keep,
+        let question = match (place, rest, TraceId::parse(rest)) {
+            ("policy", "", _) => Question::Policy,
+            ("policy", "previous", _) => Question::FormerPolicy,
+            ("policy", "restore", _) => Question::RestorePolicy,
+            ("why", _, Some(id)) => Question::Why(id),
+            ("traces", _, Some(id)) => Question::Trace(id),
+            ("keep", _, Some(id)) => Question::Keep(id),
+            ("why" | "traces" | "keep", _, None) => {
+                return Err(text(
+                    StatusCode::BAD_REQUEST,
+                    "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
+                ));
+            }
             _ => {
                 return Err(text(
                     StatusCode::NOT_FOUND,
-                    "here are /policy, /why/{id}, /traces/{id} and (POST) /keep/{id}\n",
+                    "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore and \
+                     /keep/{id}\n",
                 ));
             }
         };
-        let wanted = if place == "keep" { Wanted::Post } else { Wanted::Read };
-        if let Some(refusal) = wrong_method(request, wanted) {
-            return Err(refusal);
-        }
-        match TraceId::parse(rest) {
-            Some(id) => Ok(ask(id)),
-            None if place == "policy" => Ok(Question::Policy),
-            None => Err(text(
-                StatusCode::BAD_REQUEST,
-                "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
-            )),
+        wrong_method(request, question.wanted()).map_or(Ok(question), Err)
+    }
+
+    fn wanted(&self) -> Wanted {
+        match self {
+            Question::Keep(_) | Question::RestorePolicy => Wanted::Post,
+            _ => Wanted::Read,
         }
     }
 
     fn answer(self, api: Arc<dyn AdminApi>, traces: Arc<Semaphore>) -> Reply {
         match self {
             Question::Policy => typed(JSON, api.policy().into()),
+            Question::FormerPolicy => policy_before(api.former_policy()),
+            Question::RestorePolicy => policy_before(api.restore_policy()),
             Question::Why(id) => typed(JSON, api.why(id).to_json().into()),
             Question::Trace(id) => pieces::trace(traces, move |give| api.trace(id, give)),
             Question::Keep(id) if api.keep(id) => text(StatusCode::OK, "kept\n"),
@@ -162,6 +171,13 @@ pub(super) fn typed(content_type: &'static str, content: Content) -> Reply {
     let mut reply = Response::new(content);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
+}
+
+fn policy_before(found: Option<String>) -> Reply {
+    match found {
+        Some(policy) => typed(JSON, policy.into()),
+        None => text(StatusCode::NOT_FOUND, "no policy was in force before this one\n"),
+    }
 }
 
 fn failed() -> Reply {

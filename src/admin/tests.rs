@@ -43,6 +43,14 @@ impl AdminApi for Api {
         "{}".into()
     }
 
+    fn former_policy(&self) -> Option<String> {
+        None
+    }
+
+    fn restore_policy(&self) -> Option<String> {
+        Some("{}".into())
+    }
+
     fn why(&self, _: TraceId) -> Answer {
         Answer::default()
     }

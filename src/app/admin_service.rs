@@ -1,6 +1,7 @@
 //! Answers what people ask the running process: metrics, verdicts, traces, and the demo's view.
 
 use super::exposition::{Snapshot, write_page};
+use super::reload::Reloader;
 use super::sighting::Sighting;
 use crate::admin::{AdminApi, Answer, Closed, Seen};
 use crate::pipeline::Pipeline;
@@ -20,7 +21,8 @@ pub struct AdminService {
     /// The local store, if there is one.
     pub store: Option<PathBuf>,
     pub ready: AtomicBool,
-    pub policy_refusals: Arc<AtomicU64>,
+    /// Watches the policy's file; none: the policy is built in.
+    pub reloader: Option<Arc<Reloader>>,
     /// Connections of both listeners, by [`Closed`].
     pub connections_closed: [AtomicU64; 2],
 }
@@ -41,10 +43,15 @@ impl AdminService {
                 sinks: self.pipeline.delivery.snapshot(),
                 queue: self.pipeline.delivery.holds(),
                 receiver: self.receiver.read(),
-                policy_refusals: self.policy_refusals.load(Relaxed),
+                policy_refusals: self.reloader.as_ref().map_or(0, |reloader| reloader.refusals()),
+                policy_set_aside: self.is_set_aside(),
                 connections_closed: self.connections_closed.each_ref().map(|count| count.load(Relaxed)),
             }
         })
+    }
+
+    fn is_set_aside(&self) -> bool {
+        self.reloader.as_ref().is_some_and(|reloader| reloader.is_set_aside())
     }
 
     fn stored(&self, id: TraceId) -> Option<(Store, StoredTrace)> {
@@ -90,11 +97,25 @@ impl AdminApi for AdminService {
     fn policy(&self) -> String {
         let active_policy = self.pipeline.active_policy.load();
         let policy = &active_policy.policy;
-        let (number, refused) = (policy.number, self.policy_refusals.load(Relaxed));
+        let refused = self.reloader.as_ref().map_or(0, |reloader| reloader.refusals());
         let facts = serde_json::json!({
-            "file": policy.file, "number": number, "hash": policy.hash, "refused_reloads": refused, "text": policy.text,
+            "file": policy.file, "number": policy.number, "hash": policy.hash, "refused_reloads": refused,
+            "set_aside": self.is_set_aside(), "text": policy.text,
         });
         facts.to_string()
+    }
+
+    fn former_policy(&self) -> Option<String> {
+        let active_policy = self.pipeline.active_policy.load();
+        let former = active_policy.history.newest()?;
+        let facts = serde_json::json!({
+            "file": active_policy.policy.file, "number": former.number, "hash": former.hash, "text": *former.text,
+        });
+        Some(facts.to_string())
+    }
+
+    fn restore_policy(&self) -> Option<String> {
+        self.reloader.as_ref().filter(|reloader| reloader.restore()).map(|_| self.policy())
     }
 
     fn why(&self, id: TraceId) -> Answer {

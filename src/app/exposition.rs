@@ -5,9 +5,9 @@ use crate::deliver::{Discard, Holdings, Row};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
-use crate::receive::{RequestOutcome, Stats};
+use crate::receive::{ConnectionFault, RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
-use crate::telemetry::{MetricKind, write_metric};
+use crate::telemetry::{MetricKind, log, write_metric};
 use crate::trace::{RuleId, Signal, Trigger};
 use MetricKind::{Counter, Gauge};
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub struct Snapshot {
     pub queue: Holdings,
     pub receiver: Stats,
     pub policy_refusals: u64,
+    pub policy_set_aside: bool,
     /// Connections of health and admin, by [`Closed`].
     pub connections_closed: [u64; 2],
 }
@@ -253,6 +254,11 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         });
         write_metric(out, name, Counter, help, samples)?;
     }
+    let failed = ConnectionFault::ALL
+        .into_iter()
+        .map(|fault| (vec![("reason", fault.word())], stats.connections_failed(fault) as f64));
+    let help = "Connections ended without, or before, a request that could be answered, by reason.";
+    write_metric(out, "tailkeep_connections_failed_total", Counter, help, failed)?;
     let mut one = |name, kind, help, value: u64| write_metric(out, name, kind, help, [(vec![], value as f64)]);
     one(
         "tailkeep_requests_unrouted_total",
@@ -260,6 +266,10 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         "Requests for something that is no OTLP endpoint.",
         stats.unrouted,
     )?;
+    let help = "Requests taken in which nothing was known: another dialect, or without items.";
+    one("tailkeep_requests_nothing_known_total", Counter, help, stats.nothing_known)?;
+    let help = "Lines of the log that nobody read in time, or that could not be written.";
+    one("tailkeep_log_lines_lost_total", Counter, help, log::lines_lost())?;
     let help = "Requests that have no answer yet.";
     one("tailkeep_requests_in_flight", Gauge, help, stats.requests_in_flight)?;
     one("tailkeep_in_flight_bytes", Gauge, "Bytes of request bodies held now.", stats.in_flight_bytes)?;
@@ -275,6 +285,9 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let number = [(vec![], f64::from(snapshot.active_policy.policy.number))];
     write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
+    let set_aside = [(vec![], f64::from(u8::from(snapshot.policy_set_aside)))];
+    let help = "1 while an earlier policy than the file's is in force, because somebody brought it back.";
+    write_metric(out, "tailkeep_policy_set_aside", Gauge, help, set_aside)?;
     let refusals = [(vec![], snapshot.policy_refusals as f64)];
     write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;
     type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);

@@ -2,19 +2,20 @@
 //!
 //! It looks twice a second whether the file is another one: edited, renamed over, or behind a link that
 //! a ConfigMap's volume swapped. That costs a system call, works on every file system, and is not
-//! disturbed by a busy folder. SIGHUP makes it look at once, and say what it found.
+//! disturbed by a busy folder. SIGHUP makes it look at once, and say what it found. Whoever finds that a new policy
+//! was a mistake can have the one before it, which the process remembers.
 
 use crate::config::read_text;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
-use crate::policy::Policy;
+use crate::policy::{self, Change, Policy};
+use crate::scan::answer::TooMany;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -40,13 +41,24 @@ pub async fn nothing_to_reload() {
     }
 }
 
-/// Watches one policy file.
+/// Watches one policy file, and can put the policy before it in force again.
+///
+/// The file is the truth, and one exception is made: a policy that somebody set aside by bringing back the previous one
+/// is not taken from the file again, until the file has another one or SIGHUP asks for it.
 pub struct Reloader {
     path: PathBuf,
     pipeline: Arc<Pipeline>,
+    /// Locked because whoever asks for the previous policy shall not wait for a disk that the watcher waits for.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     /// What was refused last: it is said once.
     refused: Option<Refused>,
-    pub refusals: Arc<AtomicU64>,
+    refusals: u64,
+    /// The text of the file from which somebody went back.
+    set_aside: Option<String>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -58,11 +70,25 @@ enum Refused {
 
 impl Reloader {
     pub fn new(path: PathBuf, pipeline: Arc<Pipeline>) -> Reloader {
-        Reloader { path, pipeline, refused: None, refusals: Arc::default() }
+        Reloader { path, pipeline, state: Mutex::default() }
+    }
+
+    /// Reloads that were refused.
+    pub fn refusals(&self) -> u64 {
+        self.state().refusals
+    }
+
+    /// The policy in force is an earlier one than the file's.
+    pub fn is_set_aside(&self) -> bool {
+        self.state().set_aside.is_some()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics under this lock")
     }
 
     /// Runs until it is dropped.
-    pub async fn run(mut self) {
+    pub async fn run(self: Arc<Self>) {
         let mut hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,66 +106,133 @@ impl Reloader {
             before = stamp;
             if asked || settled {
                 read = Some(stamp);
-                self.look(asked).await;
+                let text = self::read(self.path.clone()).await;
+                self.look(text, asked);
             }
         }
     }
 
     /// `asked`: somebody sent SIGHUP and wants to hear what came of it.
-    async fn look(&mut self, asked: bool) {
-        let file = self.path.display().to_string();
-        let text = match read(self.path.clone()).await {
+    fn look(&self, text: io::Result<String>, asked: bool) {
+        let (file, mut state) = (self.path.display().to_string(), self.state());
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 // Between the two steps of a swap the file may be missing: the next look finds it.
-                if asked || self.refused != Some(Refused::Unreadable) {
+                if asked || state.refused != Some(Refused::Unreadable) {
                     tracing::warn!(file, %error, "the policy file cannot be read, the old policy stays in force");
-                    self.refuse(Refused::Unreadable);
+                    state.refuse(Refused::Unreadable);
                 }
                 return;
             }
         };
         let old = self.pipeline.active_policy.load_full();
         if text == old.policy.text {
-            self.refused = None;
+            (state.refused, state.set_aside) = (None, None);
             if asked {
                 tracing::info!(file, hash = old.policy.hash, "the policy file has not changed");
             }
-        } else if asked || !matches!(&self.refused, Some(Refused::Text(refused)) if *refused == text) {
-            self.replace(&old, &file, text);
+        } else if asked {
+            self.replace(&mut state, &old, &file, text);
+        } else if state.set_aside.as_ref() == Some(&text) {
+            let hash = &old.policy.hash;
+            tracing::warn!(
+                file,
+                hash,
+                "the policy file still has the policy that was set aside, send SIGHUP to take it"
+            );
+        } else if !matches!(&state.refused, Some(Refused::Text(refused)) if *refused == text) {
+            self.replace(&mut state, &old, &file, text);
         }
     }
 
-    fn replace(&mut self, old: &ActivePolicy, file: &str, text: String) {
-        let mut rules = old.rules.clone();
-        let (policy, diagnostics) = Policy::compile(file, &text, old.policy.number + 1, &mut rules);
-        let dimensions = &old.questions.dimensions;
-        let fresh = policy.map(|policy| ActivePolicy::new(policy, dimensions, rules));
+    fn replace(&self, state: &mut State, old: &ActivePolicy, file: &str, text: String) {
+        let (fresh, diagnostics) = prepare(old, &text);
         match fresh {
-            Some(Ok(fresh)) => {
-                let (number, hash, rules) = (fresh.policy.number, fresh.policy.hash.clone(), fresh.policy.rules.len());
+            Some(Ok(mut fresh)) => {
+                fresh.history = old.history.followed_by(&old.policy);
                 super::warn_of(&diagnostics);
+                say_what_changed(&old.policy, &fresh.policy);
                 self.pipeline.activate(fresh);
-                self.refused = None;
-                tracing::info!(file, number, hash, rules, "new policy in force");
+                (state.refused, state.set_aside) = (None, None);
             }
             Some(Err(_)) => {
                 tracing::warn!(file, "policy reload refused, the old policy stays in force: too many conditions");
-                self.refuse(Refused::Text(text));
+                state.refuse(Refused::Text(text));
             }
             None => {
                 let errors = count_errors(&diagnostics);
                 let first = diagnostics.iter().find(|d| d.severity == Severity::Error).map(Diagnostic::brief);
                 let (first, hash) = (first.unwrap_or_default(), &old.policy.hash);
                 tracing::warn!(file, errors, first, hash, "policy reload refused, the old policy stays in force");
-                self.refuse(Refused::Text(text));
+                state.refuse(Refused::Text(text));
             }
         }
     }
 
+    /// Puts the policy that was in force before the present one in force again, and sets the file's policy aside. Asked
+    /// again it goes one further back. False if there is none.
+    pub fn restore(&self) -> bool {
+        let mut state = self.state();
+        let old = self.pipeline.active_policy.load_full();
+        let Some(former) = old.history.newest() else { return false };
+        // It was in force, so it can be again.
+        let (Some(Ok(mut fresh)), _) = prepare(&old, &former.text) else { return false };
+        fresh.history = old.history.without_newest();
+        let (file, number, hash) = (&old.policy.file, fresh.policy.number, fresh.policy.hash.clone());
+        let (as_number, instead_of) = (former.number, &old.policy.hash);
+        tracing::warn!(
+            file,
+            number,
+            hash,
+            as_number,
+            instead_of,
+            "a former policy is in force again: the file's is set aside until the file changes, SIGHUP or a restart"
+        );
+        state.set_aside.get_or_insert_with(|| old.policy.text.clone());
+        self.pipeline.activate(fresh);
+        true
+    }
+}
+
+impl State {
     fn refuse(&mut self, what: Refused) {
         self.refused = Some(what);
-        self.refusals.fetch_add(1, Relaxed);
+        self.refusals += 1;
+    }
+}
+
+type Prepared = (Option<Result<ActivePolicy, TooMany>>, Vec<Diagnostic>);
+
+/// The policy in `text`, ready to follow `old`.
+fn prepare(old: &ActivePolicy, text: &str) -> Prepared {
+    let mut rules = old.rules.clone();
+    let (policy, diagnostics) = Policy::compile(&old.policy.file, text, old.policy.number + 1, &mut rules);
+    let dimensions = &old.questions.dimensions;
+    (policy.map(|policy| ActivePolicy::new(policy, dimensions, rules)), diagnostics)
+}
+
+/// A policy can be valid and a disaster: then it is a warning, which says what brings the old one back.
+fn say_what_changed(old: &Policy, new: &Policy) {
+    let change = Change::between(old, new);
+    let (file, number, rules) = (&new.file, new.number, new.rules.len());
+    let (hash, before) = (&new.hash, &old.hash);
+    let [gone, added, changed] = [&change.gone, &change.new, &change.changed].map(|names| policy::listed(names));
+    match change.magnitude() {
+        None => tracing::info!(file, number, hash, before, rules, gone, new = added, changed, "new policy in force"),
+        Some(kept) => tracing::warn!(
+            file,
+            number,
+            hash,
+            before,
+            rules,
+            kept,
+            of = policy::listed(&change.effects),
+            gone,
+            new = added,
+            changed,
+            "new policy in force that keeps much more or less, `tailkeep policy restore` brings the old one back"
+        ),
     }
 }
 

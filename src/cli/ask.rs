@@ -1,17 +1,41 @@
 //! Commands that ask: a file, the local store, or a running process.
 
-use super::{Failure, Traces};
+use super::{Failure, Traces, print};
 use crate::admin::Answer;
 use crate::config::read_text;
 use crate::http_client::{Client, ClientSettings};
 use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
+use crate::telemetry::log;
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http::Method;
+use serde::de::DeserializeOwned;
+use std::io::Read;
 use std::path::Path;
 
 fn read(path: &Path) -> Result<String, Failure> {
     read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+/// What a compressed file may grow to.
+const INFLATED_MAX: u64 = 1 << 30;
+
+/// The file, decompressed if it is gzip.
+fn read_trace(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: std::io::Error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = std::fs::read(path).map_err(cannot)?;
+    if !file.starts_with(GZIP) {
+        return Ok(file);
+    }
+    let mut inflated = Vec::new();
+    MultiGzDecoder::new(file.as_slice()).take(INFLATED_MAX + 1).read_to_end(&mut inflated).map_err(cannot)?;
+    if inflated.len() as u64 > INFLATED_MAX {
+        return Err(Failure::Usage(format!("{} has more than 1 GiB when it is decompressed", path.display())));
+    }
+    Ok(inflated)
 }
 
 pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Failure> {
@@ -21,25 +45,30 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Fa
     };
     let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
     let Some(policy) = policy else { return Err(Failure::Usage(policy::check_policy(&file, &text, false).text)) };
-    let explained = policy::explain(&policy, &read(trace)?);
+    let explained = policy::explain(&policy, &read_trace(trace)?);
     let explained = explained.map_err(|error| Failure::Usage(format!("{}: {error}", trace.display())))?;
-    print!("{explained}");
+    print(&explained.to_string());
     Ok(())
 }
 
 pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
-    let body = runtime.block_on(fetch(&format!("{}/why/{id}", admin.trim_end_matches('/'))))?;
-    let answer: Answer = serde_json::from_slice(&body)
-        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))?;
-    print!("{}", answer.render());
+    let answer: Answer = ask(Method::GET, admin, &format!("why/{id}"))?;
+    print(&answer.render());
     Ok(())
 }
 
-async fn fetch(url: &str) -> Result<Bytes, Failure> {
+/// What the admin listener of a running tailkeep answers.
+pub(super) fn ask<T: DeserializeOwned>(method: Method, admin: &str, path: &str) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
+    let body = runtime.block_on(fetch(method, &format!("{}/{path}", admin.trim_end_matches('/'))))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))
+}
+
+async fn fetch(method: Method, url: &str) -> Result<Bytes, Failure> {
     let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
-    let mut request = http::Request::get(url);
+    let mut request = http::Request::builder().method(method).uri(url);
     let token = std::env::var("TAILKEEP_ADMIN_TOKEN").ok().filter(|token| !token.is_empty());
     if let Some(token) = &token {
         request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
@@ -81,12 +110,13 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
     };
     let store = Store::open_read(&path).map_err(Failure::Running)?;
     let rows = store.traces(&filter).map_err(Failure::Running)?;
-    print!("{}", render_traces(&rows));
+    print(&render_traces(&rows));
     if rows.is_empty() {
         let all = TraceFilter { limit: usize::MAX, ..TraceFilter::default() };
         let held = store.traces(&all).map_err(Failure::Running)?.len();
         // Not on standard output: a script that reads the list finds it empty.
-        eprintln!("no trace matches; {} holds {held} trace{}", path.display(), if held == 1 { "" } else { "s" });
+        let plural = if held == 1 { "" } else { "s" };
+        log::say(&format!("no trace matches; {} holds {held} trace{plural}\n", path.display()));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Commands that run the process, or check what it would run with.
 
-use super::{Failure, Files};
+use super::{Failure, Files, print};
 use crate::app::admin_service::AdminService;
 use crate::app::{App, StartError, Stop};
 use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
@@ -8,7 +8,8 @@ use crate::demo;
 use crate::diagnostic;
 use crate::doctor::{self, SinkProtocol};
 use crate::identity::World;
-use crate::telemetry::{LogFormat, start_log};
+use crate::receive::descriptors;
+use crate::telemetry::{LogFormat, log, start_log};
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ fn load(file: Option<&Path>) -> Result<Config, Failure> {
     match config {
         Some(config) => {
             if !diagnostics.is_empty() {
-                eprint!("{}", diagnostic::render(&diagnostics, &config::drawable(&text), color));
+                log::say(&diagnostic::render(&diagnostics, &config::drawable(&text), color));
             }
             Ok(config)
         }
@@ -62,7 +63,7 @@ pub(super) fn check(files: &Files) -> Result<(), Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     let color = std::io::stdout().is_terminal();
     let report = check_config(files.config.as_deref(), files.policy.as_deref(), environment, &Host::here(), color);
-    print!("{}", report.text);
+    print(&report.text);
     if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
 }
 
@@ -93,7 +94,7 @@ pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
         }
         Ok(findings)
     })?;
-    print!("{}", doctor::render(&findings));
+    print(&doctor::render(&findings));
     // The report has said what failed.
     if findings.iter().any(doctor::Finding::is_failed) { Err(Failure::Running(String::new())) } else { Ok(()) }
 }
@@ -129,6 +130,8 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
     if let Some(policy) = &files.policy {
         config.policy = PolicySource::File(policy.clone());
     }
+    raise_open_files();
+    let connections = config.receive.connections;
     block_on(async {
         survive_limits_on_files();
         let app = start(config).await?;
@@ -138,15 +141,27 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             version = env!("CARGO_PKG_VERSION"),
             grpc = shown(addresses.grpc),
             http = shown(addresses.http),
+            connections,
             health = shown(health),
             admin = shown(admin),
             "receiving"
         );
         let admin_service = app.admin_service();
-        app.run(asked_to_stop(admin_service)).await;
+        app.run(asked_to_stop(admin_service)).await.map_err(ended_early)?;
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+fn ended_early(task: String) -> Failure {
+    Failure::Running(format!("{task} ended early: the log says why; start the process again"))
+}
+
+/// The configuration counts on as many open files as the system allows.
+fn raise_open_files() {
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "cannot raise the limit of open files, connections may use them up");
+    }
 }
 
 /// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once, and says what that leaves behind.
@@ -172,6 +187,7 @@ async fn asked_to_stop(admin_service: Arc<AdminService>) -> Stop {
             );
         }
         tracing::error!("asked again to end: the rest is not judged and not delivered");
+        log::flush();
         std::process::exit(1);
     });
     stop
@@ -196,6 +212,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
     start_log(filter, format).map_err(Failure::Usage)?;
     let config = load(None)?;
+    raise_open_files();
     block_on(async {
         let app = start(config).await.map_err(advise_on_ports)?;
         let Some(grpc) = app.addresses().grpc else {
@@ -216,8 +233,8 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
             let _ = view.await;
             asked
         })
-        .await;
-        Ok(())
+        .await
+        .map_err(ended_early)
     })
 }
 

@@ -26,7 +26,7 @@ pub const MEMORY_AUTO_MAX: usize = 512 << 20;
 pub const MEMORY_MAX: usize = 64 << 30;
 /// Parts without a size are divided as for a budget of at least so much.
 const BASE_MIN: usize = 16 << 20;
-/// Bytes that a series takes at most, see [`measure::Settings::for_memory`].
+/// Bytes of a series in this arithmetic, see [`measure::Settings::for_memory`].
 pub const SERIES_BYTES: usize = 3_300;
 /// The default bound on one request, where it fits: what the OTLP specification recommends.
 const REQUEST_MAX: usize = 20 << 20;
@@ -123,9 +123,10 @@ pub(super) fn usual_request(in_flight: usize) -> usize {
     (in_flight / 2).min(REQUEST_MAX)
 }
 
-/// Default bounds on connections and their window for a budget: both listeners together hold less than it.
-pub(super) fn usual_connections(memory: usize, given: Option<usize>) -> (usize, u32) {
-    let connections = given.unwrap_or((memory / (512 << 10)).clamp(128, 1024));
+/// Bounds on connections and their window for a budget: by default both listeners together hold less than it. No
+/// listener gets more connections than `most`, which is what the system allows.
+pub(super) fn usual_connections(memory: usize, given: Option<usize>, most: usize) -> (usize, u32) {
+    let connections = given.unwrap_or((memory / (512 << 10)).clamp(128, 1024)).min(most);
     let window = (memory / 2 / connections.max(1)).clamp(64 << 10, 1 << 20);
     (connections, window as u32)
 }
@@ -175,11 +176,13 @@ mod tests {
     #[test]
     fn connections_hold_less_than_the_budget() {
         for memory in [MEMORY_MIN, 64 << 20, 512 << 20, 4 << 30] {
-            let (connections, window) = usual_connections(memory, None);
+            let (connections, window) = usual_connections(memory, None, usize::MAX);
             assert!(2 * connections * window as usize <= memory, "{memory}: {connections} × {window}");
         }
-        assert_eq!(usual_connections(512 << 20, None), (1024, 256 << 10));
-        assert_eq!(usual_connections(512 << 20, Some(100)), (100, 1 << 20));
+        assert_eq!(usual_connections(512 << 20, None, usize::MAX), (1024, 256 << 10));
+        assert_eq!(usual_connections(512 << 20, Some(100), usize::MAX), (100, 1 << 20));
+        assert_eq!(usual_connections(512 << 20, None, 384).0, 384, "descriptors are fewer");
+        assert_eq!(usual_connections(512 << 20, Some(4000), 384).0, 384, "and cannot be wished for");
     }
 
     #[test]

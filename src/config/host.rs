@@ -2,6 +2,7 @@
 //! Source: Linux kernel documentation, "Control Group v2" (`memory.max`) and "Memory Resource Controller".
 
 use super::budget::{MEMORY_AUTO_MAX, MEMORY_MIN};
+use crate::receive::descriptors;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ pub struct Host {
     pub memory_limit: u64,
     /// Where the store goes that nobody placed: `$XDG_DATA_HOME/tailkeep`, else `~/.local/share/tailkeep`.
     pub data_folder: Option<PathBuf>,
+    /// Files and connections that this process may have open at once.
+    pub descriptors: u64,
     /// `collector.instance.id` of a process that nobody named: random.
     pub instance: String,
     /// By which this process recognises what comes back to it: random, and shown nowhere.
@@ -26,6 +29,7 @@ impl Host {
         Host {
             memory_limit: memory_limit(Path::new("/")),
             data_folder: data_folder(variable("XDG_DATA_HOME"), variable("HOME")),
+            descriptors: descriptors::limit(),
             instance: random_id(),
             hop: random_id(),
         }
@@ -137,7 +141,8 @@ mod tests {
     #[test]
     fn auto_is_half_of_the_limit_within_bounds() {
         let auto = |memory_limit| {
-            Host { memory_limit, data_folder: None, instance: String::new(), hop: String::new() }.memory_auto()
+            Host { memory_limit, data_folder: None, descriptors: 1024, instance: String::new(), hop: String::new() }
+                .memory_auto()
         };
         assert_eq!(auto(256 << 20), 128 << 20);
         assert_eq!(auto(u64::MAX), 512 << 20);

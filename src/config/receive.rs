@@ -2,8 +2,8 @@
 
 use super::budget::{Part, Sizes, usual_connections, usual_request};
 use super::load::Loader;
-use crate::receive::{Settings, TlsFiles};
-use crate::yaml::Map;
+use crate::receive::{Settings, TlsFiles, descriptors};
+use crate::yaml::{Map, Node};
 use std::time::Duration;
 
 pub(super) const KEYS: &[&str] = &[
@@ -21,6 +21,8 @@ pub(super) const KEYS: &[&str] = &[
     "body_timeout",
     "keepalive_interval",
     "keepalive_timeout",
+    "connection_age",
+    "cors",
     "retry_after",
 ];
 pub(super) const TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
@@ -64,12 +66,16 @@ pub(super) fn settings(
     let default = Settings::default();
     let seconds = |seconds: u64| Duration::from_secs(seconds);
     let in_flight = sizes[Part::InFlight as usize];
+    let grpc = loader.listener(map, "grpc").unwrap_or(default.grpc);
+    let http = loader.listener(map, "http").unwrap_or(default.http);
+    let most = descriptors::connections(loader.host.descriptors, [grpc, http].iter().flatten().count());
     let connections = loader.count(map, "connections", 1..=100_000).map(|count| count as usize);
-    let (connections, usual_window) = usual_connections(memory, connections);
+    warn_of_descriptors(loader, map, connections, most);
+    let (connections, usual_window) = usual_connections(memory, connections, most);
     let (tls, tls_check_every) = tls(loader, map);
     let settings = Settings {
-        grpc: loader.listener(map, "grpc").unwrap_or(default.grpc),
-        http: loader.listener(map, "http").unwrap_or(default.http),
+        grpc,
+        http,
         tls,
         tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
         instance: String::new(),
@@ -85,12 +91,15 @@ pub(super) fn settings(
             .duration(map, "header_timeout", seconds(1)..=seconds(3600))
             .unwrap_or(default.header_timeout),
         body_timeout: loader.duration(map, "body_timeout", seconds(1)..=seconds(3600)).unwrap_or(default.body_timeout),
+        pace_every: default.pace_every,
         keepalive_interval: loader
             .duration(map, "keepalive_interval", seconds(1)..=seconds(3600))
             .unwrap_or(default.keepalive_interval),
         keepalive_timeout: loader
             .duration(map, "keepalive_timeout", seconds(1)..=seconds(600))
             .unwrap_or(default.keepalive_timeout),
+        connection_age: loader.duration(map, "connection_age", seconds(1)..=seconds(7 * 24 * 3600)),
+        cors: cors(loader, map),
         retry_after: loader
             .duration(map, "retry_after", Duration::from_millis(1)..=seconds(300))
             .unwrap_or(default.retry_after),
@@ -103,6 +112,31 @@ pub(super) fn settings(
     }
     warn_of_windows(loader, map, memory, &settings);
     settings
+}
+
+/// Origins of pages, as browsers write them.
+fn cors(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<String> {
+    let Some(node) = map.get("cors") else { return Vec::new() };
+    let what = "`cors` of `receive`";
+    let items: &[Node] = loader.reader.one_or_more(node, what).unwrap_or_default();
+    let mut origin = |item| {
+        let text = loader.reader.text(item, what)?;
+        if is_origin(text) {
+            return Some(text.to_owned());
+        }
+        let help = "write the origin as browsers send it, like `https://shop.example` or `http://localhost:3000`, with \
+            at most one `*` for any text";
+        loader.reader.unreadable(item, what, "is no origin", help)
+    };
+    items.iter().filter_map(&mut origin).collect()
+}
+
+/// `scheme://host` or `scheme://host:port`, lower case, without a path; or `*`.
+fn is_origin(text: &str) -> bool {
+    let has_host = text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty());
+    let is_shaped = has_host && text.matches('/').count() == 2 && text.matches('*').count() <= 1;
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
+    text == "*" || is_shaped && is_plain
 }
 
 fn tls(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<TlsFiles>, Option<Duration>) {
@@ -128,6 +162,20 @@ fn warn_of_windows(loader: &mut Loader<'_>, map: &Map<'_>, memory: usize, settin
         loader.reader.warn("C06", entry.value.span, title, label).help(format!(
             "beside `memory`, this process may use {}: allow fewer connections or a smaller window",
             show(left)
+        ));
+    }
+}
+
+/// Connections are bounded by what the system allows, so that probes, sinks and the store can still open files.
+fn warn_of_descriptors(loader: &mut Loader<'_>, map: &Map<'_>, connections: Option<usize>, most: usize) {
+    let (Some(entry), Some(wanted)) = (map.entry("connections"), connections) else { return };
+    if wanted > most {
+        let title = format!("{wanted} connections are more than this process may open");
+        let label = format!("a listener gets {most}");
+        let limit = loader.host.descriptors;
+        loader.reader.warn("C06", entry.value.span, title, label).help(format!(
+            "the hard limit of open files is {limit}, and some are kept for sinks and probes: raise it \
+             (`LimitNOFILE=` of systemd, `--ulimit nofile=` of a container), or write at most `{most}`"
         ));
     }
 }

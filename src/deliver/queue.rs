@@ -63,12 +63,14 @@ struct SignalQueue {
     quota: usize,
     /// Entries below were dropped from the disk to stay within its size.
     dropped: u64,
+    /// Entries below were given to the disk, if they may be there.
+    given: u64,
 }
 
 impl SignalQueue {
     fn new(limits: BatchLimits, quota: usize) -> SignalQueue {
         let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        SignalQueue { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0 }
+        SignalQueue { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0, given: 0 }
     }
 
     /// Bytes of bodies on disk.
@@ -118,6 +120,16 @@ pub(crate) struct Taken {
     pub(crate) body: Body,
 }
 
+/// What a sink lost at the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) sink: usize,
+    pub(crate) signal: Signal,
+    pub(crate) items: u64,
+    /// Of these, metrics of our own of which a later export is on disk.
+    pub(crate) superseded: u64,
+}
+
 /// What a sink's loop does next.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -145,7 +157,7 @@ pub(crate) struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum QueuePhase {
     Open,
-    /// What has no room is discarded itself, instead of what is older.
+    /// What no sink is ready for is discarded itself, instead of what is older.
     Ending,
     /// Nothing waits for its batch to grow.
     Draining,
@@ -171,6 +183,11 @@ impl Queue {
         self.waiting[signal as usize].limits
     }
 
+    /// Bytes that it may hold of a signal in memory.
+    pub(crate) fn quota_of(&self, signal: Signal) -> usize {
+        self.waiting[signal as usize].quota
+    }
+
     pub(crate) fn takes(&self, signal: Signal) -> bool {
         self.sinks.iter().any(|consumers| consumers[signal as usize].is_some())
     }
@@ -188,16 +205,21 @@ impl Queue {
         self.phase = QueuePhase::Ending;
     }
 
-    /// Whether a piece of so many bytes pushes nothing out. An empty queue takes what it can.
-    pub(crate) fn has_room(&self, signal: Signal, bytes: usize) -> bool {
-        let waiting = &self.waiting[signal as usize];
-        waiting.held == 0 || waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota || !self.takes(signal)
-    }
-
     /// From now on nothing waits for its batch to grow.
     pub(crate) fn start_draining(&mut self) {
         self.phase = QueuePhase::Draining;
         Signal::ALL.into_iter().for_each(|signal| self.seal(signal));
+        self.keep_own();
+    }
+
+    /// Whether so many bytes more push out nothing that some sink is about to take.
+    pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
+        let waiting = &self.waiting[signal as usize];
+        let is_idle = |consumer: &Consumer| consumer.under_way.is_none() && waiting.first_from(consumer.next).is_none();
+        let mut consumers = self.sinks.iter().filter_map(|consumers| consumers[signal as usize].as_ref());
+        waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota
+            || waiting.growing.is_none() && consumers.any(is_idle)
+            || !self.takes(signal)
     }
 
     /// The oldest entry that `sink` has not done and whose signal is `ready` (not backing off).
@@ -293,13 +315,15 @@ impl Queue {
 
     /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
     /// Returns what each sink lost.
-    pub(crate) fn close(&mut self) -> Vec<(usize, Signal, u64)> {
+    pub(crate) fn close(&mut self) -> Vec<Gone> {
         self.phase = QueuePhase::Closed;
         let mut lost = Vec::new();
         for signal in Signal::ALL {
             let waiting = &mut self.waiting[signal as usize];
-            waiting.entries.retain(|entry| matches!(entry.body, Body::Disk(_)));
-            waiting.held = 0;
+            let (kept, gone) =
+                std::mem::take(&mut waiting.entries).into_iter().partition(|e| matches!(e.body, Body::Disk(_)));
+            (waiting.entries, waiting.held) = (kept, 0);
+            let own: Vec<QueuedBatch> = VecDeque::into_iter(gone).filter(|entry| !entry.durable).collect();
             for (sink, consumers) in self.sinks.iter_mut().enumerate() {
                 let Some(consumer) = consumers[signal as usize].as_mut() else { continue };
                 let rest = waiting.entries.iter().filter(|entry| entry.number >= consumer.next);
@@ -309,10 +333,13 @@ impl Queue {
                     items += entry.items;
                     bytes += entry.bytes as u64;
                 }
-                let gone = consumer.tally.queued - items;
-                consumer.tally.discard(gone, Discard::Shutdown);
+                let superseded: u64 =
+                    own.iter().filter(|e| e.number >= consumer.cursor()).map(|entry| entry.items).sum();
+                let items = consumer.tally.queued - items;
+                consumer.tally.discard(items, Discard::Shutdown);
                 consumer.tally.queued_bytes = bytes;
-                lost.extend((gone > 0).then_some((sink, signal, gone)));
+                let superseded = superseded.min(items);
+                lost.extend((items > 0).then_some(Gone { sink, signal, items, superseded }));
             }
         }
         lost

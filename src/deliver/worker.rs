@@ -161,7 +161,7 @@ impl SinkWorker {
         if state.pieces.is_empty() && state.unread.is_none() {
             state.refusals.over();
             self.shared.queue().done(self.index, signal);
-            self.shared.freed.notify_one();
+            self.shared.progress.notify_waiters();
         }
     }
 

@@ -14,26 +14,26 @@ pub const AT_ZERO_MS: u64 = 5_000;
 /// Who has seen a counter that begins.
 #[derive(Debug)]
 pub struct Debut {
-    page: Page,
+    shown: Shown,
     was_exported: bool,
 }
 
 #[derive(Debug)]
-enum Page {
+enum Shown {
     /// No page has shown it.
-    Unseen {
+    Never {
         born_ms: u64,
     },
     /// The first page that showed it was made then.
     AtZero {
         since_ms: u64,
     },
-    Value,
+    WithValue,
 }
 
 impl Debut {
     pub fn new(born_ms: u64) -> Debut {
-        Debut { page: Page::Unseen { born_ms }, was_exported: false }
+        Debut { shown: Shown::Never { born_ms }, was_exported: false }
     }
 
     /// True once: an export must say that it was 0.
@@ -43,16 +43,16 @@ impl Debut {
 
     /// A page of `now_ms` shows 0.
     pub fn is_at_zero(&mut self, now_ms: u64) -> bool {
-        let is_at_zero = match self.page {
-            Page::Unseen { born_ms } => {
-                self.page = Page::AtZero { since_ms: now_ms };
+        let is_at_zero = match self.shown {
+            Shown::Never { born_ms } => {
+                self.shown = Shown::AtZero { since_ms: now_ms };
                 now_ms.saturating_sub(born_ms) < YOUNG_MS
             }
-            Page::AtZero { since_ms } => now_ms.saturating_sub(since_ms) < AT_ZERO_MS,
-            Page::Value => false,
+            Shown::AtZero { since_ms } => now_ms.saturating_sub(since_ms) < AT_ZERO_MS,
+            Shown::WithValue => false,
         };
         if !is_at_zero {
-            self.page = Page::Value;
+            self.shown = Shown::WithValue;
         }
         is_at_zero
     }

@@ -1,6 +1,6 @@
-//! The two cumulative histograms of a series: explicit buckets, as the span metrics connector has
-//! them, and a base-2 exponential histogram for sinks that take it. Neither can be derived from the
-//! other: explicit buckets are too coarse, and exponential bounds do not meet the explicit ones.
+//! The cumulative histograms of a series: explicit buckets, as the span metrics connector has them, and
+//! a base-2 exponential histogram where sinks are to get that. Neither can be derived from the other:
+//! explicit buckets are too coarse, and exponential bounds do not meet the explicit ones.
 //!
 //! It does not know time: what a minute held is [`super::window`]'s.
 
@@ -279,14 +279,16 @@ pub struct Cumulative {
     /// Nanoseconds; meaningless while `count` is zero.
     pub min: u64,
     pub max: u64,
+    /// For Prometheus always.
     pub buckets: Box<[u64]>,
-    pub exponential: Exponential,
+    pub exponential: Option<Exponential>,
 }
 
 impl Cumulative {
-    pub fn new(bounds: &Bounds) -> Cumulative {
+    pub fn new(bounds: &Bounds, flavour: Flavour) -> Cumulative {
         let buckets = vec![0; bounds.buckets()].into();
-        Cumulative { count: 0, sum: 0, min: u64::MAX, max: 0, buckets, exponential: Exponential::new() }
+        let exponential = (flavour == Flavour::Exponential).then(Exponential::new);
+        Cumulative { count: 0, sum: 0, min: u64::MAX, max: 0, buckets, exponential }
     }
 
     /// Counts durations in nanoseconds. One loop for each thing: short loops keep the processor busy.
@@ -300,13 +302,14 @@ impl Cumulative {
         for &nanos in durations {
             self.buckets[bounds.bucket_of(nanos)] += 1;
         }
-        for &nanos in durations {
-            self.exponential.record(nanos as f64 / unit.nanos());
+        if let Some(exponential) = &mut self.exponential {
+            durations.iter().for_each(|&nanos| exponential.record(nanos as f64 / unit.nanos()));
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        (self.buckets.len() + self.exponential.counts.capacity()) * size_of::<u64>()
+        let exponential = self.exponential.as_ref().map_or(0, |exponential| exponential.counts.capacity());
+        (self.buckets.len() + exponential) * size_of::<u64>()
     }
 }
 
@@ -341,13 +344,14 @@ mod tests {
     #[test]
     fn extremes_are_counted_exactly() {
         let bounds = Bounds::default();
-        let mut all = Cumulative::new(&bounds);
+        let mut all = Cumulative::new(&bounds, Flavour::Exponential);
         all.record(&[0, 1, u64::MAX, u64::MAX], &bounds, Unit::Milliseconds);
         assert_eq!((all.count, all.min, all.max), (4, 0, u64::MAX));
         assert_eq!(all.sum, 2 * u128::from(u64::MAX) + 1);
         assert_eq!((all.buckets[0], all.buckets[16]), (2, 2));
-        let (_, counts) = all.exponential.positive();
-        assert_eq!(all.exponential.zeros() + counts.iter().sum::<u64>(), 4);
+        let exponential = all.exponential.expect("it was asked for");
+        let (_, counts) = exponential.positive();
+        assert_eq!(exponential.zeros() + counts.iter().sum::<u64>(), 4);
         assert!(counts.len() <= Exponential::BUCKETS_MAX);
     }
 

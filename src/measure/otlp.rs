@@ -43,7 +43,7 @@ pub struct Now {
 impl Meter {
     /// All series and the percentiles of the last minute, as requests of about [`POINTS_A_REQUEST`], made one
     /// at a time.
-    pub fn export(&self, flavour: Flavour, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
+    pub fn export(&self, now: Now) -> impl Iterator<Item = ExportMetricsServiceRequest> {
         let mut rest = self.keys_by_service().into_iter().peekable();
         let mut minute = Minute::new();
         std::iter::from_fn(move || {
@@ -52,7 +52,7 @@ impl Meter {
             while room > 0
                 && let Some((service, key)) = rest.next()
             {
-                let mut points = Points::new(flavour);
+                let mut points = Points::new(self.settings.histogram);
                 self.add_operation(key, &mut points, &mut minute, now);
                 while points.len() < room
                     && let Some((_, key)) = rest.next_if(|(next, _)| *next == service)
@@ -163,7 +163,7 @@ impl Points {
             }
             self.calls.push(calls_point(attributes.clone(), life, count));
             if counted.durations.is_first_export() {
-                self.add_histogram(attributes.clone(), birth, &Cumulative::new(&settings.buckets), settings);
+                self.add_histogram(attributes.clone(), birth, &settings.nothing(), settings);
             }
             self.add_histogram(attributes, life, &counted.total, settings);
         }
@@ -248,12 +248,13 @@ fn explicit_point(total: &Cumulative, settings: &Settings) -> HistogramDataPoint
 }
 
 fn exponential_point(total: &Cumulative, unit: Unit) -> ExponentialHistogramDataPoint {
-    let (offset, counts) = total.exponential.positive();
+    let exponential = total.exponential.as_ref().expect("a meter counts what it exports");
+    let (offset, counts) = exponential.positive();
     ExponentialHistogramDataPoint {
         count: total.count,
         sum: Some(total.sum as f64 / unit.nanos()),
-        scale: total.exponential.scale(),
-        zero_count: total.exponential.zeros(),
+        scale: exponential.scale(),
+        zero_count: exponential.zeros(),
         positive: Some(Buckets { offset, bucket_counts: counts.to_vec() }),
         min: (total.count > 0).then_some(total.min as f64 / unit.nanos()),
         max: (total.count > 0).then_some(total.max as f64 / unit.nanos()),

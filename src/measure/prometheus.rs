@@ -17,7 +17,7 @@ impl Meter {
     /// Appends all series to `out`; fails only if `out` does. A series takes about 250 bytes for each
     /// bucket: an `out` that passes text on piece by piece keeps a scrape of thousands of them small.
     pub fn prometheus(&self, now_ms: u64, out: &mut impl Write) -> fmt::Result {
-        let mut page = Page { settings: &self.settings, now_ms, labels: String::new(), out };
+        let mut page = Exposition { settings: &self.settings, now_ms, labels: String::new(), out };
         let keys = self.keys();
         let help = "Spans received, before sampling; a new series is shown at 0 first.";
         page.head(CALLS, "counter", help)?;
@@ -41,7 +41,7 @@ impl Meter {
 }
 
 /// A page that is being written.
-struct Page<'a, W> {
+struct Exposition<'a, W> {
     settings: &'a Settings,
     now_ms: u64,
     /// Those of the series that is being written.
@@ -49,7 +49,7 @@ struct Page<'a, W> {
     out: &'a mut W,
 }
 
-impl<W: Write> Page<'_, W> {
+impl<W: Write> Exposition<'_, W> {
     fn head(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
         writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }
@@ -69,14 +69,14 @@ impl<W: Write> Page<'_, W> {
             let Some(counted) = &mut series.counted else { return Ok(()) };
             self.set_labels(identity, status);
             match counted.durations.is_at_zero(self.now_ms) {
-                true => self.histogram(name, &Cumulative::new(&self.settings.buckets)),
+                true => self.histogram(name, &self.settings.nothing()),
                 false => self.histogram(name, &counted.total),
             }
         })
     }
 
     fn histogram(&mut self, name: &str, total: &Cumulative) -> fmt::Result {
-        let Page { settings, labels, out, .. } = self;
+        let Exposition { settings, labels, out, .. } = self;
         let mut cumulative = 0;
         for (bound, count) in settings.buckets.in_unit(settings.unit).zip(&total.buckets) {
             cumulative += count;

@@ -197,7 +197,7 @@ impl Operation {
             series.calls = Debut::new(at.ms);
         }
         let counted = series.counted.get_or_insert_with(|| {
-            let (total, durations) = (Cumulative::new(&settings.buckets), Debut::new(at.ms));
+            let (total, durations) = (settings.nothing(), Debut::new(at.ms));
             Box::new(Counted { total, since_unix_nanos: at.unix_nanos, durations })
         });
         counted.total.record(durations, &settings.buckets, settings.unit);

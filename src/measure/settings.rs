@@ -1,7 +1,7 @@
 //! What an operator can say about measuring. Wrong settings cannot be written: bounds and dimensions
 //! are checked where they are made.
 
-use super::histogram::{Bounds, Flavour, Unit};
+use super::histogram::{Bounds, Cumulative, Flavour, Unit};
 use super::window::HISTOGRAM_BYTES;
 use crate::trace::SpanKind;
 use std::collections::HashSet;
@@ -142,12 +142,13 @@ pub struct Settings {
 impl Settings {
     /// The defaults for a process with a budget of `memory` bytes.
     ///
-    /// An operation with one series takes up to 3.4 KB: its place in the table 0.3 to 0.6, labels 0.1, explicit
-    /// buckets 0.1, exponential buckets up to 1.3, exact durations of a minute up to 1.5. Further statuses of a
-    /// known operation have room always, and take up to 1.6 KB each. One series for each 64 KiB of memory (at
-    /// least 256, at most 5,000) keeps all of them within 1/18 of it. Windows may take 1/32 of it: 88 dense
-    /// histograms at 64 MiB, 709 at 512 MiB. An operation with more than 32 durations in 10 s holds one of them
-    /// and about 10 KB of bins, so that is room for about 60 and 490 busy operations.
+    /// An operation with one series takes up to 2.5 KB: its place in the table 0.3 to 0.6, labels 0.1, explicit
+    /// buckets 0.3 with what belongs to them, exact durations of a minute up to 1.5; exponential buckets, where they
+    /// are asked for, up to 1.2 more. Further statuses of a known operation have room always, and take 0.3 KB each,
+    /// or 1.5. One series for each 64 KiB of memory (at least 256, at most 5,000) keeps all of them within 1/17 of it.
+    /// Windows may take 1/32 of it: 88 dense histograms at 64 MiB, 709 at 512 MiB. An operation with more than 32
+    /// durations in 10 s holds one of them and about 10 KB of bins, so that is room for about 60 and 490 busy
+    /// operations.
     pub fn for_memory(memory: usize) -> Settings {
         Settings {
             kinds: Kinds::default(),
@@ -165,6 +166,11 @@ impl Settings {
 }
 
 impl Settings {
+    /// What a series has counted when it begins.
+    pub(crate) fn nothing(&self) -> Cumulative {
+        Cumulative::new(&self.buckets, self.histogram)
+    }
+
     /// What names and values of all operations may take, bytes: each may be [`LABEL_BYTES_MAX`], all of them
     /// [`LABEL_BYTES_MEAN`] on average. Beyond it an operation is counted as if there were `series_max` series.
     ///

@@ -12,7 +12,7 @@ const POINTS: u32 = 1;
 /// A place in a request: offsets of the resource in the request, of the scope in the resource, and so on. What is
 /// before it is done with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     resource: usize,
     scope: usize,
     leaf: usize,
@@ -23,29 +23,29 @@ pub(crate) struct Place {
 
 /// A span, a log record or a metric with what is around it.
 #[derive(Clone, Copy)]
-pub(crate) struct Leaf<'a> {
+pub struct Leaf<'a> {
     /// `ResourceSpans` or its like.
-    pub(crate) resource: &'a [u8],
+    pub resource: &'a [u8],
     /// `ScopeSpans` or its like.
-    pub(crate) scope: &'a [u8],
-    pub(crate) bytes: &'a [u8],
-    pub(crate) at: Place,
+    pub scope: &'a [u8],
+    pub bytes: &'a [u8],
+    pub at: Place,
     /// Behind it.
-    pub(crate) after: Place,
+    pub after: Place,
 }
 
 /// A data point with the number of its metric's data field, and that field.
 #[derive(Clone, Copy)]
-pub(crate) struct Point<'a> {
-    pub(crate) kind: u32,
-    pub(crate) data: &'a [u8],
-    pub(crate) bytes: &'a [u8],
+pub struct Point<'a> {
+    pub kind: u32,
+    pub data: &'a [u8],
+    pub bytes: &'a [u8],
     /// Behind it.
-    pub(crate) after: Place,
+    pub after: Place,
 }
 
 /// All leaves from a place on.
-pub(crate) fn leaves(request: &[u8], from: Place) -> impl Iterator<Item = Leaf<'_>> {
+pub fn leaves(request: &[u8], from: Place) -> impl Iterator<Item = Leaf<'_>> {
     let resources = children(request, from.resource, LEVELS[0]);
     resources.flat_map(move |(resource_at, _, resource)| {
         // Offsets of inner levels belong to the first on the outer one.
@@ -64,7 +64,7 @@ pub(crate) fn leaves(request: &[u8], from: Place) -> impl Iterator<Item = Leaf<'
 }
 
 /// The data points of a metric, from the leaf's place on.
-pub(crate) fn points<'a>(metric: &Leaf<'a>) -> impl Iterator<Item = Point<'a>> {
+pub fn points<'a>(metric: &Leaf<'a>) -> impl Iterator<Item = Point<'a>> {
     let from = metric.at;
     let data = fields(metric.bytes, from.data).filter(|(_, _, field)| DATA.contains(&field.number));
     data.filter_map(|(at, _, field)| Some((at, field.number, field.payload()?))).flat_map(
@@ -83,7 +83,7 @@ fn children(message: &[u8], from: usize, number: u32) -> impl Iterator<Item = (u
     fields(message, from).filter_map(move |(at, end, field)| Some((at, end, field.message(number)?)))
 }
 
-fn fields(message: &[u8], from: usize) -> impl Iterator<Item = (usize, usize, Field<'_>)> {
+fn fields(message: &[u8], from: usize) -> impl Iterator<Item = (usize, usize, Field<&[u8]>)> {
     let mut end = from;
     Fields::new(message.get(from..).unwrap_or_default()).map_while(move |field| {
         let field = field?;
@@ -94,17 +94,17 @@ fn fields(message: &[u8], from: usize) -> impl Iterator<Item = (usize, usize, Fi
 }
 
 /// The payloads of all fields `number`.
-pub(crate) fn all(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> + Clone {
+pub fn all(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> + Clone {
     fields_of(message).filter_map(move |field| field.message(number))
 }
 
 /// The fields of a message, up to where it is malformed.
-pub(crate) fn fields_of(message: &[u8]) -> impl Iterator<Item = Field<'_>> + Clone {
+pub fn fields_of(message: &[u8]) -> impl Iterator<Item = Field<&[u8]>> + Clone {
     Fields::new(message).map_while(|field| field)
 }
 
 /// Whether all fields of a message can be read.
-pub(crate) fn is_whole(message: &[u8]) -> bool {
+pub fn is_whole(message: &[u8]) -> bool {
     Fields::new(message).all(|field| field.is_some())
 }
 

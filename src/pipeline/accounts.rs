@@ -1,9 +1,9 @@
 //! The accounts of a pipeline: what was received, accepted and refused, and what its shards count and hold.
 
 use super::Pipeline;
+use crate::otlp::DEPTH_MAX;
 use crate::receive::Accepted;
 use crate::ring::wheel::TICK_MS;
-use crate::scan::check::DEPTH_MAX;
 use crate::scan::{Rejected, SpanBounds};
 use crate::shard::count::Counts;
 use crate::trace::Signal;
@@ -49,7 +49,7 @@ impl Pipeline {
         intake.received[signal as usize] += accepted + rejected.total();
         intake.accepted[signal as usize] += accepted;
         intake.rejected[signal as usize].add(rejected);
-        Accepted { rejected: rejected.total(), message: rejection_message(signal, rejected, self.bounds) }
+        Accepted { rejected: rejected.total(), message: self.rejection_message(signal, rejected) }
     }
 
     /// What the shards count and hold, each under its own lock.
@@ -66,20 +66,25 @@ impl Pipeline {
         }
         totals
     }
-}
 
-fn rejection_message(signal: Signal, rejected: &Rejected, SpanBounds { span_bytes, spans }: SpanBounds) -> String {
-    let mut parts = Vec::new();
-    let mut say = |count: u64, why: String| {
-        if count > 0 {
-            parts.push(format!("{count} {why}"));
-        }
-    };
-    say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
-    say(rejected.malformed, "that are not valid protobuf".to_owned());
-    say(rejected.too_deep, format!("with values that nest deeper than {DEPTH_MAX} messages"));
-    say(rejected.too_large, format!("larger than {span_bytes} bytes, or with a resource and scope that are"));
-    say(rejected.too_many, format!("beyond {spans} in one request: send smaller requests"));
-    let items = ["spans", "data points", "log records"][signal as usize];
-    if parts.is_empty() { String::new() } else { format!("{items} rejected: {}", parts.join(", ")) }
+    fn rejection_message(&self, signal: Signal, rejected: &Rejected) -> String {
+        let SpanBounds { span_bytes, spans } = self.bounds;
+        let most = match signal {
+            Signal::Traces => format!("{spans}"),
+            Signal::Metrics | Signal::Logs => format!("{} bytes", self.delivery.piece_max(signal)),
+        };
+        let mut parts = Vec::new();
+        let mut say = |count: u64, why: String| {
+            if count > 0 {
+                parts.push(format!("{count} {why}"));
+            }
+        };
+        say(rejected.bad_id, "with a trace id or span id of the wrong length or all zero".to_owned());
+        say(rejected.malformed, "that are not valid protobuf".to_owned());
+        say(rejected.too_deep, format!("with values that nest deeper than {DEPTH_MAX} messages"));
+        say(rejected.too_large, format!("larger than {span_bytes} bytes, or with a resource and scope that are"));
+        say(rejected.too_many, format!("beyond {most} in one request: send smaller requests"));
+        let items = ["spans", "data points", "log records"][signal as usize];
+        if parts.is_empty() { String::new() } else { format!("{items} rejected: {}", parts.join(", ")) }
+    }
 }

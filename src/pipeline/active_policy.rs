@@ -1,6 +1,6 @@
 //! The policy in force, with all that was made from it. Swapped as a whole.
 
-use crate::policy::{Limits, Policy};
+use crate::policy::{History, Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
@@ -15,6 +15,8 @@ pub struct ActivePolicy {
     pub policy: Policy,
     pub questions: Questions,
     pub rules: RuleNames,
+    /// The policies that were in force before it.
+    pub history: History,
     wait: WaitTicks,
 }
 
@@ -35,6 +37,7 @@ impl ActivePolicy {
             },
             policy,
             rules,
+            history: History::default(),
         })
     }
 }

@@ -1,19 +1,23 @@
 //! One trace, rule by rule, in words.
 
 pub mod answer;
+pub mod decoded;
+mod formats;
 pub mod observe;
+mod span_condition;
 
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
 use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
-use answer::{Finding, duration, label};
+use answer::label;
 use observe::DecodedTrace;
+use span_condition::{Finding, duration};
 use std::fmt::Write;
 
-/// Says of each trace in an OTLP/JSON text what every rule answers and what becomes of the trace.
+/// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.
 /// Limits are assumed not to be reached. The error says what is wrong with the text.
-pub fn explain(policy: &Policy, otlp_json: &str) -> Result<String, String> {
+pub fn explain(policy: &Policy, otlp_json: &[u8]) -> Result<String, String> {
     let traces = observe::decode(otlp_json)?;
     let texts = traces.into_iter().map(|(id, spans)| explain_trace(policy, &DecodedTrace::of(id, spans, policy)));
     Ok(texts.collect::<Vec<_>>().join("\n"))

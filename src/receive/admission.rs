@@ -1,8 +1,8 @@
 //! How many bytes of request bodies may be held at once, and the buffers that hold them.
 //!
-//! A request is charged its declared length when it is admitted, and more as its buffer grows; growing
-//! never waits. What is charged is the buffer's capacity, so a slow peer cannot hold more memory than
-//! it was charged for, and memory is allocated as bytes arrive, so a lie about the length costs none.
+//! A body is charged the capacity of its buffer, and the buffer grows with what arrives: what a peer only
+//! announces costs nothing. Growing never waits. While more than half of the limit is held, whoever
+//! holds bytes and brings too few gives way, so a slow peer cannot keep others out ([`Pace`]).
 
 use super::refusal::Refusal;
 use std::collections::VecDeque;
@@ -11,13 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Smallest capacity of a buffer.
-const SMALLEST: usize = 4 << 10;
-/// What a fresh buffer gets before a byte of its body is here.
-const FIRST: usize = 64 << 10;
-/// What a body of unknown length is expected to need.
-const UNKNOWN: usize = 16 << 10;
+const SMALLEST: usize = 512;
+/// A buffer grows to so many times what is here, up to the announced length: reallocations stay few, and
+/// a lie about the length costs no more than this.
+const AHEAD: usize = 4;
+/// Smaller buffers are not worth keeping.
+const POOLED_MIN: usize = 4 << 10;
 /// Most idle buffers: bounds the search for one that fits.
 const IDLE_BUFFERS: usize = 64;
+/// A body that holds so many times what it brought since the last look is slow.
+const SLOW: usize = 8;
 
 /// The byte-weighted limit of bodies in flight.
 pub(super) struct Admission {
@@ -34,17 +37,16 @@ impl Admission {
         Arc::new(Admission { max_request, limit, held: AtomicUsize::new(0), pool: Mutex::new(pool) })
     }
 
-    /// Admits a body of `declared` bytes (0: unknown), or refuses it.
+    /// Admits a body of `declared` bytes (0: unknown), or refuses one for which there is no room now. Nothing
+    /// is charged before a byte is here.
     pub fn admit(self: &Arc<Self>, declared: usize) -> Result<Buffer, Refusal> {
         if declared > self.max_request {
             return Err(self.too_large());
         }
-        if !self.charge(declared) {
+        if declared > self.limit.saturating_sub(self.held()) {
             return Err(self.busy());
         }
-        let mut buffer = Buffer { bytes: Vec::new(), declared, charged: declared, admission: self.clone() };
-        buffer.bytes = self.take_idle(&mut buffer.charged);
-        Ok(buffer)
+        Ok(Buffer { bytes: Vec::new(), declared, admission: self.clone() })
     }
 
     /// Bytes charged now.
@@ -70,25 +72,18 @@ impl Admission {
         Refusal::Busy { limit: self.limit }
     }
 
-    /// An idle buffer that fits what is charged, or an empty one. A somewhat larger buffer is taken only
-    /// if the difference can be charged too.
-    fn take_idle(&self, charged: &mut usize) -> Vec<u8> {
-        let wanted = if *charged == 0 { UNKNOWN } else { *charged };
-        let Some(idle) = self.pool().take(wanted) else {
-            return Vec::new();
-        };
-        let more = idle.capacity().saturating_sub(*charged);
-        if !self.charge(more) {
-            self.pool().put(idle);
-            return Vec::new();
-        }
-        *charged += more;
-        idle
+    /// Whether so much is held that slow bodies must give way.
+    fn is_pressed(&self) -> bool {
+        self.held() > self.limit / 2
     }
 
     fn charge(&self, bytes: usize) -> bool {
         let add = |held: usize| held.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.held.fetch_update(Relaxed, Relaxed, add).is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, BufferPool> {
@@ -97,12 +92,10 @@ impl Admission {
     }
 }
 
-/// The bytes of one body, charged until dropped.
+/// The bytes of one body. Its capacity is charged until it is dropped.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     declared: usize,
-    /// At least the declared length and the capacity of `bytes`.
-    charged: usize,
     admission: Arc<Admission>,
 }
 
@@ -122,20 +115,41 @@ impl Buffer {
         if needed <= self.bytes.capacity() {
             return Ok(());
         }
-        // Doubling keeps copying linear; the declared length, once it comes true, is not exceeded.
-        let ceiling = if needed <= self.declared { self.declared } else { self.admission.max_request };
-        let first = FIRST.min(self.declared).max(SMALLEST);
-        let generous = first.max(self.bytes.capacity() * 2).min(ceiling).max(needed);
+        // Growing by factors keeps copying linear; the declared length, once it comes true, is not exceeded.
+        let (ahead, ceiling) =
+            if needed <= self.declared { (AHEAD, self.declared) } else { (2, self.admission.max_request) };
+        let generous = needed.saturating_mul(ahead).max(SMALLEST).min(ceiling).max(needed);
         if self.grow_to(generous) || self.grow_to(needed) { Ok(()) } else { Err(self.admission.busy()) }
     }
 
+    /// Moves into an idle buffer that fits, or grows. An idle buffer may be larger, and is charged whole.
     fn grow_to(&mut self, capacity: usize) -> bool {
-        let more = capacity.saturating_sub(self.charged);
-        if !self.admission.charge(more) {
+        let idle = self.admission.pool().take(capacity);
+        match idle {
+            Some(idle) if self.admission.charge(idle.capacity() - self.bytes.capacity()) => self.move_into(idle),
+            Some(idle) => {
+                self.admission.pool().put(idle);
+                self.grow_in_place(capacity)
+            }
+            None => self.grow_in_place(capacity),
+        }
+    }
+
+    fn move_into(&mut self, mut idle: Vec<u8>) -> bool {
+        idle.extend_from_slice(&self.bytes);
+        let left = std::mem::replace(&mut self.bytes, idle);
+        self.admission.pool().put(left);
+        true
+    }
+
+    fn grow_in_place(&mut self, capacity: usize) -> bool {
+        let before = self.bytes.capacity();
+        if !self.admission.charge(capacity - before) {
             return false;
         }
-        self.charged += more;
         self.bytes.reserve_exact(capacity - self.bytes.len());
+        // The allocator may give a little more than was asked for.
+        self.admission.held.fetch_add(self.bytes.capacity() - capacity, Relaxed);
         true
     }
 
@@ -164,11 +178,26 @@ impl Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.admission.held.fetch_sub(self.charged, Relaxed);
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() >= SMALLEST {
-            self.admission.pool().put(bytes);
-        }
+        self.admission.release(self.bytes.capacity());
+        self.admission.pool().put(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// How a body has come since the last look.
+#[derive(Default)]
+pub(super) struct Pace {
+    seen: usize,
+}
+
+impl Pace {
+    /// Looks at a body that is still arriving, after a fixed time.
+    ///
+    /// # Errors
+    /// [`Refusal::TooSlow`] if it holds room that others need, and brought less than an eighth of it.
+    pub fn review(&mut self, body: &Buffer) -> Result<(), Refusal> {
+        let brought = body.len() - std::mem::replace(&mut self.seen, body.len());
+        let is_slow = brought.saturating_mul(SLOW) < body.bytes.capacity();
+        if is_slow && body.admission.is_pressed() { Err(Refusal::TooSlow) } else { Ok(()) }
     }
 }
 
@@ -182,7 +211,7 @@ struct BufferPool {
 impl BufferPool {
     /// The smallest buffer of `wanted` bytes, unless more than half of it would lie idle.
     fn take(&mut self, wanted: usize) -> Option<Vec<u8>> {
-        let fits = wanted..=wanted.max(SMALLEST) * 2;
+        let fits = wanted..=wanted.saturating_mul(2);
         let candidates = self.idle.iter().enumerate().filter(|(_, buffer)| fits.contains(&buffer.capacity()));
         let (at, _) = candidates.min_by_key(|(_, buffer)| buffer.capacity())?;
         let buffer = self.idle.remove(at)?;
@@ -192,7 +221,7 @@ impl BufferPool {
 
     /// Takes a buffer back; the oldest make room for it, so that sizes follow the traffic.
     fn put(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > self.limit {
+        if buffer.capacity() < POOLED_MIN || buffer.capacity() > self.limit {
             return;
         }
         buffer.clear();
@@ -208,16 +237,17 @@ impl BufferPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn a_body_is_charged_until_it_is_dropped() {
+    fn what_is_announced_costs_nothing_and_what_arrives_is_charged_until_it_is_dropped() {
         let admission = Admission::new(1 << 20, 1 << 20, 0);
         let mut body = admission.admit(600_000).unwrap();
-        assert_eq!(admission.held(), 600_000);
-        assert_eq!(body.bytes.capacity(), 0, "a declared length allocates nothing");
-        assert_eq!(admission.admit(500_000).err(), Some(Refusal::Busy { limit: 1 << 20 }));
+        let _silent: Vec<Buffer> = (0..1000).map(|_| admission.admit(1 << 20).unwrap()).collect();
+        assert_eq!(admission.held(), 0);
         body.append(&[7; 600_000]).unwrap();
         assert_eq!(admission.held(), 600_000, "an honest length costs no more than itself");
+        assert_eq!(admission.admit(500_000).err(), Some(Refusal::Busy { limit: 1 << 20 }), "it would not fit now");
         assert_eq!(&body[599_999..], [7]);
         drop(body);
         assert_eq!(admission.held(), 0);
@@ -238,7 +268,8 @@ mod tests {
     #[test]
     fn growing_takes_the_last_byte_before_it_is_refused() {
         let admission = Admission::new(50_000, 70_000, 0);
-        let _other = admission.admit(30_000).unwrap();
+        let mut other = admission.admit(30_000).unwrap();
+        other.make_room(30_000).unwrap();
         let mut body = admission.admit(0).unwrap();
         body.append(&[0; 30_000]).unwrap();
         body.append(&[0; 10_000]).unwrap();
@@ -270,11 +301,66 @@ mod tests {
     fn a_pooled_buffer_is_charged_whole_or_not_taken() {
         let admission = Admission::new(100_000, 100_000, 100_000);
         admission.admit(90_000).unwrap().append(&[0; 90_000]).unwrap();
-        let other = admission.admit(20_000).unwrap();
-        let exact = admission.admit(80_000).unwrap();
-        assert_eq!((exact.bytes.capacity(), admission.held()), (0, 100_000));
+        let mut other = admission.admit(20_000).unwrap();
+        other.make_room(20_000).unwrap();
+        let mut exact = admission.admit(80_000).unwrap();
+        exact.make_room(80_000).unwrap();
+        assert_eq!((exact.bytes.capacity(), admission.held()), (80_000, 100_000));
         drop((other, exact));
-        let whole = admission.admit(80_000).unwrap();
+
+        let admission = Admission::new(100_000, 100_000, 100_000);
+        admission.admit(90_000).unwrap().append(&[0; 90_000]).unwrap();
+        let mut whole = admission.admit(80_000).unwrap();
+        whole.make_room(80_000).unwrap();
         assert_eq!((whole.bytes.capacity(), admission.held()), (90_000, 90_000));
+    }
+
+    #[test]
+    fn a_slow_body_gives_way_only_while_others_need_its_room() {
+        let admission = Admission::new(100_000, 100_000, 0);
+        let mut slow = admission.admit(50_000).unwrap();
+        let mut pace = Pace::default();
+        slow.append(&[0; 40_000]).unwrap();
+        assert_eq!(pace.review(&slow), Ok(()), "it came at once");
+        assert_eq!(pace.review(&slow), Ok(()), "nobody needs its room");
+        let mut other = admission.admit(10_000).unwrap();
+        other.make_room(10_000).unwrap();
+        assert_eq!(pace.review(&slow), Err(Refusal::TooSlow));
+        slow.append(&[0; 6_250]).unwrap();
+        assert_eq!(pace.review(&slow), Ok(()), "an eighth of what it holds came");
+        slow.append(&[0; 100]).unwrap();
+        assert_eq!(pace.review(&slow), Err(Refusal::TooSlow));
+    }
+
+    proptest! {
+        /// The account is what all buffers can hold, whatever they are asked for and however it ends.
+        #[test]
+        fn the_account_is_the_sum_of_all_capacities(
+            steps in proptest::collection::vec((0..4usize, 0..60_000usize), 1..60),
+        ) {
+            let admission = Admission::new(50_000, 120_000, 60_000);
+            let mut bodies: Vec<(Buffer, usize)> = Vec::new();
+            for (kind, size) in steps {
+                match (kind, bodies.len()) {
+                    (0, _) | (_, 0) => bodies.extend(admission.admit(size).ok().map(|body| (body, 0))),
+                    (1, count) => drop(bodies.swap_remove(size % count)),
+                    (_, count) => {
+                        let (body, arrived) = &mut bodies[size % count];
+                        let more = vec![1; size / 4];
+                        *arrived += if body.append(&more).is_ok() { more.len() } else { 0 };
+                    }
+                }
+                let capacities: usize = bodies.iter().map(|(body, _)| body.bytes.capacity()).sum();
+                prop_assert_eq!(admission.held(), capacities);
+                prop_assert!(capacities <= 120_000 && admission.pooled() <= 60_000);
+                for (body, arrived) in &bodies {
+                    prop_assert_eq!(body.len(), *arrived);
+                    // Four times ahead, in an idle buffer of at most twice that.
+                    prop_assert!(body.bytes.capacity() <= (2 * AHEAD * arrived).max(2 * SMALLEST));
+                }
+            }
+            drop(bodies);
+            prop_assert_eq!(admission.held(), 0);
+        }
     }
 }

@@ -1,37 +1,46 @@
-//! Accepts connections, bounds them, and sees them to their end.
+//! Sees a connection from its first byte to its end.
 
+use super::activity::Activity;
 use super::context::RequestContext;
+use super::outcome::ConnectionFault;
+use super::refusal_log::{Complaint, Sender};
 use super::tls::Tls;
+use super::wire::{Productive, Progress, Spoken, Watched};
 use super::{Phase, Settings, grpc, http};
+use ::http::header::{CONNECTION, HeaderName};
+use ::http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
-use std::io;
-use std::pin::{Pin, pin};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// Streams that a peer opened and reset before we looked at them (rapid reset, CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset because of a peer's mistakes (RUSTSEC-2024-0003).
 const LOCAL_RESETS: usize = 1024;
-/// hyper's least for an HTTP/1.1 read buffer, which also bounds the header.
-const LEAST_HEADER_BYTES: usize = 8 << 10;
-/// Length of the HTTP/2 preface: no request of either version is read before so many bytes came.
-const PREFACE: usize = 24;
+/// Least HTTP/1.1 read buffer: bodies are read through it, so it is larger than a header need be.
+const READ_BUFFER: usize = 64 << 10;
 /// When accepting has ended, a connection without a request is closed after this long: HTTP/2 waits for
 /// the peer to answer a ping, and not all peers do.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
-/// Rest after the kernel refused a connection for lack of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A connection's age ends up to so much of it earlier or later, so that not all come back at once.
+const AGE_JITTER: f64 = 0.1;
+/// Longest goodbye to a peer that does not speak TLS, and most of what it says meanwhile.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+const GOODBYE_BYTES: u64 = 64 << 10;
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What a listener speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,75 +65,25 @@ impl Protocol {
     }
 }
 
-/// A bound listener and what its connections need.
-pub(super) struct Listener {
-    pub socket: TcpListener,
+/// A connection that was accepted.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub peer: SocketAddr,
     pub protocol: Protocol,
     pub tls: Option<Arc<Tls>>,
+    pub context: Arc<RequestContext>,
+    pub phase: watch::Receiver<Phase>,
+    pub activity: Arc<Activity>,
 }
 
-impl Listener {
-    /// Accepts until the phase is `Closed`, then waits for what is in flight. Dropped, it aborts it.
-    pub async fn serve(self, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>) {
-        let protocol = self.protocol;
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = closed(&mut phase) => break,
-                Some(ended) = connections.join_next() => note_panic(protocol, ended),
-                accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream, &context, &phase, &mut connections),
-                    Err(error) => rest_after(protocol, error).await,
-                },
-            }
+impl Opened {
+    /// Counts a connection that failed, and names who opened it. That one is silent or idle is no setting that
+    /// anybody could change.
+    fn note(&self, fault: ConnectionFault, why: impl std::fmt::Display) {
+        self.context.counters.connection_failed(fault);
+        if !matches!(fault, ConnectionFault::Silent | ConnectionFault::GaveWay) {
+            self.context.refusals.note(Complaint::Connection(fault), &Sender::silent(self.peer), why);
         }
-        drop(self);
-        while let Some(ended) = connections.join_next().await {
-            note_panic(protocol, ended);
-        }
-    }
-
-    /// Serves a connection in a task of its own, or closes it where there are too many.
-    fn admit(
-        &self,
-        stream: TcpStream,
-        context: &Arc<RequestContext>,
-        phase: &watch::Receiver<Phase>,
-        connections: &mut JoinSet<()>,
-    ) {
-        while let Some(ended) = connections.try_join_next() {
-            note_panic(self.protocol, ended);
-        }
-        if connections.len() >= context.settings.connections {
-            context.counters.connections_refused.fetch_add(1, Relaxed);
-            return;
-        }
-        connections.spawn(serve(stream, self.protocol, self.tls.clone(), context.clone(), phase.clone()));
-    }
-}
-
-/// Waits for the phase, or for its owner to go away.
-async fn closed(phase: &mut watch::Receiver<Phase>) {
-    let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
-}
-
-fn note_panic(protocol: Protocol, ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(
-            protocol = protocol.word(),
-            "a connection ended in a panic, its unanswered requests are lost unless sent again"
-        );
-    }
-}
-
-async fn rest_after(protocol: Protocol, error: io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    // These concern only the connection that was about to be.
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-        tracing::warn!(protocol = protocol.word(), %error, "cannot accept connections");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -144,94 +103,207 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Counts a request as in flight until dropped: for the whole receiver and for its connection.
-struct InFlight {
-    context: Arc<RequestContext>,
-    of_connection: Arc<AtomicUsize>,
+/// Waits for the phase, or for its owner to go away.
+pub(super) async fn closed(phase: &mut watch::Receiver<Phase>) {
+    let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
 }
 
+pub(super) async fn serve(stream: TcpStream, opened: Opened) {
+    let _open = OpenConnection::new(opened.context.clone());
+    // Answers are small and awaited; an error means that the peer has gone already.
+    let _ = stream.set_nodelay(true);
+    let activity = opened.activity.clone();
+    let unneeded = opened.clone();
+    let served = async {
+        match opened.tls.clone() {
+            None => converse(stream, opened).await,
+            Some(tls) => shake_hands(stream, &tls, opened).await,
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = activity.is_in_the_way() => unneeded.note(ConnectionFault::GaveWay, ""),
+    }
+}
+
+async fn shake_hands(stream: TcpStream, tls: &Tls, opened: Opened) {
+    let patience = opened.context.settings.header_timeout;
+    let mut first = [0; 1];
+    let spoken = match timeout(patience, stream.peek(&mut first)).await {
+        Ok(read) => Spoken::of(&first[..read.unwrap_or(0)]),
+        Err(_) => return opened.note(ConnectionFault::Silent, ""),
+    };
+    match spoken {
+        // A probe of the port opens a connection and says nothing.
+        Spoken::Nothing => return,
+        Spoken::Tls => {}
+        Spoken::Http1 | Spoken::Http2 | Spoken::Other => {
+            opened.note(ConnectionFault::TlsMissing, ConnectionFault::TlsMissing.advice());
+            if spoken == Spoken::Http1 {
+                say_tls_is_wanted(stream).await;
+            }
+            return;
+        }
+    }
+    match timeout(patience, TlsAcceptor::from(tls.config()).accept(stream)).await {
+        Ok(Ok(stream)) => converse(stream, opened).await,
+        Ok(Err(error)) => opened.note(ConnectionFault::TlsFailed, error),
+        Err(_) => opened.note(ConnectionFault::TlsFailed, "the handshake did not end in time"),
+    }
+}
+
+async fn say_tls_is_wanted(mut stream: TcpStream) {
+    let line = "this port speaks TLS: write https:// in the endpoint\n";
+    let length = line.len();
+    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close";
+    let answer = format!("{head}\r\ncontent-length: {length}\r\n\r\n{line}");
+    let goodbye = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing over unread bytes would reset the connection, and with it the answer.
+        tokio::io::copy(&mut stream.take(GOODBYE_BYTES), &mut tokio::io::sink()).await
+    };
+    // A peer that goes away without the answer is its own affair.
+    let _ = timeout(GOODBYE_TIME, goodbye).await;
+}
+
+/// What the requests of one connection share.
+struct Conversation {
+    opened: Opened,
+    progress: Progress,
+    /// Old enough to end with the next answer.
+    is_aged: AtomicBool,
+}
+
+/// Counts a request as in flight until dropped: for the whole receiver and for its connection.
+struct InFlight(Arc<Conversation>);
+
 impl InFlight {
-    fn new(context: Arc<RequestContext>, of_connection: Arc<AtomicUsize>) -> InFlight {
-        context.counters.requests_in_flight.fetch_add(1, Relaxed);
-        of_connection.fetch_add(1, Relaxed);
-        InFlight { context, of_connection }
+    fn new(conversation: Arc<Conversation>) -> InFlight {
+        conversation.opened.context.counters.requests_in_flight.fetch_add(1, Relaxed);
+        conversation.opened.activity.begin_request();
+        InFlight(conversation)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.context.counters.requests_in_flight.fetch_sub(1, Relaxed);
-        self.of_connection.fetch_sub(1, Relaxed);
+        self.0.opened.context.counters.requests_in_flight.fetch_sub(1, Relaxed);
+        self.0.opened.activity.end_request();
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    protocol: Protocol,
-    tls: Option<Arc<Tls>>,
-    context: Arc<RequestContext>,
-    phase: watch::Receiver<Phase>,
-) {
-    let _open = OpenConnection::new(context.clone());
-    // Answers are small and awaited; an error means that the peer has gone already.
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else {
-        return converse(stream, protocol, context, phase).await;
-    };
-    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-    match tokio::time::timeout(context.settings.header_timeout, handshake).await {
-        Ok(Ok(stream)) => converse(stream, protocol, context, phase).await,
-        Ok(Err(error)) => tracing::debug!(protocol = protocol.word(), %error, "no tls connection came about"),
-        Err(_) => tracing::debug!(protocol = protocol.word(), "no tls connection came about in time"),
+impl Conversation {
+    /// Begins to answer a request. Its head is gone when this returns.
+    fn begin(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<super::context::Reply>, Infallible>> + Send + use<> {
+        let conversation = self.clone();
+        let in_flight = InFlight::new(conversation.clone());
+        self.progress.request();
+        let Opened { protocol, peer, ref context, .. } = self.opened;
+        let version = request.version();
+        let request = request.map(|body| Productive { body, progress: self.progress.clone() });
+        let call = match protocol {
+            Protocol::Grpc => grpc::enter(context, peer, request).map(Call::Grpc),
+            Protocol::Http => http::enter(context, peer, request).map(Call::Http),
+        };
+        async move {
+            let _in_flight = in_flight;
+            let context = &conversation.opened.context;
+            let mut response = match call {
+                Ok(Call::Grpc(call)) => call.answer(context).await,
+                Ok(Call::Http(call)) => call.answer(context).await,
+                Err(response) => *response,
+            };
+            conversation.say_how_long(version, &mut response);
+            Ok(response)
+        }
     }
+
+    /// Tells an HTTP/1 client for how long its connection stays. HTTP/2 has GOAWAY for that.
+    fn say_how_long<B>(&self, version: Version, response: &mut Response<B>) {
+        if version > Version::HTTP_11 {
+            return;
+        }
+        if self.is_aged.load(Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if version == Version::HTTP_11 && !response.headers().contains_key(CONNECTION) {
+            response.headers_mut().extend(keep_alive(&self.opened.context.settings));
+        }
+    }
+
+    /// Why the connection ended, where that is a fault of whoever opened it.
+    fn fault(&self, error: Option<&(dyn Error + 'static)>) -> Option<ConnectionFault> {
+        let hyper = error.and_then(|error| error.downcast_ref::<hyper::Error>());
+        match self.progress.spoken() {
+            _ if self.progress.is_unproductive() => Some(ConnectionFault::Unproductive),
+            Spoken::Tls if self.opened.tls.is_none() => Some(ConnectionFault::TlsUnexpected),
+            Spoken::Http1 if self.opened.protocol == Protocol::Grpc => Some(ConnectionFault::Http1OnGrpc),
+            _ if hyper.is_some_and(hyper::Error::is_parse_too_large) => Some(ConnectionFault::HeaderTooLarge),
+            Spoken::Other => Some(ConnectionFault::NotHttp),
+            _ if hyper.is_some_and(hyper::Error::is_parse) => Some(ConnectionFault::NotHttp),
+            Spoken::Nothing | Spoken::Tls | Spoken::Http1 | Spoken::Http2 => None,
+        }
+    }
+}
+
+/// When an idle connection is closed, told a second early: a request must not cross the end on its way.
+fn keep_alive(settings: &Settings) -> Option<(HeaderName, HeaderValue)> {
+    let seconds = settings.header_timeout.as_secs().checked_sub(1).filter(|seconds| *seconds > 0)?;
+    Some((KEEP_ALIVE, HeaderValue::try_from(format!("timeout={seconds}")).expect("digits are a header")))
+}
+
+enum Call<B> {
+    Grpc(grpc::Call<B>),
+    Http(http::Call<B>),
 }
 
 /// Serves requests until either side ends the connection.
-async fn converse<S>(stream: S, protocol: Protocol, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>)
+async fn converse<S>(stream: S, opened: Opened)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let greeting = Greeting::default();
-    let io = TokioIo::new(Greeted { stream, greeting: greeting.clone() });
-    let builder = builder(protocol, &context.settings);
-    let mut patience = pin!(tokio::time::sleep(context.settings.header_timeout));
-    let in_flight = Arc::new(AtomicUsize::new(0));
-    let of_connection = in_flight.clone();
-    let door_of_strays = context.clone();
-    let service = service_fn(move |request| {
-        let context = context.clone();
-        let in_flight = InFlight::new(context.clone(), of_connection.clone());
-        async move {
-            let _in_flight = in_flight;
-            Ok::<_, Infallible>(match protocol {
-                Protocol::Grpc => grpc::answer(&context, request).await,
-                Protocol::Http => http::answer(&context, request).await,
-            })
-        }
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let settings = &opened.context.settings;
+    let progress = Progress::new(settings.window);
+    let io = TokioIo::new(Watched { stream, progress: progress.clone() });
+    let builder = builder(opened.protocol, settings);
+    let mut patience = pin!(sleep(settings.header_timeout));
+    let mut age = pin!(aged(settings.connection_age));
+    let mut phase = opened.phase.clone();
     let born = *phase.borrow();
-    let mut idle = pin!(idle_at_the_end(phase.clone(), in_flight));
-    let (mut patient, mut finishing) = (true, false);
+    let conversation =
+        Arc::new(Conversation { opened: opened.clone(), progress: progress.clone(), is_aged: AtomicBool::new(false) });
+    let service = service_fn(|request| conversation.begin(request));
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut idle = pin!(idle_at_the_end(phase.clone(), &opened.activity));
+    let (mut patient, mut finishing, mut aging) = (true, false, true);
     loop {
         tokio::select! {
             () = &mut idle => return,
             ended = connection.as_mut() => {
-                if protocol == Protocol::Grpc && greeting.is_http1() {
-                    door_of_strays.note_stray("HTTP/1 on the port of OTLP/gRPC: OTLP/HTTP has a port of its own, usually 4318");
-                }
-                if let Err(error) = ended {
-                    tracing::debug!(protocol = protocol.word(), %error, "a connection ended early");
+                if let Some(fault) = conversation.fault(ended.err().as_deref().map(|error| error as _)) {
+                    opened.note(fault, fault.advice());
                 }
                 return;
             }
             () = &mut patience, if patient => {
                 patient = false;
-                if !greeting.is_complete() {
-                    return;
+                if !progress.has_greeted() {
+                    return opened.note(ConnectionFault::Silent, "");
                 }
             }
-            () = time_to_finish(born, &mut phase, &greeting), if !finishing => {
+            () = &mut age, if aging => {
+                aging = false;
+                conversation.is_aged.store(true, Relaxed);
+                // An idle HTTP/1 connection would be closed under a request that is on its way.
+                if progress.spoken() == Spoken::Http2 && !finishing {
+                    finishing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            () = time_to_finish(born, &mut phase, &progress), if !finishing => {
                 finishing = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -239,12 +311,25 @@ where
     }
 }
 
+/// Waits until a connection is so old, a little more or less; for ever without a limit.
+async fn aged(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit.mul_f64(jitter(getrandom::u32().unwrap_or(u32::MAX / 2)))).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A factor about 1, evenly spread.
+fn jitter(random: u32) -> f64 {
+    1.0 + AGE_JITTER * (f64::from(random) / f64::from(u32::MAX) * 2.0 - 1.0)
+}
+
 /// Waits until accepting has ended and the connection has had no request for [`IDLE_GRACE`].
-async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, in_flight: Arc<AtomicUsize>) {
+async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, activity: &Activity) {
     closed(&mut phase).await;
     loop {
-        tokio::time::sleep(IDLE_GRACE).await;
-        if in_flight.load(Relaxed) == 0 {
+        sleep(IDLE_GRACE).await;
+        if !activity.has_requests() {
             return;
         }
     }
@@ -252,11 +337,11 @@ async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, in_flight: Arc<Atomi
 
 /// Waits until a connection should take no more requests: when draining begins, unless it was opened
 /// since or has not said a word yet; at the latest when accepting ends.
-async fn time_to_finish(born: Phase, phase: &mut watch::Receiver<Phase>, greeting: &Greeting) {
+async fn time_to_finish(born: Phase, phase: &mut watch::Receiver<Phase>, progress: &Progress) {
     loop {
         match *phase.borrow_and_update() {
             Phase::Closed => return,
-            Phase::Draining if born == Phase::Serving && greeting.is_complete() => return,
+            Phase::Draining if born == Phase::Serving && progress.has_greeted() => return,
             Phase::Draining | Phase::Serving => {}
         }
         if phase.changed().await.is_err() {
@@ -274,7 +359,7 @@ fn builder(protocol: Protocol, settings: &Settings) -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size((settings.header_bytes as usize).max(LEAST_HEADER_BYTES));
+        .max_buf_size((settings.header_bytes as usize).max(READ_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -289,69 +374,13 @@ fn builder(protocol: Protocol, settings: &Settings) -> Builder<TokioExecutor> {
     builder
 }
 
-/// How many bytes a peer has sent, counted up to a preface's length, and whether they were HTTP/1's.
-#[derive(Clone, Default)]
-struct Greeting(Arc<(AtomicUsize, AtomicBool)>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Greeting {
-    fn is_complete(&self) -> bool {
-        self.0.0.load(Relaxed) >= PREFACE
-    }
-
-    fn is_http1(&self) -> bool {
-        self.0.1.load(Relaxed)
-    }
-
-    fn heard(&self, bytes: &[u8]) {
-        if self.is_complete() {
-            return;
-        }
-        let before = self.0.0.fetch_add(bytes.len(), Relaxed);
-        let is_http1 =
-            [&b"POST "[..], b"GET ", b"OPTIONS ", b"PUT ", b"HEAD "].iter().any(|word| bytes.starts_with(word));
-        if before == 0 && is_http1 {
-            self.0.1.store(true, Relaxed);
-        }
-    }
-}
-
-/// A stream that notes whether its peer has greeted: hyper waits for that without a limit.
-struct Greeted<S> {
-    stream: S,
-    greeting: Greeting,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.greeting.heard(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[test]
+    fn ages_are_spread_evenly_about_the_limit() {
+        assert!((jitter(0) - 0.9).abs() < 1e-9 && (jitter(u32::MAX) - 1.1).abs() < 1e-9);
+        assert!((jitter(u32::MAX / 2) - 1.0).abs() < 1e-6);
     }
 }

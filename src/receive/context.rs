@@ -1,20 +1,31 @@
 //! What gRPC and HTTP share on the way from a request's head to the intake.
+//!
+//! A request's head is read at once and dropped, and only what answering needs is kept: peers may send large
+//! heads on many streams and then wait, and what they make this process hold must stay small.
 
-use super::admission::Admission;
+use super::admission::{Admission, Buffer, Pace};
+use super::items;
+use super::outcome::RequestOutcome;
 use super::refusal::Refusal;
-use super::stats::{Counters, RequestCount, RequestOutcome};
-use super::{Accepted, Hops, Intake, Settings};
+use super::refusal_log::{Complaint, RefusalLog, Sender};
+use super::stats::{Counters, RequestCount};
+use super::{Accepted, HOP_HEADER, Hops, Intake, Settings};
 use crate::trace::Signal;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Characters of a path that a log shows.
+pub(super) const PATH_MAX: usize = 100;
 
 /// Everything that a request meets.
 pub(super) struct RequestContext {
@@ -22,36 +33,18 @@ pub(super) struct RequestContext {
     pub admission: Arc<Admission>,
     pub counters: Arc<Counters>,
     pub intake: Arc<dyn Intake>,
-    /// When a stray client was last spoken of.
-    pub strays: Mutex<Option<Instant>>,
-    /// When a request that came back was last spoken of.
-    pub loops: Mutex<Option<Instant>>,
+    pub refusals: RefusalLog,
 }
 
-/// A client with a wrong setting comes again and again.
-const SAID_PAUSE: Duration = Duration::from_secs(60);
-
 impl RequestContext {
-    /// Names a client that speaks to the wrong port or path, now and then: its own log often does not.
-    pub fn note_stray(&self, what: &str) {
-        if is_news(&self.strays) {
-            tracing::warn!(what, "a client speaks to the wrong port or path, and is not heard");
+    /// The hops of a request, copied out of its headers. Refuses one that has been through this process before.
+    pub fn take_hops(&self, headers: &HeaderMap) -> Result<HeaderMap, Refusal> {
+        let hops: Vec<&str> = Hops::of(headers).ids().collect();
+        if hops.contains(&self.settings.hop.as_str()) {
+            return Err(Refusal::Loop(self.settings.instance.clone()));
         }
-    }
-
-    /// Refuses a request that has been through this process before.
-    pub fn check_hops(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let own = self.settings.hop.as_str();
-        if !Hops::of(headers).ids().any(|id| id == own) {
-            return Ok(());
-        }
-        if is_news(&self.loops) {
-            tracing::warn!(
-                "what this process sent comes back to it, and is refused: one of its sinks leads here again, through \
-                 others or at once"
-            );
-        }
-        Err(Refusal::Loop(self.settings.instance.clone()))
+        let list = HeaderValue::from_str(&hops.join(",")).ok().filter(|_| !hops.is_empty());
+        Ok(list.map(|list| (HOP_HEADER, list)).into_iter().collect())
     }
 
     /// Bounds the time that a body may take to arrive.
@@ -61,28 +54,42 @@ impl RequestContext {
     }
 
     /// Gives a complete protobuf request to the intake.
-    pub fn accept(&self, signal: Signal, body: &[u8], headers: &HeaderMap) -> Result<Accepted, Refusal> {
-        self.intake.accept(signal, body, Hops::of(headers)).map_err(|malformed| Refusal::Malformed(malformed.0))
+    pub fn accept(&self, signal: Signal, body: &[u8], hops: &HeaderMap) -> Result<Accepted, Refusal> {
+        let mut accepted =
+            self.intake.accept(signal, body, Hops::of(hops)).map_err(|malformed| Refusal::Malformed(malformed.0))?;
+        if !accepted.is_partial()
+            && let Some(complaint) = items::complaint(signal, body)
+        {
+            accepted.message = complaint;
+        }
+        Ok(accepted)
     }
 
     pub fn count_request(&self, signal: Signal) -> RequestCount<'_> {
         RequestCount::begin(&self.counters, signal)
     }
-}
 
-/// Whether something was not said lately; if not, it is now.
-fn is_news(last: &Mutex<Option<Instant>>) -> bool {
-    let mut last = last.lock().expect("no code panics under this lock");
-    let is_news = last.is_none_or(|last| last.elapsed() >= SAID_PAUSE);
-    if is_news {
-        *last = Some(Instant::now());
+    /// Counts how a request ended, and names the sender of one that was refused for good.
+    pub fn finish(&self, count_request: RequestCount<'_>, sender: &Sender, result: &Result<Accepted, Refusal>) {
+        match result {
+            Ok(accepted) if accepted.rejected > 0 => self.refusals.note(Complaint::Partial, sender, &accepted.message),
+            Ok(accepted) if accepted.is_partial() => {
+                self.counters.nothing_known.fetch_add(1, Relaxed);
+                self.refusals.note(Complaint::NothingKnown, sender, &accepted.message);
+            }
+            Err(refusal) if !refusal.is_retryable() && *refusal != Refusal::Aborted => {
+                self.refusals.note(Complaint::Request(refusal.outcome()), sender, refusal);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        count_request.end(result.as_ref().map_or_else(Refusal::outcome, |_| RequestOutcome::Accepted));
     }
-    is_news
-}
 
-/// Counts how a request ended.
-pub(super) fn count<T>(count_request: RequestCount<'_>, result: &Result<T, Refusal>) {
-    count_request.end(result.as_ref().map_or_else(Refusal::outcome, |_| RequestOutcome::Accepted));
+    /// Counts a request for something that is no OTLP endpoint, and names its sender.
+    pub fn note_stray(&self, sender: &Sender, what: &str) {
+        self.counters.unrouted.fetch_add(1, Relaxed);
+        self.refusals.note(Complaint::Unrouted, sender, what);
+    }
 }
 
 /// The next piece of a body; none at its end. Trailers are passed over.
@@ -96,6 +103,37 @@ where
         }
     }
     Ok(None)
+}
+
+/// Reads the pieces of a body into its buffer, and gives way to others where they come too slowly.
+pub(super) struct Arriving<'a, B> {
+    body: &'a mut B,
+    pace: Pace,
+    every: Duration,
+    look_at: Instant,
+}
+
+impl<'a, B> Arriving<'a, B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    pub fn new(context: &RequestContext, body: &'a mut B) -> Arriving<'a, B> {
+        let every = context.settings.pace_every;
+        Arriving { body, pace: Pace::default(), every, look_at: Instant::now() + every }
+    }
+
+    /// The next piece of what has come into `buffer` so far; none at its end.
+    pub async fn next(&mut self, buffer: &Buffer) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            match tokio::time::timeout_at(self.look_at, next_chunk(self.body)).await {
+                Ok(chunk) => return chunk,
+                Err(_) => {
+                    self.pace.review(buffer)?;
+                    self.look_at = Instant::now() + self.every;
+                }
+            }
+        }
+    }
 }
 
 /// The body of an answer: at most one piece, then, for gRPC, trailers.

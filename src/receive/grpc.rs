@@ -5,11 +5,13 @@
 //! ever. Source: "gRPC over HTTP2" and "Compression" of the gRPC project's documentation.
 
 use super::Accepted;
-use super::admission::{Admission, Buffer};
-use super::context::{Reply, RequestContext, count, next_chunk};
+use super::admission::Buffer;
+use super::context::{Arriving, PATH_MAX, Reply, RequestContext, next_chunk};
 use super::inflate::Encoding;
 use super::refusal::Refusal;
+use super::refusal_log::Sender;
 use super::stats::RequestCount;
+use crate::terminal::quote;
 use crate::trace::Signal;
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
@@ -17,8 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use prost::Message;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::SocketAddr;
 use tonic::{Code, Status};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -28,23 +29,59 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// A compressed flag and a big-endian length stand before every message.
 const PREFIX: usize = 5;
 
-/// Answers one call. Never fails: whatever went wrong is a gRPC status.
-pub(super) async fn answer<B>(context: &RequestContext, request: Request<B>) -> Response<Reply>
+/// A call whose head has been read, and what is kept of it.
+pub(super) struct Call<B> {
+    signal: Signal,
+    encoding: Result<Encoding, Refusal>,
+    hops: HeaderMap,
+    sender: Sender,
+    body: B,
+}
+
+/// Reads a request's head and drops it. What is no call is answered at once.
+pub(super) fn enter<B>(
+    context: &RequestContext,
+    peer: SocketAddr,
+    request: Request<B>,
+) -> Result<Call<B>, Box<Response<Reply>>> {
+    let sender = Sender::of(peer, request.headers());
+    if !is_grpc(request.headers()) {
+        context.note_stray(&sender, "a content type other than gRPC's on the port of OTLP/gRPC");
+        return Err(Box::new(not_grpc()));
+    }
+    let Some(signal) = signal(&request) else {
+        let path = quote(request.uri().path(), PATH_MAX);
+        context.note_stray(&sender, &format!("the method {path}: OTLP/gRPC has Export of three services"));
+        let what = "the methods here are OTLP's Trace-, Metrics- and LogsService/Export";
+        return Err(Box::new(refuse(Status::unimplemented(what))));
+    };
+    let (head, body) = request.into_parts();
+    let (encoding, hops) = match context.take_hops(&head.headers) {
+        Ok(hops) => (Encoding::from_header(head.headers.get(ENCODING)), hops),
+        Err(refusal) => (Err(refusal), HeaderMap::new()),
+    };
+    Ok(Call { signal, encoding, hops, sender, body })
+}
+
+impl<B> Call<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if !is_grpc(request.headers()) {
-        return not_grpc();
-    }
-    let Some(signal) = signal(&request) else {
-        context.counters.unrouted.fetch_add(1, Relaxed);
-        return refuse(Status::unimplemented("the methods here are OTLP's Trace-, Metrics- and LogsService/Export"));
-    };
-    match export(context, signal, request).await {
-        Ok(accepted) => accept(&accepted),
-        Err(refusal) => {
-            let details = refusal.rpc_status(context.settings.retry_after);
-            refuse(Status::with_details(refusal.code(), refusal.to_string(), details))
+    /// Answers the call. Never fails: whatever went wrong is a gRPC status.
+    pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
+        let Call { signal, encoding, hops, sender, body } = self;
+        let mut count_request = context.count_request(signal);
+        let result = match encoding {
+            Ok(encoding) => take(context, signal, encoding, &hops, body, &mut count_request).await,
+            Err(refusal) => Err(refusal),
+        };
+        context.finish(count_request, &sender, &result);
+        match result {
+            Ok(accepted) => accept(&accepted),
+            Err(refusal) => {
+                let details = refusal.rpc_status(context.settings.retry_after);
+                refuse(Status::with_details(refusal.code(), refusal.to_string(), details))
+            }
         }
     }
 }
@@ -68,30 +105,18 @@ fn signal<B>(request: &Request<B>) -> Option<Signal> {
     }
 }
 
-async fn export<B>(context: &RequestContext, signal: Signal, request: Request<B>) -> Result<Accepted, Refusal>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let (head, body) = request.into_parts();
-    let mut count_request = context.count_request(signal);
-    let result = take(context, signal, &head.headers, body, &mut count_request).await;
-    count(count_request, &result);
-    result
-}
-
 async fn take<B>(
     context: &RequestContext,
     signal: Signal,
-    headers: &HeaderMap,
-    body: B,
+    encoding: Encoding,
+    hops: &HeaderMap,
+    mut body: B,
     count_request: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    context.check_hops(headers)?;
-    let encoding = Encoding::from_header(headers.get(ENCODING))?;
-    let message = context.in_time(read_message(&context.admission, body, count_request)).await?;
+    let message = context.in_time(read_message(context, &mut body, count_request)).await?;
     let body = match message {
         Incoming::Plain(body) => body,
         Incoming::Compressed(_) if encoding == Encoding::Identity => {
@@ -102,7 +127,7 @@ where
         Incoming::Compressed(wire) => encoding.inflate(wire)?,
     };
     count_request.bytes = body.len();
-    context.accept(signal, &body, headers)
+    context.accept(signal, &body, hops)
 }
 
 /// A message as it came.
@@ -113,26 +138,27 @@ enum Incoming {
 
 /// Reads exactly one message, to the end of the stream.
 async fn read_message<B>(
-    admission: &Arc<Admission>,
-    mut body: B,
+    context: &RequestContext,
+    body: &mut B,
     count_request: &mut RequestCount<'_>,
 ) -> Result<Incoming, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let ([flag, length @ ..], mut chunk) = read_prefix(&mut body).await?;
+    let ([flag, length @ ..], mut chunk) = read_prefix(body).await?;
     if flag > 1 {
         return Err(Refusal::Malformed(format!("a gRPC message begins with 0 or 1, not with {flag}")));
     }
     let length = u32::from_be_bytes(length) as usize;
     count_request.bytes = length;
-    let mut message = admission.admit(length)?;
+    let mut message = context.admission.admit(length)?;
+    let mut arriving = Arriving::new(context, body);
     loop {
         if chunk.len() > length - message.len() {
             return Err(Refusal::malformed("an Export call has one message; bytes follow after its end"));
         }
         message.append(&chunk)?;
-        match next_chunk(&mut body).await? {
+        match arriving.next(&message).await? {
             Some(next) => chunk = next,
             None => break,
         }

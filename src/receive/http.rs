@@ -4,23 +4,24 @@
 //! type; what is not even an OTLP request gets a line of text.
 
 use super::Accepted;
-use super::admission::{Admission, Buffer};
-use super::context::{Reply, RequestContext, count, next_chunk};
+use super::admission::Buffer;
+use super::context::{Arriving, PATH_MAX, Reply, RequestContext, next_chunk};
 use super::inflate::Encoding;
+use super::outcome::{ConnectionFault, RequestOutcome};
 use super::refusal::Refusal;
-use super::stats::{RequestCount, RequestOutcome};
-use super::{grpc, json};
+use super::refusal_log::{Complaint, Sender};
+use super::stats::RequestCount;
+use super::{cors, grpc, items, json};
 use crate::terminal::quote;
 use crate::trace::Signal;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use prost::Message;
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::SocketAddr;
 use tonic::Status;
 
 /// How many times the largest request is read and thrown away, so that its sender gets to hear why.
@@ -52,108 +53,191 @@ impl Format {
     }
 }
 
-/// Answers one request. Never fails: whatever went wrong is an HTTP status.
-pub(super) async fn answer<B>(context: &RequestContext, request: Request<B>) -> Response<Reply>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+/// A request whose head has been read, and what is kept of it.
+pub(super) struct Call<B> {
+    signal: Signal,
+    format: Format,
+    encoding: Result<Encoding, Refusal>,
+    hops: HeaderMap,
+    sender: Sender,
+    /// The page that may hear the answer.
+    origin: Option<HeaderValue>,
+    /// An HTTP/1.1 client that is still sending may not look for an answer, and is reset if the
+    /// connection closes under it: let it finish. One that asked first has sent nothing.
+    lets_finish: bool,
+    body: B,
+}
+
+/// Reads a request's head and drops it. What is no OTLP request is answered at once.
+pub(super) fn enter<B>(
+    context: &RequestContext,
+    peer: SocketAddr,
+    request: Request<B>,
+) -> Result<Call<B>, Box<Response<Reply>>> {
+    let sender = Sender::of(peer, request.headers());
+    let origin = cors::origin(&context.settings.cors, request.headers());
+    match route(context, &sender, &request, origin.as_ref()) {
+        Ok((signal, format)) => {
+            let (head, body) = request.into_parts();
+            let (encoding, hops) = match context.take_hops(&head.headers) {
+                Ok(hops) => (Encoding::from_header(head.headers.get(CONTENT_ENCODING)), hops),
+                Err(refusal) => (Err(refusal), HeaderMap::new()),
+            };
+            let lets_finish = head.version <= Version::HTTP_11 && !head.headers.contains_key(EXPECT);
+            Ok(Call { signal, format, encoding, hops, sender, origin, lets_finish, body })
+        }
+        Err(mut response) => {
+            if let Some(origin) = origin {
+                cors::allow(&mut response, origin);
+            }
+            Err(response)
+        }
+    }
+}
+
+/// What a request is, or the answer to one that is no OTLP request.
+fn route<B>(
+    context: &RequestContext,
+    sender: &Sender,
+    request: &Request<B>,
+    origin: Option<&HeaderValue>,
+) -> Result<(Signal, Format), Box<Response<Reply>>> {
+    if is_header_too_large(context, request) {
+        return Err(Box::new(header_too_large(context, sender)));
+    }
     let signal = match request.uri().path() {
         "/v1/traces" => Signal::Traces,
         "/v1/metrics" => Signal::Metrics,
         "/v1/logs" => Signal::Logs,
-        _ => {
-            context.counters.unrouted.fetch_add(1, Relaxed);
-            return unrouted(context, &request);
-        }
+        _ => return Err(Box::new(unrouted(context, sender, request))),
     };
+    if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
+        return Err(Box::new(cors::preflight(request.headers())));
+    }
     if request.method() != Method::POST {
-        context.counters.unrouted.fetch_add(1, Relaxed);
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "send OTLP requests with POST\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return response;
+        context.note_stray(sender, "a method other than POST");
+        return Err(Box::new(not_post(request)));
     }
     let Some(format) = Format::of(request.headers()) else {
+        let what = "send OTLP requests with content-type application/x-protobuf or application/json\n";
         context.count_request(signal).end(RequestOutcome::Unsupported);
-        return text(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send OTLP requests with content-type application/x-protobuf or application/json\n",
-        );
+        context.refusals.note(Complaint::Request(RequestOutcome::Unsupported), sender, what.trim_end());
+        return Err(Box::new(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, what)));
     };
-    match export(context, signal, format, request).await {
-        Ok(accepted) => accept(signal, format, &accepted),
-        Err(refusal) => refuse(context, format, &refusal),
-    }
+    Ok((signal, format))
 }
 
-/// Characters of a path that a log shows.
-const PATH_MAX: usize = 100;
+/// Whether an HTTP/1 header is larger than allowed; that of HTTP/2 is bounded before it comes here.
+fn is_header_too_large<B>(context: &RequestContext, request: &Request<B>) -> bool {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    request.version() <= Version::HTTP_11 && target + fields.sum::<usize>() > context.settings.header_bytes as usize
+}
 
-fn unrouted<B>(context: &RequestContext, request: &Request<B>) -> Response<Reply> {
+fn header_too_large(context: &RequestContext, sender: &Sender) -> Response<Reply> {
+    let fault = ConnectionFault::HeaderTooLarge;
+    context.counters.connection_failed(fault);
+    context.refusals.note(Complaint::Connection(fault), sender, fault.advice());
+    let mut response = text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header is larger than allowed\n");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn not_post<B>(request: &Request<B>) -> Response<Reply> {
+    let line = if cors::is_preflight(request.method(), request.headers()) {
+        "this origin is not one of `receive.cors`: its pages may not send here\n"
+    } else {
+        "send OTLP requests with POST\n"
+    };
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, line);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+fn unrouted<B>(context: &RequestContext, sender: &Sender, request: &Request<B>) -> Response<Reply> {
     if grpc::is_grpc(request.headers()) {
-        context.note_stray("gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317");
+        let what = "gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317";
+        context.note_stray(sender, what);
         return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC has a port of its own"));
     }
     let path = quote(request.uri().path(), PATH_MAX);
-    context.note_stray(&format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs"));
+    let what = format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs");
+    context.note_stray(sender, &what);
     text(StatusCode::NOT_FOUND, "the paths here are /v1/traces, /v1/metrics and /v1/logs\n")
 }
 
-async fn export<B>(
-    context: &RequestContext,
-    signal: Signal,
-    format: Format,
-    request: Request<B>,
-) -> Result<Accepted, Refusal>
+impl<B> Call<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    // An HTTP/1.1 client that is still sending may not look for an answer, and is reset if the
-    // connection closes under it: let it finish. One that asked first has sent nothing.
-    let lets_finish = request.version() <= Version::HTTP_11 && !request.headers().contains_key(EXPECT);
-    let (head, mut body) = request.into_parts();
-    let mut count_request = context.count_request(signal);
-    let mut result = take(context, signal, format, &head.headers, &mut body, &mut count_request).await;
-    let is_waiting = matches!(result, Err(ref why) if !matches!(why, Refusal::Aborted | Refusal::TimedOut(_)));
-    if is_waiting && lets_finish && !body.is_end_stream() {
-        let discarded = context.in_time(discard(&mut body, context.admission.max_request() * WITHIN_REASON)).await;
-        if discarded == Err(Refusal::Aborted) {
-            result = Err(Refusal::Aborted);
+    /// Answers the request. Never fails: whatever went wrong is an HTTP status.
+    pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
+        let Call { signal, format, encoding, hops, sender, origin, lets_finish, mut body } = self;
+        let mut count_request = context.count_request(signal);
+        let mut result = match encoding {
+            Ok(encoding) => take(context, signal, format, encoding, &hops, &mut body, &mut count_request).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = &result
+            && lets_finish
+            && refusal.finds_a_sender_waiting()
+            && !body.is_end_stream()
+        {
+            let discarded = context.in_time(discard(&mut body, context.admission.max_request() * WITHIN_REASON)).await;
+            if discarded == Err(Refusal::Aborted) {
+                result = Err(Refusal::Aborted);
+            }
         }
+        context.finish(count_request, &sender, &result);
+        let mut response = match &result {
+            Ok(accepted) => accept(signal, format, accepted),
+            Err(refusal) => refuse(context, format, refusal),
+        };
+        if let Some(origin) = origin {
+            cors::allow(&mut response, origin);
+        }
+        response
     }
-    count(count_request, &result);
-    result
 }
 
 async fn take<B>(
     context: &RequestContext,
     signal: Signal,
     format: Format,
-    headers: &HeaderMap,
+    encoding: Encoding,
+    hops: &HeaderMap,
     body: &mut B,
     count_request: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    context.check_hops(headers)?;
-    let encoding = Encoding::from_header(headers.get(CONTENT_ENCODING))?;
-    let wire = context.in_time(read_body(&context.admission, body, count_request)).await?;
+    let wire = context.in_time(read_body(context, body, count_request)).await?;
     let body = encoding.inflate(wire)?;
     count_request.bytes = body.len();
     match format {
-        Format::Protobuf => context.accept(signal, &body, headers),
-        Format::Json => {
-            // Protobuf of real traffic has about half the size; it grows from there if it must.
-            let room = context.admission.admit(body.len() / 2)?;
-            let protobuf = json::to_protobuf(signal, &body, room)?;
-            drop(body);
-            context.accept(signal, &protobuf, headers)
-        }
+        Format::Protobuf => context.accept(signal, &body, hops),
+        Format::Json => take_json(context, signal, body, hops),
     }
 }
 
+fn take_json(context: &RequestContext, signal: Signal, body: Buffer, hops: &HeaderMap) -> Result<Accepted, Refusal> {
+    // Protobuf of real traffic has about half the size; it grows from there if it must.
+    let expected = body.len() / 2;
+    let mut room = context.admission.admit(expected)?;
+    room.make_room(expected)?;
+    let protobuf = json::to_protobuf(signal, &body, room)?;
+    let complaint = if protobuf.is_empty() { items::complaint_about_json(signal, &body) } else { None };
+    drop(body);
+    let mut accepted = context.accept(signal, &protobuf, hops)?;
+    if let Some(complaint) = complaint {
+        accepted.message = complaint;
+    }
+    Ok(accepted)
+}
+
 async fn read_body<B>(
-    admission: &Arc<Admission>,
+    context: &RequestContext,
     body: &mut B,
     count_request: &mut RequestCount<'_>,
 ) -> Result<Buffer, Refusal>
@@ -162,8 +246,9 @@ where
 {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     count_request.bytes = declared;
-    let mut wire = admission.admit(declared)?;
-    while let Some(chunk) = next_chunk(body).await? {
+    let mut wire = context.admission.admit(declared)?;
+    let mut arriving = Arriving::new(context, body);
+    while let Some(chunk) = arriving.next(&wire).await? {
         wire.append(&chunk)?;
         count_request.bytes = count_request.bytes.max(wire.len());
     }

@@ -21,20 +21,25 @@ const CREDIBLE_RATIO: usize = 32;
 pub(super) enum Encoding {
     Identity,
     Gzip,
+    /// Named so by HTTP and gRPC, and zlib's format to both (RFC 9110, 8.4.1.2). Some send the bare deflate
+    /// stream under that name, as browsers and servers have long accepted.
+    Deflate,
     Zstd,
 }
 
 impl Encoding {
     /// What is spoken here, for `accept-encoding` and `grpc-accept-encoding`.
-    pub const ACCEPTED: HeaderValue = HeaderValue::from_static("identity,gzip,zstd");
+    pub const ACCEPTED: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
 
     /// From `content-encoding` or `grpc-encoding`.
     pub fn from_header(value: Option<&HeaderValue>) -> Result<Encoding, Refusal> {
         let word = value.map_or(&b""[..], HeaderValue::as_bytes).trim_ascii();
         if word.is_empty() || word.eq_ignore_ascii_case(b"identity") {
             Ok(Encoding::Identity)
-        } else if word.eq_ignore_ascii_case(b"gzip") {
+        } else if word.eq_ignore_ascii_case(b"gzip") || word.eq_ignore_ascii_case(b"x-gzip") {
             Ok(Encoding::Gzip)
+        } else if word.eq_ignore_ascii_case(b"deflate") {
+            Ok(Encoding::Deflate)
         } else if word.eq_ignore_ascii_case(b"zstd") {
             Ok(Encoding::Zstd)
         } else {
@@ -47,6 +52,7 @@ impl Encoding {
         let claimed = match self {
             Encoding::Identity => return Ok(wire),
             Encoding::Gzip => gzip_claim(&wire),
+            Encoding::Deflate => None,
             Encoding::Zstd => zstd_claim(&wire),
         };
         let admission = wire.admission();
@@ -56,6 +62,7 @@ impl Encoding {
         body.make_room(expected)?;
         match self {
             Encoding::Gzip => gunzip(&wire, &mut body)?,
+            Encoding::Deflate => undeflate(&wire, &mut body)?,
             _ => unzstd(&wire, &mut body)?,
         }
         if body.len() > admission.max_request() { Err(admission.too_large()) } else { Ok(body) }
@@ -74,25 +81,47 @@ fn zstd_claim(wire: &[u8]) -> Option<usize> {
 
 /// One gzip member after the other, as RFC 1952 allows.
 fn gunzip(wire: &[u8], body: &mut Buffer) -> Result<(), Refusal> {
-    let broken = |why: &dyn std::fmt::Display| Refusal::Malformed(format!("the body is not gzip: {why}"));
     let mut rest = wire;
     loop {
-        let mut member = Decompress::new_gzip(15);
-        loop {
-            let (read, written) = (member.total_in(), body.len());
-            let status = member.decompress_vec(rest, body.bytes_mut(), FlushDecompress::None);
-            rest = &rest[(member.total_in() - read) as usize..];
-            match status.map_err(|error| broken(&error))? {
-                Status::StreamEnd => break,
-                _ if body.spare() == 0 => body.make_room(1)?,
-                _ if member.total_in() == read && body.len() == written => return Err(broken(&"it is cut short")),
-                _ => {}
-            }
-        }
+        let read = run("gzip", Decompress::new_gzip(15), rest, body)?;
+        rest = &rest[read..];
         if rest.is_empty() {
             return Ok(());
         }
     }
+}
+
+/// One stream of zlib's format, or of bare deflate.
+fn undeflate(wire: &[u8], body: &mut Buffer) -> Result<(), Refusal> {
+    let read = run("deflate", Decompress::new(has_zlib_header(wire)), wire, body)?;
+    if read < wire.len() { Err(broken("deflate", &"bytes follow after its end")) } else { Ok(()) }
+}
+
+/// Whether the first two bytes are those of RFC 1950: method 8, and a multiple of 31. A bare stream begins so
+/// only with a stored block, which compressors write for incompressible bodies, and then with another length.
+fn has_zlib_header(wire: &[u8]) -> bool {
+    wire.first_chunk().is_some_and(|&[method, flags]| {
+        method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]) % 31 == 0
+    })
+}
+
+/// Inflates up to the end of one stream; gives how many bytes it had.
+fn run(format: &str, mut stream: Decompress, wire: &[u8], body: &mut Buffer) -> Result<usize, Refusal> {
+    loop {
+        let (read, written) = (stream.total_in() as usize, body.len());
+        let status = stream.decompress_vec(&wire[read..], body.bytes_mut(), FlushDecompress::None);
+        let now_read = stream.total_in() as usize;
+        match status.map_err(|error| broken(format, &error))? {
+            Status::StreamEnd => return Ok(now_read),
+            _ if body.spare() == 0 => body.make_room(1)?,
+            _ if now_read == read && body.len() == written => return Err(broken(format, &"it is cut short")),
+            _ => {}
+        }
+    }
+}
+
+fn broken(format: &str, why: &dyn std::fmt::Display) -> Refusal {
+    Refusal::Malformed(format!("the body is not {format}: {why}"))
 }
 
 thread_local! {
@@ -103,7 +132,7 @@ thread_local! {
 
 /// One zstd frame after the other, as RFC 8878 allows.
 fn unzstd(wire: &[u8], body: &mut Buffer) -> Result<(), Refusal> {
-    let broken = |why: &dyn std::fmt::Display| Refusal::Malformed(format!("the body is not zstd: {why}"));
+    let broken = |why: &dyn std::fmt::Display| broken("zstd", why);
     ZSTD.with_borrow_mut(|slot| {
         let decoder = match slot {
             Some(decoder) => decoder,
@@ -163,8 +192,20 @@ mod tests {
                 writer.write_all(body).unwrap();
                 writer.finish().unwrap()
             }
+            Encoding::Deflate => {
+                let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+                writer.write_all(body).unwrap();
+                writer.finish().unwrap()
+            }
             Encoding::Zstd => zstd::bulk::compress(body, 1).unwrap(),
         }
+    }
+
+    /// deflate without zlib's header and checksum.
+    fn bare_deflate(body: &[u8], level: u32) -> Vec<u8> {
+        let mut writer = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(level));
+        writer.write_all(body).unwrap();
+        writer.finish().unwrap()
     }
 
     /// zstd without a content size in its header, as streaming encoders write it.
@@ -180,12 +221,14 @@ mod tests {
             let over: Vec<u8> = (0..MAX + 1).map(pattern).collect();
             let fits = &over[..MAX];
             let too_large = Err(Refusal::TooLarge { limit: MAX });
-            for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
                 assert!(inflate(encoding, &deflate(encoding, fits)).as_deref() == Ok(fits), "{encoding:?}");
                 assert!(inflate(encoding, &deflate(encoding, &over)) == too_large, "{encoding:?}");
             }
             assert!(inflate(Encoding::Zstd, &stream_zstd(fits)).as_deref() == Ok(fits));
             assert!(inflate(Encoding::Zstd, &stream_zstd(&over)) == too_large);
+            assert!(inflate(Encoding::Deflate, &bare_deflate(fits, 1)).as_deref() == Ok(fits));
+            assert!(inflate(Encoding::Deflate, &bare_deflate(&over, 1)) == too_large);
         }
     }
 
@@ -209,8 +252,11 @@ mod tests {
     #[test]
     fn growing_beyond_what_is_free_is_refused_and_not_called_malformed() {
         let admission = context();
-        let _other = admission.admit(MAX).unwrap();
-        let _another = admission.admit(MAX / 2).unwrap();
+        let _others = [MAX, MAX / 2].map(|size| {
+            let mut other = admission.admit(size).unwrap();
+            other.make_room(size).unwrap();
+            other
+        });
         let mut wire = admission.admit(0).unwrap();
         wire.append(&deflate(Encoding::Gzip, &vec![0; MAX])).unwrap();
         assert_eq!(Encoding::Gzip.inflate(wire).err(), Some(Refusal::Busy { limit: 2 * MAX }));
@@ -236,10 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn deflate_is_one_stream() {
+        let wire = deflate(Encoding::Deflate, b"one");
+        for wire in [[&wire[..], b"!"].concat(), [&wire[..], &wire].concat(), vec![], b"\x78\x9c".to_vec()] {
+            assert!(matches!(inflate(Encoding::Deflate, &wire), Err(Refusal::Malformed(_))), "{wire:?}");
+        }
+    }
+
+    #[test]
     fn every_truncation_is_malformed() {
         let body: Vec<u8> = (0..2000u32).flat_map(u32::to_le_bytes).collect();
         for (encoding, wire) in [
             (Encoding::Gzip, deflate(Encoding::Gzip, &body)),
+            (Encoding::Deflate, deflate(Encoding::Deflate, &body)),
+            (Encoding::Deflate, bare_deflate(&body, 6)),
             (Encoding::Zstd, deflate(Encoding::Zstd, &body)),
             (Encoding::Zstd, stream_zstd(&body)),
         ] {
@@ -256,21 +312,27 @@ mod tests {
         assert_eq!(parse("identity"), Ok(Encoding::Identity));
         assert_eq!(parse(" GZIP "), Ok(Encoding::Gzip));
         assert_eq!(parse("zstd"), Ok(Encoding::Zstd));
-        assert_eq!(parse("deflate"), Err(Refusal::Encoding("deflate".to_owned())));
+        assert_eq!(parse("x-gzip"), Ok(Encoding::Gzip));
+        assert_eq!(parse("Deflate"), Ok(Encoding::Deflate));
+        assert_eq!(parse("br"), Err(Refusal::Encoding("br".to_owned())));
         assert_eq!(parse("gzip, gzip"), Err(Refusal::Encoding("gzip, gzip".to_owned())));
     }
 
     proptest! {
         #[test]
         fn what_was_compressed_comes_back(body in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+            for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
                 prop_assert_eq!(&inflate(encoding, &deflate(encoding, &body)).unwrap(), &body);
+            }
+            for level in [0, 1, 9] {
+                prop_assert_eq!(&inflate(Encoding::Deflate, &bare_deflate(&body, level)).unwrap(), &body);
             }
         }
 
         #[test]
         fn noise_never_panics(wire in proptest::collection::vec(any::<u8>(), 0..500)) {
             let _ = inflate(Encoding::Gzip, &wire);
+            let _ = inflate(Encoding::Deflate, &wire);
             let _ = inflate(Encoding::Zstd, &[&[0x28, 0xb5, 0x2f, 0xfd][..], &wire].concat());
         }
     }

@@ -1,333 +1,60 @@
-//! Rewrites an OTLP/JSON request as protobuf, in one pass and without a tree in between.
-//!
-//! Nothing is built from the JSON but the output, which is charged as it grows. Decoding to structs
-//! first would cost up to a hundred times the body (`{},` in a list of spans makes a 264-byte struct).
-//! Outside of what is charged stays, for the duration of the pass, the longest string with an escape.
-//!
-//! Source: OTLP specification, "JSON Protobuf Encoding", read leniently where senders are known to
-//! differ: 64-bit integers as strings or numbers, `null` as absent, protobuf field names, lone surrogates
-//! (cut emoji) as U+FFFD. Unknown keys are ignored.
-
-mod schema;
-#[cfg(test)]
-mod tests;
-mod writer;
+//! OTLP/JSON of a request becomes protobuf; from there on there is one path.
 
 use super::admission::Buffer;
 use super::refusal::Refusal;
+use crate::otlp::json::{Output, Unread, read};
 use crate::trace::Signal;
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use schema::{Field, FieldKind, Message, Presence};
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::borrow::Cow;
-use std::fmt;
-use writer::{Wire, Writer};
 
-/// The `Export…ServiceRequest` that `json` says, appended to `out`.
+/// The `Export…ServiceRequest` that `json` says, appended to `out`, which is charged as it grows.
 pub(super) fn to_protobuf(signal: Signal, json: &[u8], out: Buffer) -> Result<Buffer, Refusal> {
-    let mut writer = Writer::new(out);
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let done = Fields { message: Message::request(signal), writer: &mut writer }
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end());
-    match (writer.refusal.take(), done) {
-        (Some(refusal), _) => Err(refusal),
-        (None, Err(error)) => Err(Refusal::Malformed(format!("the body is not OTLP/JSON: {error}"))),
-        (None, Ok(())) => Ok(writer.out),
+    read(signal, json, out).map_err(|unread| match unread {
+        Unread::Full(refusal) => refusal,
+        Unread::Json(error) => Refusal::Malformed(format!("the body is not OTLP/JSON: {error}")),
+    })
+}
+
+impl Output for Buffer {
+    type Full = Refusal;
+
+    fn append(&mut self, more: &[u8]) -> Result<(), Refusal> {
+        Buffer::append(self, more)
+    }
+
+    fn written(&mut self) -> &mut [u8] {
+        self.bytes_mut()
     }
 }
 
-/// Reads a JSON object and writes the fields of a message.
-struct Fields<'a> {
-    message: &'static Message,
-    writer: &'a mut Writer,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::admission::Admission;
 
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = ();
+    const MAX: usize = 1 << 20;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key_seed(Key(self.message))? {
-            match field {
-                Some(field) => map.next_value_seed(Value { field, is_element: false, writer: self.writer })?,
-                None => map.next_value::<IgnoredAny>().map(drop)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Finds the field of a JSON key.
-struct Key(&'static Message);
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Option<&'static Field>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key {
-    type Value = Option<&'static Field>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.field(key))
-    }
-}
-
-/// Reads the value of a field, or an element of a repeated one, and writes it.
-struct Value<'a> {
-    field: &'static Field,
-    is_element: bool,
-    writer: &'a mut Writer,
-}
-
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_option(self)
-    }
-}
-
-impl Value<'_> {
-    fn is_list(&self) -> bool {
-        self.field.presence == Presence::Repeated && !self.is_element
-    }
-
-    fn scalar<E: de::Error>(self, scalar: Scalar<'_>) -> Result<(), E> {
-        let field = self.field;
-        let unexpected = scalar.unexpected();
-        if self.is_list() {
-            return Err(E::invalid_type(unexpected, &self));
-        }
-        let Some(wire) = Wire::of(field.kind, scalar) else {
-            return Err(E::invalid_value(unexpected, &self));
+    #[test]
+    fn the_output_is_charged_and_bounded() {
+        let convert = |signal, json: &str| {
+            let admission = Admission::new(MAX, 2 * MAX, 0);
+            let converted = to_protobuf(signal, json.as_bytes(), admission.admit(0).unwrap()).map(|out| out.len());
+            assert_eq!(admission.held(), 0);
+            converted
         };
-        if field.presence == Presence::Implicit && wire.is_default() {
-            return Ok(());
-        }
-        let is_packed = self.is_element && field.kind.is_packable();
-        let written = if is_packed { self.writer.payload(&wire) } else { self.writer.field(field.number, &wire) };
-        self.writer.note(written)
-    }
-}
+        let bounds = "1,".repeat(MAX / 4);
+        let json = format!(
+            r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[
+            {{"explicitBounds":[{bounds}1]}}]}}}}]}}]}}]}}"#
+        );
+        let too_large = Err(Refusal::TooLarge { limit: MAX });
+        assert_eq!(convert(Signal::Metrics, &json), too_large, "eight bytes for each two");
+        let Err(Refusal::Malformed(error)) = convert(Signal::Traces, "[]") else { panic!("a list is malformed") };
+        assert!(error.starts_with("the body is not OTLP/JSON: invalid type: sequence, expected an object"), "{error}");
 
-impl<'de> Visitor<'de> for Value<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (kind, name) = (self.field.kind.described(), self.field.name);
-        if self.is_list() { write!(f, "a list, each {kind}, for `{name}`") } else { write!(f, "{kind} for `{name}`") }
-    }
-
-    /// `null` is an absent value; only in a list it holds a place.
-    fn visit_none<E: de::Error>(self) -> Result<(), E> {
-        match self.field.kind {
-            FieldKind::Nested(_) if self.is_element => {
-                let written = self.writer.field(self.field.number, &Wire::Bytes(Cow::Borrowed(&[])));
-                self.writer.note(written)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        match self.field.kind {
-            // As bytes, because as text one lone surrogate would cost the whole request.
-            FieldKind::Text if !self.is_list() => json.deserialize_bytes(self),
-            _ => json.deserialize_any(self),
-        }
-    }
-
-    fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<(), E> {
-        self.scalar(Scalar::Text(&String::from_utf8_lossy(text)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        self.scalar(Scalar::Text(text))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.scalar(Scalar::Bool(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        self.scalar(Scalar::Integer(value.into()))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        self.scalar(Scalar::Integer(value.into()))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.scalar(Scalar::Float(value))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        match self.field.kind {
-            FieldKind::Nested(message) if !self.is_list() => {
-                let start = self.writer.open(self.field.number);
-                let start = self.writer.note(start)?;
-                Fields { message, writer: self.writer }.visit_map(map)?;
-                let closed = self.writer.close(start);
-                self.writer.note(closed)
-            }
-            _ => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if !self.is_list() {
-            return Err(de::Error::invalid_type(de::Unexpected::Seq, &self));
-        }
-        let Value { field, writer, .. } = self;
-        let packed = if field.kind.is_packable() {
-            let start = writer.open(field.number);
-            Some(writer.note(start)?)
-        } else {
-            None
-        };
-        while list.next_element_seed(Value { field, is_element: true, writer: &mut *writer })?.is_some() {}
-        let closed = packed.map_or(Ok(()), |start| writer.close(start));
-        writer.note(closed)
-    }
-}
-
-/// A JSON value that is neither a list nor an object.
-enum Scalar<'a> {
-    Text(&'a str),
-    Integer(i128),
-    Float(f64),
-    Bool(bool),
-}
-
-impl<'a> Scalar<'a> {
-    fn unexpected(&self) -> de::Unexpected<'a> {
-        match *self {
-            // An error goes back to the sender: it need not repeat a whole stack trace.
-            Scalar::Text(text) => {
-                de::Unexpected::Str(text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end]))
-            }
-            Scalar::Integer(value) => match u64::try_from(value) {
-                Ok(value) => de::Unexpected::Unsigned(value),
-                Err(_) => de::Unexpected::Signed(value as i64),
-            },
-            Scalar::Float(value) => de::Unexpected::Float(value),
-            Scalar::Bool(value) => de::Unexpected::Bool(value),
-        }
-    }
-
-    /// A whole number, also written as a string or as `1e3`.
-    fn integer(&self) -> Option<i128> {
-        match *self {
-            Scalar::Integer(value) => Some(value),
-            Scalar::Text(text) => text.parse().ok(),
-            Scalar::Float(value) if value.fract() == 0.0 => Some(value as i128),
-            _ => None,
-        }
-    }
-
-    fn double(&self) -> Option<f64> {
-        match *self {
-            Scalar::Float(value) => Some(value),
-            Scalar::Integer(value) => Some(value as f64),
-            // Rust reads `NaN`, `Infinity` and `-Infinity` as protobuf's JSON writes them.
-            Scalar::Text(text) => text.parse().ok(),
-            Scalar::Bool(_) => None,
-        }
-    }
-}
-
-impl<'a> Wire<'a> {
-    /// The value as a field of this kind holds it; none if it cannot.
-    fn of(kind: FieldKind, scalar: Scalar<'a>) -> Option<Wire<'a>> {
-        let integer = || scalar.integer();
-        let wire = match (kind, &scalar) {
-            (FieldKind::Text, &Scalar::Text(text)) => Wire::Bytes(text.as_bytes().into()),
-            (FieldKind::Hex, &Scalar::Text(text)) => Wire::Bytes(hex(text)?.into()),
-            (FieldKind::Base64, &Scalar::Text(text)) => Wire::Bytes(base64(text)?.into()),
-            (FieldKind::Bool, &Scalar::Bool(value)) => Wire::Varint(value.into()),
-            (FieldKind::Text | FieldKind::Hex | FieldKind::Base64 | FieldKind::Bool | FieldKind::Nested(_), _) => {
-                return None;
-            }
-            (FieldKind::Double, scalar) => Wire::Fixed64(scalar.double()?.to_bits()),
-            (FieldKind::Fixed64, _) => Wire::Fixed64(integer()?.try_into().ok()?),
-            (FieldKind::SFixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
-            (FieldKind::Fixed32, _) => Wire::Fixed32(integer()?.try_into().ok()?),
-            (FieldKind::UInt64, _) => Wire::Varint(integer()?.try_into().ok()?),
-            (FieldKind::Int64, _) => Wire::Varint(i64::try_from(integer()?).ok()? as u64),
-            (FieldKind::UInt32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
-            (FieldKind::Enum, _) => Wire::Varint(i64::from(i32::try_from(integer()?).ok()?) as u64),
-            (FieldKind::SInt32, _) => {
-                let value = i32::try_from(integer()?).ok()?;
-                Wire::Varint(u64::from(((value << 1) ^ (value >> 31)) as u32))
-            }
-        };
-        Some(wire)
-    }
-}
-
-impl FieldKind {
-    /// Whether a repeated field is one run of values, as proto3 writes numbers.
-    fn is_packable(self) -> bool {
-        !matches!(self, FieldKind::Text | FieldKind::Hex | FieldKind::Base64 | FieldKind::Nested(_))
-    }
-
-    fn described(self) -> &'static str {
-        match self {
-            FieldKind::Text => "text",
-            FieldKind::Hex => "hexadecimal digits",
-            FieldKind::Base64 => "base64",
-            FieldKind::Bool => "true or false",
-            FieldKind::Double => "a number",
-            FieldKind::Fixed64 | FieldKind::UInt64 => "a whole number of 64 bits",
-            FieldKind::SFixed64 | FieldKind::Int64 => "a whole number of 64 bits with sign",
-            FieldKind::Fixed32 | FieldKind::UInt32 => "a whole number of 32 bits",
-            FieldKind::SInt32 => "a whole number of 32 bits with sign",
-            FieldKind::Enum => "the number of an enum value",
-            FieldKind::Nested(_) => "an object",
-        }
-    }
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| char::from(c).to_digit(16);
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes = pairs.iter().map(|&[high, low]| Some((digit(high)? << 4 | digit(low)?) as u8));
-    if rest.is_empty() { bytes.collect() } else { None }
-}
-
-/// Base64 of either alphabet, with or without padding, as protobuf's JSON readers accept it.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
-        &STANDARD,
-        GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-            .with_decode_allow_trailing_bits(true),
-    );
-    if text.contains(['-', '_']) {
-        LENIENT.decode(text.replace('-', "+").replace('_', "/")).ok()
-    } else {
-        LENIENT.decode(text).ok()
+        let admission = Admission::new(MAX, MAX + 100, 0);
+        let mut other = admission.admit(MAX).unwrap();
+        other.make_room(MAX).unwrap();
+        let json = format!(r#"{{"resourceSpans":[{{"schemaUrl":"{}"}}]}}"#, "a".repeat(5000));
+        let refused = to_protobuf(Signal::Traces, json.as_bytes(), admission.admit(0).unwrap()).map(|_| ());
+        assert_eq!(refused, Err(Refusal::Busy { limit: MAX + 100 }));
     }
 }

@@ -1,6 +1,6 @@
 //! Why a request was not taken, and what that is called in gRPC and in HTTP.
 
-use super::stats::RequestOutcome;
+use super::outcome::RequestOutcome;
 use bytes::Bytes;
 use http::StatusCode;
 use prost::Message;
@@ -17,12 +17,14 @@ pub(super) enum Refusal {
     TooLarge { limit: usize },
     #[error("{0}")]
     Malformed(String),
-    #[error("encoding {0:?} is not supported; send identity, gzip or zstd")]
+    #[error("encoding {0:?} is not supported; send identity, gzip, deflate or zstd")]
     Encoding(String),
     #[error("this request has been through collector {0:?} before: one of its sinks leads back to it")]
     Loop(String),
     #[error("the request body did not arrive within {0:?}")]
     TimedOut(Duration),
+    #[error("the request body came slowly while others wanted its room; send this request again later")]
+    TooSlow,
     #[error("the request ended before its body was complete")]
     Aborted,
 }
@@ -40,6 +42,7 @@ impl Refusal {
             Refusal::Encoding(_) => RequestOutcome::Unsupported,
             Refusal::Loop(_) => RequestOutcome::Looped,
             Refusal::TimedOut(_) => RequestOutcome::TimedOut,
+            Refusal::TooSlow => RequestOutcome::TooSlow,
             Refusal::Aborted => RequestOutcome::Aborted,
         }
     }
@@ -51,7 +54,7 @@ impl Refusal {
             Refusal::TooLarge { .. } | Refusal::Malformed(_) => Code::InvalidArgument,
             Refusal::Encoding(_) => Code::Unimplemented,
             Refusal::Loop(_) => Code::FailedPrecondition,
-            Refusal::TimedOut(_) => Code::DeadlineExceeded,
+            Refusal::TimedOut(_) | Refusal::TooSlow => Code::DeadlineExceeded,
             Refusal::Aborted => Code::Cancelled,
         }
     }
@@ -59,7 +62,7 @@ impl Refusal {
     pub fn http_status(&self) -> StatusCode {
         match self {
             // A slow network is no fault of the data: 408 would make clients throw it away.
-            Refusal::Busy { .. } | Refusal::TimedOut(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Busy { .. } | Refusal::TimedOut(_) | Refusal::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Malformed(_) | Refusal::Aborted => StatusCode::BAD_REQUEST,
             Refusal::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -68,7 +71,12 @@ impl Refusal {
     }
 
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Refusal::Busy { .. } | Refusal::TimedOut(_))
+        matches!(self, Refusal::Busy { .. } | Refusal::TimedOut(_) | Refusal::TooSlow)
+    }
+
+    /// Whether the sender is there and may still be sending.
+    pub fn finds_a_sender_waiting(&self) -> bool {
+        !matches!(self, Refusal::Aborted | Refusal::TimedOut(_) | Refusal::TooSlow)
     }
 
     /// The encoded `google.rpc.Status`: the body of an OTLP/HTTP error, and `grpc-status-details-bin`.

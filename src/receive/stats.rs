@@ -1,53 +1,10 @@
 //! Counts what happened at the context, by signal and outcome. It does not count spans.
 
 use super::admission::Admission;
+use super::outcome::{ConnectionFault, RequestOutcome};
 use crate::trace::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// How a request ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[repr(u8)]
-pub enum RequestOutcome {
-    /// Taken whole by the intake, perhaps with a `partial_success`.
-    Accepted,
-    /// No room for its bytes: the client sends it again.
-    Refused,
-    /// Larger than `max_request`.
-    TooLarge,
-    /// Not an OTLP request.
-    Malformed,
-    /// An encoding or content type that is not spoken here.
-    Unsupported,
-    /// Has been through this process before.
-    Looped,
-    /// Its body did not arrive in time.
-    TimedOut,
-    /// The peer went away in the middle of it.
-    Aborted,
-    /// A defect of ours: a panic, which cost this request its answer.
-    Panicked,
-}
-
-impl RequestOutcome {
-    pub const ALL: [RequestOutcome; 9] = [
-        RequestOutcome::Accepted,
-        RequestOutcome::Refused,
-        RequestOutcome::TooLarge,
-        RequestOutcome::Malformed,
-        RequestOutcome::Unsupported,
-        RequestOutcome::Looped,
-        RequestOutcome::TimedOut,
-        RequestOutcome::Aborted,
-        RequestOutcome::Panicked,
-    ];
-
-    /// As a metric label.
-    pub fn word(self) -> &'static str {
-        ["accepted", "refused", "too_large", "malformed", "unsupported", "looped", "timed_out", "aborted", "panicked"]
-            [self as usize]
-    }
-}
 
 type BySignal<T> = [[T; RequestOutcome::ALL.len()]; Signal::ALL.len()];
 
@@ -56,12 +13,18 @@ pub(super) struct Counters {
     requests: BySignal<AtomicU64>,
     bytes: BySignal<AtomicU64>,
     pub unrouted: AtomicU64,
+    pub nothing_known: AtomicU64,
     pub requests_in_flight: AtomicU64,
     pub connections_open: AtomicU64,
     pub connections_refused: AtomicU64,
+    connections_failed: [AtomicU64; ConnectionFault::ALL.len()],
 }
 
 impl Counters {
+    pub fn connection_failed(&self, fault: ConnectionFault) {
+        self.connections_failed[fault as usize].fetch_add(1, Relaxed);
+    }
+
     fn record(&self, signal: Signal, outcome: RequestOutcome, bytes: u64) {
         self.requests[signal as usize][outcome as usize].fetch_add(1, Relaxed);
         self.bytes[signal as usize][outcome as usize].fetch_add(bytes, Relaxed);
@@ -102,6 +65,8 @@ pub struct Stats {
     bytes: BySignal<u64>,
     /// Requests for a path or method that is no OTLP endpoint.
     pub unrouted: u64,
+    /// Requests that were accepted though nothing in them was known: their sender hears it in words.
+    pub nothing_known: u64,
     /// Gauge: requests of all kinds whose answer is not yet made.
     pub requests_in_flight: u64,
     /// Gauge: bytes of request bodies held now.
@@ -112,6 +77,7 @@ pub struct Stats {
     pub connections_open: u64,
     /// Connections closed at once because their listener had `connections` of them.
     pub connections_refused: u64,
+    connections_failed: [u64; ConnectionFault::ALL.len()],
 }
 
 impl Stats {
@@ -123,6 +89,11 @@ impl Stats {
     /// Their bytes: decompressed where the body was read whole, else as declared by the client.
     pub fn bytes(&self, signal: Signal, outcome: RequestOutcome) -> u64 {
         self.bytes[signal as usize][outcome as usize]
+    }
+
+    /// Connections that failed so.
+    pub fn connections_failed(&self, fault: ConnectionFault) -> u64 {
+        self.connections_failed[fault as usize]
     }
 }
 
@@ -141,11 +112,13 @@ impl StatsReader {
             requests: load(&counters.requests),
             bytes: load(&counters.bytes),
             unrouted: counters.unrouted.load(Relaxed),
+            nothing_known: counters.nothing_known.load(Relaxed),
             requests_in_flight: counters.requests_in_flight.load(Relaxed),
             in_flight_bytes: self.admission.held() as u64,
             pooled_bytes: self.admission.pooled() as u64,
             connections_open: counters.connections_open.load(Relaxed),
             connections_refused: counters.connections_refused.load(Relaxed),
+            connections_failed: counters.connections_failed.each_ref().map(|n| n.load(Relaxed)),
         }
     }
 }

@@ -7,19 +7,16 @@ mod shape;
 pub use shape::Shape;
 
 use super::wire::{Field, Malformed, Reader, Value, read_key_value};
+use crate::otlp::wire;
 use crate::trace::Slice;
 pub(super) use shape::FieldKind;
-
-/// Messages and groups may nest this deep in a request: what prost, Java and C++ take unless they are told
-/// otherwise.
-pub const DEPTH_MAX: usize = 100;
 
 /// Why no receiver would take a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// It is not protobuf, or a field has the wrong wire type.
     Malformed,
-    /// Beyond [`DEPTH_MAX`].
+    /// Beyond [`DEPTH_MAX`](crate::otlp::DEPTH_MAX).
     TooDeep,
 }
 
@@ -116,7 +113,9 @@ fn check_known<const TEXTS: bool>(
         | (FieldKind::Fixed32, Value::Fixed32(_))
         | (FieldKind::Fixed64 | FieldKind::Fixed64s, Value::Fixed64(_)) => {}
         (FieldKind::Fixed64s, Value::Bytes(packed)) if packed.len % 8 == 0 => {}
-        (FieldKind::Varints, Value::Bytes(packed)) => Reader::new(body, packed).skip_varints()?,
+        (FieldKind::Varints, Value::Bytes(packed)) => {
+            wire::packed(packed.of(body), true).try_for_each(|varint| varint.map(drop)).ok_or(Malformed)?
+        }
         _ => return Err(Fault::Malformed),
     }
     Ok(true)

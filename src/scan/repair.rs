@@ -8,7 +8,8 @@
 use super::Rejected;
 use super::check::{Fault, FieldKind, Shape, check, check_field};
 use super::items;
-use super::wire::{Field, Malformed, Reader, Value, put_bytes_header, varint_len};
+use super::wire::{Field, Malformed, Reader, Value};
+use crate::otlp::wire::{put_bytes_header, varint_len};
 use crate::trace::{Signal, Slice};
 use std::borrow::Cow;
 
@@ -85,7 +86,7 @@ impl<'a> Plan<'a> {
         let mut fields = Reader::new(self.body, message);
         while let Some(field) = fields.next()? {
             if let Some(new) = self.field(shape, field, depth)? {
-                len = len - field.whole.len + new;
+                len = len - field.raw.len + new;
                 changed = true;
             }
         }
@@ -98,7 +99,7 @@ impl<'a> Plan<'a> {
             (Some(FieldKind::Text), Value::Bytes(text)) => repaired_len(text.of(self.body)),
             (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
                 let known = (self.changes.len(), self.rejected);
-                self.changes.push(Change { start: field.whole.start, len: None });
+                self.changes.push(Change { start: field.raw.start, len: None });
                 match self.message(inner, message, depth) {
                     Err(fault) if inner.is_separable() => {
                         self.leave_out(inner, message, fault, known);
@@ -164,7 +165,7 @@ impl<Changes: Iterator<Item = Change>> Writing<'_, Changes> {
         let mut fields = Reader::new(self.body, message);
         while let Ok(Some(field)) = fields.next() {
             match (shape.field(field.number), field.value) {
-                (Some(FieldKind::Message(inner)), Value::Bytes(message)) if self.changes_at(field.whole.start) => {
+                (Some(FieldKind::Message(inner)), Value::Bytes(message)) if self.changes_at(field.raw.start) => {
                     let change = std::mem::replace(&mut self.next, self.changes.next());
                     if let Some(len) = change.and_then(|change| change.len) {
                         put_bytes_header(self.out, field.number, len as usize);
@@ -172,7 +173,7 @@ impl<Changes: Iterator<Item = Change>> Writing<'_, Changes> {
                     }
                 }
                 (Some(FieldKind::Text), Value::Bytes(text)) => self.text(field, text.of(self.body)),
-                _ => self.out.extend_from_slice(field.whole.of(self.body)),
+                _ => self.out.extend_from_slice(field.raw.of(self.body)),
             }
         }
     }
@@ -183,7 +184,7 @@ impl<Changes: Iterator<Item = Change>> Writing<'_, Changes> {
 
     fn text(&mut self, field: Field, text: &[u8]) {
         let Some(len) = repaired_len(text) else {
-            return self.out.extend_from_slice(field.whole.of(self.body));
+            return self.out.extend_from_slice(field.raw.of(self.body));
         };
         put_bytes_header(self.out, field.number, len as usize);
         for chunk in text.utf8_chunks() {

@@ -2,7 +2,8 @@
 //! the marked span, the `tailkeep.*` attributes. Every other field is copied verbatim.
 
 use super::tracestate::{self, Weight};
-use super::wire::{Malformed, Reader, put_bytes, read_key_value};
+use super::wire::{Malformed, Reader, read_key_value};
+use crate::otlp::wire::put_bytes;
 use crate::trace::{Slice, SpanId};
 
 const FIELD_TRACE_STATE: u32 = 3;
@@ -77,7 +78,7 @@ fn rebuild(span: &[u8], state: Option<&[u8]>, marks: Option<&Marks>, out: &mut V
             _ => false,
         };
         if !replaced {
-            out.extend_from_slice(field.whole.of(span));
+            out.extend_from_slice(field.raw.of(span));
         }
     }
     if let Some(state) = state.filter(|state| !state.is_empty()) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::otlp::wire::put_bytes;
 use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::trace::{SpanKind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -92,11 +93,11 @@ fn a_span_of_the_wrong_wire_type_costs_itself_and_a_torn_frame_the_request() {
     let mut bad = plain_span().encode_to_vec();
     bad.extend([0x28, 0x01]); // name (5) as a varint
     let mut scope = Vec::new();
-    wire::put_bytes(&mut scope, 2, &bad);
-    wire::put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
+    put_bytes(&mut scope, 2, &bad);
+    put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
     let (mut resource, mut body) = (Vec::new(), Vec::new());
-    wire::put_bytes(&mut resource, 2, &scope);
-    wire::put_bytes(&mut body, 1, &resource);
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(&mut body, 1, &resource);
     let walked = scan(&body, &no_questions()).unwrap();
     assert_eq!((walked.spans.len(), walked.rejected.malformed), (1, 1));
     for end in 1..body.len() {
@@ -140,10 +141,10 @@ fn a_context_has_the_same_bound_as_a_span() {
 fn unknown_fields_beside_spans_stay() {
     let unknown = [0xfa, 0x07, 0x03, b'n', b'e', b'w'];
     let (mut scope, mut resource, mut body) = (unknown.to_vec(), unknown.to_vec(), Vec::new());
-    wire::put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
-    wire::put_bytes(&mut resource, 2, &scope);
+    put_bytes(&mut scope, 2, &plain_span().encode_to_vec());
+    put_bytes(&mut resource, 2, &scope);
     resource.extend(unknown);
-    wire::put_bytes(&mut body, 1, &resource);
+    put_bytes(&mut body, 1, &resource);
     let walked = scan(&body, &no_questions()).unwrap();
     assert_eq!(walked.scopes[0].header.of(&walked.arena), unknown);
     assert_eq!(walked.resources[0].header.of(&walked.arena), unknown.repeat(2));
@@ -153,7 +154,7 @@ fn unknown_fields_beside_spans_stay() {
 fn what_holds_no_span_takes_no_memory() {
     let empty_resources = [0x0a, 0x00].repeat(100_000);
     let mut empty_scopes = Vec::new();
-    wire::put_bytes(&mut empty_scopes, 1, &[0x12, 0x00].repeat(100_000));
+    put_bytes(&mut empty_scopes, 1, &[0x12, 0x00].repeat(100_000));
     let body = [empty_resources, request("shop", vec![plain_span()]).encode_to_vec(), empty_scopes].concat();
     let walked = scan(&body, &no_questions()).unwrap();
     assert_eq!((walked.resources.len(), walked.scopes.len(), walked.spans.len()), (1, 1, 1));
@@ -197,13 +198,13 @@ fn a_split_resource_and_a_late_schema_url_are_one_header() {
     let resource =
         |key: &str, value: &str| Resource { attributes: vec![attribute(key, text(value))], ..Default::default() };
     let mut message = Vec::new();
-    wire::put_bytes(&mut message, 1, &resource("a", "b").encode_to_vec());
+    put_bytes(&mut message, 1, &resource("a", "b").encode_to_vec());
     let spans = ScopeSpans { spans: vec![plain_span()], ..Default::default() };
-    wire::put_bytes(&mut message, 2, &spans.encode_to_vec());
-    wire::put_bytes(&mut message, 1, &resource("service.name", "late").encode_to_vec());
-    wire::put_bytes(&mut message, 3, b"url");
+    put_bytes(&mut message, 2, &spans.encode_to_vec());
+    put_bytes(&mut message, 1, &resource("service.name", "late").encode_to_vec());
+    put_bytes(&mut message, 3, b"url");
     let mut body = Vec::new();
-    wire::put_bytes(&mut body, 1, &message);
+    put_bytes(&mut body, 1, &message);
     let scan = scan(&body, &no_questions()).unwrap();
     assert_eq!(scan.resources[0].service.of(&body), b"late");
     let header = ResourceSpans::decode(scan.resources[0].header.of(&scan.arena)).unwrap();
@@ -337,9 +338,9 @@ fn any_span() -> impl Strategy<Value = Span> {
 /// The request around one span.
 fn framed(span: &[u8]) -> Vec<u8> {
     let (mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new());
-    wire::put_bytes(&mut scope, 2, span);
-    wire::put_bytes(&mut resource, 2, &scope);
-    wire::put_bytes(&mut body, 1, &resource);
+    put_bytes(&mut scope, 2, span);
+    put_bytes(&mut resource, 2, &scope);
+    put_bytes(&mut body, 1, &resource);
     body
 }
 
@@ -356,15 +357,15 @@ fn what_passes_the_check_is_read_in_a_request_too() {
     };
     let attribute_of = |value: &[u8]| {
         let (mut attribute, mut field) = (Vec::new(), Vec::new());
-        wire::put_bytes(&mut attribute, 2, value);
-        wire::put_bytes(&mut field, 9, &attribute);
+        put_bytes(&mut attribute, 2, value);
+        put_bytes(&mut field, 9, &attribute);
         field
     };
     let nested = |depth: usize| {
         (0..depth).fold(vec![0x10, 0x01], |inner, _| {
             let (mut array, mut value) = (Vec::new(), Vec::new());
-            wire::put_bytes(&mut array, 1, &inner);
-            wire::put_bytes(&mut value, 5, &array);
+            put_bytes(&mut array, 1, &inner);
+            put_bytes(&mut value, 5, &array);
             value
         })
     };

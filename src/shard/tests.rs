@@ -561,7 +561,7 @@ fn a_span_with_invalid_text_leaves_repaired() {
 
 /// One `ResourceSpans` with that schema URL, and spans as they are.
 fn raw_request(schema_url: &[u8], spans: &[Vec<u8>]) -> Vec<u8> {
-    use crate::scan::wire::put_bytes;
+    use crate::otlp::wire::put_bytes;
     let (mut scope, mut resource, mut body) = (Vec::new(), Vec::new(), Vec::new());
     spans.iter().for_each(|span| put_bytes(&mut scope, 2, span));
     put_bytes(&mut resource, 2, &scope);

@@ -2,6 +2,7 @@
 
 use super::count::Fate;
 use super::{Budget, Judge, Outbox, Shard, Turn};
+use crate::otlp::wire::{put_bytes, put_bytes_header, varint_len};
 use crate::ring::index::TraceEntry;
 use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
@@ -9,7 +10,6 @@ use crate::scan::check::Shape;
 use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
-use crate::scan::wire::{put_bytes, put_bytes_header, varint_len};
 use crate::scan::{Questions, facts_again};
 use crate::trace::{Facts, Incomplete, RuleId, SpanId, TraceId};
 use std::collections::HashMap;

@@ -73,9 +73,11 @@ fn lock(path: &Path) -> Result<File, Failure> {
 pub(super) struct Writer {
     db: Connection,
     path: PathBuf,
+    /// Bytes of the database and its write-ahead log.
+    size: u64,
     /// Of the database.
     max_pages: u64,
-    /// Bytes of the write-ahead log; with the database, they are the configured size.
+    /// Bytes of the log, when the database is full.
     log_max: u64,
     next_trace: i64,
     contexts: Contexts,
@@ -92,7 +94,7 @@ impl Writer {
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
         let (path, max_pages) = (path.to_owned(), database / PAGE);
         let mut writer =
-            Writer { db, path, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
+            Writer { db, path, size, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
         writer.shrink()?;
         Ok(writer)
     }
@@ -139,15 +141,18 @@ impl Writer {
 
     /// Room for `need` bytes in the log, or an error: a reader holds an older state of the file.
     fn ensure_log(&self, need: u64) -> Result<(), Failure> {
-        if place::log_len(&self.path) + need <= self.log_max {
+        // What the database does not use yet, the log may.
+        let room = self.size.saturating_sub(self.number("page_count")? * PAGE).max(self.log_max);
+        let needed = place::log_len(&self.path) + need;
+        if needed <= self.log_max {
             return Ok(());
         }
-        self.db.busy_timeout(PATIENCE)?;
+        self.db.busy_timeout(if needed <= room { Duration::ZERO } else { PATIENCE })?;
         let outcome = self.checkpoint();
         self.db.busy_timeout(schema::BUSY)?;
         outcome?;
         let bytes = place::log_len(&self.path);
-        if bytes == 0 || bytes + need <= self.log_max {
+        if bytes == 0 || bytes + need <= room {
             return Ok(());
         }
         Err(Failure::Later(format!(

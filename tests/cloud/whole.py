@@ -105,7 +105,7 @@ def outage(stage):
             assert wait_until(20, lambda: queued() == 150 and on_disk()), running.stderr()[-800:]
             in_memory = lambda: running.scrape().sum("tailkeep_queue_memory_bytes", signal="traces")  # noqa: E731
             assert wait_until(20, lambda: in_memory() == 0), "not all of it reached the disk"
-            equal(running.scrape().sum("tailkeep_sink_delivered_total", sink="file"), 150, "the other sink went on")
+            equal(running.scrape().sum("tailkeep_sink_delivered_total", sink="file", signal="traces"), 150, "the other sink went on")
         equal(emulator.accepted, [])
         with stage.tailkeep(stage.sls(), config=queue, folder=folder) as running:
             equal(running.scrape().sum("tailkeep_sink_recovered_total", sink="sls"), 150)

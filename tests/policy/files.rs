@@ -45,7 +45,8 @@ fn every_case_is_explained_as_expected() {
             let (policy, diagnostics) = Policy::compile("policy.yaml", &text, 1, &mut RuleNames::default());
             let policy = policy
                 .unwrap_or_else(|| panic!("{}: {}", case.display(), diagnostic::render(&diagnostics, &text, false)));
-            let found = explain(&policy, &read(&case.join("trace.json"))).unwrap_or_else(|error| format!("{error}\n"));
+            let found = explain(&policy, read(&case.join("trace.json")).as_bytes())
+                .unwrap_or_else(|error| format!("{error}\n"));
             !expect(&case.join("expected.txt"), &found)
         })
         .collect();
@@ -161,7 +162,7 @@ fn the_example_files_have_no_problem() {
 fn what_is_no_trace_is_refused_in_words() {
     let (policy, _) = Policy::compile("p", Policy::builtin(), 1, &mut RuleNames::default());
     let policy = policy.expect("the built-in policy compiles");
-    let refused = |json: &str| explain(&policy, json).expect_err("no trace");
+    let refused = |json: &str| explain(&policy, json.as_bytes()).expect_err("no trace");
     assert!(refused("{}").contains("resourceSpans"));
     assert!(refused("{\"resourceSpans\": 5}").starts_with("this is not OTLP/JSON"));
     let short = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"ab","name":"x"}]}]}]}"#;

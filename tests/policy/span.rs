@@ -3,7 +3,8 @@
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status as WireStatus, span::Event};
 use tailkeep::policy::Policy;
-use tailkeep::policy::explain::observe::{self, DecodedSpan, DecodedTrace};
+use tailkeep::policy::explain::decoded::DecodedSpan;
+use tailkeep::policy::explain::observe::{self, DecodedTrace};
 use tailkeep::trace::{Facts, SpanKind, Standing, Status, Summary, TraceId};
 
 #[derive(Clone, PartialEq, Debug)]

@@ -5,10 +5,14 @@ use super::http;
 use super::sink::Sink;
 use super::traffic::{Trace, assert_same};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// Tests run side by side: each looks for a port of its own.
+static ASKED: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody has now. Below those that the system gives to others.
 fn free_port() -> SocketAddr {
-    let start = 20_000 + (std::process::id() % 1000) as u16 * 10;
+    let start = 20_000 + (std::process::id() % 1000) as u16 * 10 + ASKED.fetch_add(1, Relaxed) * 3;
     let mut candidates = (start..32_000).chain(20_000..start).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     candidates.find(|address| TcpListener::bind(address).is_ok()).expect("a port is free")
 }
@@ -57,7 +61,8 @@ fn a_circle_of(length: usize) {
     first.wait_for("the first refuses what it has seen", |accounts| {
         accounts.sum("tailkeep_requests_total", &["outcome=\"looped\""]) >= 1.0
     });
-    first.wait_for_log("what this process sent comes back to it");
+    let refused = first.wait_for_log("a client sends what cannot be taken");
+    assert_eq!(refused["reason"], "looped", "{refused}");
     let said = last.wait_for_log("could not deliver; will try again");
     assert!(said["reason"].as_str().expect("a text").contains("leads back to it"), "{said}");
     assert_eq!(last.accounts().sum("tailkeep_sink_queued", &["sink=\"onward\""]), 4.0, "the last one keeps it");
@@ -92,8 +97,8 @@ fn no_header_of_a_client_makes_the_next_one_refuse() {
     let first = Setup::new().sink("gate", &otlp(gate.ports.grpc)).start();
     let known = [
         "gate-0".to_owned(),
-        "x".repeat(60_000),
-        format!("{},gate-0", "11111111-1111-4111-8111-111111111111,".repeat(500)),
+        "x".repeat(12_000),
+        format!("{},gate-0", "11111111-1111-4111-8111-111111111111,".repeat(300)),
     ];
     for hops in known {
         let (headers, trace) =

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tailkeep::trace::Signal;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// Waits as short as ticks allow; failed and slow traces are kept, all others dropped.
 pub const POLICY: &str = "version: 1
@@ -209,22 +210,43 @@ impl Setup {
     }
 }
 
+/// What whoever reads the log does from its next line on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogReader {
+    Reads,
+    /// Closes the pipe.
+    Goes,
+    /// Keeps the pipe open and reads no more.
+    Stops,
+}
+
 /// The lines that a process has logged, as JSON.
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    reader: watch::Sender<LogReader>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Log {
     fn follow(stream: impl std::io::Read + Send + 'static) -> Log {
         let lines = Arc::new(Mutex::new(Vec::new()));
+        let (reader, mut does) = watch::channel(LogReader::Reads);
         let shared = lines.clone();
         let thread = std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut log = BufReader::new(stream).lines();
+            while let Some(Ok(line)) = log.next() {
                 shared.lock().unwrap().push(line);
+                let does_now = *does.borrow_and_update();
+                if does_now == LogReader::Stops {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                    let _ = runtime.block_on(does.changed());
+                }
+                if does_now != LogReader::Reads {
+                    return;
+                }
             }
         });
-        Log { lines, thread: Some(thread) }
+        Log { lines, reader, thread: Some(thread) }
     }
 
     fn lines(&self) -> Vec<String> {
@@ -268,6 +290,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.log.reader.send_replace(LogReader::Reads);
         if let Some(thread) = self.log.thread.take() {
             let _ = thread.join();
         }
@@ -298,6 +321,11 @@ impl Tailkeep {
     /// The accounts now, after an audit of them.
     pub fn accounts(&self) -> Accounts {
         self.auditor.look()
+    }
+
+    /// What becomes of whoever reads the log, from its next line on.
+    pub fn log_reader(&self, does: LogReader) {
+        self.process.log.reader.send_replace(does);
     }
 
     /// Waits until the accounts say so.
@@ -374,6 +402,7 @@ impl Tailkeep {
         let status = eventually("tailkeep ends", || self.process.child.try_wait().expect("our child"));
         let after = asked.elapsed();
         // Whoever has the other end of its standard error is gone with it.
+        self.process.log.reader.send_replace(LogReader::Reads);
         self.process.log.thread.take().map(JoinHandle::join).transpose().expect("lines are lines");
         let looks = self.auditor.finish().unwrap_or_else(|faults| panic!("the accounts did not balance: {faults:#?}"));
         assert!(looks > 0, "the accounts were never read");

@@ -257,3 +257,94 @@ fn a_policy_file_that_cannot_be_read_to_its_end_does_not_hold_up_the_end() {
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.after < Duration::from_secs(4), "it took {:?}", ended.after);
 }
+
+/// Valid, and a disaster.
+const KEEP_EVERYTHING: &str = "version: 1\nrules: []\notherwise: { keep: all }\n";
+
+fn tailkeep_policy(tailkeep: &Tailkeep, arguments: &[&str]) -> (i32, String) {
+    let admin = format!("http://{}", tailkeep.ports.admin);
+    let output = super::collector::program().arg("policy").args(arguments).args(["--admin", &admin]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("it ends by itself"), String::from_utf8(said).unwrap())
+}
+
+fn is_set_aside(tailkeep: &Tailkeep) -> bool {
+    tailkeep.accounts().sum("tailkeep_policy_set_aside", &[]) == 1.0
+}
+
+#[test]
+fn a_policy_that_keeps_everything_is_a_warning_and_one_command_brings_the_old_one_back() {
+    let tailkeep = Setup::new().store().start();
+    let file = tailkeep.path().join("policy.yaml");
+    assert_eq!(tailkeep_policy(&tailkeep, &["show"]), (0, POLICY.to_owned()));
+    for arguments in [&["restore"][..], &["show", "--previous"]] {
+        let (code, said) = tailkeep_policy(&tailkeep, arguments);
+        assert!(code == 1 && said.contains("no policy was in force before"), "{said}");
+    }
+
+    fs::write(&file, KEEP_EVERYTHING).unwrap();
+    let said = tailkeep.wait_for_log("new policy in force");
+    assert_eq!(tailkeep.logged("\"WARN\",\"fields\":{\"message\":\"new policy in force"), 1);
+    assert_eq!((said["kept"].as_str(), said["of"].as_str()), (Some("much more"), Some("other traces: all, was none")));
+    assert_eq!(
+        (said["gone"].as_str(), said["changed"].as_str()),
+        (Some("keep-errors; keep-slow"), Some("otherwise: all, was none; wait"))
+    );
+    assert!(said["message"].as_str().unwrap().contains("`tailkeep policy restore`"), "{said}");
+    assert_eq!(tailkeep_policy(&tailkeep, &["show", "--previous"]), (0, POLICY.to_owned()));
+    assert!(!is_set_aside(&tailkeep));
+
+    let (code, said) = tailkeep_policy(&tailkeep, &["restore"]);
+    assert!(code == 0 && said.contains("number 3") && said.contains("policy.yaml"), "{said}");
+    tailkeep.wait_for_log("a former policy is in force again");
+    let trace = Trace::failed();
+    tailkeep.send(&trace);
+    assert_eq!(tailkeep.wait_for_verdict(&trace, "kept")["rule"], "keep-errors");
+    let policy = tailkeep.ask("/policy").json();
+    assert_eq!((&policy["text"], &policy["number"], &policy["set_aside"]), (&POLICY.into(), &3.into(), &true.into()));
+    assert!(is_set_aside(&tailkeep));
+
+    // The same text in a file that looks new is not taken; SIGHUP takes it.
+    fs::write(&file, KEEP_EVERYTHING).unwrap();
+    tailkeep.wait_for_log("the policy file still has the policy that was set aside");
+    assert_eq!(number_in_force(&tailkeep), 3);
+    tailkeep.signal("HUP");
+    wait_for_policy(&tailkeep, 4);
+    assert!(!is_set_aside(&tailkeep));
+
+    // What comes into the file next is taken at once.
+    assert_eq!(tailkeep_policy(&tailkeep, &["restore"]).0, 0);
+    fs::write(&file, version(2)).unwrap();
+    wait_for_policy(&tailkeep, 6);
+    let said = tailkeep.ask("/policy").json();
+    assert_eq!((&said["text"], &said["set_aside"]), (&version(2).into(), &false.into()));
+    tailkeep.stop();
+}
+
+#[test]
+fn two_mistakes_are_two_steps_back_and_a_mended_file_ends_it() {
+    let tailkeep = Setup::new().store().start();
+    let file = tailkeep.path().join("policy.yaml");
+    let restore = || super::http::request(tailkeep.ports.admin, "POST", "/policy/restore", &[], &[]).unwrap();
+    for (number, text) in [(2, KEEP_EVERYTHING), (3, &KEEP_EVERYTHING.replace("all", "none"))] {
+        fs::write(&file, text).unwrap();
+        wait_for_policy(&tailkeep, number);
+    }
+    for text in [KEEP_EVERYTHING, POLICY] {
+        assert_eq!(restore().json()["text"], text);
+    }
+    assert_eq!(restore().status, 404);
+    assert!(is_set_aside(&tailkeep));
+    fs::write(&file, POLICY).unwrap();
+    eventually("the file has what is in force", || (!is_set_aside(&tailkeep)).then_some(()));
+    assert_eq!(number_in_force(&tailkeep), 5);
+    // A page in somebody's browser may not do it.
+    let of_a_page = [("origin", "http://shop.example")];
+    for path in ["/policy/restore", "/keep/4bf92f3577b34da6a3ce929d0e0e4736"] {
+        let refused = super::http::request(tailkeep.ports.admin, "POST", path, &of_a_page, &[]).unwrap();
+        assert_eq!(refused.status, 403, "{path}");
+    }
+    assert_eq!(super::http::get(tailkeep.ports.admin, "/policy/restore").unwrap().status, 405);
+    assert_eq!(tailkeep.ask("/policy/other").status, 404);
+    tailkeep.stop();
+}

@@ -18,7 +18,7 @@ fn patient_policy() -> String {
 fn what_is_sent_after_sigterm_on_a_new_connection_comes_out() {
     let sink = Sink::start();
     let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
-    let tailkeep = setup.settings("drain: { accept: 1500ms, deadline: 8s }").start();
+    let tailkeep = setup.settings("drain: { accept: 4s, deadline: 30s }").start();
     let ports = tailkeep.ports;
     let [before, over_grpc, over_http] = [(); 3].map(|()| Trace::failed());
     let dropped = Trace::ok();
@@ -30,16 +30,14 @@ fn what_is_sent_after_sigterm_on_a_new_connection_comes_out() {
     let asked = Instant::now();
     eventually("/readyz is false", || http::get(ports.health, "/readyz").ok().filter(|reply| reply.status == 503));
     assert_eq!(http::get(ports.health, "/healthz").unwrap().status, 200, "draining is not being ill");
-    std::thread::sleep(Duration::from_millis(500));
     assert_eq!(Grpc::connect(ports.grpc).export(Signal::Traces, &over_grpc.body()).code, 0);
     let reply = http::post(ports.http, "/v1/traces", "application/x-protobuf", &over_http.body());
     assert_eq!(reply.status, 200, "{}", reply.text());
-    assert!(asked.elapsed() < Duration::from_millis(1500), "the machine is too slow for this test");
 
     let ended = tailkeep.wait(asked);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(ended.after >= Duration::from_millis(1500), "it accepted for {:?} only", ended.after);
-    assert!(ended.after < Duration::from_secs(8), "it took {:?}", ended.after);
+    assert!(ended.after >= Duration::from_secs(4), "it accepted for {:?} only", ended.after);
+    assert!(ended.after < Duration::from_secs(30), "it took {:?}", ended.after);
     assert_same(&sink.spans(), &[before.placed(), over_grpc.placed(), over_http.placed()].concat());
     let spans = sink.spans();
     let triggers: Vec<&str> = spans.iter().filter_map(|span| span.marks().get("trigger").copied()).collect();
@@ -50,27 +48,29 @@ fn what_is_sent_after_sigterm_on_a_new_connection_comes_out() {
 fn a_busy_connection_is_told_to_go_and_loses_nothing() {
     let sink = Sink::start();
     let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
-    let tailkeep = setup.settings("drain: { accept: 1s, deadline: 8s }").start();
+    let tailkeep = setup.settings("drain: { accept: 3s, deadline: 30s }").start();
     let mut grpc = Grpc::connect(tailkeep.ports.grpc);
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut connections) = (Vec::new(), 1);
     let (address, asked) = (tailkeep.ports.grpc, Instant::now());
     tailkeep.signal("TERM");
     // As SDKs do: a connection that says goodbye is opened anew, until nobody listens.
-    while asked.elapsed() < Duration::from_secs(8) {
+    while asked.elapsed() < Duration::from_secs(30) {
         let trace = Trace::failed();
         match grpc.try_export(Signal::Traces, &trace.body()) {
             Ok(status) => {
                 assert_eq!(status.code, 0, "{status:?}");
                 acknowledged.extend(trace.placed());
             }
-            Err(_) if std::net::TcpStream::connect(address).is_ok() => grpc = Grpc::connect(address),
+            Err(_) if std::net::TcpStream::connect(address).is_ok() => {
+                grpc = Grpc::connect(address);
+                connections += 1;
+            }
             Err(_) => break,
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
-    assert!(asked.elapsed() < Duration::from_secs(8), "it never closed the door");
+    assert!(asked.elapsed() < Duration::from_secs(30), "it never closed the door");
     assert_eq!(tailkeep.wait(asked).status.code(), Some(0));
-    assert!(acknowledged.len() > 40, "{} spans", acknowledged.len());
+    assert!(connections >= 2, "the first connection was not told to go");
     assert_same(&sink.spans(), &acknowledged);
 }
 
@@ -78,12 +78,12 @@ fn a_busy_connection_is_told_to_go_and_loses_nothing() {
 fn a_person_who_presses_ctrl_c_does_not_wait_for_others() {
     let sink = Sink::start();
     let setup = Setup::new().policy(&patient_policy()).otlp("stub", &sink);
-    let tailkeep = setup.settings("drain: { accept: 15s, deadline: 25s }").start();
+    let tailkeep = setup.settings("drain: { accept: 40s, deadline: 55s }").start();
     let trace = Trace::failed();
     tailkeep.send(&trace);
     let ended = tailkeep.end("INT");
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(ended.after < Duration::from_secs(10), "it took {:?}", ended.after);
+    assert!(ended.after < Duration::from_secs(40), "it took {:?}", ended.after);
     assert_same(&sink.spans(), &trace.placed());
 }
 
@@ -97,7 +97,8 @@ fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
     tailkeep.send(&trace);
     let ended = tailkeep.end("TERM");
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(ended.after < Duration::from_millis(3500), "it took {:?}", ended.after);
+    assert!(ended.after >= Duration::from_secs(2), "it gave up after {:?}", ended.after);
+    assert!(ended.after < Duration::from_secs(20), "it took {:?}", ended.after);
     assert_same(&taking.spans(), &trace.placed());
     let lost: serde_json::Value = ended.log.lines().find(|line| line.contains("\"ERROR\"")).unwrap().parse().unwrap();
     let fields = &lost["fields"];
@@ -111,7 +112,7 @@ fn a_sink_that_hangs_delays_the_end_to_the_deadline_and_its_loss_is_said() {
 fn a_second_signal_ends_at_once_and_says_what_is_undelivered() {
     let hanging = Sink::start();
     hanging.becomes(Mood::Hangs);
-    let setup = Setup::new().otlp("hanging", &hanging).settings("measure: off\ndrain: { accept: 20s, deadline: 30s }");
+    let setup = Setup::new().otlp("hanging", &hanging).settings("measure: off\ndrain: { accept: 40s, deadline: 55s }");
     let tailkeep = setup.start();
     tailkeep.send(&Trace::failed());
     tailkeep.wait_for("it is kept", |accounts| accounts.sum("tailkeep_sink_queued", &[]) == 4.0);
@@ -119,7 +120,7 @@ fn a_second_signal_ends_at_once_and_says_what_is_undelivered() {
     tailkeep.wait_for_log("draining");
     let ended = tailkeep.end("TERM");
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
+    assert!(ended.after < Duration::from_secs(40), "it took {:?}", ended.after);
     let lines = ended.log.lines().map(|line| line.parse::<serde_json::Value>().unwrap());
     let said: Vec<_> = lines.filter(|line| line["level"] == "ERROR").map(|line| line["fields"].clone()).collect();
     assert_eq!((&said[0]["sink"], &said[0]["items"]), (&"hanging".into(), &4.into()), "{}", ended.log);
@@ -145,7 +146,7 @@ fn the_log_names_all_that_was_lost() {
 
 #[test]
 fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
-    let setup = Setup::new().store().settings("drain: { accept: 0s, deadline: 20s }");
+    let setup = Setup::new().store().settings("drain: { accept: 0s, deadline: 50s }");
     let tailkeep = setup.start();
     let mut peer = std::net::TcpStream::connect(tailkeep.ports.grpc).unwrap();
     // The preface and empty settings; what tailkeep sends is never read.
@@ -153,6 +154,6 @@ fn an_idle_peer_that_answers_no_ping_does_not_delay_the_end() {
     tailkeep.wait_for("it is connected", |accounts| accounts.sum("tailkeep_connections", &[]) == 1.0);
     let ended = tailkeep.end("TERM");
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(ended.after < Duration::from_secs(5), "it took {:?}", ended.after);
+    assert!(ended.after < Duration::from_secs(25), "it took {:?}", ended.after);
     assert!(!ended.log.contains("did not end in time"), "{}", ended.log);
 }

@@ -5,7 +5,7 @@ use super::grpc::Grpc;
 use super::http;
 use super::sink::Sink;
 use super::traffic::{self, Trace, assert_same, span, text};
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -91,18 +91,28 @@ fn metrics_and_logs_pass_untouched_over_every_protocol() {
 }
 
 #[test]
-fn a_text_that_is_not_utf_8_costs_its_request_and_no_batch() {
+fn a_text_that_is_not_utf_8_is_repaired_and_a_record_that_is_malformed_refused_alone() {
     let sink = Sink::start();
     let tailkeep = Setup::new().otlp("stub", &sink).settings("measure: off").start();
-    let mut bad = logs("a", &["one"]).encode_to_vec();
-    let at = bad.windows(3).position(|window| window == b"one").unwrap();
-    bad[at] = 0xff;
+    let mut bad = logs("a", &["one", "two"]).encode_to_vec();
+    let at = |bad: &[u8], text: &[u8]| bad.windows(3).position(|window| window == text).unwrap();
+    let one = at(&bad, b"one");
+    bad[one] = 0xff;
+    assert_eq!(http::post(tailkeep.ports.http, "/v1/logs", PROTOBUF, &bad).status, 200);
+    let two = at(&bad, b"two");
+    // The text's length goes beyond its record.
+    bad[two - 1] = 100;
     let reply = http::post(tailkeep.ports.http, "/v1/logs", PROTOBUF, &bad);
-    assert_eq!(reply.status, 400);
-    assert!(reply.text().contains("a text in it is not UTF-8"), "{}", reply.text());
-    assert_eq!(http::post(tailkeep.ports.http, "/v1/logs", PROTOBUF, &logs("b", &["two"]).encode_to_vec()).status, 200);
+    let said = ExportLogsServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    assert_eq!((reply.status, said.rejected_log_records), (200, 1));
+    assert_eq!(said.error_message, "log records rejected: 1 that are not valid protobuf");
+    let rejected = ["signal=\"logs\"", "reason=\"malformed\""];
+    assert_eq!(tailkeep.accounts().sum("tailkeep_items_rejected_total", &rejected), 1.0);
     tailkeep.stop();
-    assert_eq!(sink.taken(Signal::Logs).concat(), logs("b", &["two"]).encode_to_vec());
+    let taken = ExportLogsServiceRequest::decode(sink.taken(Signal::Logs).concat().as_slice()).unwrap();
+    let records = taken.resource_logs.into_iter().flat_map(|r| r.scope_logs).flat_map(|s| s.log_records);
+    let sent = logs("a", &["\u{fffd}ne", "two", "\u{fffd}ne"]).resource_logs.remove(0).scope_logs.remove(0);
+    assert_eq!(records.collect::<Vec<_>>(), sent.log_records);
 }
 
 #[test]
@@ -170,11 +180,11 @@ fn bad_ids_cost_their_span_and_malformed_requests_themselves() {
 /// Their own logs often say no more than "connection reset" or "404".
 #[test]
 fn clients_on_the_wrong_port_or_path_are_named_in_the_log() {
-    let stray = "a client speaks to the wrong port or path, and is not heard";
+    let stray = "a client sends what cannot be taken";
     let told = |send: &dyn Fn(&super::collector::Ports)| {
         let tailkeep = Setup::new().store().start();
         send(&tailkeep.ports);
-        let what = tailkeep.wait_for_log(stray)["what"].as_str().expect("a text").to_owned();
+        let what = tailkeep.wait_for_log(stray)["why"].as_str().expect("a text").to_owned();
         send(&tailkeep.ports);
         assert_eq!(tailkeep.logged(stray), 1, "once a minute");
         tailkeep.stop();

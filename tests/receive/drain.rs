@@ -34,41 +34,32 @@ impl Held {
     }
 }
 
-async fn closes(connection: &mut SendRequest<Pieces>) {
-    tokio::time::timeout(Duration::from_secs(5), async {
-        while !connection.is_closed() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await
-    .expect("the connection is told to finish");
+/// Waits until the server has ended a connection that is told to finish.
+async fn closes(connection: JoinHandle<hyper::Result<()>>) {
+    let end = tokio::time::timeout(Duration::from_secs(60), connection);
+    let _ = end.await.expect("the connection is told to finish").unwrap();
 }
 
 #[tokio::test]
 async fn draining_finishes_old_connections_and_takes_new_ones() {
     let mut server = Server::start(small()).await;
-    let mut idle = connect_h2::<Pieces>(server.grpc).await;
-    let mut old = connect_h2(server.grpc).await;
+    let (_idle, idle_ends) = open_h2::<Pieces>(server.grpc).await;
+    let (mut old, old_ends) = open_h2(server.grpc).await;
     let in_flight = half_a_call(&server, &mut old).await;
     server.until("both are open", |stats| stats.connections_open == 2).await;
 
     server.phase.send_replace(Phase::Draining);
-    closes(&mut idle).await;
+    closes(idle_ends).await;
     let mut new = connect_h2(server.grpc).await;
     let last_spans = half_a_call(&server, &mut new).await;
     assert_eq!(in_flight.finish().await, Code::Ok, "what was in flight is answered");
-    closes(&mut old).await;
+    closes(old_ends).await;
     assert_eq!(last_spans.finish().await, Code::Ok);
     let late = half_a_call(&server, &mut new).await;
 
     server.phase.send_replace(Phase::Closed);
     server.until("only the last connection is open", |stats| stats.connections_open == 1).await;
-    for _ in 0..500 {
-        if TcpStream::connect(server.grpc).await.is_err() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    others_run().await;
     assert!(TcpStream::connect(server.grpc).await.is_err(), "nothing listens any more");
     assert!(!server.task.is_finished(), "a call is in flight");
     assert_eq!(late.finish().await, Code::Ok);
@@ -85,7 +76,7 @@ async fn http_connections_close_after_their_answer() {
     stream.write_all(&request[..request.len() - 1]).await.unwrap();
     server.until("it is in flight", |stats| stats.in_flight_bytes > 0).await;
     server.phase.send_replace(Phase::Draining);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    others_run().await;
     stream.write_all(b"}").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -108,7 +99,7 @@ async fn a_connection_that_has_not_spoken_yet_may_still_do_so_while_draining() {
     let mut stream = TcpStream::connect(server.http).await.unwrap();
     server.until("it is open", |stats| stats.connections_open == 1).await;
     server.phase.send_replace(Phase::Draining);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    others_run().await;
     let request = b"POST /v1/traces HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();
@@ -119,10 +110,10 @@ async fn a_connection_that_has_not_spoken_yet_may_still_do_so_while_draining() {
 #[tokio::test]
 async fn an_owner_that_goes_away_closes_the_receiver() {
     let mut server = Server::start(small()).await;
-    let mut idle = connect_h2::<Pieces>(server.grpc).await;
+    let (_idle, ends) = open_h2::<Pieces>(server.grpc).await;
     server.until("it is open", |stats| stats.connections_open == 1).await;
     server.phase = tokio::sync::watch::channel(Phase::Serving).0;
-    closes(&mut idle).await;
+    closes(ends).await;
     tokio::time::timeout(Duration::from_secs(5), &mut server.task).await.expect("all is done").unwrap();
 }
 

@@ -154,10 +154,17 @@ pub async fn connect_h2<B>(address: SocketAddr) -> http2::SendRequest<B>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
+    open_h2(address).await.0
+}
+
+/// An HTTP/2 connection, and the task that ends when it does.
+pub async fn open_h2<B>(address: SocketAddr) -> (http2::SendRequest<B>, JoinHandle<hyper::Result<()>>)
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    (sender, tokio::spawn(connection))
 }
 
 /// An HTTP/1.1 connection.
@@ -236,9 +243,77 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Lets every task that is ready run until it waits; all run on this thread.
+pub async fn others_run() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A peer that writes the frames of HTTP/2 by itself.
+pub struct RawH2(pub TcpStream);
+
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+const END_HEADERS: u8 = 4;
+
+/// A frame as it stands on the wire.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The HEADERS of a call, with so many empty fields that take a byte each on the wire and 37 in a list.
+pub fn call_headers(stream: u32, fillers: usize) -> Vec<u8> {
+    let literal = |name: &str, value: &str| {
+        [&[0, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+    };
+    let mut block = vec![0x83, 0x86];
+    for (name, value) in [(":path", TRACES), (":authority", "x"), ("content-type", "application/grpc")] {
+        block.extend(literal(name, value));
+    }
+    // Number 22 of the static table: `allow`.
+    block.resize(block.len() + fillers, 0x80 | 22);
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+impl RawH2 {
+    /// Connects, and sends the preface and empty settings.
+    pub async fn connect(address: SocketAddr) -> RawH2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        RawH2(stream)
+    }
+
+    /// Reads up to a frame of this kind: its stream and payload. None at the end of the connection.
+    pub async fn next(&mut self, wanted: u8) -> Option<(u32, Vec<u8>)> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.ok()?;
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            self.0.read_exact(&mut payload).await.ok()?;
+            if head[3] == wanted {
+                return Some((u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload));
+            }
+        }
+    }
+}
+
 pub fn gzip(body: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(body).unwrap();
+    writer.finish().unwrap()
+}
+
+pub fn deflate(body: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     writer.write_all(body).unwrap();
     writer.finish().unwrap()
 }

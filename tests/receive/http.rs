@@ -6,7 +6,8 @@ use http::Request;
 use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome};
+use std::time::Duration;
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome, Settings};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -45,12 +46,16 @@ async fn every_version_format_and_encoding_is_served() {
     let server = Server::start(small()).await;
     let mut h1 = connect_h1(server.http).await;
     let mut h2 = connect_h2(server.http).await;
-    let json = br#"{"resourceSpans":[{"schemaUrl":"a"}]}"#;
-    let protobuf = b"\x0a\x03\x1a\x01a";
+    let json = br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{}]}]}]}"#;
+    let protobuf = b"\x0a\x04\x12\x02\x12\x00";
     for (content_type, body, answer) in [(PROTOBUF, &protobuf[..], &b""[..]), (JSON, json, b"{}")] {
-        for (encoding, wire) in
-            [("", body.to_vec()), ("identity", body.to_vec()), ("gzip", gzip(body)), ("zstd", zstd(body))]
-        {
+        for (encoding, wire) in [
+            ("", body.to_vec()),
+            ("identity", body.to_vec()),
+            ("gzip", gzip(body)),
+            ("deflate", deflate(body)),
+            ("zstd", zstd(body)),
+        ] {
             let request = || with_header(http_request("/v1/traces", content_type, &wire), "content-encoding", encoding);
             let one = Reply::read(h1.send_request(request()).await.unwrap()).await;
             let mut to_h2 = request();
@@ -107,7 +112,7 @@ async fn a_refused_request_hears_why_in_its_own_format() {
         ("a bomb", with_header(protobuf(&gzip(&zeros)), "content-encoding", "gzip"), 413, 3, "1048576 bytes"),
         ("a zstd bomb", with_header(json(&zstd(&zeros)), "content-encoding", "zstd"), 413, 3, "1048576 bytes"),
         ("no gzip", with_header(json(b"{}"), "content-encoding", "gzip"), 400, 3, "not gzip"),
-        ("deflate", with_header(json(b"{}"), "content-encoding", "deflate"), 415, 12, "gzip or zstd"),
+        ("brotli", with_header(json(b"{}"), "content-encoding", "br"), 415, 12, "gzip, deflate or zstd"),
         (
             "a loop",
             with_header(protobuf(b""), HOP_HEADER.as_str().to_owned().leak(), &format!("x,{OWN_HOP}")),
@@ -131,18 +136,25 @@ async fn a_refused_request_hears_why_in_its_own_format() {
     assert_eq!((stats.in_flight_bytes, server.taken().len()), (0, 0));
 }
 
-#[tokio::test]
-async fn a_full_house_refuses_and_says_when_to_come_back() {
-    let server = Server::start(small()).await;
+/// Two requests that have sent all but a byte of a mebibyte, on connections that stay.
+async fn two_that_hold_all(server: &Server) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.http).await.unwrap();
         let head =
             "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1048576\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; (1 << 20) - 1]).await.unwrap();
         held.push(stream);
     }
     server.until("both are charged", |stats| stats.in_flight_bytes == 2 << 20).await;
+    held
+}
+
+#[tokio::test]
+async fn a_full_house_refuses_and_says_when_to_come_back() {
+    let server = Server::start(Settings { pace_every: Duration::from_secs(3600), ..small() }).await;
+    let held = two_that_hold_all(&server).await;
     for content_type in [PROTOBUF, JSON] {
         let reply = post(server.http, http_request("/v1/metrics", content_type, b"{}")).await;
         assert_eq!((reply.status, reply.header("retry-after")), (503, "2"), "1.5 s, rounded up");
@@ -153,6 +165,92 @@ async fn a_full_house_refuses_and_says_when_to_come_back() {
     server.until("all is given back", |stats| stats.in_flight_bytes == 0).await;
     assert_eq!(server.stats().requests(Signal::Traces, RequestOutcome::Aborted), 2);
     assert_eq!(post(server.http, http_request("/v1/metrics", JSON, b"{}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_holds_room_and_brings_nothing_gives_way() {
+    let server = Server::start(small()).await;
+    let mut held = two_that_hold_all(&server).await;
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let mut answer = String::new();
+    held[0].read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 2"), "{answer}");
+    assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    tokio::time::resume();
+    assert!(server.stats().requests(Signal::Traces, RequestOutcome::TooSlow) >= 1);
+    assert_eq!(post(server.http, http_request("/v1/metrics", JSON, b"{}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_of_another_dialect_is_taken_and_told_so_in_words() {
+    let server = Server::start(small()).await;
+    for (content_type, body, says) in [
+        (JSON, &br#"{"batches":[]}"#[..], "has the key \"batches\", and should have `resourceSpans`"),
+        (JSON, br#"{"resourceSpans":[{"instrumentationLibrarySpans":[{}]}]}"#, "there is no span in it"),
+        (PROTOBUF, b"\x12\x02\x08\x01", "there is no span in it"),
+    ] {
+        let reply = post(server.http, http_request("/v1/traces", content_type, body)).await;
+        let text = String::from_utf8_lossy(&reply.body).replace("\\\"", "\"");
+        assert_eq!(reply.status, 200);
+        assert!(text.contains(says), "{text}");
+    }
+    assert_eq!(server.stats().nothing_known, 3);
+    for (content_type, body) in [(JSON, &b"{}"[..]), (JSON, br#"{"resourceSpans":[]}"#), (PROTOBUF, b"")] {
+        let reply = post(server.http, http_request("/v1/traces", content_type, body)).await;
+        assert!(reply.body.len() <= 2, "an empty request is no fault: {:?}", reply.body);
+    }
+    assert_eq!(server.stats().nothing_known, 3);
+}
+
+fn options(path: &str, origin: &str) -> Request<Full<Bytes>> {
+    let request = Request::options(path).header("host", "x").header("origin", origin);
+    let request = request.header("access-control-request-method", "POST");
+    request.header("access-control-request-headers", "content-type,x-tenant").body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn pages_of_named_origins_may_send() {
+    let page = "https://shop.example";
+    let server = Server::start(Settings { cors: vec![page.to_owned()], ..small() }).await;
+    let reply = post(server.http, options("/v1/traces", page)).await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (204, page));
+    assert_eq!(reply.header("access-control-allow-methods"), "POST");
+    assert_eq!(reply.header("access-control-allow-headers"), "content-type,x-tenant");
+    assert_eq!((reply.header("access-control-max-age"), reply.header("vary")), ("7200", "origin"));
+    for (content_type, body, status) in [(JSON, &b"{}"[..], 200), (JSON, b"bad", 400), ("text/plain", b"{}", 415)] {
+        let reply =
+            post(server.http, with_header(http_request("/v1/traces", content_type, body), "origin", page)).await;
+        assert_eq!((reply.status, reply.header("access-control-allow-origin")), (status, page));
+        assert_eq!(reply.header("access-control-allow-credentials"), "true", "sendBeacon sends with credentials");
+    }
+
+    let reply = post(server.http, options("/v1/traces", "https://evil.example")).await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (405, ""));
+    assert!(String::from_utf8(reply.body).unwrap().contains("`receive.cors`"));
+    assert_eq!(post(server.http, options("/metrics", page)).await.status, 404);
+}
+
+#[tokio::test]
+async fn without_origins_no_page_may_send() {
+    let server = Server::start(small()).await;
+    let reply = post(server.http, options("/v1/traces", "https://shop.example")).await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (405, ""));
+    let request = with_header(http_request("/v1/traces", JSON, b"{}"), "origin", "https://shop.example");
+    let reply = post(server.http, request).await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin"), reply.header("vary")), (200, "", ""));
+}
+
+#[tokio::test]
+async fn a_client_hears_for_how_long_its_connection_idles() {
+    let server = Server::start(small()).await;
+    let reply = post(server.http, http_request("/v1/traces", JSON, b"{}")).await;
+    assert_eq!(reply.header("keep-alive"), "timeout=74", "a second less than it is");
+    let mut connection = connect_h2(server.http).await;
+    let mut request = http_request("/v1/traces", JSON, b"{}");
+    *request.uri_mut() = "http://tailkeep/v1/traces".parse().unwrap();
+    let reply = Reply::read(connection.send_request(request).await.unwrap()).await;
+    assert_eq!((reply.status, reply.header("keep-alive")), (200, ""), "HTTP/2 has no such header");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::harness::*;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, Receiver, RequestOutcome, Settings};
+use tailkeep::receive::{Accepted, ConnectionFault, Receiver, RequestOutcome, Settings};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -102,11 +102,34 @@ async fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_gives_its_place_to_a_new_one() {
+    let server = Server::start(Settings { connections: 2, ..small() }).await;
+    let mut idle = TcpStream::connect(server.http).await.unwrap();
+    let mut works = TcpStream::connect(server.http).await.unwrap();
+    let request =
+        b"POST /v1/traces HTTP/1.0\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let (head, last) = request.split_at(request.len() - 1);
+    works.write_all(head).await.unwrap();
+    server.until("one works", |stats| stats.requests_in_flight == 1 && stats.connections_open == 2).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+
+    assert_eq!(post(server.http, http_request("/v1/logs", "application/json", b"{}")).await.status, 200);
+    assert_eq!(end_of(&mut idle).await.0, "");
+    assert_eq!(server.stats().connections_failed(ConnectionFault::GaveWay), 1);
+    works.write_all(last).await.unwrap();
+    assert!(end_of(&mut works).await.0.starts_with("HTTP/1.0 200"), "who works stays");
+    assert_eq!(server.stats().connections_refused, 0);
+}
+
+#[tokio::test]
 async fn a_header_too_large_is_refused() {
     let server = Server::start(Settings { header_bytes: 8 << 10, ..small() }).await;
     let long = "a".repeat(16 << 10);
     let answer = raw(server.http, format!("POST /v1/traces HTTP/1.1\r\nx-long: {long}\r\n\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    server.until("it is counted", |stats| stats.connections_failed(ConnectionFault::HeaderTooLarge) == 1).await;
     let mut request = grpc_request(TRACES, Pieces::of([&framed(0, b"")[..]]));
     request.headers_mut().insert("x-long", long.parse().unwrap());
     let mut connection = connect_h2(server.grpc).await;
@@ -133,19 +156,107 @@ async fn a_peer_that_only_resets_is_shown_the_door() {
         wire.extend_from_slice(&8u32.to_be_bytes());
     }
     stream.write_all(&wire).await.unwrap();
-    let mut answer = Vec::new();
-    let end = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(10), end).await.expect("the connection ends");
-    let calm = [0, 0, 0, 11];
-    let mut frames = &answer[..];
-    while let [_, high, low, kind, _, _, _, _, _, rest @ ..] = frames {
-        let (payload, next) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
-        if *kind == 7 && payload[4..8] == calm {
-            return;
+    assert_eq!(how_it_ends(stream).await, Some(ENHANCE_YOUR_CALM));
+}
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// The reason of the GOAWAY with which a connection ends.
+async fn how_it_ends(stream: TcpStream) -> Option<u32> {
+    let mut peer = RawH2(stream);
+    let goaway = tokio::time::timeout(Duration::from_secs(60), peer.next(GOAWAY));
+    let (_, payload) = goaway.await.expect("the connection ends")?;
+    payload[4..].first_chunk().map(|code| u32::from_be_bytes(*code))
+}
+
+/// Writes the same bytes until the connection breaks; gives how many it took.
+async fn flood(peer: &mut RawH2, bytes: &[u8]) -> usize {
+    let many = bytes.repeat(1000);
+    let (mut reader, mut writer) = peer.0.split();
+    let mut taken = 0;
+    let write = async {
+        while taken < 64 << 20 && writer.write_all(&many).await.is_ok() {
+            taken += many.len();
         }
-        frames = next;
+    };
+    // Whoever does not read the answers to its pings stops itself.
+    let mut nowhere = tokio::io::sink();
+    let read = tokio::io::copy(&mut reader, &mut nowhere);
+    tokio::join!(write, read).1.ok();
+    taken
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_that_carry_nothing_ends_its_connection() {
+    let server = Server::start(small()).await;
+    let priority = frame(2, 0, 1, &[0, 0, 0, 0, 1]);
+    let floods = [
+        ("PRIORITY", priority),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
+        ("PING", frame(PING, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
+        ("empty DATA", frame(0, 0, 1, &[])),
+        ("an unknown kind", frame(99, 0, 0, &[])),
+    ];
+    let all = floods.len();
+    for (what, flood_of) in floods {
+        let mut peer = RawH2::connect(server.grpc).await;
+        peer.0.write_all(&call_headers(1, 0)).await.unwrap();
+        let taken = flood(&mut peer, &flood_of).await;
+        assert!(taken < 32 << 20, "{what}: {taken} bytes");
+        server.until("it is closed", |stats| stats.connections_open == 0).await;
     }
-    panic!("no GOAWAY with ENHANCE_YOUR_CALM came");
+    // HTTP/2 bounds empty DATA itself.
+    let unproductive = server.stats().connections_failed(ConnectionFault::Unproductive);
+    assert!(unproductive as usize >= all - 2, "{unproductive} of {all}");
+}
+
+#[tokio::test]
+async fn what_does_not_speak_http_is_counted_by_what_it_is() {
+    let server = Server::start(small()).await;
+    for (address, said, fault) in [
+        (server.http, &b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03"[..], ConnectionFault::TlsUnexpected),
+        (
+            server.grpc,
+            b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ConnectionFault::TlsUnexpected,
+        ),
+        (server.grpc, b"POST /v1/traces HTTP/1.1\r\nhost: x\r\n\r\n", ConnectionFault::Http1OnGrpc),
+        (server.http, b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 4318\r\nPOST / HTTP/1.1\r\n\r\n", ConnectionFault::NotHttp),
+        (server.http, b"\0\0\0\x2a hello\r\n\r\n", ConnectionFault::NotHttp),
+    ] {
+        let before = server.stats().connections_failed(fault);
+        raw(address, said).await;
+        server.until("it is counted", |stats| stats.connections_failed(fault) == before + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_finish() {
+    let hour = Duration::from_secs(3600);
+    let server = Server::start(Settings { connection_age: Some(hour), header_timeout: hour * 2, ..small() }).await;
+    let (mut h2, h2_ends) = open_h2(server.grpc).await;
+    let call = || grpc_request(TRACES, Pieces::of([&framed(0, b"")[..]]));
+    assert_eq!(Reply::read(h2.send_request(call()).await.unwrap()).await.grpc().code(), tonic::Code::Ok);
+    let mut h1 = connect_h1(server.http).await;
+    let json = || http_request("/v1/traces", "application/json", b"{}");
+    assert_eq!(Reply::read(h1.send_request(json()).await.unwrap()).await.header("connection"), "");
+    server.until("both are open", |stats| stats.connections_open == 2).await;
+
+    tokio::time::pause();
+    tokio::time::advance(hour.mul_f64(0.85)).await;
+    tokio::time::resume();
+    others_run().await;
+    assert_eq!(Reply::read(h2.send_request(call()).await.unwrap()).await.grpc().code(), tonic::Code::Ok, "young");
+
+    tokio::time::pause();
+    tokio::time::advance(hour.mul_f64(0.3)).await;
+    tokio::time::resume();
+    tokio::time::timeout(Duration::from_secs(60), h2_ends).await.expect("GOAWAY ends it").unwrap().unwrap();
+    // One of HTTP/1 stays until its next answer, which says so: a request must not cross the end.
+    let reply = Reply::read(h1.send_request(json()).await.unwrap()).await;
+    assert_eq!((reply.status, reply.header("connection")), (200, "close"));
+    server.until("both are closed", |stats| stats.connections_open == 0).await;
 }
 
 #[tokio::test]

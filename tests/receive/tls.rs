@@ -10,7 +10,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tailkeep::receive::{Receiver, Settings, TlsFiles};
+use tailkeep::receive::{ConnectionFault, Receiver, Settings, TlsFiles};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -104,8 +104,19 @@ async fn both_ports_speak_tls_and_agree_on_the_protocol() {
 
     // A peer without TLS gets nowhere, and harms nobody.
     let plain = raw(server.http, b"POST /v1/traces HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    assert!(plain.starts_with("HTTP/1.1 400 ") && plain.contains("write https://"), "{plain}");
+    assert_eq!(raw(server.grpc, b"\0\x01\x02").await, "");
     assert_eq!(server.taken().len(), 2);
+    let failed = |fault| server.stats().connections_failed(fault);
+    assert_eq!(failed(ConnectionFault::TlsMissing), 2);
+    assert_eq!(failed(ConnectionFault::TlsFailed), 1, "the one without HTTP/2");
+    let open = server.stats().connections_open;
+    let probe = TcpStream::connect(server.http).await.unwrap();
+    server.until("a probe of the port has come", |stats| stats.connections_open == open + 1).await;
+    drop(probe);
+    server.until("and gone", |stats| stats.connections_open == open).await;
+    let faults = ConnectionFault::ALL.map(failed);
+    assert_eq!(faults.iter().sum::<u64>(), 3, "which is no fault: {faults:?}");
 }
 
 #[tokio::test]

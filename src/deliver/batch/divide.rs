@@ -84,7 +84,7 @@ fn sum(message: &[u8], path: Path) -> Option<Sum> {
 }
 
 /// The message in a field that leads inwards.
-fn held<'a>(field: &Field<'a>, level: &[u32]) -> Option<&'a [u8]> {
+fn held<'a>(field: &Field<&'a [u8]>, level: &[u32]) -> Option<&'a [u8]> {
     field.payload().filter(|_| level.contains(&field.number))
 }
 

@@ -43,9 +43,10 @@ impl Queue {
     }
 
     /// Entries that are not on disk yet, oldest first, up to about `bytes`.
-    pub(crate) fn unwritten(&self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
+    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
         let mut found = Vec::new();
-        for entry in self.waiting[signal as usize].entries.iter().filter(|entry| entry.durable) {
+        let waiting = &mut self.waiting[signal as usize];
+        for entry in waiting.entries.iter().filter(|entry| entry.durable) {
             if let Body::Memory(body) = &entry.body {
                 found.push((entry.number, entry.items, body.clone()));
                 bytes = bytes.saturating_sub(body.len());
@@ -54,7 +55,20 @@ impl Queue {
                 break;
             }
         }
+        waiting.given = found.last().map_or(waiting.given, |(number, ..)| waiting.given.max(number + 1));
         found
+    }
+
+    /// At the end no later export supersedes our own metrics, so they go to disk with the rest; but not
+    /// before what was given to the disk already, where numbers only grow.
+    pub(super) fn keep_own(&mut self) {
+        for waiting in &mut self.waiting {
+            waiting
+                .entries
+                .iter_mut()
+                .filter(|entry| entry.number >= waiting.given)
+                .for_each(|entry| entry.durable = true);
+        }
     }
 
     /// The entry's bytes are safe on disk; those in memory are let go.

@@ -37,7 +37,7 @@ impl Queue {
             self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed::default();
         }
-        if self.phase == QueuePhase::Ending && !self.has_room(signal, bytes) {
+        if self.phase == QueuePhase::Ending && !self.is_ready_for(signal, bytes) {
             self.discard_pushed(signal, items, Discard::Shutdown);
             return Pushed { lost: items, ..Pushed::default() };
         }

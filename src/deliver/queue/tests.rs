@@ -156,12 +156,36 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     queue.delivered(0, Signal::Traces, 4, &[lost(1, Discard::Rejected)]);
     queue.written(Signal::Traces, 0, Location { segment: 0, offset: 0, len: 1 });
     queue.start_draining();
-    let lost = vec![(0, Signal::Traces, 10), (1, Signal::Traces, 10)];
+    let lost = [0, 1].map(|sink| Gone { sink, signal: Signal::Traces, items: 10, superseded: 0 });
     assert_eq!(queue.close(), lost, "the second entry, for both sinks");
     assert_eq!((queue.tally(0, Signal::Traces).queued, queue.tally(1, Signal::Traces).queued), (6, 10));
     queue.push(piece(Signal::Traces, "late", 5), false, now);
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 15);
     queue.audit();
+}
+
+/// Numbers on disk only grow: what was passed over there cannot come after.
+#[test]
+fn our_own_metrics_go_to_disk_at_the_end_and_not_before() {
+    let (mut queue, now) = (queue(10_000), Instant::now());
+    let location = Location { segment: 0, offset: 0, len: 1 };
+    queue.push(piece(Signal::Metrics, "early", 1), true, now);
+    queue.push(piece(Signal::Metrics, &"m".repeat(200), 2), false, now);
+    queue.push(piece(Signal::Metrics, "late", 4), true, now);
+    let numbers = |queue: &mut Queue| {
+        let entries = queue.unwritten(Signal::Metrics, 1000);
+        entries.into_iter().map(|(number, ..)| number).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&mut queue), [1]);
+    queue.push(piece(Signal::Metrics, "last", 8), true, now);
+    queue.start_draining();
+    assert_eq!(numbers(&mut queue), [1, 2, 3], "also if what was given is not written yet");
+    for number in [1, 2] {
+        queue.written(Signal::Metrics, number, location);
+    }
+    let gone = Gone { sink: 0, signal: Signal::Metrics, items: 9, superseded: 1 };
+    assert_eq!(queue.close(), [gone], "the disk did not take the last one");
+    assert_eq!(queue.tally(0, Signal::Metrics).queued, 6);
 }
 
 /// A file that is gone for another reason is none of the quota's doing.

@@ -43,7 +43,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 /// may correct it, and a proxy that changes headers may go away.
 const DOUBT_TRIES: u32 = (LONGEST_REFUSAL.as_secs() / PATIENT.as_secs()) as u32;
 
-const UNWRITABLE: &str = "log service has no form for them, or one alone is above 8 MiB";
+const UNWRITABLE: &str = "log service has no form for them, or one alone is too much text";
 
 /// One project's stores as a sink.
 pub struct Sls {

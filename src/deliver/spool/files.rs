@@ -110,7 +110,15 @@ impl Files for Disk {
     fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.ensure_folder()?;
         self.with(name, |path| {
-            let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+            let open = || OpenOptions::new().append(true).create(true).open(path);
+            let mut file = match open() {
+                // Somebody made room on the disk by deleting the folder.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(&self.folder)?;
+                    open()?
+                }
+                opened => opened?,
+            };
             io::Write::write_all(&mut file, bytes)
         })
     }

@@ -36,7 +36,8 @@ impl Writer {
 
     /// Until the workers have ended. The last pass leaves on disk what they did not deliver.
     pub(in crate::deliver) async fn run(mut self) {
-        let mut phase = self.shared.phase.subscribe();
+        let shared = self.shared.clone();
+        let mut phase = shared.phase.subscribe();
         let mut ends = false;
         while !ends {
             let wait = if self.shared.spool_error().is_some() { REST } else { TICK };
@@ -50,7 +51,9 @@ impl Writer {
                 (self, outcome)
             });
             // A panic has been printed; without a writer the queue lives in memory.
-            let Ok((writer, outcome)) = pass.await else { return };
+            let Ok((writer, outcome)) = pass.await else {
+                return shared.set_spool_error(Some("what wrote it has ended by a fault of its own".to_owned()));
+            };
             self = writer;
             self.report(outcome);
         }
@@ -82,7 +85,7 @@ impl Writer {
                 queue.written(signal, *number, location);
             }
             drop(queue);
-            self.shared.freed.notify_one();
+            self.shared.progress.notify_waiters();
             outcome?;
         }
     }

@@ -1,23 +1,15 @@
 //! Decoded traces, and what is known of them: the plain counterpart of scan and summary keeping.
 
-use super::answer;
+use super::decoded::{DecodedSpan, span_id};
+use super::{formats, span_condition};
+use crate::otlp::json;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
-use crate::trace::{
-    Facts, Randomness, SpanId, SpanKind, SpanView, Standing, Status, Summary, Threshold, TraceId, between,
-};
+use crate::trace::{Facts, Signal, SpanId, SpanKind, Standing, Summary, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use std::collections::{BTreeMap, HashSet};
-
-/// A decoded span with the resource it came from.
-#[derive(Clone, Debug)]
-pub struct DecodedSpan {
-    pub resource: Vec<KeyValue>,
-    pub span: Span,
-    pub standing: Standing,
-}
 
 /// A decoded trace and its summary.
 #[derive(Clone, Debug)]
@@ -28,70 +20,8 @@ pub struct DecodedTrace {
 }
 
 /// Bits of `Span.flags` (opentelemetry/proto/trace/v1/trace.proto, SpanFlags).
-const FLAG_RANDOM: u32 = 0x2;
 const FLAG_HAS_REMOTE: u32 = 0x100;
 const FLAG_IS_REMOTE: u32 = 0x200;
-
-impl DecodedSpan {
-    /// The first `service.name` that is a text and not empty; empty if there is none.
-    pub fn service(&self) -> &str {
-        let named = self.resource.iter().filter(|kv| kv.key == "service.name").filter_map(|kv| kv.value.as_ref());
-        let mut texts = named.filter_map(|value| match &value.value {
-            Some(Value::StringValue(name)) => Some(name.as_str()),
-            _ => None,
-        });
-        texts.find(|name| !name.is_empty()).unwrap_or_default()
-    }
-
-    pub fn id(&self) -> SpanId {
-        span_id(&self.span.span_id).unwrap_or_default()
-    }
-
-    pub fn kind(&self) -> SpanKind {
-        SpanKind::from_wire(u64::try_from(self.span.kind).unwrap_or_default())
-    }
-
-    pub fn status(&self) -> Status {
-        let code = self.span.status.as_ref().map_or(0, |status| status.code);
-        Status::from_wire(u64::try_from(code).unwrap_or_default())
-    }
-
-    /// Nanoseconds; zero when the span ends before it starts.
-    pub fn duration(&self) -> u64 {
-        between(self.span.start_time_unix_nano, self.span.end_time_unix_nano)
-    }
-
-    /// The value of a member of the span's tracestate.
-    pub fn trace_state(&self, key: &str) -> Option<&str> {
-        let members = self.span.trace_state.split(',').filter_map(|member| member.trim().split_once('='));
-        members.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
-    }
-
-    /// A field of the tracestate's `ot` member.
-    fn sampling_field(&self, key: &str) -> Option<&str> {
-        let fields = self.trace_state("ot")?.split(';').filter_map(|field| field.split_once(':'));
-        fields.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
-    }
-
-    /// As scan sees the span, with `facts` for its answers. Hashes are left out.
-    pub fn view(&self, trace_id: TraceId, facts: Facts) -> SpanView {
-        let threshold = self.sampling_field("th").and_then(|digits| Threshold::parse(digits.as_bytes()));
-        SpanView {
-            trace_id,
-            span_id: self.id(),
-            start: self.span.start_time_unix_nano,
-            end: self.span.end_time_unix_nano,
-            kind: self.kind(),
-            status: self.status(),
-            standing: self.standing,
-            random_flag: self.span.flags & FLAG_RANDOM != 0,
-            head_sampled: threshold.is_some_and(|threshold| threshold > Threshold::ALL),
-            randomness: self.sampling_field("rv").and_then(|digits| Randomness::parse(digits.as_bytes())),
-            facts,
-            ..SpanView::default()
-        }
-    }
-}
 
 impl DecodedTrace {
     /// Builds the summary of `spans` as the process would, by the policy's questions.
@@ -118,7 +48,7 @@ impl DecodedTrace {
 pub fn facts_of(conditions: &[Condition], span: &DecodedSpan) -> Facts {
     let mut facts = Facts::EMPTY;
     for (bit, condition) in conditions.iter().enumerate() {
-        if condition.tests.iter().all(|test| answer::of_test(test, span).holds) {
+        if condition.tests.iter().all(|test| span_condition::of_test(test, span).holds) {
             facts.set(bit);
         }
     }
@@ -135,29 +65,38 @@ fn standing(span: &Span, kind: SpanKind, here: &HashSet<SpanId>) -> Standing {
     if is_entry { Standing::Entry } else { Standing::Inner }
 }
 
-/// `None` for no id.
-fn span_id(bytes: &[u8]) -> Option<SpanId> {
-    let id = SpanId::from_be_bytes(bytes.try_into().ok()?);
-    (id != 0).then_some(id)
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The spans of OTLP/JSON by trace; several documents may follow each other, or be a list. The error says
+/// what is wrong.
+pub(super) fn decode(json: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+    let read = json::read_all(Signal::Traces, json).map_err(|error| format!("this is not OTLP/JSON: {error}"));
+    let traces = read.and_then(|request| by_trace(&request));
+    let error = match traces {
+        Ok(traces) if !traces.is_empty() => return Ok(traces),
+        Ok(_) => format!("no span in it; it must be {READABLE}"),
+        Err(error) => error,
+    };
+    let recognised = formats::recognise(json);
+    Err(recognised.map_or(error, |name| format!("this is {name}; `explain` reads {READABLE}")))
 }
 
-/// The spans of OTLP/JSON by trace; several documents may follow each other. The error says what is wrong.
-pub(super) fn decode(json: &str) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+const READABLE: &str = "OTLP/JSON, an object with `resourceSpans`, as `/traces/{id}`, the file sink and the \
+    Collector's file exporter write it";
+
+fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+    let request = ExportTraceServiceRequest::decode(request)
+        .map_err(|error| format!("this is OTLP/JSON that no receiver takes: {error}"))?;
     let mut traces: BTreeMap<TraceId, Vec<DecodedSpan>> = BTreeMap::new();
-    for request in serde_json::Deserializer::from_str(json).into_iter::<ExportTraceServiceRequest>() {
-        let request = request.map_err(|error| format!("this is not OTLP/JSON: {error}"))?;
-        for group in request.resource_spans {
-            let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();
-            for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                let id = span.trace_id.as_slice().try_into().map(TraceId);
-                let id = id.map_err(|_| format!("the span \"{}\" has no trace id of 32 digits", span.name))?;
-                let span = DecodedSpan { resource: resource.clone(), span, standing: Standing::Inner };
-                traces.entry(id).or_default().push(span);
-            }
+    for group in request.resource_spans {
+        let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();
+        for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            let id = span.trace_id.as_slice().try_into().map(TraceId);
+            let id = id.map_err(|_| format!("the span \"{}\" has no trace id of 32 digits", span.name))?;
+            let span = DecodedSpan { resource: resource.clone(), span, standing: Standing::Inner };
+            traces.entry(id).or_default().push(span);
         }
-    }
-    if traces.is_empty() {
-        return Err("no span in it; it must be OTLP/JSON, an object with `resourceSpans`".to_owned());
     }
     Ok(traces)
 }

@@ -2,7 +2,7 @@
 //! Source: opentelemetry-proto 1.10, `common/v1`, `resource/v1`, `trace/v1`, `metrics/v1`, `logs/v1`
 //! and the request messages of `collector`.
 
-use super::DEPTH_MAX;
+use crate::otlp::DEPTH_MAX;
 use crate::trace::Signal;
 
 /// A message of OTLP.

@@ -4,7 +4,7 @@
 //! `LogGroup { Logs=1, Topic=3, Source=4, LogTags=6 }`, `Log { Time=1, Contents=2, Time_ns=4 (fixed32) }`,
 //! `Content { Key=1, Value=2 }`, `LogTag { Key=1, Value=2 }`.
 
-use crate::otlp::wire::{put_bytes, put_varint};
+use crate::otlp::wire::{put_bytes, put_bytes_header, put_varint, varint_len};
 
 /// Times its bytes that an item's text may have, and so much in any case.
 const TEXT_GROWTH: usize = 8;
@@ -104,8 +104,7 @@ impl Pack {
         let of_contents: usize = contents.clone().map(|(key, value)| field_len(pair_len(key, value))).sum();
         // Time, then the fixed32 with its tag.
         let len = 1 + varint_len(time.seconds.into()) + of_contents + 5;
-        put_varint(&mut self.logs, 1 << 3 | 2);
-        put_varint(&mut self.logs, len as u64);
+        put_bytes_header(&mut self.logs, 1, len);
         put_varint(&mut self.logs, 1 << 3);
         put_varint(&mut self.logs, time.seconds.into());
         for (key, value) in contents {
@@ -134,13 +133,8 @@ fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
-}
-
 fn put_pair(out: &mut Vec<u8>, number: u32, key: &str, value: &str) {
-    put_varint(out, u64::from(number << 3 | 2));
-    put_varint(out, pair_len(key, value) as u64);
+    put_bytes_header(out, number, pair_len(key, value));
     put_bytes(out, 1, key.as_bytes());
     put_bytes(out, 2, value.as_bytes());
 }

@@ -65,7 +65,7 @@ impl<'a> Exponential<'a> {
 }
 
 /// The numbers of a list that may be packed.
-fn numbers(message: &[u8], number: u32, are_varints: bool) -> impl Iterator<Item = Value<'_>> {
+fn numbers(message: &[u8], number: u32, are_varints: bool) -> impl Iterator<Item = Value<&[u8]>> {
     fields_of(message).filter(move |field| field.number == number).flat_map(move |field| {
         let (packed_ones, one) = match field.value {
             Value::Bytes(bytes) => (bytes, None),

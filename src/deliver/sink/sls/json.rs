@@ -91,7 +91,7 @@ pub(super) fn write_as_text(out: &mut Text, any: &[u8]) {
 }
 
 /// Of what occurs in an `AnyValue`, the last counts. Its number says what it is.
-fn value_of(any: &[u8]) -> Option<(u32, Value<'_>)> {
+fn value_of(any: &[u8]) -> Option<(u32, Value<&[u8]>)> {
     let found = fields_of(any).filter(|field| (1..=8).contains(&field.number)).last()?;
     Some((found.number, found.value))
 }

@@ -18,13 +18,13 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
         queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]])),
         names: vec!["sink".to_owned()],
         wake: vec![Notify::new()],
+        progress: Notify::new(),
         phase: watch::Sender::new(DeliveryPhase::Running),
         losses: Mutex::default(),
         spool: Some(spool.files()),
         disk: None,
         damaged: [0; 3],
         spool_wake: Notify::new(),
-        freed: Notify::new(),
         spool_error: Mutex::default(),
     });
     (Writer::new(spool, shared, recovered.cursors), files)

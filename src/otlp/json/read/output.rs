@@ -1,9 +1,36 @@
-//! Writes protobuf, field by field, into a charged buffer.
+//! Writes protobuf, field by field.
 
-use crate::receive::admission::Buffer;
-use crate::receive::refusal::Refusal;
+use crate::otlp::wire::encode_varint;
 use serde::de;
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt::Display;
+
+/// Where protobuf is written: memory that somebody may have to pay for.
+pub trait Output {
+    /// Why it does not grow any more.
+    type Full: Display;
+
+    /// # Errors
+    /// When there is no room for `more`; then nothing of it was written.
+    fn append(&mut self, more: &[u8]) -> Result<(), Self::Full>;
+
+    /// What was written.
+    fn written(&mut self) -> &mut [u8];
+}
+
+impl Output for Vec<u8> {
+    type Full = Infallible;
+
+    fn append(&mut self, more: &[u8]) -> Result<(), Infallible> {
+        self.extend_from_slice(more);
+        Ok(())
+    }
+
+    fn written(&mut self) -> &mut [u8] {
+        self
+    }
+}
 
 /// A value as protobuf writes it.
 pub(super) enum Wire<'a> {
@@ -34,27 +61,29 @@ impl Wire<'_> {
 }
 
 /// The output so far.
-pub(super) struct Writer {
-    pub out: Buffer,
-    /// Why the buffer would not grow: serde's errors have no room for it.
-    pub refusal: Option<Refusal>,
+pub(super) struct Writer<O: Output> {
+    pub out: O,
+    /// Why the output would not grow: serde's errors have no room for it.
+    pub full: Option<O::Full>,
+    /// Messages that are open.
+    pub depth: usize,
 }
 
-impl Writer {
-    pub fn new(out: Buffer) -> Writer {
-        Writer { out, refusal: None }
+impl<O: Output> Writer<O> {
+    pub fn new(out: O) -> Writer<O> {
+        Writer { out, full: None, depth: 0 }
     }
 
-    /// Turns a refusal into an error of serde's and remembers it.
-    pub fn note<T, E: de::Error>(&mut self, written: Result<T, Refusal>) -> Result<T, E> {
-        written.map_err(|refusal| {
-            let error = E::custom(&refusal);
-            self.refusal = Some(refusal);
+    /// Turns what stopped the output into an error of serde's and remembers it.
+    pub fn note<T, E: de::Error>(&mut self, written: Result<T, O::Full>) -> Result<T, E> {
+        written.map_err(|full| {
+            let error = E::custom(&full);
+            self.full = Some(full);
             error
         })
     }
 
-    pub fn field(&mut self, number: u32, wire: &Wire<'_>) -> Result<(), Refusal> {
+    pub fn field(&mut self, number: u32, wire: &Wire<'_>) -> Result<(), O::Full> {
         self.varint(u64::from(number << 3 | wire.wire_type()))?;
         if let Wire::Bytes(bytes) = wire {
             self.varint(bytes.len() as u64)?;
@@ -62,7 +91,7 @@ impl Writer {
         self.payload(wire)
     }
 
-    pub fn payload(&mut self, wire: &Wire<'_>) -> Result<(), Refusal> {
+    pub fn payload(&mut self, wire: &Wire<'_>) -> Result<(), O::Full> {
         match wire {
             Wire::Varint(value) => self.varint(*value),
             Wire::Fixed64(value) => self.out.append(&value.to_le_bytes()),
@@ -71,39 +100,26 @@ impl Writer {
         }
     }
 
-    fn varint(&mut self, value: u64) -> Result<(), Refusal> {
+    fn varint(&mut self, value: u64) -> Result<(), O::Full> {
         let (bytes, len) = encode_varint(value);
         self.out.append(&bytes[..len])
     }
 
     /// Begins a length-delimited field; gives the place of its length, for [`Writer::close`].
-    pub fn open(&mut self, number: u32) -> Result<usize, Refusal> {
+    pub fn open(&mut self, number: u32) -> Result<usize, O::Full> {
         self.varint(u64::from(number << 3 | 2))?;
         self.out.append(&[0])?;
-        Ok(self.out.len() - 1)
+        Ok(self.out.written().len() - 1)
     }
 
     /// Writes the length of what came since `open`, moving it up if the length needs more than a byte.
-    pub fn close(&mut self, start: usize) -> Result<(), Refusal> {
-        let content = start + 1..self.out.len();
+    pub fn close(&mut self, start: usize) -> Result<(), O::Full> {
+        let content = start + 1..self.out.written().len();
         let (bytes, len) = encode_varint(content.len() as u64);
         self.out.append(&[0; 10][..len - 1])?;
-        let out = self.out.bytes_mut();
+        let out = self.out.written();
         out.copy_within(content, start + len);
         out[start..start + len].copy_from_slice(&bytes[..len]);
         Ok(())
     }
-}
-
-/// The bytes of a varint and how many there are.
-fn encode_varint(mut value: u64) -> ([u8; 10], usize) {
-    let mut bytes = [0; 10];
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    (bytes, len + 1)
 }

@@ -1,12 +1,14 @@
-//! The fields of OTLP's messages: their numbers, and their names and forms in OTLP/JSON.
+//! The messages of OTLP and their fields: numbers in protobuf, names in OTLP/JSON, and how both write the values.
 //!
 //! Source: opentelemetry-proto 1.9, `common.proto`, `resource.proto`, `trace.proto`, `metrics.proto`, `logs.proto`;
-//! OpenTelemetry specification, "OTLP", "JSON Protobuf Encoding".
+//! OpenTelemetry specification, "OTLP", "JSON Protobuf Encoding". A field that is added there is added here; until
+//! then OTLP/JSON is read and written without it, as the specification asks.
 
 use crate::trace::Signal;
 
 /// One kind of message.
 pub struct Message {
+    /// In the order in which OTLP/JSON is written.
     pub fields: &'static [Field],
 }
 
@@ -15,33 +17,36 @@ pub struct Field {
     pub number: u32,
     /// In OTLP/JSON.
     pub name: &'static str,
-    pub form: Form,
+    pub kind: Kind,
     pub count: Count,
 }
 
 /// How often a field may be there, and what it means if it is there more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Count {
-    /// The last counts; messages are merged.
+    /// The last counts; messages are merged. A default value says nothing.
     One,
-    /// The last counts; a text that is not there is written as an empty one, for some readers insist on it.
+    /// As `One`, but a default value is a value (`optional`).
+    Optional,
+    /// As `One`; a text that is not there is written to JSON as an empty one, for some readers insist on it.
     Always,
     /// One of several of which a message has at most one: the last counts. Nor are these messages merged.
     Choice,
-    /// A list; it is written even if it is empty where `true`.
+    /// A list; it is written to JSON even if it is empty where `true`.
     Many(bool),
 }
 
-/// What a field's bytes mean.
+/// What a value is in JSON, and in protobuf.
 #[derive(Clone, Copy)]
-pub enum Form {
+pub enum Kind {
     Text,
-    /// An id, as hexadecimal digits.
+    /// `bytes` that JSON has in hexadecimal: trace and span ids.
     Hex,
+    /// `bytes` that JSON has in base64.
     Base64,
     Bool,
-    /// int32 and enumerations.
-    Int32,
+    /// By its names, which stand at their numbers: written as a number, read as either.
+    Enum(&'static [&'static str]),
     /// uint32
     Uint32,
     Sint32,
@@ -52,30 +57,51 @@ pub enum Form {
     Fixed64,
     Sfixed64,
     Double,
-    Message(&'static Message),
+    Nested(&'static Message),
 }
 
-use Count::{Always, Choice, Many, One};
-use Form::{
-    Base64, Bool, Double, Fixed32, Fixed64, Hex, Int32, Int64, Message as Nested, Sfixed64, Sint32, Text, Uint32,
-    Uint64,
-};
+use Count::{Always, Choice, Many, One, Optional};
+use Kind::{Base64, Bool, Double, Enum, Fixed32, Fixed64, Hex, Int64, Nested, Sfixed64, Sint32, Text, Uint32, Uint64};
 
 const LIST: Count = Many(false);
 /// What a reader may miss: a list of values, or of all there is.
 const WHOLE_LIST: Count = Many(true);
 
-const fn field(number: u32, name: &'static str, form: Form, count: Count) -> Field {
-    Field { number, name, form, count }
+const fn field(number: u32, name: &'static str, kind: Kind, count: Count) -> Field {
+    Field { number, name, kind, count }
 }
 
-/// The message that a request of a signal is.
-pub fn request(signal: Signal) -> &'static Message {
-    match signal {
-        Signal::Traces => &TRACES,
-        Signal::Metrics => &METRICS,
-        Signal::Logs => &LOGS,
+impl Kind {
+    /// Whether a list of them is one run of values, as proto3 writes numbers.
+    pub fn is_packable(self) -> bool {
+        !matches!(self, Text | Hex | Base64 | Nested(_))
     }
+}
+
+impl Message {
+    /// The request of a signal.
+    pub fn request(signal: Signal) -> &'static Message {
+        match signal {
+            Signal::Traces => &TRACES,
+            Signal::Metrics => &METRICS,
+            Signal::Logs => &LOGS,
+        }
+    }
+
+    /// The field of a JSON key; also of its protobuf name, which other protobuf JSON readers accept.
+    pub fn field(&self, key: &str) -> Option<&'static Field> {
+        let exact = self.fields.iter().find(|field| field.name == key);
+        exact.or_else(|| self.fields.iter().find(|field| key.contains('_') && is_snake_form(key, field.name)))
+    }
+}
+
+/// Whether `key` is the snake_case form of the lowerCamelCase `name`.
+fn is_snake_form(key: &str, name: &str) -> bool {
+    let mut key = key.bytes();
+    name.bytes().all(|c| match c.is_ascii_uppercase() {
+        true => key.next() == Some(b'_') && key.next() == Some(c.to_ascii_lowercase()),
+        false => key.next() == Some(c),
+    }) && key.next().is_none()
 }
 
 pub static TRACES: Message = Message { fields: &[field(1, "resourceSpans", Nested(&RESOURCE_SPANS), WHOLE_LIST)] };
@@ -144,7 +170,7 @@ static SPAN: Message = Message {
         field(4, "parentSpanId", Hex, One),
         field(16, "flags", Fixed32, One),
         field(5, "name", Text, One),
-        field(6, "kind", Int32, One),
+        field(6, "kind", Enum(&SPAN_KINDS), One),
         field(7, "startTimeUnixNano", Fixed64, One),
         field(8, "endTimeUnixNano", Fixed64, One),
         field(9, "attributes", Nested(&KEY_VALUE), LIST),
@@ -174,7 +200,8 @@ static LINK: Message = Message {
         field(6, "flags", Fixed32, One),
     ],
 };
-static STATUS: Message = Message { fields: &[field(2, "message", Text, One), field(3, "code", Int32, One)] };
+static STATUS: Message =
+    Message { fields: &[field(2, "message", Text, One), field(3, "code", Enum(&STATUS_CODES), One)] };
 
 static RESOURCE_METRICS: Message = Message {
     fields: &[
@@ -207,15 +234,21 @@ static GAUGE: Message = Message { fields: &[field(1, "dataPoints", Nested(&NUMBE
 static SUM: Message = Message {
     fields: &[
         field(1, "dataPoints", Nested(&NUMBER_POINT), LIST),
-        field(2, "aggregationTemporality", Int32, One),
+        field(2, "aggregationTemporality", Enum(&TEMPORALITIES), One),
         field(3, "isMonotonic", Bool, One),
     ],
 };
 static HISTOGRAM: Message = Message {
-    fields: &[field(1, "dataPoints", Nested(&HISTOGRAM_POINT), LIST), field(2, "aggregationTemporality", Int32, One)],
+    fields: &[
+        field(1, "dataPoints", Nested(&HISTOGRAM_POINT), LIST),
+        field(2, "aggregationTemporality", Enum(&TEMPORALITIES), One),
+    ],
 };
 static EXPONENTIAL_HISTOGRAM: Message = Message {
-    fields: &[field(1, "dataPoints", Nested(&EXPONENTIAL_POINT), LIST), field(2, "aggregationTemporality", Int32, One)],
+    fields: &[
+        field(1, "dataPoints", Nested(&EXPONENTIAL_POINT), LIST),
+        field(2, "aggregationTemporality", Enum(&TEMPORALITIES), One),
+    ],
 };
 static SUMMARY: Message = Message { fields: &[field(1, "dataPoints", Nested(&SUMMARY_POINT), LIST)] };
 static NUMBER_POINT: Message = Message {
@@ -235,13 +268,13 @@ static HISTOGRAM_POINT: Message = Message {
         field(2, "startTimeUnixNano", Fixed64, One),
         field(3, "timeUnixNano", Fixed64, One),
         field(4, "count", Fixed64, One),
-        field(5, "sum", Double, One),
+        field(5, "sum", Double, Optional),
         field(6, "bucketCounts", Fixed64, LIST),
         field(7, "explicitBounds", Double, LIST),
         field(8, "exemplars", Nested(&EXEMPLAR), LIST),
         field(10, "flags", Uint32, One),
-        field(11, "min", Double, One),
-        field(12, "max", Double, One),
+        field(11, "min", Double, Optional),
+        field(12, "max", Double, Optional),
     ],
 };
 static EXPONENTIAL_POINT: Message = Message {
@@ -250,15 +283,15 @@ static EXPONENTIAL_POINT: Message = Message {
         field(2, "startTimeUnixNano", Fixed64, One),
         field(3, "timeUnixNano", Fixed64, One),
         field(4, "count", Fixed64, One),
-        field(5, "sum", Double, One),
+        field(5, "sum", Double, Optional),
         field(6, "scale", Sint32, One),
         field(7, "zeroCount", Fixed64, One),
         field(8, "positive", Nested(&BUCKETS), One),
         field(9, "negative", Nested(&BUCKETS), One),
         field(10, "flags", Uint32, One),
         field(11, "exemplars", Nested(&EXEMPLAR), LIST),
-        field(12, "min", Double, One),
-        field(13, "max", Double, One),
+        field(12, "min", Double, Optional),
+        field(13, "max", Double, Optional),
         field(14, "zeroThreshold", Double, One),
     ],
 };
@@ -305,7 +338,7 @@ static LOG_RECORD: Message = Message {
     fields: &[
         field(1, "timeUnixNano", Fixed64, One),
         field(11, "observedTimeUnixNano", Fixed64, One),
-        field(2, "severityNumber", Int32, One),
+        field(2, "severityNumber", Enum(&SEVERITIES), One),
         field(3, "severityText", Text, One),
         field(5, "body", Nested(&ANY_VALUE), Choice),
         field(6, "attributes", Nested(&KEY_VALUE), LIST),
@@ -316,3 +349,57 @@ static LOG_RECORD: Message = Message {
         field(12, "eventName", Text, One),
     ],
 };
+
+pub static SPAN_KINDS: [&str; 6] = [
+    "SPAN_KIND_UNSPECIFIED",
+    "SPAN_KIND_INTERNAL",
+    "SPAN_KIND_SERVER",
+    "SPAN_KIND_CLIENT",
+    "SPAN_KIND_PRODUCER",
+    "SPAN_KIND_CONSUMER",
+];
+pub static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+pub static TEMPORALITIES: [&str; 3] =
+    ["AGGREGATION_TEMPORALITY_UNSPECIFIED", "AGGREGATION_TEMPORALITY_DELTA", "AGGREGATION_TEMPORALITY_CUMULATIVE"];
+pub static SEVERITIES: [&str; 25] = [
+    "SEVERITY_NUMBER_UNSPECIFIED",
+    "SEVERITY_NUMBER_TRACE",
+    "SEVERITY_NUMBER_TRACE2",
+    "SEVERITY_NUMBER_TRACE3",
+    "SEVERITY_NUMBER_TRACE4",
+    "SEVERITY_NUMBER_DEBUG",
+    "SEVERITY_NUMBER_DEBUG2",
+    "SEVERITY_NUMBER_DEBUG3",
+    "SEVERITY_NUMBER_DEBUG4",
+    "SEVERITY_NUMBER_INFO",
+    "SEVERITY_NUMBER_INFO2",
+    "SEVERITY_NUMBER_INFO3",
+    "SEVERITY_NUMBER_INFO4",
+    "SEVERITY_NUMBER_WARN",
+    "SEVERITY_NUMBER_WARN2",
+    "SEVERITY_NUMBER_WARN3",
+    "SEVERITY_NUMBER_WARN4",
+    "SEVERITY_NUMBER_ERROR",
+    "SEVERITY_NUMBER_ERROR2",
+    "SEVERITY_NUMBER_ERROR3",
+    "SEVERITY_NUMBER_ERROR4",
+    "SEVERITY_NUMBER_FATAL",
+    "SEVERITY_NUMBER_FATAL2",
+    "SEVERITY_NUMBER_FATAL3",
+    "SEVERITY_NUMBER_FATAL4",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protobuf_names_are_accepted_beside_json_names() {
+        for key in ["startTimeUnixNano", "start_time_unix_nano"] {
+            assert_eq!(SPAN.field(key).map(|field| field.number), Some(7), "{key}");
+        }
+        for key in ["", "_", "starttimeunixnano", "start_time_unix_nano_", "start_time_unix", "name_"] {
+            assert!(SPAN.field(key).is_none(), "{key}");
+        }
+    }
+}

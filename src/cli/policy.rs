@@ -1,0 +1,53 @@
+//! The policy that a running process has in force, and the way back.
+
+use super::{Failure, ask, print};
+use clap::Subcommand;
+use http::Method;
+use serde::Deserialize;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Print the text of the policy in force.    tailkeep policy show --previous
+    Show {
+        /// The one that was in force before it.
+        #[arg(long)]
+        previous: bool,
+        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
+        admin: String,
+    },
+    /// Set the policy in force aside for the one before it.    tailkeep policy restore
+    Restore {
+        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
+        admin: String,
+    },
+}
+
+/// A policy as the admin listener tells it.
+#[derive(Deserialize)]
+struct Told {
+    file: String,
+    number: u32,
+    hash: String,
+    text: String,
+}
+
+pub(super) fn run(command: &PolicyCommand) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Show { previous, admin } => {
+            let path = if *previous { "policy/previous" } else { "policy" };
+            let told: Told = ask::ask(Method::GET, admin, path)?;
+            // The text alone, so that it can be written into a file.
+            print(&told.text);
+        }
+        PolicyCommand::Restore { admin } => {
+            let Told { file, number, hash, .. } = ask::ask(Method::POST, admin, "policy/restore")?;
+            print(&format!(
+                "the policy before is in force again, as number {number}, hash {hash}\n\
+                 {file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it\n"
+            ));
+        }
+    }
+    Ok(())
+}

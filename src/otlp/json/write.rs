@@ -1,0 +1,216 @@
+//! Writes OTLP/JSON from protobuf, field by field as the bytes come: memory does not grow with the message.
+//!
+//! What is on the wire is written, and nothing else: no field for a default. Fields that nobody knows are left out,
+//! text that is not UTF-8 is repaired, and doubles that JSON lacks are the texts that protobuf's own JSON has.
+
+use crate::otlp::{
+    DEPTH_MAX,
+    schema::{Count, Field, Kind, Message},
+    wire::{self, Fields, Value},
+};
+use crate::trace::Signal;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+
+/// No message has more fields.
+const FIELDS_MAX: usize = 16;
+/// Bytes that are turned into base64 at once; three become four.
+const BASE64_PIECE: usize = 3 << 10;
+
+/// Writes an `Export*ServiceRequest`, on one line. A message beyond [`DEPTH_MAX`] is an empty object.
+///
+/// # Errors
+/// `InvalidData` where the bytes are malformed; else what `out` says.
+pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()> {
+    message(out, Message::request(signal), body, DEPTH_MAX)
+}
+
+/// Writes only the objects in the request's list, with a comma between two: for a request that comes in pieces.
+/// Returns whether there were any.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<bool> {
+    let list = &Message::request(signal).fields[0];
+    elements(out, list, body, DEPTH_MAX)
+}
+
+/// How many bytes [`write`] would write.
+///
+/// # Errors
+/// As [`write`].
+pub fn len(signal: Signal, body: &[u8]) -> io::Result<u64> {
+    let mut counted = Counted(0);
+    write(&mut counted, signal, body)?;
+    Ok(counted.0)
+}
+
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed protobuf")
+}
+
+/// What a message has of one of its fields.
+#[derive(Clone, Copy, Default)]
+struct Slot<'a> {
+    times: u32,
+    last: Option<Value<&'a [u8]>>,
+}
+
+fn message(out: &mut impl Write, kind: &Message, bytes: &[u8], depth: usize) -> io::Result<()> {
+    let mut slots = [Slot::default(); FIELDS_MAX];
+    let mut choice = None;
+    for found in Fields::new(bytes) {
+        let found = found.ok_or_else(malformed)?;
+        let Some(at) = kind.fields.iter().position(|field| field.number == found.number) else { continue };
+        slots[at] = Slot { times: slots[at].times + 1, last: Some(found.value) };
+        if kind.fields[at].count == Count::Choice {
+            choice = Some(at);
+        }
+    }
+    out.write_all(b"{")?;
+    let mut separator = "";
+    for (at, (field, slot)) in kind.fields.iter().zip(slots).enumerate() {
+        let is_written = match field.count {
+            Count::One | Count::Optional => slot.times > 0,
+            Count::Always => true,
+            Count::Choice => choice == Some(at),
+            Count::Many(always) => always || slot.times > 0,
+        };
+        if depth > 0 && is_written {
+            write!(out, "{separator}\"{}\":", field.name)?;
+            separator = ",";
+            member(out, field, slot, bytes, depth - 1)?;
+        }
+    }
+    out.write_all(b"}")
+}
+
+fn member(out: &mut impl Write, field: &Field, slot: Slot<'_>, bytes: &[u8], depth: usize) -> io::Result<()> {
+    match (field.count, slot.last) {
+        (Count::Many(_), _) => {
+            out.write_all(b"[")?;
+            elements(out, field, bytes, depth)?;
+            out.write_all(b"]")
+        }
+        (Count::One | Count::Optional, Some(Value::Bytes(_)))
+            if slot.times > 1 && matches!(field.kind, Kind::Nested(_)) =>
+        {
+            // Where a message occurs repeatedly, protobuf merges, and so does concatenation.
+            let parts = Fields::new(bytes).flatten().filter_map(|found| found.message(field.number));
+            let merged: Vec<u8> = parts.flatten().copied().collect();
+            value(out, field.kind, Value::Bytes(&merged), depth)
+        }
+        (_, Some(last)) => value(out, field.kind, last, depth),
+        (_, None) => text(out, b""),
+    }
+}
+
+/// All occurrences of a list's field. Numbers may be packed.
+fn elements(out: &mut impl Write, field: &Field, bytes: &[u8], depth: usize) -> io::Result<bool> {
+    let mut any = false;
+    for found in Fields::new(bytes) {
+        let found = found.ok_or_else(malformed)?;
+        if found.number != field.number {
+            continue;
+        }
+        match (found.value, field.kind) {
+            (Value::Bytes(packed), Kind::Double | Kind::Fixed64 | Kind::Uint64) => {
+                for number in wire::packed(packed, matches!(field.kind, Kind::Uint64)) {
+                    separate(out, &mut any)?;
+                    value(out, field.kind, number.ok_or_else(malformed)?, depth)?;
+                }
+            }
+            (one, kind) => {
+                separate(out, &mut any)?;
+                value(out, kind, one, depth)?;
+            }
+        }
+    }
+    Ok(any)
+}
+
+fn separate(out: &mut impl Write, any: &mut bool) -> io::Result<()> {
+    if std::mem::replace(any, true) { out.write_all(b",") } else { Ok(()) }
+}
+
+fn value(out: &mut impl Write, kind: Kind, value: Value<&[u8]>, depth: usize) -> io::Result<()> {
+    match (kind, value) {
+        (Kind::Nested(inner), Value::Bytes(bytes)) => message(out, inner, bytes, depth),
+        (Kind::Text, Value::Bytes(bytes)) => text(out, bytes),
+        (Kind::Hex, Value::Bytes(bytes)) => hex(out, bytes),
+        (Kind::Base64, Value::Bytes(bytes)) => base64(out, bytes),
+        (Kind::Bool, Value::Varint(number)) => write!(out, "{}", number != 0),
+        (Kind::Enum(_), Value::Varint(number)) => write!(out, "{}", number as i32),
+        (Kind::Uint32, Value::Varint(number)) => write!(out, "{}", number as u32),
+        (Kind::Sint32, Value::Varint(number)) => write!(out, "{}", wire::zigzag(number as u32)),
+        (Kind::Fixed32, Value::Fixed32(number)) => write!(out, "{number}"),
+        (Kind::Int64, Value::Varint(number)) => write!(out, "\"{}\"", number as i64),
+        (Kind::Uint64, Value::Varint(number)) => write!(out, "\"{number}\""),
+        (Kind::Fixed64, Value::Fixed64(number)) => write!(out, "\"{number}\""),
+        (Kind::Sfixed64, Value::Fixed64(number)) => write!(out, "\"{}\"", number as i64),
+        (Kind::Double, Value::Fixed64(bits)) => double(out, f64::from_bits(bits)),
+        _ => Err(malformed()),
+    }
+}
+
+fn double(out: &mut impl Write, number: f64) -> io::Result<()> {
+    match number {
+        number if number.is_nan() => out.write_all(b"\"NaN\""),
+        f64::INFINITY => out.write_all(b"\"Infinity\""),
+        f64::NEG_INFINITY => out.write_all(b"\"-Infinity\""),
+        number => write!(out, "{number:?}"),
+    }
+}
+
+fn hex(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(b"\"")?;
+    for byte in bytes {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        out.write_all(&[digit(byte >> 4), digit(byte & 15)])?;
+    }
+    out.write_all(b"\"")
+}
+
+fn base64(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(b"\"")?;
+    for piece in bytes.chunks(BASE64_PIECE) {
+        out.write_all(BASE64_STANDARD.encode(piece).as_bytes())?;
+    }
+    out.write_all(b"\"")
+}
+
+fn text(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let repaired = simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+    out.write_all(b"\"")?;
+    let mut rest = repaired.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        out.write_all(&rest[..at])?;
+        match rest[at] {
+            b'\n' => out.write_all(b"\\n")?,
+            quoted @ (b'"' | b'\\') => out.write_all(&[b'\\', quoted])?,
+            control => write!(out, "\\u{control:04x}")?,
+        }
+        rest = &rest[at + 1..];
+    }
+    out.write_all(rest)?;
+    out.write_all(b"\"")
+}
+
+#[cfg(test)]
+mod tests;
