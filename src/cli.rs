@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Receive, judge, measure and deliver.    tailkeep run --config config/tailkeep.yaml
     Run(Files),
-    /// The same with built-in traffic, a local store and a live view; no files needed.
+    /// The same with built-in traffic, a store of its own and a live view; no files needed.
     Demo,
     /// Report every problem of the files, start nothing.    tailkeep check --policy policy.yaml
     Check(Files),

@@ -33,7 +33,7 @@ pub use sink::{SinkConfig, SinkKind};
 pub use text::read_text;
 
 use crate::deliver::Hops;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, has_errors};
 use crate::identity::Secret;
 use crate::yaml::{Map, Node, Value};
 use budget::{MEMORY_MAX, MEMORY_MIN, Part, Sizes, divide, show_size};
@@ -115,18 +115,19 @@ impl Config {
         host: &Host,
     ) -> (Option<Config>, Vec<Diagnostic>) {
         let (config, diagnostics, _) = parse(file, text, &variables, host);
-        (config, diagnostics)
+        (config.filter(|_| !has_errors(&diagnostics)), diagnostics)
     }
 }
 
-/// Also the tree, for what shows only when other files are looked at.
+/// Also the tree, for what shows only when other files are looked at; and the configuration where it has errors, with
+/// defaults in place of what cannot be read and without its wrong sinks.
 fn parse(file: &Path, text: &str, variables: Variables<'_>, host: &Host) -> (Option<Config>, Vec<Diagnostic>, Node) {
     let mut loader = Loader::new(file, host);
     let start = Span { start: 0, end: 0, line: 1, column: 1 };
     let nothing = Node { span: start, value: Value::Map(Vec::new()) };
     let root = loader.parse(text, variables).filter(|root| !is_nothing(root)).unwrap_or(nothing);
     let map = loader.reader.file_map(&root, "a configuration", KEYS);
-    let config = map.map(|map| read(&mut loader, &map)).filter(|_| !loader.reader.has_errors());
+    let config = map.map(|map| read(&mut loader, &map));
     (config, loader.finish(), root)
 }
 

@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tailkeep::demo::shop::{Service, Shop, Weather};
-use tailkeep::demo::view::{invitation, render, summarize};
+use tailkeep::demo::view::{explain, invitation, render, summarize};
 use tailkeep::demo::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
 use tailkeep::trace::TraceId;
 use tokio::net::TcpListener;
@@ -205,6 +205,7 @@ fn view() -> View {
             SinkView { name: "here".into(), delivered: 21_331, queued: 12, discarded: 0 },
             SinkView { name: "upstream".into(), delivered: 0, queued: 21_000, discarded: 343 },
         ],
+        store: "~/.local/share/tailkeep/demo.db".into(),
         kept: vec![
             kept("4bf92f3577b34da6a3ce929d0e0e4736", "keep-errors", 812, "frontend POST /checkout"),
             kept("0af7651916cd43dd8448eb211c80319c", "keep-slow", 1_503, "frontend GET /search"),
@@ -214,8 +215,11 @@ fn view() -> View {
 
 /// The text that a terminal shows: without the escapes that set colours.
 fn shown(view: &View, width: usize, height: usize) -> String {
+    uncoloured(&render(view, width, height))
+}
+
+fn uncoloured(rendered: &str) -> String {
     let mut text = String::new();
-    let rendered = render(view, width, height);
     let mut parts = rendered.split('\x1b');
     text.push_str(parts.next().unwrap());
     for part in parts {
@@ -242,6 +246,7 @@ fn the_view_looks_as_recorded() {
     for (width, height) in [(120, 40), (80, 24), (60, 24), (50, 30), (80, 12), (80, 5)] {
         check(&format!("view-{width}x{height}.txt"), &shown(&view(), width, height));
     }
+    check("explained-80x24.txt", &uncoloured(&explain(&view(), 80, 24)));
     check("view-empty-80x24.txt", &shown(&View::default(), 80, 24));
     check("summary.txt", &summarize(&view()));
     check("invitation.txt", &invitation(&view()));
@@ -252,12 +257,13 @@ fn the_view_fits_every_terminal() {
     let wide = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
     for width in 1..=160 {
         for height in [1, 2, 10, 24, 60] {
-            let text = shown(&view(), width, height);
-            assert!(text.lines().count() <= height, "{width} x {height}");
-            for line in text.lines() {
-                let columns: usize = line.chars().map(|c| if wide(c) { 2 } else { 1 }).sum();
-                assert!(columns <= width, "{columns} columns of {width}: {line:?}");
-                assert!(!line.chars().any(char::is_control), "{line:?}");
+            for text in [shown(&view(), width, height), uncoloured(&explain(&view(), width, height))] {
+                assert!(text.lines().count() <= height, "{width} x {height}");
+                for line in text.lines() {
+                    let columns: usize = line.chars().map(|c| if wide(c) { 2 } else { 1 }).sum();
+                    assert!(columns <= width, "{columns} columns of {width}: {line:?}");
+                    assert!(!line.chars().any(char::is_control), "{line:?}");
+                }
             }
         }
     }

@@ -91,6 +91,15 @@ fn every_file_in_config_is_checked() {
     }
 }
 
+#[test]
+fn the_lines_for_maven_are_those_of_the_example() {
+    let unindented = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let project = unindented(&read("tests/sdk/java/pom.xml"));
+    let blocks: Vec<_> = documents().iter().flat_map(|document| document.blocks("xml")).collect();
+    assert_eq!(blocks.len(), 1, "what README says of Spring Boot");
+    assert!(project.contains(unindented(&blocks[0].text).trim()), "{}: not in pom.xml", blocks[0].place);
+}
+
 /// Policy documents of RAM: JSON of the only version that there is.
 fn check_ram() {
     for entry in std::fs::read_dir(path("config/ram")).expect("a folder") {

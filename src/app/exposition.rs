@@ -105,7 +105,7 @@ fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     write_metric(out, "tailkeep_items_accepted_total", Counter, help, items)?;
     let rejected = passed.into_iter().flat_map(|signal| {
         let items = &intake.rejected[signal as usize];
-        [("malformed", items.malformed), ("too_deep", items.too_deep)]
+        [("malformed", items.malformed), ("too_deep", items.too_deep), ("too_many", items.too_many)]
             .map(|(reason, count)| (vec![("signal", signal.word()), ("reason", reason)], count as f64))
     });
     let help = "Data points and log records refused for good, told to the client as partial_success.";

@@ -21,6 +21,10 @@ use tokio::sync::watch;
 /// A thread that a disk or a pipe holds up does not hold up the end.
 const LAST_READS: Duration = Duration::from_millis(200);
 
+/// The demo's store, beside the user's own; bytes that it may have.
+const DEMO_STORE: &str = "demo.db";
+const DEMO_STORE_SIZE: u64 = 64 << 20;
+
 /// Reads the configuration; without a file the defaults.
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
     let (name, text) = match file {
@@ -147,7 +151,7 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
             "receiving"
         );
         let admin_service = app.admin_service();
-        app.run(asked_to_stop(admin_service)).await.map_err(ended_early)?;
+        app.run(asked_to_stop(admin_service, std::future::pending())).await.map_err(ended_early)?;
         tracing::info!("stopped");
         Ok(())
     })
@@ -164,13 +168,15 @@ fn raise_open_files() {
     }
 }
 
-/// Resolves at SIGTERM or Ctrl-C; a second one ends the process at once, and says what that leaves behind.
-async fn asked_to_stop(admin_service: Arc<AdminService>) -> Stop {
+/// Resolves at SIGTERM, Ctrl-C or `quit`; a signal after that ends the process at once, and says what that leaves
+/// behind.
+async fn asked_to_stop(admin_service: Arc<AdminService>, quit: impl Future<Output = ()>) -> Stop {
     let mut terminate = signal(SignalKind::terminate()).expect("the runtime can listen for signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime can listen for signals");
     let stop = tokio::select! {
         _ = terminate.recv() => Stop::Terminate,
         _ = interrupt.recv() => Stop::Interrupt,
+        () = quit => Stop::Interrupt,
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -211,7 +217,8 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     // On a terminal the view has the screen: only errors may write across it.
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
     start_log(filter, format).map_err(Failure::Usage)?;
-    let config = load(None)?;
+    let mut config = load(None)?;
+    keep_apart(&mut config);
     raise_open_files();
     block_on(async {
         let app = start(config).await.map_err(advise_on_ports)?;
@@ -220,14 +227,20 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
         };
         let (addresses, admin_service) = (app.addresses(), app.admin_service());
         let asked_office = admin_service.clone();
-        let (stop, stopped) = watch::channel(false);
+        let ((stop, stopped), (quit, quitted)) = (watch::channel(false), watch::channel(false));
         let until_stopped =
             |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
         let traffic = tokio::spawn(demo::traffic(grpc, crate::app::random_seed(), until_stopped(stopped.clone())));
-        let view = tokio::spawn(demo::watch(view_of(admin_service, addresses), until_stopped(stopped.clone())));
+        let view = demo::watch(view_of(admin_service, addresses), until_stopped(stopped.clone()));
+        let view = tokio::spawn(async move {
+            // It ends early, too, when whoever read our output has gone: that is no wish to quit.
+            if !matches!(view.await, Ok(demo::Ended::Quit)) {
+                until_stopped(stopped).await;
+            }
+            drop(quit);
+        });
         app.run(async {
-            // The view ends early when whoever read our output has gone.
-            let asked = asked_to_stop(asked_office).await;
+            let asked = asked_to_stop(asked_office, until_stopped(quitted)).await;
             stop.send_replace(true);
             let _ = traffic.await;
             let _ = view.await;
@@ -238,6 +251,15 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
     })
 }
 
+/// Invented traffic does not mix with what the user keeps: the demo has a small store of its own.
+fn keep_apart(config: &mut Config) {
+    for sink in &mut config.sinks {
+        if let SinkKind::Store(store) = &mut sink.kind {
+            (store.path, store.size) = (store.path.with_file_name(DEMO_STORE), DEMO_STORE_SIZE);
+        }
+    }
+}
+
 fn view_of(admin_service: Arc<AdminService>, addresses: crate::receive::LocalAddrs) -> impl FnMut() -> demo::View {
     let mut view = super::view::Viewer::new(admin_service, addresses);
     move || view.look()
@@ -246,8 +268,18 @@ fn view_of(admin_service: Arc<AdminService>, addresses: crate::receive::LocalAdd
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SinkConfig;
     use crate::receive::BindError;
     use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn the_demo_stores_beside_the_traces_of_the_user() {
+        let host = Host { data_folder: Some("/home/ada/tailkeep".into()), ..Host::here() };
+        let mut config = Config::parse(Path::new("x.yaml"), "", |_| None, &host).0.expect("all has defaults");
+        keep_apart(&mut config);
+        let stores = config.sinks.iter().map(SinkConfig::destination);
+        assert_eq!(stores.collect::<Vec<_>>(), ["/home/ada/tailkeep/demo.db"]);
+    }
 
     #[test]
     fn a_demo_without_its_port_says_what_can_be_done() {

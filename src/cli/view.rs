@@ -8,13 +8,13 @@ use crate::receive::LocalAddrs;
 use crate::store::{Store, TraceFilter};
 use crate::trace::Signal;
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rates are over this long.
 const RATE_OVER: Duration = Duration::from_secs(5);
 const KEPT_SHOWN: usize = 5;
-const OPERATIONS_SHOWN: usize = 20;
 
 /// Looks at the process again and again, and remembers what rates need.
 pub(super) struct Viewer {
@@ -61,6 +61,7 @@ impl Viewer {
                     discarded: crate::deliver::Discard::ALL.into_iter().map(|why| row.tally.discarded(why)).sum(),
                 })
                 .collect(),
+            store: self.store(),
             kept: self.kept(),
         }
     }
@@ -90,13 +91,15 @@ impl Viewer {
         .collect()
     }
 
-    /// The busiest first.
     fn operations(&self) -> Vec<Operation> {
         let Some(meter) = &self.admin_service.pipeline.meter else { return Vec::new() };
-        let mut rows = meter.operations(self.admin_service.pipeline.now_ms());
-        rows.sort_by(|a, b| b.rate.total_cmp(&a.rate));
-        rows.truncate(OPERATIONS_SHOWN);
+        let rows = meter.operations(self.admin_service.pipeline.now_ms());
         rows.into_iter().filter_map(operation).collect()
+    }
+
+    fn store(&self) -> String {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        self.admin_service.store.as_ref().map_or_else(String::new, |path| shell_word(path, home.as_deref()))
     }
 
     fn kept(&self) -> Vec<KeptView> {
@@ -115,6 +118,17 @@ impl Viewer {
     }
 }
 
+/// A path as one types it: short where it is in the home folder, in quotes where it needs them.
+fn shell_word(path: &Path, home: Option<&Path>) -> String {
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'));
+    let whole = path.display().to_string();
+    match home.and_then(|home| path.strip_prefix(home).ok()).map(|rest| rest.display().to_string()) {
+        Some(rest) if is_plain(&rest) => format!("~/{rest}"),
+        _ if is_plain(&whole) => whole,
+        _ => format!("'{}'", whole.replace('\'', r"'\''")),
+    }
+}
+
 fn operation(row: OperationRow) -> Option<Operation> {
     let latency = row.latency?;
     Some(Operation {
@@ -126,4 +140,18 @@ fn operation(row: OperationRow) -> Option<Operation> {
         p90: Duration::from_nanos(latency.p90),
         p99: Duration::from_nanos(latency.p99),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_can_be_typed_as_it_is_shown() {
+        let shown = |path: &str| shell_word(Path::new(path), Some(Path::new("/home/ada")));
+        assert_eq!(shown("/home/ada/.local/share/tailkeep/demo.db"), "~/.local/share/tailkeep/demo.db");
+        assert_eq!(shown("/data/demo.db"), "/data/demo.db");
+        assert_eq!(shown("/home/ada/My data/demo.db"), "'/home/ada/My data/demo.db'");
+        assert_eq!(shown("/data/ada's/demo.db"), r"'/data/ada'\''s/demo.db'");
+    }
 }

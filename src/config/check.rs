@@ -107,7 +107,7 @@ pub fn check_config(
     let mut reader = Reader::new(file.display().to_string());
     let mut policy_report = policy_report;
     if let Some(config) = &config {
-        refuse_unbuildable(config, &world, &mut reader);
+        refuse_unbuildable(config, &diagnostics, &world, &mut reader);
         refuse_unusable_tls(config, &root, &mut reader);
         warn_of_places(config, &root, &mut reader);
         if let (None, PolicySource::File(path)) = (&policy_report, &config.policy) {
@@ -129,8 +129,8 @@ fn unreadable(file: &Path, error: &io::Error) -> Report {
 }
 
 /// What a sink needs besides the file: certificates, and variables that hold its keys.
-fn refuse_unbuildable(config: &Config, world: &World, reader: &mut Reader) {
-    for sink in &config.sinks {
+fn refuse_unbuildable(config: &Config, diagnostics: &[Diagnostic], world: &World, reader: &mut Reader) {
+    for sink in config.sinks.iter().filter(|sink| !sink.has_error(diagnostics)) {
         if let Err(error) = sink.build(world) {
             sink.report(reader, &error);
         }

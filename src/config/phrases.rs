@@ -74,7 +74,28 @@ const FORMATS: &[Format] = &[
     Format {
         keys: &["receivers", "processors", "exporters", "extensions", "connectors", "service"],
         title: "this is the format of the OpenTelemetry Collector, not a configuration of tailkeep",
-        help: "write the keys of config/tailkeep.yaml, which docs/configuration.md describes",
+        help: "an exporter becomes `sinks: [{ otlp: { endpoint: http://otel-gateway:4317 } }]`: docs/configuration.md has \
+               all, under \"Coming from another tool\"; config/tailkeep.yaml shows every key",
+    },
+    Format {
+        keys: &[
+            "General",
+            "Network",
+            "AccessKeys",
+            "RefineryTelemetry",
+            "Collection",
+            "PeerManagement",
+            "StressRelief",
+        ],
+        title: "this is a configuration of Refinery, not of tailkeep",
+        help: "where it listens is `receive:`, and where it sends `sinks:`: docs/configuration.md has all, under \
+               \"Coming from another tool\"; config/tailkeep.yaml shows every key",
+    },
+    Format {
+        keys: &["RulesVersion", "Samplers"],
+        title: "these are rules of Refinery, not a configuration of tailkeep",
+        help: "write a policy, and name it with `policy:`; docs/policy.md says what becomes of Refinery's rules, under \
+               \"Coming from another tool\"",
     },
     Format {
         keys: &["rules", "otherwise"],

@@ -15,7 +15,7 @@ use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink, place};
 use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
 use crate::deliver::sink::store::{StoreSettings, StoreSink};
 use crate::deliver::{Hops, Sink};
-use crate::diagnostic::Span;
+use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::identity::World;
 use crate::store::SIZE_MIN;
 use crate::trace::Signal;
@@ -93,6 +93,8 @@ impl fmt::Debug for SinkConfig {
 /// Where a sink's settings stand, for what shows only when it is built.
 struct Origin {
     section: Span,
+    /// Where the section's last value ends.
+    end: usize,
     values: Vec<(String, Span)>,
     substituted: Vec<Substituted>,
 }
@@ -127,6 +129,12 @@ impl SinkConfig {
         reader.error("C09", span, title, error).help(help);
     }
 
+    /// Some setting has an error already: what building it says besides may only follow from that.
+    pub(super) fn has_error(&self, diagnostics: &[Diagnostic]) -> bool {
+        let section = self.origin.section.start..=self.origin.end;
+        diagnostics.iter().any(|d| d.severity == Severity::Error && section.contains(&d.span.start))
+    }
+
     /// Where a setting's value stands, or else the sink.
     pub(super) fn span_of(&self, key: &str) -> Span {
         let value = self.origin.values.iter().find(|(known, _)| known == key);
@@ -143,7 +151,7 @@ pub(super) fn default_sinks(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<SinkC
             .help("write `sinks: [{ store: { path: /var/lib/tailkeep/tailkeep.db } }]`, or set HOME");
         return Vec::new();
     };
-    let origin = Origin { section: map.span, values: Vec::new(), substituted: Vec::new() };
+    let origin = Origin { section: map.span, end: map.span.end, values: Vec::new(), substituted: Vec::new() };
     let kind = SinkKind::Store(StoreSettings { path, size: STORE_SIZE });
     vec![SinkConfig { name: kind.word().to_owned(), kind, origin }]
 }
@@ -173,16 +181,23 @@ struct Seen {
 
 fn sink(loader: &mut Loader<'_>, node: &Node, hops: &Hops, seen: &mut Seen) -> Option<SinkConfig> {
     let map = loader.reader.map(node, "a sink", KEYS)?;
-    let entry = one_kind(loader, &map)?;
-    let name = name(loader, &map, entry, seen);
-    let kind = match entry.key.as_str() {
+    // Whatever is wrong with one part, the others are read: all problems are reported at once.
+    let kinds: Vec<&MappingEntry> = map.entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str())).collect();
+    refuse_all_but_one(loader, &map, &kinds);
+    let name = name(loader, &map, kinds.first().copied(), seen);
+    let read: Vec<Option<SinkKind>> = kinds.iter().map(|entry| kind(loader, entry, hops, seen)).collect();
+    let kind = read.into_iter().next()??;
+    Some(SinkConfig { name: name?, kind, origin: Origin::of(loader, kinds.first()?) })
+}
+
+fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops, seen: &mut Seen) -> Option<SinkKind> {
+    Some(match entry.key.as_str() {
         "store" => SinkKind::Store(store(loader, entry, seen)?),
         "otlp" => SinkKind::Otlp(Box::new(otlp::settings(loader, entry, hops)?)),
         "arms" => SinkKind::Arms(Box::new(arms::settings(loader, entry)?)),
         "sls" => SinkKind::Sls(Box::new(sls::settings(loader, entry)?)),
         _ => SinkKind::File(file(loader, entry, seen)?),
-    };
-    Some(SinkConfig { name: name?, kind, origin: Origin::of(loader, entry) })
+    })
 }
 
 impl Origin {
@@ -193,39 +208,36 @@ impl Origin {
             _ => Vec::new(),
         };
         let substituted = loader.substituted.iter().filter(|s| inside(s.span)).cloned().collect();
-        Origin { section: entry.key_span, values, substituted }
+        Origin { section: entry.key_span, end: entry.value.span.end, values, substituted }
     }
 }
 
-/// The key that says what kind of sink it is.
-fn one_kind<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<&'n MappingEntry> {
-    let mut kinds = map.entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str()));
-    match (kinds.next(), kinds.next()) {
-        (Some(entry), None) => Some(entry),
-        (Some(first), Some(second)) => {
+/// A sink has one key that says what kind it is.
+fn refuse_all_but_one(loader: &mut Loader<'_>, map: &Map<'_>, kinds: &[&MappingEntry]) {
+    match kinds {
+        [_] => {}
+        [first, second, ..] => {
             loader
                 .reader
                 .error("C07", second.key_span, "a sink is of one kind only", "a second kind")
                 .other(first.key_span, "the first")
                 .help("begin another sink with `- name:`");
-            None
         }
-        (None, _) => {
+        [] => {
             let unknown = map.entries.iter().any(|entry| !KEYS.contains(&entry.key.as_str()));
             if !unknown {
                 let help = format!("add one of {}", KINDS.join(", "));
                 loader.reader.error("C07", map.span, "this sink is of no kind", "where does it deliver to?").help(help);
             }
-            None
         }
     }
 }
 
 /// Its name, or the word for its kind.
-fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: &MappingEntry, seen: &mut Seen) -> Option<String> {
+fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: Option<&MappingEntry>, seen: &mut Seen) -> Option<String> {
     let (name, span) = match map.get("name") {
         Some(node) => (loader.reader.text(node, "`name`")?.to_owned(), node.span),
-        None => (kind.key.clone(), kind.key_span),
+        None => (kind?.key.clone(), kind?.key_span),
     };
     let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if !is_plain || name.len() > NAME_MAX || name == RESERVED {

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 pub const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which another part of the batch has its turn.
 const TRIES: u32 = 3;
-/// Refusals in a row of a single item, while the sink takes others, that are no accident.
-const LAST_TRIES: u32 = 8;
+/// Refusals in a row of a single item, while the sink takes others, that are no accident: with the pauses between them
+/// some ten minutes, in which a rollout or a bad backend among good ones is over.
+const LAST_TRIES: u32 = 40;
 
 /// What to do with a piece that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! The live view as text: a pure function from numbers to lines that fit the terminal.
 
+mod rank;
 mod table;
 
 use crate::terminal::columns;
 use crate::trace::TraceId;
+use rank::worst_first;
 use std::cmp::Reverse;
 use std::time::Duration;
 use table::{Row, Tone, cells_in, fit, fit_right, table};
@@ -22,9 +24,11 @@ pub struct View {
     pub ring: RingView,
     /// In the order of the policy, `otherwise` last.
     pub rules: Vec<RuleView>,
-    /// The most interesting first: those beyond the height of the terminal are left out.
+    /// In any order: the worst are shown, as many as have room.
     pub operations: Vec<Operation>,
     pub sinks: Vec<SinkView>,
+    /// The file of kept traces, as a shell takes it.
+    pub store: String,
     /// The newest first.
     pub kept: Vec<KeptView>,
 }
@@ -93,7 +97,7 @@ pub struct KeptView {
     pub entry: String,
 }
 
-/// Operations with at least this share of errors stand out.
+/// Operations with at least this share of failed spans stand out, and come first.
 const MANY_ERRORS: f64 = 0.02;
 /// Lines of a section above its first row.
 const HEADING: usize = 2;
@@ -132,9 +136,45 @@ pub fn summarize(view: &View) -> String {
 /// Where to send, and the commands to try next, as plain lines.
 pub fn invitation(view: &View) -> String {
     let listeners: String = view.listeners.iter().map(|l| format!("  {}  {}\n", l.protocol, l.endpoint)).collect();
+    let traces = traces_command(view);
     format!(
-        "point an SDK at\n{listeners}look at kept traces with  tailkeep traces --errors\nask about one with        tailkeep why TRACE_ID"
+        "point an SDK at\n{listeners}look at kept traces with  {traces}\nask about one with        tailkeep why TRACE_ID"
     )
+}
+
+/// What the view shows and which keys there are, in its place.
+pub fn explain(view: &View, width: usize, height: usize) -> String {
+    let (traces, why) = (traces_command(view), why_command(view));
+    let store = format!("The traces of the demo are in {}, apart from yours.", view.store);
+    let lines = [
+        "q, Ctrl-C    quit",
+        "?            this page, and back",
+        "",
+        "traces by rule: the first rule of the policy that matches a trace decides",
+        "operations: of all requests, dropped or not, over the last minute, those",
+        "    that fail most and the slowest first",
+        "kept last: whole traces that went to the sinks",
+        "spans by sink: what it took, what waits for it, what was given up",
+        "ring: recent traces, dropped ones too, until their memory is needed;",
+        "    until then they can still be kept",
+        "",
+        "In another terminal, while this runs:",
+        &format!("    {traces}"),
+        &format!("    {why}"),
+        &store,
+    ];
+    let title = Tone::Strong.paint(&fit("tailkeep demo", width));
+    let lines = lines.iter().map(|line| fit(line, width).trim_end().to_owned());
+    let lines = [title, String::new()].into_iter().chain(lines).take(height);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn traces_command(view: &View) -> String {
+    format!("tailkeep traces --errors --store {}", view.store)
+}
+
+fn why_command(view: &View) -> String {
+    format!("tailkeep why {}", view.kept.first().map_or("TRACE_ID".to_owned(), |kept| kept.id.to_string()))
 }
 
 fn head(view: &View, width: usize) -> Vec<String> {
@@ -142,7 +182,10 @@ fn head(view: &View, width: usize) -> Vec<String> {
     let title = Some(format!("tailkeep demo, {totals}")).filter(|title| columns(title) <= width).unwrap_or(totals);
     let rate = grouped(view.spans_per_second.round() as u64);
     let spans = format!("up {}: {rate} spans/s in, {} so far", age(view.uptime), grouped(view.spans));
-    let mut lines = vec![Tone::Strong.paint(&fit(&title, width)), fit(&spans, width)];
+    const KEYS: &str = "q quits, ? explains";
+    let free = width.saturating_sub(columns(&spans) + 2);
+    let keys = if columns(KEYS) <= free { fit_right(KEYS, free + 2) } else { String::new() };
+    let mut lines = vec![Tone::Strong.paint(&fit(&title, width)), fit(&(spans + &keys), width)];
     lines.extend(listeners(view, width));
     let RingView { bytes_used, bytes, reaches_back, traces } = view.ring;
     let filled = (ring_share(&view.ring) * BAR as f64).round() as usize;
@@ -181,9 +224,8 @@ fn listeners(view: &View, width: usize) -> Vec<String> {
 
 /// As many commands as fit; an id that is cut would be of no use.
 fn foot(view: &View, width: usize) -> Vec<String> {
-    const TRACES: &str = "tailkeep traces --errors";
-    let why = format!("tailkeep why {}", view.kept.first().map_or("TRACE_ID".to_owned(), |kept| kept.id.to_string()));
-    let choices = [format!("try {TRACES} or {why}"), format!("try {why}"), format!("try {TRACES}")];
+    let (traces, why) = (traces_command(view), why_command(view));
+    let choices = [format!("try {traces} or {why}"), format!("try {why}"), "press ? for commands".to_owned()];
     let choice = choices.iter().find(|choice| columns(choice) <= width).unwrap_or(&choices[2]);
     vec![String::new(), fit(choice, width)]
 }
@@ -226,7 +268,7 @@ fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
     };
     let heads = ["per s", "errors", "p50", "p90", "p99"];
     let heads: Vec<&str> = shown.iter().map(|&column| heads[column]).collect();
-    table("operations", &heads, view.operations.iter().map(row), rows, width)
+    table("operations", &heads, worst_first(&view.operations).into_iter().map(row), rows, width)
 }
 
 fn sinks_table(view: &View, width: usize, rows: usize) -> Vec<String> {

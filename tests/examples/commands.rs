@@ -121,6 +121,7 @@ impl Session {
             (demo.accounts().sum("tailkeep_spans_received_total", &[]) > 100.0).then_some(())
         });
         assert!(demo.log().contains("http://127.0.0.1:4317"), "it says where to send: {}", demo.log());
+        assert!(demo.log().contains("demo.db"), "it has a store of its own: {}", demo.log());
         demo.stop();
     }
 

@@ -82,7 +82,9 @@ fn check_balancer(documents: &[Part<'_>]) {
         let service = services.find(|document| document.get("kind").text() == "Service").expect("a Service");
         let [name, namespace] = ["metadata/name", "metadata/namespace"].map(|keys| service.get(keys).text().to_owned());
         let host = format!("{name}.{namespace}.svc.cluster.local");
-        assert_eq!(config.text().matches(&host).count(), 2, "{}: both exporters send to {host}", config.place);
+        assert_eq!(config.text().matches(&host).count(), 3, "{}: both exporters send to {host}", config.place);
+        // What it says of names instead of addresses.
+        assert!(config.text().contains(&format!("{name}-0.{host}:4317")), "{}: no pod of {host}", config.place);
     }
     let collector = tree("balancer.yaml: collector.yaml", config.text());
     let collector = Part { node: &collector, place: config.place };

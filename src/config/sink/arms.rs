@@ -34,7 +34,6 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<
     let endpoint = loader.text(&map, "endpoint");
     if map.entry("endpoint").is_none() && urls.is_none() {
         loader.require(&map, "endpoint", "`arms`");
-        return None;
     }
     let at = |key: &str| map.get(key).map_or(map.span, |node| node.span);
     let (at_endpoint, at_urls) = (at("endpoint"), at("urls"));

@@ -30,20 +30,17 @@ const HTTP_PORT: u16 = 4318;
 pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops) -> Option<OtlpSettings> {
     let map = loader.map(&entry.value, "`otlp`", KEYS)?;
     let given = urls(loader, &map);
-    let endpoint = match map.entry("endpoint") {
-        Some(_) => Some(loader.text(&map, "endpoint")?),
-        None => None,
-    };
+    let endpoint = loader.text(&map, "endpoint");
     let protocol = loader.word(&map, "protocol", PROTOCOLS);
     let protocol = protocol.unwrap_or_else(|| usual_protocol(endpoint.as_deref(), &map));
     let signals = loader.signals(&map, "signals", &Signal::ALL);
     let signals = signals.unwrap_or_else(|| given.each_ref().map(|url| endpoint.is_some() || url.is_some()));
     // URLs alone will do for the signals that they are for; the others are not taken.
     let needed = Signal::ALL.iter().any(|&signal| signals[signal as usize] && given[signal as usize].is_none());
-    if endpoint.is_none() && (needed || map.entry("urls").is_none()) {
+    if needed || map.entry("urls").is_none() {
         loader.require(&map, "endpoint", "`otlp`");
-        return None;
     }
+    let is_unreadable = endpoint.is_none() && map.entry("endpoint").is_some();
     let settings = OtlpSettings {
         protocol,
         endpoint: endpoint.or_else(|| base_of(&given)).unwrap_or_default(),
@@ -54,7 +51,9 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hop
         client: loader.client(&map),
         hops: hops.clone(),
     };
-    refuse_wrong_urls(loader, &map, &settings);
+    if !is_unreadable {
+        refuse_wrong_urls(loader, &map, &settings);
+    }
     note_targets(loader, &map, &settings);
     Some(settings)
 }

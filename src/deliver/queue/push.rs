@@ -83,7 +83,7 @@ impl Queue {
     pub(crate) fn seal_due(&mut self, signal: Signal, now: Instant) -> Option<Instant> {
         let waiting = &self.waiting[signal as usize];
         let due = waiting.growing.as_ref()?.due(&waiting.limits);
-        if due > now && matches!(self.phase, QueuePhase::Open | QueuePhase::Ending) {
+        if due > now && self.phase == QueuePhase::Open {
             return Some(due);
         }
         self.seal(signal);

@@ -14,8 +14,10 @@ const server = createServer((request, response) => {
       span.setStatus({ code: SpanStatusCode.ERROR, message: 'as asked' });
       response.statusCode = 500;
     }
-    response.end();
-    span.end();
+    setTimeout(() => {
+      response.end();
+      span.end();
+    }, request.url === '/slow' ? 700 : 0);
   });
 });
 

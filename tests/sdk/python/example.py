@@ -3,6 +3,7 @@ from OTEL_EXPORTER_OTLP_ENDPOINT, for example http://localhost:4318."""
 
 import signal
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from opentelemetry import trace
@@ -22,6 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         with tracer.start_as_current_span(f"GET {self.path}", kind=SpanKind.SERVER) as span:
             if self.path == "/fail":
                 span.set_status(StatusCode.ERROR, "as asked")
+            if self.path == "/slow":
+                time.sleep(0.7)
             self.send_response(500 if self.path == "/fail" else 200)
             self.end_headers()
 

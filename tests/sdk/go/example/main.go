@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/codes"
@@ -32,9 +33,12 @@ func main() {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		_, span := tracer.Start(r.Context(), "GET "+r.URL.Path, oteltrace.WithSpanKind(oteltrace.SpanKindServer))
 		defer span.End()
-		if r.URL.Path == "/fail" {
+		switch r.URL.Path {
+		case "/fail":
 			span.SetStatus(codes.Error, "as asked")
 			w.WriteHeader(http.StatusInternalServerError)
+		case "/slow":
+			time.Sleep(700 * time.Millisecond)
 		}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
