@@ -93,6 +93,7 @@ enum Question {
 }
 
 impl Question {
+    #[expect(clippy::result_large_err, reason = "a refusal is an answer, and is sent as it is")]
     fn of<B>(request: &Request<B>) -> Result<Question, Reply> {
         // `CONNECT` and what is no path at all begin without a slash.
         let path = request.uri().path().strip_prefix('/').unwrap_or_default();

@@ -182,7 +182,9 @@ async fn whoever_asks_while_a_page_is_made_shares_the_next_one() {
     let wait = || {
         tokio::task::spawn_blocking({
             let api = api.clone();
-            move || drop(api.making.as_ref().unwrap().wait())
+            move || {
+                api.making.as_ref().unwrap().wait();
+            }
         })
     };
     let first = ask();

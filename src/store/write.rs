@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::info;
+use tracing::debug;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
 const GROWTH: u64 = 4;
@@ -460,7 +460,8 @@ fn make_room(db: &Transaction<'_>, max_pages: u64, need: u64) -> Result<u64, Fai
         }
     }
     if evicted > 0 {
-        info!(traces = evicted, "the store is full: its oldest traces were deleted");
+        // A full store is the usual state, and each batch makes room: in the log where it is asked for.
+        debug!(traces = evicted, "the store is full: its oldest traces were deleted");
     }
     Ok(evicted)
 }
