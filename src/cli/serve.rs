@@ -22,7 +22,7 @@ use tokio::sync::watch;
 const LAST_READS: Duration = Duration::from_millis(200);
 
 /// Reads the configuration; without a file the defaults.
-fn load(file: Option<&Path>) -> Result<Config, Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
     let (name, text) = match file {
         Some(path) => {
             let text =
