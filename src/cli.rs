@@ -49,9 +49,8 @@ enum Command {
         /// 32 hexadecimal digits.
         #[arg(value_parser = parse_trace_id)]
         trace_id: TraceId,
-        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
-        admin: String,
+        #[command(flatten)]
+        running: Running,
     },
     /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
     Policy {
@@ -84,6 +83,17 @@ struct Files {
     policy: Option<PathBuf>,
 }
 
+/// The process that is asked.
+#[derive(Debug, Args)]
+struct Running {
+    /// Its configuration, for its admin listener and token; without it the token comes from TAILKEEP_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its admin listener; without it the one in the configuration, or http://127.0.0.1:13134.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
 #[derive(Debug, Args)]
 struct Traces {
     /// Traces with a span of this service.
@@ -95,6 +105,9 @@ struct Traces {
     /// Traces that took at least this long, like 500ms or 1s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     slower: Option<Duration>,
+    /// Traces that began within the last so long, like 10m or 2h.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    since: Option<Duration>,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
@@ -146,7 +159,7 @@ pub fn run() -> ExitCode {
         Command::Demo => serve::demo(&cli.log, cli.log_format),
         Command::Check(files) => serve::check(&files),
         Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
-        Command::Why { trace_id, admin } => ask::why(trace_id, &admin),
+        Command::Why { trace_id, running } => ask::why(trace_id, &running),
         Command::Policy { command } => policy::run(&command),
         Command::Doctor { config, .. } => serve::doctor(config.as_deref()),
         Command::Traces(traces) => ask::traces(&traces),

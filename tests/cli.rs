@@ -96,6 +96,7 @@ fn wrong_arguments_exit_2_and_say_what_is_wanted() {
     assert_says(&place, &["why", "4bf92f"], 2, &["32 hexadecimal digits"]);
     assert_says(&place, &["why", "4bf92f3577b34da6a3ce929d0e0e473g"], 2, &["32 hexadecimal digits"]);
     assert_says(&place, &["traces", "--slower", "5"], 2, &["500ms"]);
+    assert_says(&place, &["traces", "--since", "yesterday"], 2, &["--since", "1h"]);
     assert_says(&place, &["traces", "--limit=-1"], 2, &["--limit"]);
     assert_says(&place, &["run", "--log", "tailkeep=loud"], 2, &["--log tailkeep=loud"]);
     assert_says(&place, &["run", "--log-format", "xml"], 2, &["text, json"]);
@@ -247,6 +248,19 @@ fn asking_where_nothing_is_says_so() {
         &[&nobody.to_string(), "is tailkeep running"],
     );
     assert_says(&place, &["why", id, "--admin", "nonsense"], 2, &["--admin"]);
+    for (listen, code, told) in [
+        (format!("{{ listen: '{nobody}' }}"), 1, format!("http://{nobody}/")),
+        (format!("{{ listen: '0.0.0.0:{}', token: t }}", nobody.port()), 1, format!("http://{nobody}/")),
+        (format!("{{ listen: '[::]:{}', token: t }}", nobody.port()), 1, format!("http://[::1]:{}/", nobody.port())),
+        ("{ listen: '127.0.0.1:0' }".to_owned(), 2, "--admin".to_owned()),
+        ("off".to_owned(), 2, "`admin` is off".to_owned()),
+    ] {
+        let place = Place::with(&[("tailkeep.yaml", &format!("admin: {listen}\n"))]);
+        for command in [&["why", id][..], &["policy", "show"], &["policy", "restore"]] {
+            assert_says(&place, &[command, &["--config", "tailkeep.yaml"]].concat(), code, &[&told]);
+        }
+    }
+    assert_says(&place, &["why", id, "--config", "nowhere.yaml"], 2, &["nowhere.yaml"]);
     assert_says(&place, &["traces", "--store", "nowhere.db"], 2, &["nowhere.db"]);
     assert_says(&place, &["traces", "--store", "garbage.db"], 1, &["garbage.db"]);
     assert_says(&place, &["traces"], 2, &["there is no store at"]);

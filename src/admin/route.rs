@@ -67,10 +67,13 @@ impl Listener {
         if let Some(refusal) = caller::refusal(request, token) {
             return refusal;
         }
-        let question = match Question::of(request) {
+        let question = match Question::of(request.uri().path()) {
             Ok(question) => question,
-            Err(refusal) => return refusal,
+            Err((status, help)) => return text(status, help),
         };
+        if let Some(refusal) = wrong_method(request, question.wanted()) {
+            return refusal;
+        }
         let (api, traces) = (self.api.clone(), self.traces.clone());
         let turn = self.questions.clone().acquire_owned().await.expect("never closed");
         // The turn goes with the work, which goes on when whoever asked has gone away.
@@ -93,33 +96,28 @@ enum Question {
 }
 
 impl Question {
-    #[expect(clippy::result_large_err, reason = "a refusal is an answer, and is sent as it is")]
-    fn of<B>(request: &Request<B>) -> Result<Question, Reply> {
+    /// An error is an answer's status and text.
+    fn of(path: &str) -> Result<Question, (StatusCode, &'static str)> {
         // `CONNECT` and what is no path at all begin without a slash.
-        let path = request.uri().path().strip_prefix('/').unwrap_or_default();
+        let path = path.strip_prefix('/').unwrap_or_default();
         let (place, rest) = path.split_once('/').unwrap_or((path, ""));
-        let question = match (place, rest, TraceId::parse(rest)) {
-            ("policy", "", _) => Question::Policy,
-            ("policy", "previous", _) => Question::FormerPolicy,
-            ("policy", "restore", _) => Question::RestorePolicy,
-            ("why", _, Some(id)) => Question::Why(id),
-            ("traces", _, Some(id)) => Question::Trace(id),
-            ("keep", _, Some(id)) => Question::Keep(id),
-            ("why" | "traces" | "keep", _, None) => {
-                return Err(text(
-                    StatusCode::BAD_REQUEST,
-                    "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
-                ));
-            }
-            _ => {
-                return Err(text(
-                    StatusCode::NOT_FOUND,
-                    "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore and \
-                     /keep/{id}\n",
-                ));
-            }
-        };
-        wrong_method(request, question.wanted()).map_or(Ok(question), Err)
+        match (place, rest, TraceId::parse(rest)) {
+            ("policy", "", _) => Ok(Question::Policy),
+            ("policy", "previous", _) => Ok(Question::FormerPolicy),
+            ("policy", "restore", _) => Ok(Question::RestorePolicy),
+            ("why", _, Some(id)) => Ok(Question::Why(id)),
+            ("traces", _, Some(id)) => Ok(Question::Trace(id)),
+            ("keep", _, Some(id)) => Ok(Question::Keep(id)),
+            ("why" | "traces" | "keep", _, None) => Err((
+                StatusCode::BAD_REQUEST,
+                "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
+            )),
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore and \
+                 /keep/{id}\n",
+            )),
+        }
     }
 
     fn wanted(&self) -> Wanted {

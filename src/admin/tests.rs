@@ -182,9 +182,7 @@ async fn whoever_asks_while_a_page_is_made_shares_the_next_one() {
     let wait = || {
         tokio::task::spawn_blocking({
             let api = api.clone();
-            move || {
-                api.making.as_ref().unwrap().wait();
-            }
+            move || api.making.as_ref().unwrap().wait().is_leader()
         })
     };
     let first = ask();

@@ -161,3 +161,90 @@ fn describe_remembered(remembered: &Remembered, active_policy: &ActivePolicy, no
 fn describe_span(service: Option<String>, name: &str) -> String {
     format!("{} {name:?}", service.as_deref().unwrap_or("(no service)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::{BatchLimits, Delivery, DeliverySettings, Hops};
+    use crate::policy::Policy;
+    use crate::receive::Intake;
+    use crate::trace::{RuleNames, Signal};
+    use opentelemetry_proto::tonic::{
+        collector::trace::v1::ExportTraceServiceRequest,
+        common::v1::{AnyValue, KeyValue, any_value::Value},
+        resource::v1::Resource,
+        trace::v1::{ResourceSpans, ScopeSpans, Span},
+    };
+    use prost::Message;
+    use std::sync::Arc;
+
+    const POLICY: &str = "version: 1\nrules: []\notherwise: { keep: none }\n";
+    const ID: TraceId = TraceId([7; 16]);
+
+    fn pipeline() -> Pipeline {
+        let settings = DeliverySettings {
+            batch: BatchLimits::default(),
+            quotas: [1 << 20; 3],
+            longest_refusal: std::time::Duration::from_secs(1),
+            longest_wait: std::time::Duration::from_secs(1),
+            spool: None,
+            seed: 1,
+        };
+        let delivery = Arc::new(Delivery::start(settings, Vec::new()).unwrap());
+        let mut rules = RuleNames::default();
+        let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("it has no error");
+        let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
+        Pipeline::new(4 << 20, 1, active_policy, None, delivery, Hops::default())
+    }
+
+    /// Spans of one trace, each of a service of its own.
+    fn send(pipeline: &Pipeline, trace: TraceId, numbers: std::ops::Range<u64>, padding: usize) {
+        let resource_spans = numbers.map(|number| {
+            let value = Some(AnyValue { value: Some(Value::StringValue(format!("service {number}"))) });
+            let attributes = vec![KeyValue { key: "service.name".into(), value, ..Default::default() }];
+            let span = Span {
+                trace_id: trace.0.to_vec(),
+                span_id: (number + 1).to_be_bytes().to_vec(),
+                parent_span_id: if number == 0 { vec![] } else { vec![9; 8] },
+                name: format!("span {number}"),
+                trace_state: "x".repeat(padding),
+                ..Default::default()
+            };
+            let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
+            ResourceSpans {
+                resource: Some(Resource { attributes, ..Default::default() }),
+                scope_spans,
+                ..Default::default()
+            }
+        });
+        let body = ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec();
+        let accepted = pipeline.accept(Signal::Traces, &body, crate::receive::Hops::of(&http::HeaderMap::new()));
+        assert_eq!(accepted.expect("it is well formed").rejected, 0);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_trace_is_read_is_no_part_of_the_answer() {
+        let pipeline = pipeline();
+        send(&pipeline, ID, 1..400, 0);
+        let sighting = Sighting::of(&pipeline, ID).unwrap();
+        send(&pipeline, ID, 400..800, 0);
+        // The root comes last, so the entry of then is another.
+        send(&pipeline, ID, 0..1, 0);
+        let seen = sighting.answer(&pipeline).unwrap().seen.unwrap();
+        assert_eq!((seen.spans, seen.services.len(), seen.entry), (399, 399, None));
+        let seen = Sighting::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap().seen.unwrap();
+        assert_eq!((seen.spans, seen.services.len()), (800, 800));
+        assert_eq!(seen.entry.as_deref(), Some("service 0 \"span 0\""));
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_leaves_while_it_is_read_gives_no_half_answer() {
+        let pipeline = pipeline();
+        send(&pipeline, ID, 0..400, 0);
+        let [first, second] = [(); 2].map(|()| Sighting::of(&pipeline, ID).unwrap());
+        (8..=255).for_each(|other| send(&pipeline, TraceId([other; 16]), 0..1, 20_000));
+        assert!(first.answer(&pipeline).is_none() && second.spans(&pipeline).is_none());
+        let remembered = Sighting::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap();
+        assert_eq!((remembered.verdict.as_str(), remembered.seen), ("dropped", None));
+    }
+}

@@ -1,6 +1,6 @@
 //! Commands that ask: a file, the local store, or a running process.
 
-use super::{Failure, Traces, print};
+use super::{Failure, Running, Traces, print};
 use crate::admin::Answer;
 use crate::config::read_text;
 use crate::http_client::{Client, ClientSettings};
@@ -13,7 +13,12 @@ use flate2::read::MultiGzDecoder;
 use http::Method;
 use serde::de::DeserializeOwned;
 use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
+const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
 fn read(path: &Path) -> Result<String, Failure> {
     read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
@@ -51,43 +56,95 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Fa
     Ok(())
 }
 
-pub(super) fn why(id: TraceId, admin: &str) -> Result<(), Failure> {
-    let answer: Answer = ask(Method::GET, admin, &format!("why/{id}"))?;
+pub(super) fn why(id: TraceId, running: &Running) -> Result<(), Failure> {
+    let answer: Answer = ask(Method::GET, running, &format!("why/{id}"))?;
     print(&answer.render());
     Ok(())
 }
 
 /// What the admin listener of a running tailkeep answers.
-pub(super) fn ask<T: DeserializeOwned>(method: Method, admin: &str, path: &str) -> Result<T, Failure> {
+pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, Failure> {
+    let admin = AdminAddress::of(running)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
-    let body = runtime.block_on(fetch(method, &format!("{}/{path}", admin.trim_end_matches('/'))))?;
+    let body = runtime.block_on(admin.fetch(method, path))?;
+    let url = &admin.url;
     serde_json::from_slice(&body)
-        .map_err(|error| Failure::Running(format!("{admin} does not answer like an admin listener: {error}")))
+        .map_err(|error| Failure::Running(format!("{url} does not answer like an admin listener: {error}")))
 }
 
-async fn fetch(method: Method, url: &str) -> Result<Bytes, Failure> {
-    let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
-    let mut request = http::Request::builder().method(method).uri(url);
-    let token = std::env::var("TAILKEEP_ADMIN_TOKEN").ok().filter(|token| !token.is_empty());
-    if let Some(token) = &token {
-        request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request.body(Bytes::new()).map_err(|error| Failure::Usage(format!("--admin {url}: {error}")))?;
-    let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
-    let response = client.send(request).await.map_err(|error| Failure::Running(format!("{url}: {error}; {help}")))?;
-    if response.status.is_success() {
-        return Ok(response.body);
-    }
-    if response.status == http::StatusCode::UNAUTHORIZED {
-        let what = match token {
-            None => "it wants a token, and none was sent: set TAILKEEP_ADMIN_TOKEN to",
-            Some(_) => "the token that was sent is wrong: TAILKEEP_ADMIN_TOKEN must be",
+/// Where a running tailkeep is asked.
+struct AdminAddress {
+    url: String,
+    /// And where it stands.
+    token: Option<(String, String)>,
+}
+
+impl AdminAddress {
+    fn of(running: &Running) -> Result<AdminAddress, Failure> {
+        let from_environment = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let from_environment = from_environment.map(|token| (token, TOKEN_VARIABLE.to_owned()));
+        let Some(file) = &running.config else {
+            let url = running.admin.as_deref().unwrap_or(USUAL_ADMIN);
+            return Ok(AdminAddress { url: url.to_owned(), token: from_environment });
         };
-        return Err(Failure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
+        let config = super::serve::load(Some(file))?;
+        let file = file.display();
+        let from_file = config.admin_token.map(|token| (token.expose().to_owned(), format!("`admin.token` of {file}")));
+        let url = match (&running.admin, config.admin) {
+            (Some(url), _) => url.clone(),
+            (None, Some(address)) if address.port() != 0 => format!("http://{}", near(address)),
+            (None, Some(_)) => {
+                let text = format!("{file}: `admin.listen` takes any free port: name it with --admin, the log has it");
+                return Err(Failure::Usage(text));
+            }
+            (None, None) => {
+                return Err(Failure::Usage(format!("{file}: `admin` is off, so nobody answers: write `admin.listen`")));
+            }
+        };
+        Ok(AdminAddress { url, token: from_file.or(from_environment) })
     }
-    let text = String::from_utf8_lossy(&response.body).into_owned();
-    Err(Failure::Running(format!("{url}: {}: {text}", response.status)))
+
+    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, Failure> {
+        let url = format!("{}/{path}", self.url.trim_end_matches('/'));
+        let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
+        let mut request = http::Request::builder().method(method).uri(&url);
+        if let Some((token, _)) = &self.token {
+            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Bytes::new()).map_err(|error| Failure::Usage(format!("--admin {url}: {error}")))?;
+        let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
+        let answered = client.send(request).await;
+        let response = answered.map_err(|error| Failure::Running(format!("{url}: {error}; {help}")))?;
+        if response.status.is_success() {
+            return Ok(response.body);
+        }
+        if response.status == http::StatusCode::UNAUTHORIZED {
+            let what = match &self.token {
+                None => format!("it wants a token, and none was sent: set {TOKEN_VARIABLE} to"),
+                Some((_, place)) => format!("the token that was sent is wrong: {place} must be"),
+            };
+            return Err(Failure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
+        }
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        Err(Failure::Running(format!("{url}: {}: {text}", response.status)))
+    }
+}
+
+/// Whoever listens on all addresses listens on loopback too.
+fn near(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// Unix nanoseconds of so long ago.
+fn ago(duration: Duration) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(duration).as_nanos() as u64
 }
 
 pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
@@ -105,8 +162,8 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
         service: wanted.service.clone(),
         errors: wanted.errors,
         slower: wanted.slower,
+        since: wanted.since.map(ago),
         limit: wanted.limit,
-        ..TraceFilter::default()
     };
     let store = Store::open_read(&path).map_err(Failure::Running)?;
     let rows = store.traces(&filter).map_err(Failure::Running)?;

@@ -1,6 +1,6 @@
 //! The policy that a running process has in force, and the way back.
 
-use super::{Failure, ask, print};
+use super::{Failure, Running, ask, print};
 use clap::Subcommand;
 use http::Method;
 use serde::Deserialize;
@@ -12,15 +12,13 @@ pub(super) enum PolicyCommand {
         /// The one that was in force before it.
         #[arg(long)]
         previous: bool,
-        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
-        admin: String,
+        #[command(flatten)]
+        running: Running,
     },
     /// Set the policy in force aside for the one before it.    tailkeep policy restore
     Restore {
-        /// The admin listener of the running process; its token comes from TAILKEEP_ADMIN_TOKEN.
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:13134")]
-        admin: String,
+        #[command(flatten)]
+        running: Running,
     },
 }
 
@@ -35,14 +33,14 @@ struct Told {
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), Failure> {
     match command {
-        PolicyCommand::Show { previous, admin } => {
+        PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };
-            let told: Told = ask::ask(Method::GET, admin, path)?;
+            let told: Told = ask::ask(Method::GET, running, path)?;
             // The text alone, so that it can be written into a file.
             print(&told.text);
         }
-        PolicyCommand::Restore { admin } => {
-            let Told { file, number, hash, .. } = ask::ask(Method::POST, admin, "policy/restore")?;
+        PolicyCommand::Restore { running } => {
+            let Told { file, number, hash, .. } = ask::ask(Method::POST, running, "policy/restore")?;
             print(&format!(
                 "the policy before is in force again, as number {number}, hash {hash}\n\
                  {file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it\n"

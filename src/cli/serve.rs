@@ -26,7 +26,7 @@ const DEMO_STORE: &str = "demo.db";
 const DEMO_STORE_SIZE: u64 = 64 << 20;
 
 /// Reads the configuration; without a file the defaults.
-fn load(file: Option<&Path>) -> Result<Config, Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
     let (name, text) = match file {
         Some(path) => {
             let text =

@@ -7,6 +7,7 @@ use super::histogram::Cumulative;
 use super::series::{Operation, SeriesKey};
 use super::settings::{QUANTILE, Settings};
 use super::window::{Latency, Minute};
+use crate::prometheus::write_label;
 use crate::trace::Status;
 use std::fmt::{self, Write};
 
@@ -104,22 +105,7 @@ impl<W: Write> Exposition<'_, W> {
             if !out.is_empty() {
                 out.push(',');
             }
-            out.push_str(label);
-            out.push_str("=\"");
-            push_escaped(value, out);
-            out.push('"');
+            write_label(out, label, value).expect("a text takes everything");
         });
-    }
-}
-
-/// Backslash, quote and line feed are the three characters that the format escapes.
-fn push_escaped(value: &str, out: &mut String) {
-    for c in value.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
     }
 }

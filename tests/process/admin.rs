@@ -46,6 +46,13 @@ fn the_admin_listener_wants_its_token_and_health_shows_no_trace() {
         assert!(text.contains(told) && text.contains("TAILKEEP_ADMIN_TOKEN"), "{text}");
     }
     assert_eq!(why(Some(TOKEN)).status.code(), Some(0));
+    let file = tailkeep.path().join("other.yaml");
+    for (token, code, told) in [(TOKEN, 0, trace.hex()), ("s3cret", 1, "other.yaml must be `admin.token`".to_owned())] {
+        std::fs::write(&file, format!("admin: {{ listen: '{admin}', token: {token} }}\n")).unwrap();
+        let output = program().args(["why", &trace.hex(), "--config"]).arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && text.contains(&told), "{text}");
+    }
 
     for path in [path.as_str(), "/policy", &format!("/traces/{}", trace.hex())] {
         assert_eq!(http::get(health, path).unwrap().status, 404, "{path}");

@@ -46,6 +46,8 @@ fn the_store_is_listed_filtered_and_asked() {
     assert_eq!(has(&["--errors"]), [true, false, false]);
     assert_eq!(has(&["--slower", "500ms"]), [false, true, false]);
     assert_eq!(has(&["--service", "payment", "--errors"]), [true, false, false]);
+    assert_eq!(has(&["--since", "10m"]), [true, true, false]);
+    assert_eq!(has(&["--since", "1ns"]), [false; 3]);
     assert_eq!(has(&["--service", "nobody"]), [false; 3]);
     let none = traces(&["--service", "nobody"], &store);
     assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
