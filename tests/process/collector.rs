@@ -194,7 +194,10 @@ impl Setup {
             assert_eq!(page.status, 200, "/metrics: {}", page.text());
             Some(Accounts::parse(&page.text()))
         };
-        Tailkeep { process, ports, auditor: Auditor::start(scrape), folder: self.folder }
+        let tailkeep = Tailkeep { process, ports, auditor: Auditor::start(scrape), folder: self.folder };
+        // However short a test is, its accounts are looked at.
+        tailkeep.accounts();
+        tailkeep
     }
 }
 
