@@ -4,7 +4,7 @@
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
 //! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
 //! those without a service name too; a series is the sum over all instances of a service; its first
-//! export says its true count beside the zero that it began with (see [`debut`]); percentiles of the
+//! export says its true count beside the zero that it began with (see `debut`); percentiles of the
 //! last minute go out beside the buckets.
 //!
 //! The table holds operations, each with its series: one for each status, so that errors are 0 before they

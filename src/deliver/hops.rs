@@ -4,7 +4,7 @@
 //! what came by different ways, so a request carries our own id and those of all collectors that sent
 //! us this signal lately. Whoever finds its own id there refuses the request, and the sender keeps it
 //! and says so. A client can send any header, but not an id that it has never seen: what it invents is
-//! nobody's, and only [`SEEN_MAX`] short ids go on.
+//! nobody's, and only `SEEN_MAX` short ids go on.
 
 use crate::trace::Signal;
 use std::{

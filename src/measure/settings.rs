@@ -172,7 +172,7 @@ impl Settings {
     }
 
     /// What names and values of all operations may take, bytes: each may be [`LABEL_BYTES_MAX`], all of them
-    /// [`LABEL_BYTES_MEAN`] on average. Beyond it an operation is counted as if there were `series_max` series.
+    /// `LABEL_BYTES_MEAN` on average. Beyond it an operation is counted as if there were `series_max` series.
     ///
     /// [`LABEL_BYTES_MAX`]: crate::trace::label::LABEL_BYTES_MAX
     pub fn text_max(&self) -> usize {

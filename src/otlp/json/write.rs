@@ -32,16 +32,16 @@ pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()
 /// Returns whether there were any.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<bool> {
     let list = &Message::request(signal).fields[0];
     elements(out, list, body, DEPTH_MAX)
 }
 
-/// How many bytes [`write`] would write.
+/// How many bytes [`write()`] would write.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn len(signal: Signal, body: &[u8]) -> io::Result<u64> {
     let mut counted = Counted(0);
     write(&mut counted, signal, body)?;
