@@ -380,6 +380,28 @@ fn depth_costs_neither_the_request_nor_the_stack() {
     }
 }
 
+/// A list in a list nests by two messages, a map in a map by three: so that every depth is reached.
+#[test]
+fn what_is_taken_is_written_to_its_depth() {
+    use crate::otlp::wire::put_bytes;
+    let wrap = |bytes: &[u8], numbers: &[u32]| {
+        numbers.iter().fold(bytes.to_vec(), |inner, number| {
+            let mut outer = Vec::new();
+            put_bytes(&mut outer, *number, &inner);
+            outer
+        })
+    };
+    for (maps, lists) in [(0, 47), (1, 45), (1, 46)] {
+        let mut any = wrap(b"innermost", &[1]);
+        (0..lists).for_each(|_| any = wrap(&any, &[1, 5]));
+        (0..maps).for_each(|_| any = wrap(&any, &[2, 1, 6]));
+        let body = wrap(&any, &[2, 9, 2, 2, 1]);
+        assert!(crate::scan::check::check(crate::scan::check::Shape::TracesRequest, &body).is_ok());
+        let json = write(Signal::Traces, &body).unwrap();
+        assert!(String::from_utf8(json).unwrap().contains("innermost"), "{maps} maps, {lists} lists");
+    }
+}
+
 #[test]
 fn enums_come_by_name_too() {
     let named = span(r#""kind":"SPAN_KIND_CONSUMER","status":{"code":"STATUS_CODE_ERROR"}"#).unwrap();

@@ -25,7 +25,7 @@ const BASE64_PIECE: usize = 3 << 10;
 /// # Errors
 /// `InvalidData` where the bytes are malformed; else what `out` says.
 pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()> {
-    message(out, Message::request(signal), body, DEPTH_MAX)
+    message(out, Message::request(signal), body, DEPTH_MAX + 1)
 }
 
 /// Writes only the objects in the request's list, with a comma between two: for a request that comes in pieces.
