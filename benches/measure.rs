@@ -2,7 +2,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use tailkeep::measure::{Flavour, Kinds, Labels, Meter, Now, Settings};
+use tailkeep::measure::{Flavour, Kinds, Meter, MeterSettings, Now, SeriesLabels};
 use tailkeep::trace::{SpanKind, SpanView};
 
 /// Spans whose durations spread from 1 to 100 ms.
@@ -18,8 +18,8 @@ fn request(spans: u64, series: u64) -> Vec<SpanView> {
         .collect()
 }
 
-fn describe(span: &SpanView) -> Labels {
-    Labels {
+fn describe(span: &SpanView) -> SeriesLabels {
+    SeriesLabels {
         service: "shop".into(),
         name: format!("GET /{}", span.operation),
         kind: span.kind,
@@ -32,7 +32,7 @@ fn record(c: &mut Criterion) {
     for (name, spans, series) in
         [("512 spans, 20 series", 512, 20), ("8 spans, 20 series", 8, 20), ("512 spans, 512 series", 512, 512)]
     {
-        let meter = Meter::new(Settings { kinds: Kinds::ALL, ..Settings::default() }, 0);
+        let meter = Meter::new(MeterSettings { kinds: Kinds::ALL, ..MeterSettings::default() }, 0);
         let request = request(spans, series);
         let mut requests = 0u64;
         group.throughput(Throughput::Elements(spans));
@@ -51,7 +51,7 @@ const NOW: Now = Now { ms: 55_000, unix_nanos: 55_000_000_000 };
 
 /// What readers cost: 1,000 busy series.
 fn read(c: &mut Criterion) {
-    let settings = Settings { kinds: Kinds::ALL, histogram: Flavour::Exponential, ..Settings::default() };
+    let settings = MeterSettings { kinds: Kinds::ALL, histogram: Flavour::Exponential, ..MeterSettings::default() };
     let meter = Meter::new(settings, 0);
     for second in 0..NOW.ms / 1000 {
         for _ in 0..8 {

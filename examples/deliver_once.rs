@@ -76,7 +76,7 @@ enum Packing {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Door {
+enum PathName {
     Logstore,
     Prometheus,
 }
@@ -119,7 +119,7 @@ struct SlsArguments {
     #[arg(long, default_value = "lz4")]
     compression: Packing,
     #[arg(long, default_value = "logstore")]
-    metrics_path: Door,
+    metrics_path: PathName,
     #[arg(long)]
     shard_key: Option<String>,
     #[arg(long, default_value_t = 15_000)]
@@ -155,8 +155,8 @@ struct ArmsArguments {
 }
 
 impl SlsArguments {
-    fn settings(self) -> sls::Settings {
-        let mut settings = sls::Settings {
+    fn settings(self) -> sls::SlsSettings {
+        let mut settings = sls::SlsSettings {
             endpoint: self.endpoint,
             connect_to: self.connect_to,
             region: self.region,
@@ -179,8 +179,8 @@ impl SlsArguments {
             Packing::None => Compression::None,
         };
         settings.metrics_path = match self.metrics_path {
-            Door::Logstore => MetricsPath::Logstore,
-            Door::Prometheus => MetricsPath::Prometheus,
+            PathName::Logstore => MetricsPath::Logstore,
+            PathName::Prometheus => MetricsPath::Prometheus,
         };
         settings.auth.source = match self.auth {
             Auth::Auto => Source::Auto,
@@ -203,7 +203,7 @@ impl SlsArguments {
 }
 
 impl ArmsArguments {
-    fn settings(self) -> arms::Settings {
+    fn settings(self) -> arms::ArmsSettings {
         let access = match (self.token, self.licence) {
             (Some(token), _) => Access::Token(Secret::new(token)),
             (None, Some(key)) => Access::Licence {
@@ -213,7 +213,7 @@ impl ArmsArguments {
             },
             (None, None) => Access::Free,
         };
-        let mut settings = arms::Settings {
+        let mut settings = arms::ArmsSettings {
             endpoint: self.endpoint.map(Secret::new),
             protocol: self.protocol.map(|protocol| match protocol {
                 Transport::Grpc => Protocol::Grpc,

@@ -184,7 +184,7 @@ impl App {
         }
         // An export after the last one would come when nobody delivers any more.
         exports.abort();
-        hand_over(pipeline.clone(), deadline, deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
+        drain_stages(pipeline.clone(), deadline, deadline - CLOSE_TIME.min(drain.deadline / 2)).await;
         pipeline.delivery.drain(deadline).await;
         closed.send_replace(true);
         tasks.running.shutdown().await;
@@ -206,7 +206,7 @@ impl Tasks {
 }
 
 /// Gives all that is left to the queue. A defect in one of the stages costs that stage, not what others hold.
-async fn hand_over(pipeline: Arc<Pipeline>, deadline: Instant, until: Instant) {
+async fn drain_stages(pipeline: Arc<Pipeline>, deadline: Instant, until: Instant) {
     let work = async move {
         pipeline.drain(until).await;
         let left = deadline.saturating_duration_since(Instant::now());

@@ -46,14 +46,14 @@ use std::time::Duration;
 /// What the process is told.
 #[derive(Debug)]
 pub struct Config {
-    pub receive: crate::receive::Settings,
+    pub receive: crate::receive::ReceiverSettings,
     /// The budget, bytes.
     pub memory: usize,
     /// The part of it for spans and their index, bytes.
     pub ring: usize,
     pub policy: PolicySource,
     /// How requests are measured; none: they are not.
-    pub measure: Option<crate::measure::Settings>,
+    pub measure: Option<crate::measure::MeterSettings>,
     pub sinks: Vec<SinkConfig>,
     pub queue: QueueConfig,
     /// Where `/healthz`, `/readyz` and `/metrics` are answered; none: nowhere. Default 127.0.0.1:13133.
@@ -140,9 +140,9 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
     let measure_map = measure::section(loader, map);
 
-    let receive_wishes = receive::wishes(loader, &receive_map);
-    let measure_wishes = measure::wishes(loader, measure_map.as_ref());
-    let [traces, metrics, logs] = queue::wishes(loader, &queue_map);
+    let receive_wishes = receive::requested(loader, &receive_map);
+    let measure_wishes = measure::requested(loader, measure_map.as_ref());
+    let [traces, metrics, logs] = queue::requested(loader, &queue_map);
     let ring = loader.section(map, "ring", RING_KEYS).and_then(|ring| ring_size(loader, &ring));
     let in_flight = receive_wishes.in_flight.or_else(|| {
         // Not less than usual, and enough for a request.

@@ -11,4 +11,4 @@ pub mod view;
 
 pub use screen::{Ended, watch};
 pub use traffic::traffic;
-pub use view::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
+pub use view::{KeptView, ListenerView, OperationView, RingView, RuleView, SinkView, View};

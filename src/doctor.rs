@@ -45,7 +45,7 @@ impl Finding {
 }
 
 /// Probes keys and stores of an `sls` sink.
-pub async fn examine_sls(name: &str, settings: sls::Settings, world: World) -> Vec<Finding> {
+pub async fn examine_sls(name: &str, settings: sls::SlsSettings, world: World) -> Vec<Finding> {
     let finding = |probe: String, outcome| Finding { sink: name.to_owned(), probe, outcome };
     let mut sink = match Sls::new(settings, world) {
         Ok(sink) => sink,
@@ -368,7 +368,7 @@ arms
 
     #[tokio::test]
     async fn wrong_settings_are_a_finding_of_their_own() {
-        let findings = examine_sls("logs", sls::Settings::default(), World::system()).await;
+        let findings = examine_sls("logs", sls::SlsSettings::default(), World::system()).await;
         assert_eq!(findings.len(), 1);
         assert!(findings[0].is_failed() && findings[0].probe == "settings");
     }

@@ -56,7 +56,7 @@ impl Credentials {
 
 /// `auth` of a sink.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct IdentitySettings {
     pub source: Source,
     pub endpoints: Endpoints,
 }
@@ -177,7 +177,7 @@ impl std::error::Error for Error {}
 
 /// A way to obtain keys.
 pub trait Obtain: Send + Sync {
-    /// One attempt; the keeper decides when.
+    /// One attempt; the cache decides when.
     fn obtain(&self) -> Pin<Box<dyn Future<Output = Result<Obtained, Error>> + Send + '_>>;
 
     /// As reports name it.

@@ -26,11 +26,11 @@ mod settings;
 mod window;
 
 pub use debut::{AT_ZERO_MS, YOUNG_MS};
-pub use histogram::{Bounds, BoundsError, Flavour, Unit};
+pub use histogram::{Bounds, BoundsError, DurationUnit, Flavour};
 pub use operations::OperationRow;
 pub use otlp::{Now, POINTS_A_REQUEST};
-pub use series::Labels;
-pub use settings::{Dimensions, DimensionsError, Kinds, LabelName, Settings};
+pub use series::SeriesLabels;
+pub use settings::{Dimensions, DimensionsError, Kinds, LabelName, MeterSettings};
 pub use window::{EXACT_MAX, HISTOGRAM_BYTES, LONGEST_NANOS, Latency, SLOT_MS, SLOTS};
 
 use crate::trace::{SpanView, Status};
@@ -54,7 +54,7 @@ thread_local! {
 
 /// The request metrics of this process. Shared by all threads that receive.
 pub struct Meter {
-    settings: Settings,
+    settings: MeterSettings,
     /// Wall clock when `now_ms` was zero.
     start_unix_nanos: u64,
     operations: DashMap<u64, Operation, RandomState>,
@@ -110,7 +110,7 @@ pub struct Totals {
 impl Meter {
     /// `start_unix_nanos` is the wall clock's time when `now_ms` was zero; start times of series are
     /// counted from it.
-    pub fn new(settings: Settings, start_unix_nanos: u64) -> Meter {
+    pub fn new(settings: MeterSettings, start_unix_nanos: u64) -> Meter {
         Meter {
             pool: WindowPool::new(settings.pool),
             settings,
@@ -121,13 +121,13 @@ impl Meter {
         }
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &MeterSettings {
         &self.settings
     }
 
     /// Counts a request's accepted spans, grouped by series first: one look-up per series, not per span.
     /// `describe` is called for a span of an operation that is not in the table.
-    pub fn record(&self, spans: &[SpanView], now_ms: u64, mut describe: impl FnMut(&SpanView) -> Labels) {
+    pub fn record(&self, spans: &[SpanView], now_ms: u64, mut describe: impl FnMut(&SpanView) -> SeriesLabels) {
         let at =
             Arrival { ms: now_ms, unix_nanos: self.start_unix_nanos.saturating_add(now_ms.saturating_mul(1_000_000)) };
         GROUPS.with_borrow_mut(|groups| {
@@ -162,7 +162,7 @@ impl Meter {
         first: &SpanView,
         durations: &[u64],
         at: Arrival,
-        describe: &mut impl FnMut(&SpanView) -> Labels,
+        describe: &mut impl FnMut(&SpanView) -> SeriesLabels,
     ) {
         if let Some(mut operation) = self.operations.get_mut(&first.operation) {
             return self.count(&mut operation, first.status, durations, at);

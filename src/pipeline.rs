@@ -8,7 +8,7 @@ pub mod service;
 pub use accounts::{IntakeCounts, ShardTotals};
 
 use crate::deliver::{self, Delivery};
-use crate::measure::{Labels, Meter};
+use crate::measure::{Meter, SeriesLabels};
 use crate::policy::Limits;
 use crate::receive::{Accepted, Hops, Intake, Malformed};
 use crate::ring::wheel::{TICK_MS, Tick};
@@ -169,7 +169,7 @@ impl Pipeline {
         meter.record(&scan.spans, self.now_ms(), |span: &SpanView| {
             let resource = &scan.resources[scan.scopes[span.scope as usize].resource as usize];
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            Labels {
+            SeriesLabels {
                 service: text(resource.service.of(body)),
                 name: text(span.name.of(body)),
                 kind: span.kind,

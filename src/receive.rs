@@ -30,11 +30,11 @@ pub use tls::{TlsError, TlsFiles};
 use crate::trace::Signal;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use admission::Admission;
-use connection::Protocol;
+use connection::ListenerProtocol;
 use context::RequestContext;
 use listener::Listener;
 use refusal_log::RefusalLog;
-use stats::Counters;
+use stats::ReceiverCounters;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -122,7 +122,7 @@ pub enum Phase {
 
 /// Every bound of the receiver.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ReceiverSettings {
     /// Where OTLP/gRPC listens; none: nowhere. Default 127.0.0.1:4317.
     pub grpc: Option<SocketAddr>,
     /// Where OTLP/HTTP listens; none: nowhere. Default 127.0.0.1:4318.
@@ -182,9 +182,9 @@ pub struct Settings {
     pub retry_after: Duration,
 }
 
-impl Default for Settings {
+impl Default for ReceiverSettings {
     fn default() -> Self {
-        Settings {
+        ReceiverSettings {
             grpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4317))),
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4318))),
             tls: None,
@@ -233,10 +233,10 @@ pub struct LocalAddrs {
 
 /// Both listeners, bound but not yet served: peers can connect and wait.
 pub struct Receiver {
-    settings: Settings,
+    settings: ReceiverSettings,
     listeners: Vec<Listener>,
     admission: Arc<Admission>,
-    counters: Arc<Counters>,
+    counters: Arc<ReceiverCounters>,
 }
 
 impl Receiver {
@@ -244,13 +244,13 @@ impl Receiver {
     ///
     /// # Errors
     /// [`BindError`] says which address, file or bound, and what to write instead.
-    pub async fn bind(settings: Settings) -> Result<Receiver, BindError> {
-        let Settings { in_flight, max_request, .. } = settings;
+    pub async fn bind(settings: ReceiverSettings) -> Result<Receiver, BindError> {
+        let ReceiverSettings { in_flight, max_request, .. } = settings;
         if in_flight / 2 < max_request {
             return Err(BindError::InFlight { in_flight, max_request });
         }
         let mut listeners = Vec::new();
-        for (protocol, address) in [(Protocol::Grpc, settings.grpc), (Protocol::Http, settings.http)] {
+        for (protocol, address) in [(ListenerProtocol::Grpc, settings.grpc), (ListenerProtocol::Http, settings.http)] {
             if let Some(address) = address {
                 listeners.push(listen(protocol, address, &settings).await?);
             }
@@ -265,7 +265,7 @@ impl Receiver {
             let listener = self.listeners.iter().find(|listener| listener.protocol == protocol)?;
             listener.socket.local_addr().ok()
         };
-        LocalAddrs { grpc: address(Protocol::Grpc), http: address(Protocol::Http) }
+        LocalAddrs { grpc: address(ListenerProtocol::Grpc), http: address(ListenerProtocol::Http) }
     }
 
     /// Its counters, to be read at any time.
@@ -287,7 +287,11 @@ impl Receiver {
     }
 }
 
-async fn listen(protocol: Protocol, address: SocketAddr, settings: &Settings) -> Result<Listener, BindError> {
+async fn listen(
+    protocol: ListenerProtocol,
+    address: SocketAddr,
+    settings: &ReceiverSettings,
+) -> Result<Listener, BindError> {
     let tls = match &settings.tls {
         Some(files) => Some(Arc::new(Tls::load(files.clone(), protocol.alpn(), settings.tls_check_every)?)),
         None => None,

@@ -20,7 +20,7 @@ pub mod walk;
 
 pub use layout::Layout;
 
-use crate::ring::index::{Index, State, TraceEntry};
+use crate::ring::index::{Index, TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
@@ -262,11 +262,11 @@ impl Shard {
         }
         // What comes while the walk lasts must not change what is half gone: it follows, or is a part.
         let entry = self.index.entry_mut(slot);
-        let purpose = if entry.state == State::Dropped {
+        let purpose = if entry.state == TraceStatus::Dropped {
             entry.summary.forgotten = true;
             Purpose::Count
         } else {
-            entry.state = State::Kept;
+            entry.state = TraceStatus::Kept;
             Purpose::Deliver
         };
         self.walk = Some(Walk::last(slot, purpose));
@@ -306,7 +306,7 @@ impl Shard {
         entry.questions = scan.questions;
         match self.verdicts.recall(span.trace_id, hash) {
             Some(Remembered::Kept(verdict)) => {
-                entry.state = State::Kept;
+                entry.state = TraceStatus::Kept;
                 entry.verdict = Some(Verdict { trigger: Trigger::Late, ..verdict });
                 entry.delivered = true;
                 entry.recalled = true;
@@ -358,10 +358,10 @@ impl Shard {
     fn mark_late<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, before: &Summary) {
         let entry = self.index.entry_mut(slot);
         let matters = match entry.state {
-            State::Waiting => false,
-            State::Kept => true,
+            TraceStatus::Waiting => false,
+            TraceStatus::Kept => true,
             // Facts that do not answer the questions in force say nothing: judged again, after a refresh.
-            State::Settling | State::Dropped => {
+            TraceStatus::Settling | TraceStatus::Dropped => {
                 entry.questions != turn.questions.number || turn.judge.may_change(before, &entry.summary)
             }
         };
@@ -398,9 +398,9 @@ impl Shard {
         entry.again = 0;
         self.counts.judged(earlier.as_ref(), &verdict);
         match verdict.decision {
-            Decision::KeepShare if !settled => entry.state = State::Settling,
+            Decision::KeepShare if !settled => entry.state = TraceStatus::Settling,
             Decision::KeepAll | Decision::KeepShare => self.keep(slot),
-            Decision::DropShare | Decision::DropNone => entry.state = State::Dropped,
+            Decision::DropShare | Decision::DropNone => entry.state = TraceStatus::Dropped,
         }
         self.schedule(turn, slot);
     }
@@ -408,7 +408,7 @@ impl Shard {
     /// From now on the trace's spans leave.
     fn keep(&mut self, slot: u32) {
         let entry = self.index.entry_mut(slot);
-        entry.state = State::Kept;
+        entry.state = TraceStatus::Kept;
         entry.again = 0;
         if entry.undelivered > 0 {
             self.outgoing.push_back((slot, entry.id));
@@ -421,7 +421,7 @@ impl Shard {
         if self.walk.as_ref().is_some_and(|walk| walk.gives_up(slot)) {
             return false;
         }
-        if self.index.entry(slot).state != State::Kept {
+        if self.index.entry(slot).state != TraceStatus::Kept {
             let earlier = self.index.entry(slot).verdict;
             let verdict = Verdict {
                 decision: Decision::KeepAll,

@@ -210,9 +210,9 @@ impl Builder<'_> {
     fn syntax_error(&mut self, character: usize, reason: &str) {
         let stop = self.places.at(character, character);
         let at = stop.start - self.places.skipped - self.places.lines[stop.line - 1];
-        let slip = mistake::recognise(self.places.text, stop.line, at, reason);
-        let span = self.places.in_line(slip.line, slip.bytes);
-        self.flaw("Y01", span, slip.title, slip.label, &slip.help);
+        let found = mistake::recognise(self.places.text, stop.line, at, reason);
+        let span = self.places.in_line(found.line, found.bytes);
+        self.flaw("Y01", span, found.title, found.label, &found.help);
     }
 
     /// False when nothing that follows can be understood.

@@ -248,7 +248,7 @@ fn the_values_of_the_reference_are_the_defaults() {
     let show = |value: &dyn std::fmt::Debug| format!("{value:#?}");
     assert_eq!(reference.receive.connection_age, Some(Duration::from_secs(300)));
     assert_eq!(reference.receive.cors, ["https://shop.example", "https://*.shop.example"]);
-    let receive = tailkeep::receive::Settings {
+    let receive = tailkeep::receive::ReceiverSettings {
         // Examples, not defaults.
         tls: None,
         connection_age: None,
@@ -262,7 +262,8 @@ fn the_values_of_the_reference_are_the_defaults() {
     assert_eq!(show(&receive), show(&default.receive));
     let measure = reference.measure.clone().expect("it measures");
     let usual = default.measure.expect("it measures");
-    let measure = tailkeep::measure::Settings { pool: usual.pool, instance_id: usual.instance_id.clone(), ..measure };
+    let measure =
+        tailkeep::measure::MeterSettings { pool: usual.pool, instance_id: usual.instance_id.clone(), ..measure };
     assert_eq!(measure, usual);
     assert_eq!((reference.memory, reference.ring / MIB), (default.memory, default.ring / MIB));
     assert_eq!((reference.health, reference.admin), (default.health, default.admin));

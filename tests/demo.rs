@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tailkeep::demo::shop::{Service, Shop, Weather};
 use tailkeep::demo::view::{explain, invitation, render, summarize};
-use tailkeep::demo::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
+use tailkeep::demo::{KeptView, ListenerView, OperationView, RingView, RuleView, SinkView, View};
 use tailkeep::trace::TraceId;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -163,7 +163,7 @@ async fn serve(listener: TcpListener, requests: mpsc::UnboundedSender<ExportTrac
 
 fn view() -> View {
     let millis = Duration::from_millis;
-    let operation = |service: &str, name: &str, per_second, errors, p50, p90, p99| Operation {
+    let operation = |service: &str, name: &str, per_second, errors, p50, p90, p99| OperationView {
         service: service.into(),
         name: name.into(),
         per_second,
@@ -181,8 +181,8 @@ fn view() -> View {
     };
     View {
         listeners: vec![
-            Listener { protocol: "gRPC", endpoint: "http://127.0.0.1:4317".into() },
-            Listener { protocol: "HTTP", endpoint: "http://127.0.0.1:4318".into() },
+            ListenerView { protocol: "gRPC", endpoint: "http://127.0.0.1:4317".into() },
+            ListenerView { protocol: "HTTP", endpoint: "http://127.0.0.1:4318".into() },
         ],
         uptime: millis(125_400),
         spans_per_second: 2411.6,

@@ -11,7 +11,8 @@ use std::{
     },
 };
 use tailkeep::identity::{
-    AssumeRoleSettings, Cause, EcsRoleSettings, Endpoints, Identity, RrsaSettings, Secret, Settings, Source, World,
+    AssumeRoleSettings, Cause, EcsRoleSettings, Endpoints, Identity, IdentitySettings, RrsaSettings, Secret, Source,
+    World,
 };
 
 /// 2026-11-23 10:00:00 UTC.
@@ -70,7 +71,7 @@ fn identity(source: Source, server: &Server) -> Stage {
         random: Arc::new(|| 0),
         variable: Arc::new(|_| None),
     };
-    Stage { identity: Identity::new(&Settings { source, endpoints }, world).unwrap(), clock }
+    Stage { identity: Identity::new(&IdentitySettings { source, endpoints }, world).unwrap(), clock }
 }
 
 fn rrsa(token_file: &std::path::Path) -> Source {

@@ -16,8 +16,8 @@ const START: u64 = 1_763_000_000_000_000_000;
 const SECOND: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 
-fn labels(service: &str, name: &str) -> Labels {
-    Labels {
+fn labels(service: &str, name: &str) -> SeriesLabels {
+    SeriesLabels {
         service: service.into(),
         name: name.into(),
         kind: SpanKind::Server,
@@ -25,8 +25,8 @@ fn labels(service: &str, name: &str) -> Labels {
     }
 }
 
-fn settings() -> Settings {
-    Settings { instance_id: "here".into(), ..Settings::default() }
+fn settings() -> MeterSettings {
+    MeterSettings { instance_id: "here".into(), ..MeterSettings::default() }
 }
 
 /// A meter that is fed by labels and durations, as scan would.
@@ -35,16 +35,16 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(settings: Settings) -> Feed {
+    fn new(settings: MeterSettings) -> Feed {
         Feed { meter: Meter::new(settings, START) }
     }
 
     /// One request at `now_ms`; returns how many operations had to be described.
-    fn send(&self, now_ms: u64, spans: &[(Labels, u64)]) -> usize {
+    fn send(&self, now_ms: u64, spans: &[(SeriesLabels, u64)]) -> usize {
         self.send_as(now_ms, Status::Unset, spans)
     }
 
-    fn send_as(&self, now_ms: u64, status: Status, spans: &[(Labels, u64)]) -> usize {
+    fn send_as(&self, now_ms: u64, status: Status, spans: &[(SeriesLabels, u64)]) -> usize {
         let mut known = HashMap::new();
         let mut views: Vec<SpanView> = spans.iter().map(|(labels, nanos)| view(labels, *nanos)).collect();
         for (view, (labels, _)) in views.iter_mut().zip(spans) {
@@ -85,7 +85,7 @@ impl Feed {
     }
 }
 
-fn view(labels: &Labels, nanos: u64) -> SpanView {
+fn view(labels: &SeriesLabels, nanos: u64) -> SpanView {
     let mut hasher = DefaultHasher::new();
     labels.hash(&mut hasher);
     SpanView {
@@ -386,12 +386,12 @@ proptest! {
             (0u64..20_000, prop::collection::vec((0u8..4, 0u32..64, any::<u64>()), 0..80)), 1..25),
         seconds in any::<bool>(),
     ) {
-        let unit = if seconds { Unit::Seconds } else { Unit::Milliseconds };
-        let feed = Feed::new(Settings { unit, ..settings() });
+        let unit = if seconds { DurationUnit::Seconds } else { DurationUnit::Milliseconds };
+        let feed = Feed::new(MeterSettings { unit, ..settings() });
         let (mut now, mut truth) = (0, BTreeMap::<u8, Vec<(u64, u64)>>::new());
         for (pause, spans) in requests {
             now += pause;
-            let spans: Vec<(Labels, u64)> = spans.into_iter().map(|(series, shift, value)| {
+            let spans: Vec<(SeriesLabels, u64)> = spans.into_iter().map(|(series, shift, value)| {
                 // The start of a view is 5, so that the end does not overflow.
                 let nanos = (value >> shift).min(u64::MAX - 5);
                 truth.entry(series).or_default().push((now, nanos));
@@ -445,7 +445,7 @@ proptest! {
 fn otlp_points_carry_what_the_connector_writes() {
     let feed = Feed::new(settings());
     feed.send(1500, &[(labels("shop", "GET /"), 3 * MILLI), (labels("", "orphan"), 7)]);
-    feed.send_as(1500, Status::Error, &[(Labels { kind: SpanKind::Consumer, ..labels("shop", "pay") }, 0)]);
+    feed.send_as(1500, Status::Error, &[(SeriesLabels { kind: SpanKind::Consumer, ..labels("shop", "pay") }, 0)]);
     let export = feed.exported(START + 9 * SECOND * MILLI);
     let keys: Vec<&str> = export.calls.keys().map(String::as_str).collect();
     assert_eq!(
@@ -482,7 +482,7 @@ fn resources_are_services() {
 #[test]
 fn exponential_points_count_the_same_spans() {
     let [explicit, exponential] = [Flavour::Explicit, Flavour::Exponential].map(|histogram| {
-        let feed = Feed::new(Settings { histogram, ..settings() });
+        let feed = Feed::new(MeterSettings { histogram, ..settings() });
         for n in 0..3000 {
             feed.send(n, &[(labels("shop", "x"), DISTRIBUTIONS[2].1(n)), (labels("shop", "y"), DISTRIBUTIONS[1].1(n))]);
         }
@@ -540,7 +540,7 @@ fn gauges_are_percentiles_of_an_operations_last_minute() {
 
 #[test]
 fn an_estimate_is_no_gauge() {
-    let feed = Feed::new(Settings { pool: 1, ..settings() });
+    let feed = Feed::new(MeterSettings { pool: 1, ..settings() });
     let busy = |name: &str| (0..100).map(|n| (labels("shop", name), (100 + n) * MILLI)).collect::<Vec<_>>();
     feed.send(0, &busy("exact"));
     feed.send(0, &busy("estimated"));
@@ -555,9 +555,11 @@ fn a_request_stays_below_four_mebibytes_whatever_the_labels() {
     let long = "x".repeat(4096);
     let names: Vec<String> = (0..Dimensions::MAX).map(|n| format!("dimension.number.{n}")).collect();
     let dimensions = Dimensions::new(names).unwrap();
-    let feed = Feed::new(Settings { dimensions, histogram: Flavour::Exponential, ..settings() });
-    let wide =
-        |n: usize| Labels { extras: vec![Some(long.clone()); Dimensions::MAX], ..labels(&long, &format!("{n}{long}")) };
+    let feed = Feed::new(MeterSettings { dimensions, histogram: Flavour::Exponential, ..settings() });
+    let wide = |n: usize| SeriesLabels {
+        extras: vec![Some(long.clone()); Dimensions::MAX],
+        ..labels(&long, &format!("{n}{long}"))
+    };
     for n in 0..100 {
         // From a nanosecond to an hour, so that the exponential histogram has all its buckets.
         let spans: Vec<_> = (0..42).map(|octave| (wide(n), 1u64 << octave)).collect();
@@ -572,8 +574,8 @@ fn a_request_stays_below_four_mebibytes_whatever_the_labels() {
 #[test]
 fn prometheus_text_follows_the_naming_rules_and_escapes() {
     let dimensions = Dimensions::new(["http.route", "5xx"]).unwrap();
-    let feed = Feed::new(Settings { dimensions, ..settings() });
-    let odd = Labels { extras: vec![Some("a\\b".into()), None], ..labels("shop", "say \"hi\"\nü") };
+    let feed = Feed::new(MeterSettings { dimensions, ..settings() });
+    let odd = SeriesLabels { extras: vec![Some("a\\b".into()), None], ..labels("shop", "say \"hi\"\nü") };
     feed.send(0, &[(odd.clone(), 2 * MILLI), (odd.clone(), 3 * MILLI), (odd, 16_000 * MILLI)]);
     let scrape = feed.prometheus(600 * SECOND);
     assert_eq!(scrape.types["traces_span_metrics_calls_total"], "counter");
@@ -628,7 +630,7 @@ impl Scrape {
 #[test]
 fn rare_errors_of_a_known_operation_are_increases() {
     for every in [1, 15, 60] {
-        let feed = Feed::new(Settings { idle: Duration::from_secs(60), ..settings() });
+        let feed = Feed::new(MeterSettings { idle: Duration::from_secs(60), ..settings() });
         let mut samples = Vec::new();
         for second in 0..400 {
             let now = second * SECOND;
@@ -678,7 +680,7 @@ fn whoever_looks_for_the_first_time_after_a_while_sees_what_was_counted() {
 #[test]
 fn an_export_says_once_that_a_counter_began_at_zero() {
     for histogram in [Flavour::Explicit, Flavour::Exponential] {
-        let feed = Feed::new(Settings { histogram, ..settings() });
+        let feed = Feed::new(MeterSettings { histogram, ..settings() });
         let at = |ms: u64| Now { ms, unix_nanos: START + ms * MILLI };
         let key = |status: &str| {
             format!(
@@ -711,7 +713,11 @@ fn an_export_says_once_that_a_counter_began_at_zero() {
 
 #[test]
 fn seconds_are_written_as_seconds() {
-    let feed = Feed::new(Settings { unit: Unit::Seconds, dimensions: Dimensions::new([""; 0]).unwrap(), ..settings() });
+    let feed = Feed::new(MeterSettings {
+        unit: DurationUnit::Seconds,
+        dimensions: Dimensions::new([""; 0]).unwrap(),
+        ..settings()
+    });
     feed.send(0, &[(labels("shop", "x"), 1500 * MILLI)]);
     let scrape = feed.prometheus(600 * SECOND);
     assert_eq!(scrape.types["traces_span_metrics_duration_seconds"], "histogram");
@@ -724,8 +730,8 @@ fn seconds_are_written_as_seconds() {
 #[test]
 fn only_the_chosen_kinds_are_counted_and_a_broken_clock_counts_as_zero() {
     let kinds = |kinds| {
-        let feed = Feed::new(Settings { kinds, ..settings() });
-        let spans: Vec<_> = SpanKind::ALL.map(|kind| (Labels { kind, ..labels("shop", "x") }, 1)).into();
+        let feed = Feed::new(MeterSettings { kinds, ..settings() });
+        let spans: Vec<_> = SpanKind::ALL.map(|kind| (SeriesLabels { kind, ..labels("shop", "x") }, 1)).into();
         feed.send(0, &spans);
         feed.meter.totals().spans
     };
@@ -773,7 +779,7 @@ fn names_that_read_alike_are_one_series() {
 
 #[test]
 fn beyond_the_cap_a_service_has_one_overflow_series() {
-    let feed = Feed::new(Settings { series_max: 10, ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 10, ..settings() });
     for n in 0..50 {
         feed.send_as(n, Status::Error, &[(labels("noisy", &format!("op {n}")), MILLI)]);
         feed.send(n, &[(labels("quiet", &format!("op {n}")), MILLI)]);
@@ -796,8 +802,8 @@ fn beyond_the_cap_a_service_has_one_overflow_series() {
 /// Names and values count, not just their number.
 #[test]
 fn long_labels_are_cut_and_fill_the_table_early() {
-    let feed = Feed::new(Settings { series_max: 100, ..settings() });
-    let long = |n: u64| Labels {
+    let feed = Feed::new(MeterSettings { series_max: 100, ..settings() });
+    let long = |n: u64| SeriesLabels {
         extras: vec![Some("v".repeat(1 << 20)), Some("e".repeat(1 << 20))],
         ..labels(&"s".repeat(1 << 20), &format!("{}{n}", "x".repeat(1 << 20)))
     };
@@ -833,7 +839,7 @@ fn a_name_that_reads_like_one_that_was_cut_is_the_same_series() {
 /// A table that is full of operations that succeed takes their errors all the same.
 #[test]
 fn the_first_error_of_a_known_operation_has_room_always() {
-    let feed = Feed::new(Settings { series_max: 3, ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 3, ..settings() });
     for name in ["a", "b", "x"] {
         feed.send(0, &[(labels("shop", name), MILLI)]);
     }
@@ -848,7 +854,7 @@ fn the_first_error_of_a_known_operation_has_room_always() {
 
 #[test]
 fn beyond_the_bound_on_services_all_share_one_series() {
-    let feed = Feed::new(Settings { series_max: 0, ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 0, ..settings() });
     let services = OVERFLOW_SERVICES_MAX as u64 + 44;
     for n in 0..services {
         feed.send(n, &[(labels(&format!("service {n}"), "x"), MILLI)]);
@@ -864,7 +870,7 @@ fn beyond_the_bound_on_services_all_share_one_series() {
 
 #[test]
 fn an_idle_series_retires_and_comes_back_with_a_new_start() {
-    let feed = Feed::new(Settings { series_max: 1, ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 1, ..settings() });
     let minutes = |n: u64| n * 60 * SECOND;
     feed.send(0, &[(labels("shop", "x"), 1), (labels("shop", "x"), 1)]);
     feed.meter.tick(minutes(15) - 1);
@@ -883,7 +889,7 @@ fn an_idle_series_retires_and_comes_back_with_a_new_start() {
 
 #[test]
 fn overflow_series_retire_too() {
-    let feed = Feed::new(Settings { series_max: 0, idle: Duration::from_secs(1), ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 0, idle: Duration::from_secs(1), ..settings() });
     feed.send(0, &[(labels("shop", "x"), 1)]);
     feed.meter.tick(SECOND);
     let totals = feed.meter.totals();
@@ -892,7 +898,7 @@ fn overflow_series_retire_too() {
 
 #[test]
 fn an_exhausted_pool_is_counted_marked_and_overcome() {
-    let feed = Feed::new(Settings { pool: 1, ..settings() });
+    let feed = Feed::new(MeterSettings { pool: 1, ..settings() });
     let busy = |name: &str| (0..100).map(|n| (labels("shop", name), (100 + n) * MILLI)).collect::<Vec<_>>();
     feed.send(0, &busy("first"));
     feed.send(0, &busy("second"));
@@ -915,7 +921,7 @@ fn an_exhausted_pool_is_counted_marked_and_overcome() {
 fn windows_never_take_more_than_the_pool_and_series_what_the_documentation_says() {
     let pool = 20;
     for (histogram, most) in [(Flavour::Explicit, 2500), (Flavour::Exponential, 3700)] {
-        let feed = Feed::new(Settings { pool, series_max: 300, histogram, ..settings() });
+        let feed = Feed::new(MeterSettings { pool, series_max: 300, histogram, ..settings() });
         for slot in 0..6 {
             for n in 0..300 {
                 let name = format!("GET /a/route/of/an/ordinary/length/{n}");
@@ -956,7 +962,7 @@ fn statuses_of_an_operation_are_one_row() {
 
 #[test]
 fn threads_lose_nothing() {
-    let feed = Feed::new(Settings { series_max: 20, ..settings() });
+    let feed = Feed::new(MeterSettings { series_max: 20, ..settings() });
     let (threads, requests) = (4u64, 400u64);
     std::thread::scope(|scope| {
         for thread in 0..threads {

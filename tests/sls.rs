@@ -23,7 +23,7 @@ use tailkeep::{
         Discard,
         sink::{
             Batch, SendError, SendResult, Sent, Sink,
-            sls::{Compression, MetricsPath, Settings, SignatureVersion, Sls},
+            sls::{Compression, MetricsPath, SignatureVersion, Sls, SlsSettings},
         },
     },
     identity::{self, RrsaSettings, Secret, Source, World},
@@ -94,8 +94,8 @@ fn sample() -> Batch {
     Batch { signal: Signal::Metrics, body: body.into(), items: 1 }
 }
 
-fn settings(server: &Server) -> Settings {
-    Settings {
+fn settings(server: &Server) -> SlsSettings {
+    SlsSettings {
         endpoint: "http://cn-hangzhou.log.test".into(),
         connect_to: Some(server.address.to_string()),
         project: "demo".into(),
@@ -103,7 +103,7 @@ fn settings(server: &Server) -> Settings {
         metrics: Some("samples".into()),
         topic: Some("tail".into()),
         timeout: Duration::from_secs(5),
-        auth: identity::Settings {
+        auth: identity::IdentitySettings {
             source: Source::Keys { id: "id".into(), secret: Secret::new("secret"), token: None },
             ..Default::default()
         },
@@ -120,7 +120,7 @@ fn world(clock: &Arc<AtomicU64>) -> World {
     }
 }
 
-fn sink(settings: Settings) -> Sls {
+fn sink(settings: SlsSettings) -> Sls {
     Sls::new(settings, world(&Arc::new(AtomicU64::new(NOW)))).unwrap()
 }
 
@@ -189,7 +189,7 @@ async fn metrics_go_to_the_metricstore_by_either_door() {
         (MetricsPath::Logstore, "/logstores/samples/shards/lb"),
         (MetricsPath::Prometheus, "/prometheus/demo/samples/api/v1/write"),
     ] {
-        let settings = Settings { metrics_path: path, ..settings(&server) };
+        let settings = SlsSettings { metrics_path: path, ..settings(&server) };
         sink(settings).send(&batch).await.unwrap();
         let request = server.received().pop().unwrap();
         assert_eq!(request.target, target);
@@ -406,7 +406,7 @@ async fn only_a_lost_reply_makes_a_duplicate() {
 #[tokio::test]
 async fn silence_ends_with_the_timeout_and_an_abort_loses_nothing() {
     let server = Server::start(|n, _| if n < 2 { Reply::Silence } else { ok() }).await;
-    let mut sink = sink(Settings { timeout: Duration::from_millis(50), ..settings(&server) });
+    let mut sink = sink(SlsSettings { timeout: Duration::from_millis(50), ..settings(&server) });
     let batch = spans(2);
     assert!(matches!(sink.send(&batch).await, Err(SendError::Retry { .. })));
     let aborted = tokio::time::timeout(Duration::from_millis(10), sink.send(&batch)).await;

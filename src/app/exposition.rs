@@ -48,14 +48,14 @@ fn with_zeros<K: Ord>(zeros: impl Iterator<Item = K>, counted: impl Iterator<Ite
     zeros.map(|key| (key, 0)).chain(counted).collect()
 }
 
-type Labels<'a> = Vec<(&'a str, &'a str)>;
+type LabelPairs<'a> = Vec<(&'a str, &'a str)>;
 
 /// Writes the whole page.
 ///
 /// # Errors
 /// Those of the writer.
 pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
-    write_door(out, snapshot)?;
+    write_intake(out, snapshot)?;
     write_spans(out, snapshot)?;
     write_verdicts(out, snapshot)?;
     write_ring(out, snapshot)?;
@@ -85,7 +85,7 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
     Ok(())
 }
 
-fn write_door(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+fn write_intake(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let intake = &snapshot.intake;
     let received = [(vec![], intake.received[0] as f64)];
     write_metric(out, "tailkeep_spans_received_total", Counter, "Spans in requests that could be read.", received)?;
@@ -139,14 +139,14 @@ fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let all = both().flat_map(|(rule, keep)| Trigger::ALL.map(|trigger| VerdictKey { rule, keep, trigger }));
     let verdicts = with_zeros(all, counts.verdicts.iter().map(|(key, count)| (*key, *count)));
     let verdicts = verdicts.into_iter().map(|(key, count)| {
-        let labels: Labels =
+        let labels: LabelPairs =
             vec![("rule", snapshot.rule(key.rule)), ("verdict", word(key.keep)), ("trigger", key.trigger.word())];
         (labels, count as f64)
     });
     write_metric(out, "tailkeep_traces_judged_total", Counter, "Traces by their first verdict.", verdicts)?;
     let traces = with_zeros(both(), counts.traces.iter().map(|(key, count)| (*key, *count)));
     let traces = traces.into_iter().map(|((id, keep), count)| {
-        let labels: Labels = vec![("rule", snapshot.rule(id)), ("verdict", word(keep))];
+        let labels: LabelPairs = vec![("rule", snapshot.rule(id)), ("verdict", word(keep))];
         (labels, count as f64)
     });
     let help = "Traces that left the ring, by their last verdict.";
@@ -236,7 +236,7 @@ fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     write_metric(out, "tailkeep_queue_disk_failing", Gauge, help, [(vec![], f64::from(u8::from(spool_fails)))])
 }
 
-fn sink_labels(row: &Row) -> Labels<'_> {
+fn sink_labels(row: &Row) -> LabelPairs<'_> {
     vec![("sink", &row.sink), ("signal", row.signal.word())]
 }
 

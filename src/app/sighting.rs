@@ -4,7 +4,7 @@ use crate::admin::{Answer, Seen};
 use crate::otlp::spans;
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
-use crate::ring::index::{State, TraceEntry};
+use crate::ring::index::{TraceEntry, TraceStatus};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::Why;
 use crate::shard::verdict_cache::Remembered;
@@ -96,10 +96,10 @@ fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -
         ..Seen::default()
     };
     let verdict = match entry.state {
-        State::Waiting => "waiting",
-        State::Settling => "settling",
-        State::Kept => "kept",
-        State::Dropped => "dropped",
+        TraceStatus::Waiting => "waiting",
+        TraceStatus::Settling => "settling",
+        TraceStatus::Kept => "kept",
+        TraceStatus::Dropped => "dropped",
     };
     let provisional = "provisional: while the trace is in the ring a late span or `POST /keep/{id}` can still keep it";
     Answer {
@@ -107,7 +107,7 @@ fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -
         source: Some("ring".into()),
         incomplete: entry.incomplete().map(|why| why.word().into()),
         seen: Some(seen),
-        note: (entry.state == State::Dropped).then(|| provisional.into()),
+        note: (entry.state == TraceStatus::Dropped).then(|| provisional.into()),
         ..entry.verdict.map(|verdict| describe_verdict(&verdict, active_policy)).unwrap_or_default()
     }
 }

@@ -226,7 +226,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
             return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
         };
         let (addresses, admin_service) = (app.addresses(), app.admin_service());
-        let asked_office = admin_service.clone();
+        let asked_service = admin_service.clone();
         let ((stop, stopped), (quit, quitted)) = (watch::channel(false), watch::channel(false));
         let until_stopped =
             |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
@@ -240,7 +240,7 @@ pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
             drop(quit);
         });
         app.run(async {
-            let asked = asked_to_stop(asked_office, until_stopped(quitted)).await;
+            let asked = asked_to_stop(asked_service, until_stopped(quitted)).await;
             stop.send_replace(true);
             let _ = traffic.await;
             let _ = view.await;

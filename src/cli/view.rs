@@ -2,7 +2,7 @@
 
 use crate::app::admin_service::AdminService;
 use crate::app::exposition::Snapshot;
-use crate::demo::{KeptView, Listener, Operation, RingView, RuleView, SinkView, View};
+use crate::demo::{KeptView, ListenerView, OperationView, RingView, RuleView, SinkView, View};
 use crate::measure::OperationRow;
 use crate::receive::LocalAddrs;
 use crate::store::{Store, TraceFilter};
@@ -19,7 +19,7 @@ const KEPT_SHOWN: usize = 5;
 /// Looks at the process again and again, and remembers what rates need.
 pub(super) struct Viewer {
     admin_service: Arc<AdminService>,
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenerView>,
     started: Instant,
     received: VecDeque<(Instant, u64)>,
 }
@@ -27,9 +27,9 @@ pub(super) struct Viewer {
 impl Viewer {
     pub fn new(admin_service: Arc<AdminService>, addresses: LocalAddrs) -> Viewer {
         let named = [("gRPC", addresses.grpc), ("HTTP", addresses.http)];
-        let listeners = named
-            .into_iter()
-            .filter_map(|(protocol, address)| Some(Listener { protocol, endpoint: format!("http://{}", address?) }));
+        let listeners = named.into_iter().filter_map(|(protocol, address)| {
+            Some(ListenerView { protocol, endpoint: format!("http://{}", address?) })
+        });
         Viewer { admin_service, listeners: listeners.collect(), started: Instant::now(), received: VecDeque::new() }
     }
 
@@ -91,7 +91,7 @@ impl Viewer {
         .collect()
     }
 
-    fn operations(&self) -> Vec<Operation> {
+    fn operations(&self) -> Vec<OperationView> {
         let Some(meter) = &self.admin_service.pipeline.meter else { return Vec::new() };
         let rows = meter.operations(self.admin_service.pipeline.now_ms());
         rows.into_iter().filter_map(operation).collect()
@@ -129,9 +129,9 @@ fn shell_word(path: &Path, home: Option<&Path>) -> String {
     }
 }
 
-fn operation(row: OperationRow) -> Option<Operation> {
+fn operation(row: OperationRow) -> Option<OperationView> {
     let latency = row.latency?;
-    Some(Operation {
+    Some(OperationView {
         service: row.service,
         name: row.name,
         per_second: row.rate,

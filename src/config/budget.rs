@@ -26,7 +26,7 @@ pub const MEMORY_AUTO_MAX: usize = 512 << 20;
 pub const MEMORY_MAX: usize = 64 << 30;
 /// Parts without a size are divided as for a budget of at least so much.
 const BASE_MIN: usize = 16 << 20;
-/// Bytes of a series in this arithmetic, see [`measure::Settings::for_memory`].
+/// Bytes of a series in this arithmetic, see [`measure::MeterSettings::for_memory`].
 pub const SERIES_BYTES: usize = 3_300;
 /// The default bound on one request, where it fits: what the OTLP specification recommends.
 const REQUEST_MAX: usize = 20 << 20;
@@ -110,7 +110,7 @@ pub(super) fn divide(memory: usize, given: &Sizes<Option<usize>>) -> Result<Size
 
 /// What a part takes of a budget of `base` bytes.
 pub(super) fn usual(part: Part, base: usize) -> usize {
-    let measure = || measure::Settings::for_memory(base);
+    let measure = || measure::MeterSettings::for_memory(base);
     match part {
         Part::Series => measure().series_max * SERIES_BYTES,
         Part::Windows => measure().pool * measure::HISTOGRAM_BYTES,

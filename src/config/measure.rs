@@ -2,7 +2,7 @@
 
 use super::budget::{Part, SERIES_BYTES, Sizes};
 use super::load::{Loader, is_off};
-use crate::measure::{Bounds, Dimensions, Flavour, HISTOGRAM_BYTES, Kinds, Settings, Unit};
+use crate::measure::{Bounds, Dimensions, DurationUnit, Flavour, HISTOGRAM_BYTES, Kinds, MeterSettings};
 use crate::trace::SpanKind;
 use crate::yaml::{Map, Node, Value};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(super) const KEYS: &[&str] =
 const HISTOGRAMS: &[(&str, Flavour)] = &[("explicit", Flavour::Explicit), ("exponential", Flavour::Exponential)];
 
 /// What the section says about memory.
-pub(super) struct Wishes {
+pub(super) struct Requested {
     pub series: Option<usize>,
     pub windows: Option<usize>,
 }
@@ -31,24 +31,26 @@ pub(super) fn section<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<Map<
 }
 
 /// Nothing is held when nothing is measured.
-pub(super) fn wishes(loader: &mut Loader<'_>, section: Option<&Map<'_>>) -> Wishes {
-    let Some(map) = section else { return Wishes { series: Some(0), windows: Some(0) } };
-    Wishes {
+pub(super) fn requested(loader: &mut Loader<'_>, section: Option<&Map<'_>>) -> Requested {
+    let Some(map) = section else { return Requested { series: Some(0), windows: Some(0) } };
+    Requested {
         series: loader.count(map, "series_max", 1..=10_000_000).map(|count| count as usize * SERIES_BYTES),
         windows: loader.size(map, "windows", 16 * HISTOGRAM_BYTES as u64..=16 << 30).map(|size| size as usize),
     }
 }
 
-pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usize>, instance: &str) -> Settings {
-    let default = Settings::default();
+pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usize>, instance: &str) -> MeterSettings {
+    let default = MeterSettings::default();
     let seconds = |seconds: u64| Duration::from_secs(seconds);
-    Settings {
+    MeterSettings {
         kinds: map.get("kinds").and_then(|node| kinds(loader, node)).unwrap_or(default.kinds),
         every: loader.duration(map, "every", seconds(1)..=seconds(3600)).unwrap_or(default.every),
         histogram: loader.word(map, "histogram", HISTOGRAMS).unwrap_or(default.histogram),
         series_max: sizes[Part::Series as usize] / SERIES_BYTES,
         buckets: map.get("buckets").and_then(|node| buckets(loader, node)).unwrap_or(default.buckets),
-        unit: loader.word(map, "unit", &[("ms", Unit::Milliseconds), ("s", Unit::Seconds)]).unwrap_or(default.unit),
+        unit: loader
+            .word(map, "unit", &[("ms", DurationUnit::Milliseconds), ("s", DurationUnit::Seconds)])
+            .unwrap_or(default.unit),
         idle: loader.duration(map, "idle", seconds(60)..=seconds(24 * 3600)).unwrap_or(default.idle),
         pool: sizes[Part::Windows as usize] / HISTOGRAM_BYTES,
         dimensions: map.get("dimensions").and_then(|node| dimensions(loader, node)).unwrap_or(default.dimensions),

@@ -31,7 +31,7 @@ const SPOOL_SIZE: u64 = 1 << 30;
 const QUOTA_MIN: u64 = 256 << 10;
 
 /// What the section says about memory, per signal.
-pub(super) fn wishes(loader: &mut Loader<'_>, map: &Map<'_>) -> [Option<usize>; 3] {
+pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> [Option<usize>; 3] {
     per_signal(loader, map, "memory").map(|size| size.map(|size| size as usize))
 }
 

@@ -2,7 +2,7 @@
 
 use super::budget::{Part, Sizes, usual_connections, usual_request};
 use super::load::Loader;
-use crate::receive::{Settings, TlsFiles, descriptors};
+use crate::receive::{ReceiverSettings, TlsFiles, descriptors};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
@@ -30,20 +30,20 @@ pub(super) const TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"
 const MIB: u64 = 1 << 20;
 
 /// What the section says about memory, before the budget is divided.
-pub(super) struct Wishes {
+pub(super) struct Requested {
     pub max_request: Option<usize>,
     pub in_flight: Option<usize>,
     pub pooled: Option<usize>,
 }
 
-pub(super) fn wishes(loader: &mut Loader<'_>, map: &Map<'_>) -> Wishes {
+pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> Requested {
     let mut size = |key, range| loader.size(map, key, range).map(|size| size as usize);
-    let wishes = Wishes {
+    let requested = Requested {
         max_request: size("max_request", 64 << 10..=1 << 30),
         in_flight: size("in_flight", 128 << 10..=64 << 30),
         pooled: size("pooled", 0..=1 << 30),
     };
-    if let (Some(max_request), Some(in_flight)) = (wishes.max_request, wishes.in_flight)
+    if let (Some(max_request), Some(in_flight)) = (requested.max_request, requested.in_flight)
         && in_flight / 2 < max_request
     {
         let span = map.get("in_flight").map_or(map.span, |node| node.span);
@@ -53,17 +53,17 @@ pub(super) fn wishes(loader: &mut Loader<'_>, map: &Map<'_>) -> Wishes {
             .error("C11", span, "`in_flight` is less than twice `max_request`", "a largest request would never fit")
             .help(format!("a body is held twice while it is inflated: write at least `{needed}`"));
     }
-    wishes
+    requested
 }
 
 /// The receiver's settings. `sizes` is the budget, divided.
 pub(super) fn settings(
     loader: &mut Loader<'_>,
     map: &Map<'_>,
-    wishes: &Wishes,
+    requested: &Requested,
     (memory, sizes): (usize, &Sizes<usize>),
-) -> Settings {
-    let default = Settings::default();
+) -> ReceiverSettings {
+    let default = ReceiverSettings::default();
     let seconds = |seconds: u64| Duration::from_secs(seconds);
     let in_flight = sizes[Part::InFlight as usize];
     let grpc = loader.listener(map, "grpc").unwrap_or(default.grpc);
@@ -73,14 +73,14 @@ pub(super) fn settings(
     warn_of_descriptors(loader, map, connections, most);
     let (connections, usual_window) = usual_connections(memory, connections, most);
     let (tls, tls_check_every) = tls(loader, map);
-    let settings = Settings {
+    let settings = ReceiverSettings {
         grpc,
         http,
         tls,
         tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
         instance: String::new(),
         hop: String::new(),
-        max_request: wishes.max_request.unwrap_or_else(|| usual_request(in_flight)),
+        max_request: requested.max_request.unwrap_or_else(|| usual_request(in_flight)),
         in_flight,
         pooled: sizes[Part::Pooled as usize],
         connections,
@@ -150,7 +150,7 @@ fn tls(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<TlsFiles>, Option<Dura
 
 /// Peers can make both listeners hold connections × window. Only warned of where the file asks for it: the
 /// defaults follow the budget.
-fn warn_of_windows(loader: &mut Loader<'_>, map: &Map<'_>, memory: usize, settings: &Settings) {
+fn warn_of_windows(loader: &mut Loader<'_>, map: &Map<'_>, memory: usize, settings: &ReceiverSettings) {
     let Some(entry) = map.entry("window").or(map.entry("connections")) else { return };
     let listeners = [settings.grpc, settings.http].iter().flatten().count();
     let held = (settings.connections as u64).saturating_mul(u64::from(settings.window)) * listeners as u64;

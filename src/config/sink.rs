@@ -9,10 +9,10 @@ pub(super) use auth::KEYS_BY_TYPE as AUTH_KEYS;
 
 use super::expand::{Substituted, conceal_text};
 use super::load::Loader;
-use crate::deliver::sink::arms::{Arms, Settings as ArmsSettings};
+use crate::deliver::sink::arms::{Arms, ArmsSettings};
 use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
 use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink, place};
-use crate::deliver::sink::sls::{Settings as SlsSettings, Sls};
+use crate::deliver::sink::sls::{Sls, SlsSettings};
 use crate::deliver::sink::store::{StoreSettings, StoreSink};
 use crate::deliver::{Hops, Sink};
 use crate::diagnostic::{Diagnostic, Severity, Span};

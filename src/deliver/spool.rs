@@ -58,14 +58,14 @@ impl Location {
 
 /// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
+struct SegmentHeader {
     len: u32,
     number: u64,
     items: u64,
     body_crc: u32,
 }
 
-impl Header {
+impl SegmentHeader {
     fn write(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&self.len.to_le_bytes());
@@ -77,14 +77,14 @@ impl Header {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Header> {
+    fn read(bytes: &[u8]) -> Option<SegmentHeader> {
         let (fields, crc) = bytes.split_at_checked(24)?;
         if crc32fast::hash(fields).to_le_bytes() != crc {
             return None;
         }
         let number = |at: usize| u64::from_le_bytes(fields[at..at + 8].try_into().expect("eight bytes"));
         let small = |at: usize| u32::from_le_bytes(fields[at..at + 4].try_into().expect("four bytes"));
-        Some(Header { len: small(0), number: number(4), items: number(12), body_crc: small(20) })
+        Some(SegmentHeader { len: small(0), number: number(4), items: number(12), body_crc: small(20) })
     }
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Recovered {
 }
 
 #[derive(Debug)]
-struct Segment {
+struct SpoolSegment {
     /// The number in its name.
     first: u64,
     /// Of the last record in it, or beyond that.
@@ -148,7 +148,7 @@ pub(crate) struct Spool {
     files: Arc<dyn Files>,
     quotas: [u64; 3],
     /// Oldest first. The last one is appended to, unless `sealed`.
-    segments: [Vec<Segment>; 3],
+    segments: [Vec<SpoolSegment>; 3],
     /// The last segment takes no more: it came from an earlier run or its end is doubtful.
     sealed: [bool; 3],
 }
@@ -195,7 +195,7 @@ impl Spool {
         if let Some(before) = segments.last_mut() {
             before.last = before.last.min(begins.saturating_sub(1));
         }
-        segments.push(Segment { first, last, len });
+        segments.push(SpoolSegment { first, last, len });
     }
 
     fn next_number(&self, cursors: &Cursors) -> u64 {
@@ -253,7 +253,7 @@ impl Spool {
                 break;
             }
             let len = u32::try_from(body.len()).map_err(io::Error::other)?;
-            let header = Header { len, number: *number, items: *items, body_crc: crc32fast::hash(body) };
+            let header = SegmentHeader { len, number: *number, items: *items, body_crc: crc32fast::hash(body) };
             bytes.extend_from_slice(&header.write());
             bytes.extend_from_slice(body);
             locations.push(Location { segment: first, offset, len });
@@ -303,7 +303,7 @@ impl Spool {
         ignore_missing(self.files.remove(&name))?;
         let created = self.files.append(&name, MAGIC).and_then(|()| self.files.sync_folder());
         created.inspect_err(|_| drop(self.files.remove(&name)))?;
-        segments.push(Segment { first: number, last: number, len: MAGIC.len() as u64 });
+        segments.push(SpoolSegment { first: number, last: number, len: MAGIC.len() as u64 });
         self.sealed[signal as usize] = false;
         Ok(segments.len() - 1)
     }
@@ -367,7 +367,7 @@ pub(crate) fn read_body(files: &dyn Files, signal: Signal, location: Location) -
         _ => error,
     })?;
     let body = record.split_off(HEADER);
-    match Header::read(&record) {
+    match SegmentHeader::read(&record) {
         Some(header) if header.body_crc == crc32fast::hash(&body) => Ok(body.into()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name}: a record's checksum is wrong"))),
     }
@@ -430,12 +430,17 @@ impl Scanned {
 
 /// The first header in a part of a segment whose record is whole and has this number or one of the next:
 /// usually at the beginning, further on if there is damage. It looks at each byte once.
-fn next_header(files: &dyn Files, name: &str, part: Range<u64>, number: u64) -> io::Result<Option<(u64, Header)>> {
+fn next_header(
+    files: &dyn Files,
+    name: &str,
+    part: Range<u64>,
+    number: u64,
+) -> io::Result<Option<(u64, SegmentHeader)>> {
     let (mut at, mut window) = (part.start, HEADER as u64);
     while at + HEADER as u64 <= part.end {
         let bytes = files.read(name, at, window.min(part.end - at) as usize)?;
         let hit = bytes.windows(HEADER).zip(at..).find_map(|(bytes, at)| {
-            let header = Header::read(bytes)?;
+            let header = SegmentHeader::read(bytes)?;
             let is_whole = at + HEADER as u64 + u64::from(header.len) <= part.end;
             let is_next = (number..number.saturating_add(NUMBERS_MAX)).contains(&header.number);
             (is_whole && is_next).then_some((at, header))

@@ -15,7 +15,7 @@ use table::{Row, Tone, cells_in, fit, fit_right, table};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Where an SDK can send to.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerView>,
     pub uptime: Duration,
     /// Spans received per second.
     pub spans_per_second: f64,
@@ -25,7 +25,7 @@ pub struct View {
     /// In the order of the policy, `otherwise` last.
     pub rules: Vec<RuleView>,
     /// In any order: the worst are shown, as many as have room.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<OperationView>,
     pub sinks: Vec<SinkView>,
     /// The file of kept traces, as a shell takes it.
     pub store: String,
@@ -34,7 +34,7 @@ pub struct View {
 }
 
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub struct ListenerView {
     /// `gRPC` or `HTTP`.
     pub protocol: &'static str,
     /// As an SDK takes it: `http://127.0.0.1:4317`.
@@ -67,7 +67,7 @@ impl RuleView {
 
 /// Spans of one service and name.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct OperationView {
     pub service: String,
     pub name: String,
     pub per_second: f64,
@@ -252,7 +252,7 @@ fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
         4 => &[0, 1, 2, 4],
         _ => &[0, 1, 4],
     };
-    let row = |operation: &Operation| {
+    let row = |operation: &OperationView| {
         let cells = [
             format!("{:.1}", operation.per_second),
             percent(operation.errors),

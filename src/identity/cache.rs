@@ -1,6 +1,6 @@
 //! Holds the current keys and renews them in time: early, in the background, one call at a time.
 
-use super::{Credentials, Error, Obtain, Obtained, Settings, source};
+use super::{Credentials, Error, IdentitySettings, Obtain, Obtained, source};
 use arc_swap::ArcSwapOption;
 use std::{
     fmt,
@@ -80,7 +80,7 @@ impl Held {
 
 impl Identity {
     /// Checks settings and environment; asks nothing over the network.
-    pub fn new(settings: &Settings, world: World) -> Result<Arc<Identity>, Error> {
+    pub fn new(settings: &IdentitySettings, world: World) -> Result<Arc<Identity>, Error> {
         let source = source::choose(settings, &world)?;
         tracing::info!(source = source.name(), "keys come from");
         Ok(Identity::keep(source, world))

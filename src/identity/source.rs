@@ -2,7 +2,7 @@
 
 use super::{
     AssumeRole, AssumeRoleSettings, Cause, ClockOffset, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error,
-    Identity, Obtain, Obtained, Rrsa, RrsaSettings, Secret, Settings, Source, World, sts::Sts,
+    Identity, IdentitySettings, Obtain, Obtained, Rrsa, RrsaSettings, Secret, Source, World, sts::Sts,
 };
 use crate::http_client::{Client, ClientSettings};
 use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
@@ -37,7 +37,7 @@ impl Obtain for Fixed {
 }
 
 /// Chooses by settings and, where they leave it open, by variables. Nothing is asked over the network.
-pub(super) fn choose(settings: &Settings, world: &World) -> Result<Box<dyn Obtain>, Error> {
+pub(super) fn choose(settings: &IdentitySettings, world: &World) -> Result<Box<dyn Obtain>, Error> {
     let chooser = Chooser { endpoints: &settings.endpoints, world };
     match &settings.source {
         Source::AssumeRole(role) => chooser.assume_role(role),
@@ -223,7 +223,7 @@ mod tests {
         let mut world = World::system();
         world.variable =
             Arc::new(move |name| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()));
-        let settings = Settings { source, ..Default::default() };
+        let settings = IdentitySettings { source, ..Default::default() };
         choose(&settings, &world).map(|source| source.name()).map_err(|error| error.to_string())
     }
 

@@ -6,33 +6,33 @@
 
 /// The unit of the duration metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Unit {
+pub enum DurationUnit {
     #[default]
     Milliseconds,
     Seconds,
 }
 
-impl Unit {
+impl DurationUnit {
     /// As OTLP writes it (UCUM).
     pub fn code(self) -> &'static str {
         match self {
-            Unit::Milliseconds => "ms",
-            Unit::Seconds => "s",
+            DurationUnit::Milliseconds => "ms",
+            DurationUnit::Seconds => "s",
         }
     }
 
     /// As the name of a Prometheus metric ends.
     pub fn word(self) -> &'static str {
         match self {
-            Unit::Milliseconds => "milliseconds",
-            Unit::Seconds => "seconds",
+            DurationUnit::Milliseconds => "milliseconds",
+            DurationUnit::Seconds => "seconds",
         }
     }
 
     pub(crate) fn nanos(self) -> f64 {
         match self {
-            Unit::Milliseconds => 1e6,
-            Unit::Seconds => 1e9,
+            DurationUnit::Milliseconds => 1e6,
+            DurationUnit::Seconds => 1e9,
         }
     }
 }
@@ -90,7 +90,7 @@ impl Bounds {
         self.nanos.len() + 1
     }
 
-    pub fn in_unit(&self, unit: Unit) -> impl Iterator<Item = f64> {
+    pub fn in_unit(&self, unit: DurationUnit) -> impl Iterator<Item = f64> {
         let divisor = unit.nanos() / 1e6;
         self.millis.iter().map(move |bound| bound / divisor)
     }
@@ -292,7 +292,7 @@ impl Cumulative {
     }
 
     /// Counts durations in nanoseconds. One loop for each thing: short loops keep the processor busy.
-    pub fn record(&mut self, durations: &[u64], bounds: &Bounds, unit: Unit) {
+    pub fn record(&mut self, durations: &[u64], bounds: &Bounds, unit: DurationUnit) {
         self.count += durations.len() as u64;
         for &nanos in durations {
             self.sum += u128::from(nanos);
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(bounds.bucket_of(15_000_000_000), 15);
         assert_eq!(bounds.bucket_of(15_000_000_001), 16);
         assert_eq!(bounds.bucket_of(u64::MAX), 16);
-        assert_eq!(bounds.in_unit(Unit::Seconds).next(), Some(0.002));
+        assert_eq!(bounds.in_unit(DurationUnit::Seconds).next(), Some(0.002));
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
     fn extremes_are_counted_exactly() {
         let bounds = Bounds::default();
         let mut all = Cumulative::new(&bounds, Flavour::Exponential);
-        all.record(&[0, 1, u64::MAX, u64::MAX], &bounds, Unit::Milliseconds);
+        all.record(&[0, 1, u64::MAX, u64::MAX], &bounds, DurationUnit::Milliseconds);
         assert_eq!((all.count, all.min, all.max), (4, 0, u64::MAX));
         assert_eq!(all.sum, 2 * u128::from(u64::MAX) + 1);
         assert_eq!((all.buckets[0], all.buckets[16]), (2, 2));

@@ -7,9 +7,9 @@
 //! sum over all instances of a service.
 
 use super::Meter;
-use super::histogram::{Cumulative, Flavour, Unit};
+use super::histogram::{Cumulative, DurationUnit, Flavour};
 use super::series::{Operation, SeriesKey};
-use super::settings::{OVERFLOW, QUANTILE, SERVICE, Settings};
+use super::settings::{MeterSettings, OVERFLOW, QUANTILE, SERVICE};
 use super::window::{Latency, Minute};
 use crate::trace::Status;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -146,7 +146,7 @@ impl Points {
     }
 
     /// What is exported for the first time is preceded by the zero that it began with.
-    fn add(&mut self, operation: &mut Operation, settings: &Settings, now: u64) {
+    fn add(&mut self, operation: &mut Operation, settings: &MeterSettings, now: u64) {
         let start = operation.start_unix_nanos;
         let (identity, all) = operation.series();
         for (status, series) in all {
@@ -174,7 +174,7 @@ impl Points {
         attributes: Vec<KeyValue>,
         interval: Interval,
         total: &Cumulative,
-        settings: &Settings,
+        settings: &MeterSettings,
     ) {
         let (start_time_unix_nano, time_unix_nano) = (interval.start, interval.end);
         match &mut self.durations {
@@ -193,7 +193,7 @@ impl Points {
         }
     }
 
-    fn add_percentiles(&mut self, identity: &SeriesKey, latency: &Latency, settings: &Settings, now: u64) {
+    fn add_percentiles(&mut self, identity: &SeriesKey, latency: &Latency, settings: &MeterSettings, now: u64) {
         let attributes = attributes_of(identity, None, settings);
         self.quantiles.extend(latency.quantiles().map(|(quantile, nanos)| NumberDataPoint {
             attributes: [&attributes[..], &[attribute(QUANTILE, quantile)]].concat(),
@@ -203,7 +203,7 @@ impl Points {
         }));
     }
 
-    fn into_metrics(self, unit: Unit) -> Vec<Metric> {
+    fn into_metrics(self, unit: DurationUnit) -> Vec<Metric> {
         let aggregation_temporality = AggregationTemporality::Cumulative as i32;
         let durations = match self.durations {
             Durations::Explicit(data_points) => Data::Histogram(Histogram { data_points, aggregation_temporality }),
@@ -237,7 +237,7 @@ fn calls_point(attributes: Vec<KeyValue>, interval: Interval, count: u64) -> Num
     }
 }
 
-fn explicit_point(total: &Cumulative, settings: &Settings) -> HistogramDataPoint {
+fn explicit_point(total: &Cumulative, settings: &MeterSettings) -> HistogramDataPoint {
     HistogramDataPoint {
         count: total.count,
         sum: Some(total.sum as f64 / settings.unit.nanos()),
@@ -247,7 +247,7 @@ fn explicit_point(total: &Cumulative, settings: &Settings) -> HistogramDataPoint
     }
 }
 
-fn exponential_point(total: &Cumulative, unit: Unit) -> ExponentialHistogramDataPoint {
+fn exponential_point(total: &Cumulative, unit: DurationUnit) -> ExponentialHistogramDataPoint {
     let exponential = total.exponential.as_ref().expect("a meter counts what it exports");
     let (offset, counts) = exponential.positive();
     ExponentialHistogramDataPoint {
@@ -262,7 +262,7 @@ fn exponential_point(total: &Cumulative, unit: Unit) -> ExponentialHistogramData
     }
 }
 
-fn attributes_of(identity: &SeriesKey, status: Option<Status>, settings: &Settings) -> Vec<KeyValue> {
+fn attributes_of(identity: &SeriesKey, status: Option<Status>, settings: &MeterSettings) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(5 + settings.dimensions.names().len());
     identity.each_attribute(status, settings, |name, _, value| {
         attributes.push(if name == OVERFLOW { flag(name) } else { attribute(name, value) });

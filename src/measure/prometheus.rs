@@ -5,7 +5,7 @@
 use super::Meter;
 use super::histogram::Cumulative;
 use super::series::{Operation, SeriesKey};
-use super::settings::{QUANTILE, Settings};
+use super::settings::{MeterSettings, QUANTILE};
 use super::window::{Latency, Minute};
 use crate::prometheus::write_label;
 use crate::trace::Status;
@@ -43,7 +43,7 @@ impl Meter {
 
 /// A page that is being written.
 struct Exposition<'a, W> {
-    settings: &'a Settings,
+    settings: &'a MeterSettings,
     now_ms: u64,
     /// Those of the series that is being written.
     labels: String,

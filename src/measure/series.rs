@@ -3,7 +3,7 @@
 
 use super::debut::Debut;
 use super::histogram::Cumulative;
-use super::settings::{INSTANCE, KIND, NAME, OVERFLOW, SERVICE, STATUS, Settings};
+use super::settings::{INSTANCE, KIND, MeterSettings, NAME, OVERFLOW, SERVICE, STATUS};
 use super::window::{Window, WindowPool};
 use crate::trace::label::{may_stand_for_others, shortened};
 use crate::trace::{SpanKind, Status};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What tells an operation from the others.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Labels {
+pub struct SeriesLabels {
     /// `service.name`; empty if the resource has none.
     pub service: String,
     pub name: String,
@@ -20,9 +20,9 @@ pub struct Labels {
     pub extras: Vec<Option<String>>,
 }
 
-impl Labels {
+impl SeriesLabels {
     /// Cuts long values, see [`crate::trace::label`].
-    pub(crate) fn shortened(mut self) -> Labels {
+    pub(crate) fn shortened(mut self) -> SeriesLabels {
         let texts = [&mut self.service, &mut self.name].into_iter().chain(self.extras.iter_mut().flatten());
         texts.for_each(|text| *text = shortened(std::mem::take(text).into()).into_owned());
         self
@@ -43,7 +43,7 @@ impl Labels {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum SeriesKey {
     /// Those with these labels.
-    Named(Labels),
+    Named(SeriesLabels),
     /// Those of a service whose operations came when the table was full.
     ServiceOverflow(String),
     /// The same, of all services beyond the bound on services.
@@ -70,7 +70,7 @@ impl SeriesKey {
     pub(crate) fn each_attribute(
         &self,
         status: Option<Status>,
-        settings: &Settings,
+        settings: &MeterSettings,
         mut take: impl FnMut(&str, &str, &str),
     ) {
         if let Some(service) = self.service() {
@@ -183,7 +183,7 @@ impl Operation {
         durations: &[u64],
         status: Status,
         at: Arrival,
-        settings: &Settings,
+        settings: &MeterSettings,
         pool: &Arc<WindowPool>,
     ) -> bool {
         self.last_ms = self.last_ms.max(at.ms);
@@ -225,7 +225,7 @@ impl Operation {
     }
 
     /// It counted nothing for the whole of `settings.idle`.
-    pub fn is_idle(&self, now_ms: u64, settings: &Settings) -> bool {
+    pub fn is_idle(&self, now_ms: u64, settings: &MeterSettings) -> bool {
         u128::from(now_ms.saturating_sub(self.last_ms)) >= settings.idle.as_millis()
     }
 

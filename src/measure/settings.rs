@@ -1,7 +1,7 @@
 //! What an operator can say about measuring. Wrong settings cannot be written: bounds and dimensions
 //! are checked where they are made.
 
-use super::histogram::{Bounds, Cumulative, Flavour, Unit};
+use super::histogram::{Bounds, Cumulative, DurationUnit, Flavour};
 use super::window::HISTOGRAM_BYTES;
 use crate::trace::SpanKind;
 use std::collections::HashSet;
@@ -117,7 +117,7 @@ pub const LABEL_BYTES_MEAN: usize = 64;
 
 /// How requests are measured.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Settings {
+pub struct MeterSettings {
     /// Which spans are counted. All kinds is what the span metrics connector does.
     pub kinds: Kinds,
     /// The kind of histogram that goes to sinks.
@@ -129,7 +129,7 @@ pub struct Settings {
     pub series_max: usize,
     /// Upper bounds of the explicit buckets.
     pub buckets: Bounds,
-    pub unit: Unit,
+    pub unit: DurationUnit,
     /// An operation that counts nothing for so long is retired.
     pub idle: Duration,
     /// The memory of all percentile windows together, as a number of dense histograms of 24 KB.
@@ -139,7 +139,7 @@ pub struct Settings {
     pub instance_id: String,
 }
 
-impl Settings {
+impl MeterSettings {
     /// The defaults for a process with a budget of `memory` bytes.
     ///
     /// An operation with one series takes up to 2.5 KB: its place in the table 0.3 to 0.6, labels 0.1, explicit
@@ -149,14 +149,14 @@ impl Settings {
     /// Windows may take 1/32 of it: 88 dense histograms at 64 MiB, 709 at 512 MiB. An operation with more than 32
     /// durations in 10 s holds one of them and about 10 KB of bins, so that is room for about 60 and 490 busy
     /// operations.
-    pub fn for_memory(memory: usize) -> Settings {
-        Settings {
+    pub fn for_memory(memory: usize) -> MeterSettings {
+        MeterSettings {
             kinds: Kinds::default(),
             histogram: Flavour::Explicit,
             every: Duration::from_secs(10),
             series_max: (memory / (64 << 10)).clamp(256, 5_000),
             buckets: Bounds::default(),
-            unit: Unit::default(),
+            unit: DurationUnit::default(),
             idle: Duration::from_secs(15 * 60),
             pool: (memory / 32 / HISTOGRAM_BYTES).max(16),
             dimensions: Dimensions::default(),
@@ -165,7 +165,7 @@ impl Settings {
     }
 }
 
-impl Settings {
+impl MeterSettings {
     /// What a series has counted when it begins.
     pub(crate) fn nothing(&self) -> Cumulative {
         Cumulative::new(&self.buckets, self.histogram)
@@ -181,10 +181,10 @@ impl Settings {
     }
 }
 
-impl Default for Settings {
+impl Default for MeterSettings {
     /// For the default budget of 512 MiB.
-    fn default() -> Settings {
-        Settings::for_memory(512 << 20)
+    fn default() -> MeterSettings {
+        MeterSettings::for_memory(512 << 20)
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_documented_arithmetic_holds() {
-        let (sidecar, gateway) = (Settings::for_memory(64 << 20), Settings::default());
+        let (sidecar, gateway) = (MeterSettings::for_memory(64 << 20), MeterSettings::default());
         assert_eq!((sidecar.series_max, gateway.series_max), (1024, 5000));
         assert_eq!((sidecar.pool, gateway.pool), (88, 709));
     }

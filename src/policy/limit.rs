@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// What a rate counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Unit {
+pub enum RateUnit {
     Traces,
     Spans,
     Bytes,
@@ -26,7 +26,7 @@ pub enum Unit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Rate {
     pub amount: u64,
-    pub unit: Unit,
+    pub unit: RateUnit,
     pub period_ms: u64,
 }
 
@@ -39,9 +39,9 @@ impl fmt::Display for Rate {
     /// As a policy writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.unit {
-            Unit::Traces => write!(f, "{}", self.amount)?,
-            Unit::Spans => write!(f, "{} spans", self.amount)?,
-            Unit::Bytes => write_size(f, self.amount)?,
+            RateUnit::Traces => write!(f, "{}", self.amount)?,
+            RateUnit::Spans => write!(f, "{} spans", self.amount)?,
+            RateUnit::Bytes => write_size(f, self.amount)?,
         }
         f.write_str(if self.period_ms == 1000 { "/s" } else { "/min" })
     }
@@ -90,16 +90,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    fn of(self, unit: Unit) -> u64 {
+    fn of(self, unit: RateUnit) -> u64 {
         match unit {
-            Unit::Traces => 1,
-            Unit::Spans => self.spans,
-            Unit::Bytes => self.bytes,
+            RateUnit::Traces => 1,
+            RateUnit::Spans => self.spans,
+            RateUnit::Bytes => self.bytes,
         }
     }
 }
 
-/// A trace at the door of a rule's limit.
+/// A trace that asks for room in a rule's limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     pub rule: RuleId,
@@ -325,7 +325,7 @@ mod tests {
 
     const RULE: RuleId = RuleId(9);
 
-    fn rate(amount: u64, unit: Unit, period_ms: u64) -> Rate {
+    fn rate(amount: u64, unit: RateUnit, period_ms: u64) -> Rate {
         Rate { amount, unit, period_ms }
     }
 
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_one_period_and_refills_evenly() {
-        let (mut limits, limit) = (Limits::default(), plain(rate(10, Unit::Traces, 1000)));
+        let (mut limits, limit) = (Limits::default(), plain(rate(10, RateUnit::Traces, 1000)));
         let mut at = |now| admit(&mut limits, &limit, &Summary::default(), ONE, now);
         assert_eq!((0..20).filter(|_| at(5000)).count(), 10);
         assert!(!at(5099));
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn once_a_minute_is_not_twice_at_the_start() {
-        let (mut limits, limit) = (Limits::default(), plain(rate(1, Unit::Traces, 60_000)));
+        let (mut limits, limit) = (Limits::default(), plain(rate(1, RateUnit::Traces, 60_000)));
         let kept: Vec<u64> = (0..180_000)
             .step_by(100)
             .filter(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now))
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_trace_larger_than_the_limit_is_kept_and_its_debt_repaid() {
-        let (mut limits, limit) = (Limits::default(), plain(rate(100, Unit::Spans, 1000)));
+        let (mut limits, limit) = (Limits::default(), plain(rate(100, RateUnit::Spans, 1000)));
         let huge = Cost { spans: 1000, bytes: 0 };
         assert!(admit(&mut limits, &limit, &Summary::default(), huge, 0));
         let next = (0..20_000).find(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now));
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn asking_takes_nothing() {
-        let (mut limits, limit) = (Limits::default(), plain(rate(1, Unit::Bytes, 1000)));
+        let (mut limits, limit) = (Limits::default(), plain(rate(1, RateUnit::Bytes, 1000)));
         let summary = Summary::default();
         let claim = Claim { rule: RULE, limit: &limit, summary: &summary, cost: ONE, take: false, now_ms: 0 };
         assert!(limits.admit(&claim) && limits.admit(&claim));
@@ -387,8 +387,8 @@ mod tests {
     }
 
     fn for_each(per_key: u64, total: u64) -> Limit {
-        let total = rate(total, Unit::Traces, 1000);
-        Limit { rate: rate(per_key, Unit::Traces, 60_000), each: Some(Each { service: true, name: true, total }) }
+        let total = rate(total, RateUnit::Traces, 1000);
+        Limit { rate: rate(per_key, RateUnit::Traces, 60_000), each: Some(Each { service: true, name: true, total }) }
     }
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_rule_has_one_count_whatever_becomes_of_its_limit() {
-        let (mut limits, old, new) = (Limits::default(), plain(rate(2, Unit::Traces, 1000)), for_each(1, 1));
+        let (mut limits, old, new) = (Limits::default(), plain(rate(2, RateUnit::Traces, 1000)), for_each(1, 1));
         let refuse = |limits: &mut Limits, limit: &Limit, reached| {
             (0..9).for_each(|_| _ = admit(limits, limit, &Summary::default(), ONE, 0));
             assert_eq!(limits.counts(), BTreeMap::from([(RULE, LimitCounts { reached, overflowed: 0 })]));
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn extreme_numbers_do_not_overflow() {
-        let rate = rate(Rate::AMOUNT_MAX, Unit::Bytes, 60_000);
+        let rate = rate(Rate::AMOUNT_MAX, RateUnit::Bytes, 60_000);
         let (mut limits, limit) = (Limits::default(), plain(rate));
         let cost = Cost { spans: u64::MAX, bytes: u64::MAX };
         assert!(admit(&mut limits, &limit, &Summary::default(), cost, 0));

@@ -10,7 +10,7 @@ mod value;
 mod when;
 
 use super::condition::When;
-use super::limit::{Each, Limit, Rate, Unit};
+use super::limit::{Each, Limit, Rate, RateUnit};
 use super::{Keep, Limited, Then, Wait};
 use crate::diagnostic::Span;
 use crate::trace::Threshold;
@@ -282,7 +282,7 @@ fn each(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Each>> {
 }
 
 /// Stands where the total could not be read; such a rule is never compiled.
-const PLACEHOLDER: Rate = Rate { amount: 1, unit: Unit::Traces, period_ms: 1000 };
+const PLACEHOLDER: Rate = Rate { amount: 1, unit: RateUnit::Traces, period_ms: 1000 };
 
 /// `200/s`, `5000 spans/s`, `10MiB/s`, `1/min`.
 fn rate(reader: &mut Reader, node: &Node, what: &str) -> Option<Rate> {
@@ -314,9 +314,9 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     };
     let digits = amount.bytes().take_while(u8::is_ascii_digit).count();
     let (unit, amount) = match amount[digits..].trim() {
-        "" | "trace" | "traces" => (Unit::Traces, amount[..digits].parse().ok()),
-        "span" | "spans" => (Unit::Spans, amount[..digits].parse().ok()),
-        _ => (Unit::Bytes, crate::yaml::parse_size(amount.trim())),
+        "" | "trace" | "traces" => (RateUnit::Traces, amount[..digits].parse().ok()),
+        "span" | "spans" => (RateUnit::Spans, amount[..digits].parse().ok()),
+        _ => (RateUnit::Bytes, crate::yaml::parse_size(amount.trim())),
     };
     match amount {
         Some(0) => Err("a limit of nothing is `keep: none` without a limit".to_owned()),
@@ -333,11 +333,11 @@ mod tests {
     #[test]
     fn rates_are_traces_spans_or_bytes() {
         let rate = |amount, unit, period_ms| Ok(Rate { amount, unit, period_ms });
-        assert_eq!(parse_rate("200/s"), rate(200, Unit::Traces, 1000));
-        assert_eq!(parse_rate("1/min"), rate(1, Unit::Traces, 60_000));
-        assert_eq!(parse_rate("5000 spans/s"), rate(5000, Unit::Spans, 1000));
-        assert_eq!(parse_rate("10MiB/s"), rate(10 << 20, Unit::Bytes, 1000));
-        assert_eq!(parse_rate("1.5KiB / min"), rate(1536, Unit::Bytes, 60_000));
+        assert_eq!(parse_rate("200/s"), rate(200, RateUnit::Traces, 1000));
+        assert_eq!(parse_rate("1/min"), rate(1, RateUnit::Traces, 60_000));
+        assert_eq!(parse_rate("5000 spans/s"), rate(5000, RateUnit::Spans, 1000));
+        assert_eq!(parse_rate("10MiB/s"), rate(10 << 20, RateUnit::Bytes, 1000));
+        assert_eq!(parse_rate("1.5KiB / min"), rate(1536, RateUnit::Bytes, 60_000));
         for wrong in ["200", "0/s", "0.5/s", "200/h", "200/m", "/s", "-5/s", "many/s", "99999999999999999999/s"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }

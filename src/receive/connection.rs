@@ -6,7 +6,7 @@ use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
 use super::tls::Tls;
 use super::wire::{Productive, Progress, Spoken, Watched};
-use super::{Phase, Settings, grpc, http};
+use super::{Phase, ReceiverSettings, grpc, http};
 use ::http::header::{CONNECTION, HeaderName};
 use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -44,23 +44,23 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What a listener speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Protocol {
+pub(super) enum ListenerProtocol {
     Grpc,
     Http,
 }
 
-impl Protocol {
+impl ListenerProtocol {
     pub fn word(self) -> &'static str {
         match self {
-            Protocol::Grpc => "grpc",
-            Protocol::Http => "http",
+            ListenerProtocol::Grpc => "grpc",
+            ListenerProtocol::Http => "http",
         }
     }
 
     pub fn alpn(self) -> &'static [&'static [u8]] {
         match self {
-            Protocol::Grpc => &[b"h2"],
-            Protocol::Http => &[b"h2", b"http/1.1"],
+            ListenerProtocol::Grpc => &[b"h2"],
+            ListenerProtocol::Http => &[b"h2", b"http/1.1"],
         }
     }
 }
@@ -69,7 +69,7 @@ impl Protocol {
 #[derive(Clone)]
 pub(super) struct Opened {
     pub peer: SocketAddr,
-    pub protocol: Protocol,
+    pub protocol: ListenerProtocol,
     pub tls: Option<Arc<Tls>>,
     pub context: Arc<RequestContext>,
     pub phase: watch::Receiver<Phase>,
@@ -206,8 +206,8 @@ impl Conversation {
         let version = request.version();
         let request = request.map(|body| Productive { body, progress: self.progress.clone() });
         let call = match protocol {
-            Protocol::Grpc => grpc::enter(context, peer, request).map(Call::Grpc),
-            Protocol::Http => http::enter(context, peer, request).map(Call::Http),
+            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map(Call::Grpc),
+            ListenerProtocol::Http => http::enter(context, peer, request).map(Call::Http),
         };
         async move {
             let _in_flight = in_flight;
@@ -240,7 +240,7 @@ impl Conversation {
         match self.progress.spoken() {
             _ if self.progress.is_unproductive() => Some(ConnectionFault::Unproductive),
             Spoken::Tls if self.opened.tls.is_none() => Some(ConnectionFault::TlsUnexpected),
-            Spoken::Http1 if self.opened.protocol == Protocol::Grpc => Some(ConnectionFault::Http1OnGrpc),
+            Spoken::Http1 if self.opened.protocol == ListenerProtocol::Grpc => Some(ConnectionFault::Http1OnGrpc),
             _ if hyper.is_some_and(hyper::Error::is_parse_too_large) => Some(ConnectionFault::HeaderTooLarge),
             Spoken::Other => Some(ConnectionFault::NotHttp),
             _ if hyper.is_some_and(hyper::Error::is_parse) => Some(ConnectionFault::NotHttp),
@@ -250,7 +250,7 @@ impl Conversation {
 }
 
 /// When an idle connection is closed, told a second early: a request must not cross the end on its way.
-fn keep_alive(settings: &Settings) -> Option<(HeaderName, HeaderValue)> {
+fn keep_alive(settings: &ReceiverSettings) -> Option<(HeaderName, HeaderValue)> {
     let seconds = settings.header_timeout.as_secs().checked_sub(1).filter(|seconds| *seconds > 0)?;
     Some((KEEP_ALIVE, HeaderValue::try_from(format!("timeout={seconds}")).expect("digits are a header")))
 }
@@ -350,9 +350,9 @@ async fn time_to_finish(born: Phase, phase: &mut watch::Receiver<Phase>, progres
     }
 }
 
-fn builder(protocol: Protocol, settings: &Settings) -> Builder<TokioExecutor> {
+fn builder(protocol: ListenerProtocol, settings: &ReceiverSettings) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    if protocol == Protocol::Grpc {
+    if protocol == ListenerProtocol::Grpc {
         builder = builder.http2_only();
     }
     builder

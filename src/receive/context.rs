@@ -8,8 +8,8 @@ use super::items;
 use super::outcome::RequestOutcome;
 use super::refusal::Refusal;
 use super::refusal_log::{Complaint, RefusalLog, Sender};
-use super::stats::{Counters, RequestCount};
-use super::{Accepted, HOP_HEADER, Hops, Intake, Settings};
+use super::stats::{ReceiverCounters, RequestCount};
+use super::{Accepted, HOP_HEADER, Hops, Intake, ReceiverSettings};
 use crate::trace::Signal;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -29,9 +29,9 @@ pub(super) const PATH_MAX: usize = 100;
 
 /// Everything that a request meets.
 pub(super) struct RequestContext {
-    pub settings: Settings,
+    pub settings: ReceiverSettings,
     pub admission: Arc<Admission>,
-    pub counters: Arc<Counters>,
+    pub counters: Arc<ReceiverCounters>,
     pub intake: Arc<dyn Intake>,
     pub refusals: RefusalLog,
 }
@@ -70,7 +70,7 @@ impl RequestContext {
     }
 
     /// Counts how a request ended, and names the sender of one that was refused for good.
-    pub fn finish(&self, count_request: RequestCount<'_>, sender: &Sender, result: &Result<Accepted, Refusal>) {
+    pub fn finish(&self, count: RequestCount<'_>, sender: &Sender, result: &Result<Accepted, Refusal>) {
         match result {
             Ok(accepted) if accepted.rejected > 0 => self.refusals.note(Complaint::Partial, sender, &accepted.message),
             Ok(accepted) if accepted.is_partial() => {
@@ -82,7 +82,7 @@ impl RequestContext {
             }
             Ok(_) | Err(_) => {}
         }
-        count_request.end(result.as_ref().map_or_else(Refusal::outcome, |_| RequestOutcome::Accepted));
+        count.end(result.as_ref().map_or_else(Refusal::outcome, |_| RequestOutcome::Accepted));
     }
 
     /// Counts a request for something that is no OTLP endpoint, and names its sender.

@@ -70,12 +70,12 @@ where
     /// Answers the call. Never fails: whatever went wrong is a gRPC status.
     pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
         let Call { signal, encoding, hops, sender, body } = self;
-        let mut count_request = context.count_request(signal);
+        let mut count = context.count_request(signal);
         let result = match encoding {
-            Ok(encoding) => take(context, signal, encoding, &hops, body, &mut count_request).await,
+            Ok(encoding) => take(context, signal, encoding, &hops, body, &mut count).await,
             Err(refusal) => Err(refusal),
         };
-        context.finish(count_request, &sender, &result);
+        context.finish(count, &sender, &result);
         match result {
             Ok(accepted) => accept(&accepted),
             Err(refusal) => {
@@ -111,12 +111,12 @@ async fn take<B>(
     encoding: Encoding,
     hops: &HeaderMap,
     mut body: B,
-    count_request: &mut RequestCount<'_>,
+    count: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let message = context.in_time(read_message(context, &mut body, count_request)).await?;
+    let message = context.in_time(read_message(context, &mut body, count)).await?;
     let body = match message {
         Incoming::Plain(body) => body,
         Incoming::Compressed(_) if encoding == Encoding::Identity => {
@@ -126,7 +126,7 @@ where
         }
         Incoming::Compressed(wire) => encoding.inflate(wire)?,
     };
-    count_request.bytes = body.len();
+    count.bytes = body.len();
     context.accept(signal, &body, hops)
 }
 
@@ -140,7 +140,7 @@ enum Incoming {
 async fn read_message<B>(
     context: &RequestContext,
     body: &mut B,
-    count_request: &mut RequestCount<'_>,
+    count: &mut RequestCount<'_>,
 ) -> Result<Incoming, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -150,7 +150,7 @@ where
         return Err(Refusal::Malformed(format!("a gRPC message begins with 0 or 1, not with {flag}")));
     }
     let length = u32::from_be_bytes(length) as usize;
-    count_request.bytes = length;
+    count.bytes = length;
     let mut message = context.admission.admit(length)?;
     let mut arriving = Arriving::new(context, body);
     loop {

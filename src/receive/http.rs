@@ -173,9 +173,9 @@ where
     /// Answers the request. Never fails: whatever went wrong is an HTTP status.
     pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
         let Call { signal, format, encoding, hops, sender, origin, lets_finish, mut body } = self;
-        let mut count_request = context.count_request(signal);
+        let mut count = context.count_request(signal);
         let mut result = match encoding {
-            Ok(encoding) => take(context, signal, format, encoding, &hops, &mut body, &mut count_request).await,
+            Ok(encoding) => take(context, signal, format, encoding, &hops, &mut body, &mut count).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = &result
@@ -188,7 +188,7 @@ where
                 result = Err(Refusal::Aborted);
             }
         }
-        context.finish(count_request, &sender, &result);
+        context.finish(count, &sender, &result);
         let mut response = match &result {
             Ok(accepted) => accept(signal, format, accepted),
             Err(refusal) => refuse(context, format, refusal),
@@ -207,14 +207,14 @@ async fn take<B>(
     encoding: Encoding,
     hops: &HeaderMap,
     body: &mut B,
-    count_request: &mut RequestCount<'_>,
+    count: &mut RequestCount<'_>,
 ) -> Result<Accepted, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let wire = context.in_time(read_body(context, body, count_request)).await?;
+    let wire = context.in_time(read_body(context, body, count)).await?;
     let body = encoding.inflate(wire)?;
-    count_request.bytes = body.len();
+    count.bytes = body.len();
     match format {
         Format::Protobuf => context.accept(signal, &body, hops),
         Format::Json => take_json(context, signal, body, hops),
@@ -236,21 +236,17 @@ fn take_json(context: &RequestContext, signal: Signal, body: Buffer, hops: &Head
     Ok(accepted)
 }
 
-async fn read_body<B>(
-    context: &RequestContext,
-    body: &mut B,
-    count_request: &mut RequestCount<'_>,
-) -> Result<Buffer, Refusal>
+async fn read_body<B>(context: &RequestContext, body: &mut B, count: &mut RequestCount<'_>) -> Result<Buffer, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    count_request.bytes = declared;
+    count.bytes = declared;
     let mut wire = context.admission.admit(declared)?;
     let mut arriving = Arriving::new(context, body);
     while let Some(chunk) = arriving.next(&wire).await? {
         wire.append(&chunk)?;
-        count_request.bytes = count_request.bytes.max(wire.len());
+        count.bytes = count.bytes.max(wire.len());
     }
     Ok(wire)
 }

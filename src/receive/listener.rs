@@ -1,7 +1,7 @@
 //! Accepts connections, and bounds how many there are.
 
 use super::activity::Activities;
-use super::connection::{Opened, Protocol};
+use super::connection::{ListenerProtocol, Opened};
 use super::context::RequestContext;
 use super::tls::Tls;
 use super::{Phase, connection};
@@ -24,7 +24,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// A bound listener and what its connections need.
 pub(super) struct Listener {
     pub socket: TcpListener,
-    pub protocol: Protocol,
+    pub protocol: ListenerProtocol,
     pub tls: Option<Arc<Tls>>,
 }
 
@@ -61,7 +61,7 @@ impl Listener {
 
 /// Whether one more connection may be served: there are not too many, or an idle one is told to go.
 fn has_room(
-    protocol: Protocol,
+    protocol: ListenerProtocol,
     context: &RequestContext,
     connections: &mut JoinSet<()>,
     activities: &mut Activities,
@@ -76,7 +76,7 @@ fn has_room(
     has_room
 }
 
-fn note_panic(protocol: Protocol, ended: Result<(), JoinError>) {
+fn note_panic(protocol: ListenerProtocol, ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -100,7 +100,7 @@ impl Trouble {
         self.pause = Duration::ZERO;
     }
 
-    async fn rest_after(&mut self, protocol: Protocol, error: &io::Error) {
+    async fn rest_after(&mut self, protocol: ListenerProtocol, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
         // These concern only the connection that was about to be.
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
@@ -135,7 +135,7 @@ mod tests {
         let (mut tries, mut lines) = (0, 0);
         while start.elapsed() < Duration::from_secs(3600) {
             let said = trouble.said;
-            trouble.rest_after(Protocol::Http, &error).await;
+            trouble.rest_after(ListenerProtocol::Http, &error).await;
             tries += 1;
             lines += u32::from(trouble.said != said);
         }
@@ -143,7 +143,7 @@ mod tests {
         assert!((1500..2500).contains(&tries), "{tries} tries");
         trouble.passed();
         let before = Instant::now();
-        trouble.rest_after(Protocol::Http, &error).await;
+        trouble.rest_after(ListenerProtocol::Http, &error).await;
         assert_eq!(before.elapsed(), ACCEPT_PAUSE, "after a success the pause is short again");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 type BySignal<T> = [[T; RequestOutcome::ALL.len()]; Signal::ALL.len()];
 
 #[derive(Default)]
-pub(super) struct Counters {
+pub(super) struct ReceiverCounters {
     requests: BySignal<AtomicU64>,
     bytes: BySignal<AtomicU64>,
     pub unrouted: AtomicU64,
@@ -20,7 +20,7 @@ pub(super) struct Counters {
     connections_failed: [AtomicU64; ConnectionFault::ALL.len()],
 }
 
-impl Counters {
+impl ReceiverCounters {
     pub fn connection_failed(&self, fault: ConnectionFault) {
         self.connections_failed[fault as usize].fetch_add(1, Relaxed);
     }
@@ -34,7 +34,7 @@ impl Counters {
 /// One request on its way to being counted. Dropped without an outcome, as when the peer resets the
 /// stream and the server drops the request's future, it counts as aborted.
 pub(super) struct RequestCount<'a> {
-    counters: &'a Counters,
+    counters: &'a ReceiverCounters,
     signal: Signal,
     outcome: RequestOutcome,
     /// The best that is known of the request's size: declared, then arrived, then decompressed.
@@ -42,7 +42,7 @@ pub(super) struct RequestCount<'a> {
 }
 
 impl<'a> RequestCount<'a> {
-    pub fn begin(counters: &'a Counters, signal: Signal) -> RequestCount<'a> {
+    pub fn begin(counters: &'a ReceiverCounters, signal: Signal) -> RequestCount<'a> {
         RequestCount { counters, signal, outcome: RequestOutcome::Aborted, bytes: 0 }
     }
 
@@ -100,7 +100,7 @@ impl Stats {
 /// Reads the receiver's counters, also while it serves and after it has ended.
 #[derive(Clone)]
 pub struct StatsReader {
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<ReceiverCounters>,
     pub(super) admission: Arc<Admission>,
 }
 

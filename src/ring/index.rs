@@ -8,7 +8,7 @@ use crate::trace::{Incomplete, Summary, TraceId, Verdict};
 
 /// What a trace in the ring is waiting for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum State {
+pub enum TraceStatus {
     /// Not yet judged.
     #[default]
     Waiting,
@@ -28,7 +28,7 @@ pub struct TraceEntry {
     pub id: TraceId,
     pub summary: Summary,
     pub verdict: Option<Verdict>,
-    pub state: State,
+    pub state: TraceStatus,
     /// Its newest record; the others follow by links.
     pub newest: Loc,
     /// Arrivals of its first and last span and of its chosen entry span.
@@ -57,7 +57,7 @@ impl TraceEntry {
             id,
             summary: Summary::default(),
             verdict: None,
-            state: State::Waiting,
+            state: TraceStatus::Waiting,
             newest: Loc::NONE,
             first: now,
             last: now,
@@ -81,10 +81,10 @@ impl TraceEntry {
     /// Whether it may not leave before it is judged, be it again.
     pub fn awaits_judgement(&self, now: Tick) -> bool {
         match self.state {
-            State::Waiting => true,
-            State::Settling => self.again != 0 && now < self.settles,
-            State::Dropped => self.again != 0,
-            State::Kept => false,
+            TraceStatus::Waiting => true,
+            TraceStatus::Settling => self.again != 0 && now < self.settles,
+            TraceStatus::Dropped => self.again != 0,
+            TraceStatus::Kept => false,
         }
     }
 }

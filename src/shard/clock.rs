@@ -2,7 +2,7 @@
 
 use super::walk::{Purpose, Walk};
 use super::{Judge, Outbox, Progress, Shard, Turn, WaitTicks};
-use crate::ring::index::{State, TraceEntry};
+use crate::ring::index::{TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::trace::{TraceId, Trigger};
 
@@ -12,10 +12,10 @@ impl Shard {
         let wait = turn.judge.wait();
         let entry = self.index.entry(slot);
         let due = match entry.state {
-            State::Waiting => Some(due_to_judge(entry, &wait).0),
-            State::Settling if entry.again == 0 => Some(entry.settles),
-            State::Settling => Some(entry.settles.min(entry.again)),
-            State::Kept | State::Dropped => (entry.again != 0).then_some(entry.again),
+            TraceStatus::Waiting => Some(due_to_judge(entry, &wait).0),
+            TraceStatus::Settling if entry.again == 0 => Some(entry.settles),
+            TraceStatus::Settling => Some(entry.settles.min(entry.again)),
+            TraceStatus::Kept | TraceStatus::Dropped => (entry.again != 0).then_some(entry.again),
         };
         let Some(due) = due else { return };
         // A timer that fires too early is asked and put back; moving it with every span would cost more.
@@ -43,7 +43,7 @@ impl Shard {
     fn start_delivery(&mut self, slot: u32, id: TraceId) {
         // The sweep may have delivered and evicted it meanwhile.
         let entry = self.index.entry(slot);
-        if self.index.is_live(slot) && entry.id == id && entry.state == State::Kept && entry.undelivered > 0 {
+        if self.index.is_live(slot) && entry.id == id && entry.state == TraceStatus::Kept && entry.undelivered > 0 {
             self.walk = Some(Walk::new(slot, Purpose::Deliver));
         }
     }
@@ -53,17 +53,17 @@ impl Shard {
         let entry = self.index.entry(slot);
         let again = entry.again != 0 && entry.again <= turn.now;
         let trigger = match entry.state {
-            State::Waiting => {
+            TraceStatus::Waiting => {
                 let (due, trigger) = due_to_judge(entry, &turn.judge.wait());
                 (due <= turn.now).then_some(trigger)
             }
             // Settled before judged again: its dropped half is not rescued with a weight from now on either.
-            State::Settling if entry.settles <= turn.now => {
+            TraceStatus::Settling if entry.settles <= turn.now => {
                 self.keep(slot);
                 None
             }
-            State::Settling | State::Dropped if again => Some(Trigger::Late),
-            State::Kept if again => {
+            TraceStatus::Settling | TraceStatus::Dropped if again => Some(Trigger::Late),
+            TraceStatus::Kept if again => {
                 self.keep(slot);
                 None
             }

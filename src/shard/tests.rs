@@ -1,5 +1,5 @@
 use super::*;
-use crate::ring::index::State;
+use crate::ring::index::TraceStatus;
 use crate::scan::SpanBounds;
 use crate::scan::tracestate::Sampling;
 use crate::shard::count::Spans;
@@ -129,7 +129,7 @@ impl Harness {
         traces
     }
 
-    fn state(&self, trace: u8) -> Option<State> {
+    fn state(&self, trace: u8) -> Option<TraceStatus> {
         match self.shard.why(TraceId([trace; 16])) {
             Why::InRing(entry) => Some(entry.state),
             _ => None,
@@ -202,7 +202,7 @@ fn a_failed_trace_leaves_whole_six_seconds_after_its_root() {
     assert_eq!(trace[0].attributes.len(), 3, "the marks stand on the root alone");
     assert!(trace.iter().all(|span| span.trace_state == "ot=th:0"));
     assert_eq!(stripped(trace.clone()), spans);
-    assert_eq!(harness.state(4), Some(State::Dropped));
+    assert_eq!(harness.state(4), Some(TraceStatus::Dropped));
     harness.drain();
     assert_eq!(harness.totals(), Spans { accepted: 4, kept: 3, dropped: 1, ..Default::default() });
 }
@@ -237,7 +237,7 @@ fn a_late_error_brings_a_dropped_trace_out_whole_and_once() {
     let mut harness = Harness::new(8 << 20);
     harness.send("shop", vec![span(2, 1, 0), span(2, 2, 1)]);
     harness.pass(3000);
-    assert_eq!(harness.state(2), Some(State::Dropped));
+    assert_eq!(harness.state(2), Some(TraceStatus::Dropped));
     harness.send("shop", vec![failed(span(2, 3, 1))]);
     harness.pass(11);
     harness.send("shop", vec![span(2, 4, 1)]);
@@ -353,7 +353,7 @@ fn a_trace_that_is_being_counted_out_cannot_be_kept_any_more() {
     let span_of = |n: u16| Span { span_id: [[1; 6].as_slice(), &n.to_be_bytes()].concat(), ..span(2, 1, 9) };
     harness.send("shop", (0..600).map(span_of).collect());
     harness.pass(120);
-    assert_eq!(harness.state(2), Some(State::Dropped));
+    assert_eq!(harness.state(2), Some(TraceStatus::Dropped));
     for n in 0..1000u16 {
         let id = [[3; 14].as_slice(), &n.to_be_bytes()].concat();
         let body = request("shop", vec![fat(Span { trace_id: id, ..span(1, 1, 0) }, 4_000)]).encode_to_vec();

@@ -1,4 +1,4 @@
-//! Recognises the usual slips behind a syntax error by the lines where reading stopped, and says what to
+//! Recognises the usual mistakes behind a syntax error by the lines where reading stopped, and says what to
 //! write. It names keys only: a value may be a secret.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub(super) struct Mistake {
 }
 
 /// Where the parser stopped, and what it said.
-struct Stop<'t> {
+struct StopPoint<'t> {
     lines: Vec<&'t str>,
     /// From 0.
     line: usize,
@@ -49,20 +49,20 @@ const REASONS: &[(&str, &str, &str)] = &[
 /// What went wrong where the parser stopped: `line` from 1, `at` in bytes.
 pub(super) fn recognise(text: &str, line: usize, at: usize, reason: &str) -> Mistake {
     let lines: Vec<&str> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
-    let stop = Stop { line: (line - 1).min(lines.len() - 1), lines, at, reason };
-    let recognisers: [fn(&Stop<'_>) -> Option<Mistake>; 8] =
+    let stop = StopPoint { line: (line - 1).min(lines.len() - 1), lines, at, reason };
+    let recognisers: [fn(&StopPoint<'_>) -> Option<Mistake>; 8] =
         [tab, odd_blank, wide_colon, reserved_start, second_colon, missing_blank, too_deep, open_bracket];
     recognisers.iter().find_map(|recognise| recognise(&stop)).unwrap_or_else(|| by_reason(&stop))
 }
 
-impl Stop<'_> {
-    /// The line of the stop, and the one before it that says something: a slip shows there at the latest.
+impl StopPoint<'_> {
+    /// The line of the stop, and the one before it that says something: a mistake shows there at the latest.
     fn near(&self) -> impl Iterator<Item = usize> {
         let says_something = |line: &usize| !matches!(self.lines[*line].trim_start().chars().next(), None | Some('#'));
         [self.line].into_iter().chain((0..self.line).rev().find(says_something))
     }
 
-    fn slip(&self, line: usize, bytes: Range<usize>, title: &str, label: &'static str, help: &str) -> Mistake {
+    fn mistake(&self, line: usize, bytes: Range<usize>, title: &str, label: &'static str, help: &str) -> Mistake {
         Mistake { line: line + 1, bytes, title: title.to_owned(), label, help: help.to_owned() }
     }
 
@@ -89,28 +89,28 @@ pub(super) fn is_odd_blank(c: char) -> bool {
 pub(super) const ODD_BLANK: [&str; 3] =
     ["a character looks like a space, and is none", "a non-breaking or wide space", "replace it by a usual space"];
 
-fn tab(stop: &Stop<'_>) -> Option<Mistake> {
+fn tab(stop: &StopPoint<'_>) -> Option<Mistake> {
     let lines = stop.line.saturating_sub(1)..(stop.line + 2).min(stop.lines.len());
     let (line, at) = lines.into_iter().find_map(|line| {
         let text = stop.lines[line];
         let indent = &text[..text.len() - text.trim_start().len()];
         Some((line, indent.find('\t')?))
     })?;
-    Some(stop.slip(line, at..at + 1, "a tab cannot indent a line", "a tab", "indent with spaces"))
+    Some(stop.mistake(line, at..at + 1, "a tab cannot indent a line", "a tab", "indent with spaces"))
 }
 
-fn odd_blank(stop: &Stop<'_>) -> Option<Mistake> {
+fn odd_blank(stop: &StopPoint<'_>) -> Option<Mistake> {
     let (line, bytes) = stop.find(is_odd_blank)?;
     let [title, label, help] = ODD_BLANK;
-    Some(stop.slip(line, bytes, title, label, help))
+    Some(stop.mistake(line, bytes, title, label, help))
 }
 
-fn wide_colon(stop: &Stop<'_>) -> Option<Mistake> {
+fn wide_colon(stop: &StopPoint<'_>) -> Option<Mistake> {
     let (line, bytes) = stop.find(|c| c == '：')?;
-    Some(stop.slip(line, bytes, "`：` is no colon for YAML", "a wide colon", "write `:` and a space"))
+    Some(stop.mistake(line, bytes, "`：` is no colon for YAML", "a wide colon", "write `:` and a space"))
 }
 
-fn reserved_start(stop: &Stop<'_>) -> Option<Mistake> {
+fn reserved_start(stop: &StopPoint<'_>) -> Option<Mistake> {
     let first = stop.lines[stop.line].get(stop.at..)?.chars().next()?;
     let looks_like = match first {
         '*' => "looks like an alias",
@@ -120,21 +120,22 @@ fn reserved_start(stop: &Stop<'_>) -> Option<Mistake> {
         _ => return None,
     };
     let title = format!("a text that begins with `{first}` needs quotes");
-    Some(stop.slip(stop.line, stop.at..stop.at + 1, &title, looks_like, &format!("write `\"{first}…\"`")))
+    Some(stop.mistake(stop.line, stop.at..stop.at + 1, &title, looks_like, &format!("write `\"{first}…\"`")))
 }
 
-fn second_colon(stop: &Stop<'_>) -> Option<Mistake> {
+fn second_colon(stop: &StopPoint<'_>) -> Option<Mistake> {
     let line = stop.lines[stop.line];
     let colons = colons(line);
     let (&[first, second, ..], Some(key)) = (colons.as_slice(), key_of(line)) else { return None };
     let help = format!("put the value in quotes: `{key}: \"…\"`");
     let is_value = first < second && stop.reason.contains("mapping values");
-    is_value
-        .then(|| stop.slip(stop.line, second..second + 1, "a value has a `: ` in it", "the second in this line", &help))
+    is_value.then(|| {
+        stop.mistake(stop.line, second..second + 1, "a value has a `: ` in it", "the second in this line", &help)
+    })
 }
 
 /// `keep:all` and `-name: a`.
-fn missing_blank(stop: &Stop<'_>) -> Option<Mistake> {
+fn missing_blank(stop: &StopPoint<'_>) -> Option<Mistake> {
     stop.near().find_map(|number| {
         let line = stop.lines[number];
         let start = line.len() - line.trim_start().len();
@@ -142,12 +143,18 @@ fn missing_blank(stop: &Stop<'_>) -> Option<Mistake> {
             line[start..].strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic()));
         if after_dash && !colons(line).is_empty() {
             let help = "write `- ` before the first key of an item";
-            return Some(stop.slip(number, start..start + 1, "a space is missing after `-`", "no space follows", help));
+            return Some(stop.mistake(
+                number,
+                start..start + 1,
+                "a space is missing after `-`",
+                "no space follows",
+                help,
+            ));
         }
         let key = glued_key(line.trim_start_matches([' ', '-']))?;
         let at = line.find(key)? + key.len();
         let help = format!("write `{key}: …`");
-        Some(stop.slip(number, at..at + 1, "a space is missing after `:`", "no space follows", &help))
+        Some(stop.mistake(number, at..at + 1, "a space is missing after `:`", "no space follows", &help))
     })
 }
 
@@ -160,7 +167,7 @@ pub fn glued_key(text: &str) -> Option<&str> {
     (is_word && is_glued && colons(text).is_empty()).then_some(key)
 }
 
-fn too_deep(stop: &Stop<'_>) -> Option<Mistake> {
+fn too_deep(stop: &StopPoint<'_>) -> Option<Mistake> {
     let above = stop.near().nth(1)?;
     let column = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     let (here, there) = (column(stop.lines[stop.line]), column(stop.lines[above]));
@@ -170,12 +177,12 @@ fn too_deep(stop: &Stop<'_>) -> Option<Mistake> {
     is_too_deep.then(|| {
         let help = format!("let it begin below `{key}`, or give `{key}` no value of its own");
         let title = format!("this line is deeper than `{key}` above, which has a value already");
-        stop.slip(stop.line, stop.character(stop.line, here), &title, "too deep", &help)
+        stop.mistake(stop.line, stop.character(stop.line, here), &title, "too deep", &help)
     })
 }
 
 /// The last bracket that is still open where the parser stopped.
-fn open_bracket(stop: &Stop<'_>) -> Option<Mistake> {
+fn open_bracket(stop: &StopPoint<'_>) -> Option<Mistake> {
     if !stop.reason.contains("flow") {
         return None;
     }
@@ -194,16 +201,16 @@ fn open_bracket(stop: &Stop<'_>) -> Option<Mistake> {
     let (line, at, close) = open.pop()?;
     let title = format!("a bracket is not closed with `{close}`, or a comma is missing");
     let help = format!("write `{close}` where it ends, `, ` between its parts, and quote a text with brackets in it");
-    Some(stop.slip(line, at..at + 1, &title, "opened here", &help))
+    Some(stop.mistake(line, at..at + 1, &title, "opened here", &help))
 }
 
-fn by_reason(stop: &Stop<'_>) -> Mistake {
+fn by_reason(stop: &StopPoint<'_>) -> Mistake {
     let at = stop.character(stop.line, stop.at);
     match REASONS.iter().find(|(part, ..)| stop.reason.contains(part)) {
-        Some((_, title, help)) => stop.slip(stop.line, at, title, "the reading stops here", help),
+        Some((_, title, help)) => stop.mistake(stop.line, at, title, "the reading stops here", help),
         None => {
             let help = "look at this line and the one before: a quote, a bracket, a `: ` or a space may be missing";
-            stop.slip(stop.line, at, &format!("this is not YAML: {}", stop.reason), "the reading stops here", help)
+            stop.mistake(stop.line, at, &format!("this is not YAML: {}", stop.reason), "the reading stops here", help)
         }
     }
 }

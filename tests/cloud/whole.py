@@ -1,4 +1,4 @@
-"""The whole program against the same stubs: outages and refusals must show in its books, its log and on its disk.
+"""The whole program against the same stubs: outages and refusals must show in its accounts, its log and on its disk.
 
 The accounting identity holds at the end of each part.
 """
@@ -49,7 +49,7 @@ class Stage:
 
     @contextlib.contextmanager
     def tailkeep(self, sinks, config="", env=None, folder=None, killed=False):
-        """Runs the program to its end: its books balance and it exits 0, or it is killed."""
+        """Runs the program to its end: its accounts balance and it exits 0, or it is killed."""
         self.runs += 1
         folder = folder or self.folder / str(self.runs)
         folder.mkdir(exist_ok=True)

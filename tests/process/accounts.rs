@@ -62,9 +62,9 @@ impl Accounts {
         for sink in self.values("tailkeep_sink_items_total", "sink") {
             for signal in ["traces", "metrics", "logs"] {
                 let labels = [format!("sink=\"{sink}\""), format!("signal=\"{signal}\"")];
-                let of_lane = |name: &str| self.sum(&format!("tailkeep_sink_{name}"), &[&labels[0], &labels[1]]);
-                let fates = of_lane("delivered_total") + of_lane("queued") + of_lane("discarded_total");
-                equal(format!("(c) {sink} {signal}"), of_lane("items_total"), fates);
+                let of_sink = |name: &str| self.sum(&format!("tailkeep_sink_{name}"), &[&labels[0], &labels[1]]);
+                let fates = of_sink("delivered_total") + of_sink("queued") + of_sink("discarded_total");
+                equal(format!("(c) {sink} {signal}"), of_sink("items_total"), fates);
             }
         }
         faults.extend(self.faults_between_stages());

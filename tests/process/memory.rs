@@ -1,4 +1,4 @@
-//! Fixed memory under more than fits: must-keeps come out, the door refuses, nothing grows.
+//! Fixed memory under more than fits: must-keeps come out, what does not fit is refused, nothing grows.
 
 use super::collector::{POLICY, Setup, eventually};
 use super::grpc::Grpc;

@@ -7,7 +7,7 @@ use hyper::client::conn::http2::SendRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome, Settings};
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, ReceiverSettings, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedSender;
@@ -210,13 +210,13 @@ async fn nearly_a_mebibyte(
 }
 
 /// Nothing is looked at while a test holds what it holds.
-fn patient() -> Settings {
-    Settings { pace_every: Duration::from_secs(3600), ..small() }
+fn patient() -> ReceiverSettings {
+    ReceiverSettings { pace_every: Duration::from_secs(3600), ..small() }
 }
 
 #[tokio::test]
 async fn what_is_only_announced_costs_nothing() {
-    let server = Server::start(Settings { streams: 100, ..small() }).await;
+    let server = Server::start(ReceiverSettings { streams: 100, ..small() }).await;
     let mut connection = connect_h2(server.grpc).await;
     let mut held = Vec::new();
     for _ in 0..100 {
@@ -367,7 +367,7 @@ async fn a_thousand_calls_share_a_connection() {
 
 #[tokio::test]
 async fn a_connection_carries_no_more_streams_than_allowed() {
-    let server = Server::start(Settings { streams: 4, ..small() }).await;
+    let server = Server::start(ReceiverSettings { streams: 4, ..small() }).await;
     let mut peer = RawH2::connect(server.grpc).await;
     for stream in [1, 3, 5, 7, 9] {
         peer.0.write_all(&call_headers(stream, 0)).await.unwrap();

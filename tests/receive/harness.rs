@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tailkeep::receive::{Accepted, Hops, Intake, Malformed, Phase, Receiver, Settings, Stats, StatsReader};
+use tailkeep::receive::{Accepted, Hops, Intake, Malformed, Phase, Receiver, ReceiverSettings, Stats, StatsReader};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,9 +61,9 @@ pub struct Server {
 }
 
 /// Ports of the system's choice, and bounds that a test can reach.
-pub fn small() -> Settings {
+pub fn small() -> ReceiverSettings {
     let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    Settings {
+    ReceiverSettings {
         grpc: any,
         http: any,
         instance: "me".to_owned(),
@@ -71,18 +71,18 @@ pub fn small() -> Settings {
         max_request: 1 << 20,
         in_flight: 2 << 20,
         retry_after: Duration::from_millis(1500),
-        ..Settings::default()
+        ..ReceiverSettings::default()
     }
 }
 
 impl Server {
-    pub async fn start(settings: Settings) -> Server {
+    pub async fn start(settings: ReceiverSettings) -> Server {
         Server::answering(settings, |_| Ok(Accepted::default())).await
     }
 
     /// Starts a receiver whose intake answers so.
     pub async fn answering(
-        settings: Settings,
+        settings: ReceiverSettings,
         answer: impl Fn(&[u8]) -> Result<Accepted, Malformed> + Send + Sync + 'static,
     ) -> Server {
         let receiver = Receiver::bind(settings).await.unwrap();

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, RequestOutcome, Settings};
+use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, ReceiverSettings, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -153,7 +153,7 @@ async fn two_that_hold_all(server: &Server) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn a_full_house_refuses_and_says_when_to_come_back() {
-    let server = Server::start(Settings { pace_every: Duration::from_secs(3600), ..small() }).await;
+    let server = Server::start(ReceiverSettings { pace_every: Duration::from_secs(3600), ..small() }).await;
     let held = two_that_hold_all(&server).await;
     for content_type in [PROTOBUF, JSON] {
         let reply = post(server.http, http_request("/v1/metrics", content_type, b"{}")).await;
@@ -212,7 +212,7 @@ fn options(path: &str, origin: &str) -> Request<Full<Bytes>> {
 #[tokio::test]
 async fn pages_of_named_origins_may_send() {
     let page = "https://shop.example";
-    let server = Server::start(Settings { cors: vec![page.to_owned()], ..small() }).await;
+    let server = Server::start(ReceiverSettings { cors: vec![page.to_owned()], ..small() }).await;
     let reply = post(server.http, options("/v1/traces", page)).await;
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (204, page));
     assert_eq!(reply.header("access-control-allow-methods"), "POST");

@@ -4,7 +4,7 @@ use crate::harness::*;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, ConnectionFault, Receiver, RequestOutcome, Settings};
+use tailkeep::receive::{Accepted, ConnectionFault, Receiver, ReceiverSettings, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,7 +79,7 @@ async fn a_body_that_drips_is_sent_away_in_time_and_told_to_come_back() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
-    let server = Server::start(Settings { connections: 2, ..small() }).await;
+    let server = Server::start(ReceiverSettings { connections: 2, ..small() }).await;
     let first = TcpStream::connect(server.http).await.unwrap();
     let _second = TcpStream::connect(server.http).await.unwrap();
     server.until("two are open", |stats| stats.connections_open == 2).await;
@@ -103,7 +103,7 @@ async fn one_connection_too_many_is_closed_at_once() {
 
 #[tokio::test]
 async fn an_idle_connection_gives_its_place_to_a_new_one() {
-    let server = Server::start(Settings { connections: 2, ..small() }).await;
+    let server = Server::start(ReceiverSettings { connections: 2, ..small() }).await;
     let mut idle = TcpStream::connect(server.http).await.unwrap();
     let mut works = TcpStream::connect(server.http).await.unwrap();
     let request =
@@ -125,7 +125,7 @@ async fn an_idle_connection_gives_its_place_to_a_new_one() {
 
 #[tokio::test]
 async fn a_header_too_large_is_refused() {
-    let server = Server::start(Settings { header_bytes: 8 << 10, ..small() }).await;
+    let server = Server::start(ReceiverSettings { header_bytes: 8 << 10, ..small() }).await;
     let long = "a".repeat(16 << 10);
     let answer = raw(server.http, format!("POST /v1/traces HTTP/1.1\r\nx-long: {long}\r\n\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
@@ -234,7 +234,8 @@ async fn what_does_not_speak_http_is_counted_by_what_it_is() {
 #[tokio::test]
 async fn an_old_connection_is_told_to_finish() {
     let hour = Duration::from_secs(3600);
-    let server = Server::start(Settings { connection_age: Some(hour), header_timeout: hour * 2, ..small() }).await;
+    let server =
+        Server::start(ReceiverSettings { connection_age: Some(hour), header_timeout: hour * 2, ..small() }).await;
     let (mut h2, h2_ends) = open_h2(server.grpc).await;
     let call = || grpc_request(TRACES, Pieces::of([&framed(0, b"")[..]]));
     assert_eq!(Reply::read(h2.send_request(call()).await.unwrap()).await.grpc().code(), tonic::Code::Ok);
@@ -276,24 +277,24 @@ async fn a_panic_ends_one_connection() {
 async fn what_cannot_be_bound_says_where_and_what_to_write() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Receiver::bind(Settings { grpc: Some(address), ..small() }).await.err().unwrap().to_string();
+    let error = Receiver::bind(ReceiverSettings { grpc: Some(address), ..small() }).await.err().unwrap().to_string();
     assert!(error.contains(&format!("receive.grpc: cannot listen on {address}: ")), "{error}");
     assert!(error.contains("write another port"), "{error}");
 
     let foreign = Some(SocketAddr::from(([192, 0, 2, 1], 4318)));
-    let error = Receiver::bind(Settings { http: foreign, ..small() }).await.err().unwrap().to_string();
+    let error = Receiver::bind(ReceiverSettings { http: foreign, ..small() }).await.err().unwrap().to_string();
     assert!(
         error.starts_with("receive.http: cannot listen on 192.0.2.1:4318: ") && error.contains("write 0.0.0.0"),
         "{error}"
     );
 
-    let error = Receiver::bind(Settings { in_flight: 100, max_request: 51, ..small() }).await.err().unwrap();
+    let error = Receiver::bind(ReceiverSettings { in_flight: 100, max_request: 51, ..small() }).await.err().unwrap();
     assert!(error.to_string().contains("allow at least 102 in flight"), "{error}");
 }
 
 #[tokio::test]
 async fn a_listener_may_be_left_out() {
-    let receiver = Receiver::bind(Settings { http: None, ..small() }).await.unwrap();
+    let receiver = Receiver::bind(ReceiverSettings { http: None, ..small() }).await.unwrap();
     let addrs = receiver.local_addrs();
     assert!(addrs.grpc.is_some() && addrs.http.is_none());
 }

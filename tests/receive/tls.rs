@@ -10,7 +10,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tailkeep::receive::{ConnectionFault, Receiver, Settings, TlsFiles};
+use tailkeep::receive::{ConnectionFault, Receiver, ReceiverSettings, TlsFiles};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -86,7 +86,7 @@ async fn call_over(stream: TlsStream<TcpStream>) -> Option<tonic::Code> {
 #[tokio::test]
 async fn both_ports_speak_tls_and_agree_on_the_protocol() {
     let (folder, ca) = (TempDir::new().unwrap(), authority());
-    let server = Server::start(Settings { tls: Some(write(&folder, &issue(&ca))), ..small() }).await;
+    let server = Server::start(ReceiverSettings { tls: Some(write(&folder, &issue(&ca))), ..small() }).await;
 
     let stream = connect(server.grpc, &ca, None, &[b"h2"]).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -125,7 +125,7 @@ async fn mutual_tls_turns_strangers_away() {
     let client_ca = folder.path().join("client.crt");
     fs::write(&client_ca, ours.pem()).unwrap();
     let files = TlsFiles { client_ca: Some(client_ca), ..write(&folder, &issue(&ours)) };
-    let server = Server::start(Settings { tls: Some(files), ..small() }).await;
+    let server = Server::start(ReceiverSettings { tls: Some(files), ..small() }).await;
     let (friend, stranger) = (issue(&ours), issue(&theirs));
     for (who, shows, expected) in
         [("friend", Some(&friend), Some(tonic::Code::Ok)), ("stranger", Some(&stranger), None), ("nobody", None, None)]
@@ -143,7 +143,7 @@ async fn mutual_tls_turns_strangers_away() {
 async fn changed_files_serve_the_next_connection_and_broken_ones_do_not() {
     let (folder, before, after) = (TempDir::new().unwrap(), authority(), authority());
     let files = write(&folder, &issue(&before));
-    let settings = Settings { tls: Some(files.clone()), tls_check_every: Duration::ZERO, ..small() };
+    let settings = ReceiverSettings { tls: Some(files.clone()), tls_check_every: Duration::ZERO, ..small() };
     let server = Server::start(settings).await;
     let trusted = async |ca: &Authority| connect(server.grpc, ca, None, &[b"h2"]).await.is_ok();
     assert!(trusted(&before).await && !trusted(&after).await);
@@ -164,7 +164,7 @@ async fn a_file_that_cannot_be_used_is_named_at_start() {
     let (folder, ca) = (TempDir::new().unwrap(), authority());
     let files = write(&folder, &issue(&ca));
     let error = async |files: TlsFiles| {
-        Receiver::bind(Settings { tls: Some(files), ..small() }).await.err().unwrap().to_string()
+        Receiver::bind(ReceiverSettings { tls: Some(files), ..small() }).await.err().unwrap().to_string()
     };
     let missing = folder.path().join("missing.crt");
     let message = error(TlsFiles { cert: missing.clone(), ..files.clone() }).await;

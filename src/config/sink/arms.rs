@@ -2,7 +2,7 @@
 
 use super::super::load::Loader;
 use super::otlp::{COMPRESSIONS, PROTOCOLS};
-use crate::deliver::sink::arms::{Access, Settings};
+use crate::deliver::sink::arms::{Access, ArmsSettings};
 use crate::identity::Secret;
 use crate::trace::Signal;
 use crate::yaml::{Map, MappingEntry};
@@ -25,7 +25,7 @@ pub(in super::super) const KEYS: &[&str] = &[
 pub(in super::super) const URL_KEYS: &[&str] = &["traces", "metrics"];
 pub(in super::super) const LICENSE_KEYS: &[&str] = &["key", "project", "workspace"];
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<Settings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<ArmsSettings> {
     let map = loader.map(&entry.value, "`arms`", KEYS)?;
     let access = access(loader, &map);
     let urls = loader.section(&map, "urls", URL_KEYS);
@@ -39,7 +39,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<
     let (at_endpoint, at_urls) = (at("endpoint"), at("urls"));
     let given = [&traces_url, &metrics_url].into_iter().flatten().map(|url| (url.as_str(), at_urls));
     loader.note_targets(&map, endpoint.iter().map(|url| (url.as_str(), at_endpoint)).chain(given));
-    let defaults = Settings::default();
+    let defaults = ArmsSettings::default();
     let usual_signals = match endpoint {
         Some(_) => defaults.signals,
         None => [traces_url.is_some(), metrics_url.is_some(), false],
@@ -51,7 +51,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<
         let help = "write `token: ${env:ARMS_TOKEN}`, or `license:` for the endpoint of CloudMonitor 2.0";
         loader.reader.warn("C11", entry.key_span, title, "ARMS refuses who does not say who it is").help(help);
     }
-    Some(Settings {
+    Some(ArmsSettings {
         endpoint: endpoint.map(Secret::new),
         protocol: loader.word(&map, "protocol", PROTOCOLS),
         access,

@@ -1,7 +1,7 @@
 //! `auth` of a sink: where its keys come from.
 
 use super::super::load::Loader;
-use crate::identity::{AssumeRoleSettings, EcsRoleSettings, Endpoints, RrsaSettings, Settings, Source};
+use crate::identity::{AssumeRoleSettings, EcsRoleSettings, Endpoints, IdentitySettings, RrsaSettings, Source};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
@@ -41,9 +41,9 @@ pub(in super::super) const KEYS_BY_TYPE: &[(&str, &[&str])] = &[
 /// Keys of an `auth` that is the base of another: the endpoints are written once, outside.
 const ENDPOINT_KEYS: &[&str] = &["sts", "sts_connect_to", "duration", "metadata"];
 
-pub(super) fn settings(loader: &mut Loader<'_>, node: &Node) -> Settings {
-    let Some((map, kind)) = typed(loader, node, "`auth`") else { return Settings::default() };
-    Settings { source: source(loader, &map, kind, true), endpoints: endpoints(loader, &map) }
+pub(super) fn settings(loader: &mut Loader<'_>, node: &Node) -> IdentitySettings {
+    let Some((map, kind)) = typed(loader, node, "`auth`") else { return IdentitySettings::default() };
+    IdentitySettings { source: source(loader, &map, kind, true), endpoints: endpoints(loader, &map) }
 }
 
 /// The mapping and its type; keys of other types are reported.

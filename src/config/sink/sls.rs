@@ -2,7 +2,7 @@
 
 use super::super::load::Loader;
 use super::auth;
-use crate::deliver::sink::sls::{Compression, MetricsPath, Settings, SignatureVersion, TimeUnit};
+use crate::deliver::sink::sls::{Compression, MetricsPath, SignatureVersion, SlsSettings, TimeUnit};
 use crate::yaml::MappingEntry;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const TIME_UNITS: &[(&str, TimeUnit)] = &[("us", TimeUnit::Microseconds), ("ns",
 const METRICS_PATHS: &[(&str, MetricsPath)] =
     &[("logstore", MetricsPath::Logstore), ("prometheus", MetricsPath::Prometheus)];
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<Settings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<SlsSettings> {
     let map = loader.map(&entry.value, "`sls`", KEYS)?;
     let mut required = |key: &str| loader.require(&map, key, "`sls`").is_some().then(|| loader.text(&map, key))?;
     let (endpoint, project) = (required("endpoint"), required("project"));
@@ -42,9 +42,9 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<
         let help = "add `traces:`, `metrics:` or `logs:` with the name of a logstore or metricstore";
         loader.reader.error("C11", entry.key_span, "`sls` has no store", "nothing is delivered").help(help);
     }
-    let defaults = Settings::default();
+    let defaults = SlsSettings::default();
     let range = Duration::from_millis(10)..=Duration::from_secs(600);
-    let settings = Settings {
+    let settings = SlsSettings {
         endpoint: endpoint.unwrap_or_default(),
         connect_to: loader.connect_to(&map, "connect_to"),
         tls: loader.client_tls(&map),

@@ -289,7 +289,7 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
 
 proptest! {
     #[test]
-    fn the_books_balance_after_every_step(steps in steps(), quota in 300usize..3000) {
+    fn the_accounts_balance_after_every_step(steps in steps(), quota in 300usize..3000) {
         let mut queue = queue(quota);
         let (mut now, mut taken) = (Instant::now(), vec![[0; 3]; 2]);
         for step in steps {

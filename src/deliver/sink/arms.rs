@@ -20,9 +20,9 @@ use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 /// Ports on which both generations speak gRPC.
 const GRPC_PORTS: [u16; 2] = [8090, 10010];
 
-/// `arms` of a sink. It takes traces and metrics; ARMS has no door for logs.
+/// `arms` of a sink. It takes traces and metrics; ARMS takes no logs.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ArmsSettings {
     /// Scheme, host and port as the console shows them. May be left out if both URLs are given.
     /// Not shown either, as a whole URL with a token may have been written here.
     pub endpoint: Option<Secret>,
@@ -55,16 +55,16 @@ pub enum Access {
     Licence { key: Secret, project: String, workspace: String },
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ArmsSettings {
     /// Headers and URLs may be tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("signals", &self.signals).finish_non_exhaustive()
+        f.debug_struct("ArmsSettings").field("signals", &self.signals).finish_non_exhaustive()
     }
 }
 
-impl Default for Settings {
+impl Default for ArmsSettings {
     fn default() -> Self {
-        Settings {
+        ArmsSettings {
             endpoint: None,
             protocol: None,
             access: Access::Free,
@@ -82,19 +82,19 @@ impl Default for Settings {
 /// An ARMS endpoint as a sink.
 pub struct Arms {
     exporter: Exporter,
-    dress: MissingAttributes,
+    missing: MissingAttributes,
     place: String,
     protocol: Protocol,
 }
 
 impl Arms {
     /// Connects to nothing. The error says which setting to change and holds no secret.
-    pub fn new(settings: Settings) -> Result<Arms, String> {
+    pub fn new(settings: ArmsSettings) -> Result<Arms, String> {
         let protocol = settings.protocol();
         let urls = settings.urls(protocol)?;
         let first = urls.iter().flatten().next().ok_or("no signal is taken: allow traces or metrics")?.clone();
         urls.iter().flatten().for_each(|url| warn_of_clear_text(&settings, url));
-        let dress = MissingAttributes::new(settings.host_name.clone(), settings.workspace());
+        let missing = MissingAttributes::new(settings.host_name.clone(), settings.workspace());
         let exporter = Exporter::new(ExporterSettings {
             protocol,
             urls,
@@ -103,7 +103,7 @@ impl Arms {
             client: settings.client,
             hops: None,
         })?;
-        Ok(Arms { exporter, dress, place: place(&first), protocol })
+        Ok(Arms { exporter, missing, place: place(&first), protocol })
     }
 
     /// Scheme, host and port; a path may be a token.
@@ -123,7 +123,7 @@ impl Arms {
         let reason = "ARMS does not take delta histograms; make them cumulative";
         let mut sent = Sent::without(unwritable, Discard::Rejected, reason);
         if unwritable == 0 || !body.is_empty() {
-            let body = self.dress.put_on(batch.signal, body);
+            let body = self.missing.add_to(batch.signal, body);
             let taken = self.exporter.send(&Batch { body, ..batch.clone() }).await?;
             sent.lost.extend(taken.lost);
             sent.request_id = taken.request_id;
@@ -142,7 +142,7 @@ impl Sink for Arms {
     }
 }
 
-impl Settings {
+impl ArmsSettings {
     fn protocol(&self) -> Protocol {
         let port = self.endpoint.as_ref().and_then(|url| url.expose().parse::<Uri>().ok()?.port_u16());
         match self.protocol {
@@ -240,14 +240,14 @@ fn parse(setting: &str, url: &Secret) -> Result<Uri, String> {
 }
 
 /// The classic endpoints speak plain HTTP. That is as it should be inside a VPC only.
-fn warn_of_clear_text(settings: &Settings, url: &Uri) {
+fn warn_of_clear_text(settings: &ArmsSettings, url: &Uri) {
     let host = url.host().unwrap_or_default();
     if url.scheme_str() == Some("http") && has_secret(settings, url) && !is_near(host) {
         tracing::warn!(host, "the token crosses the public network in clear text, the internal endpoint would not");
     }
 }
 
-fn has_secret(settings: &Settings, url: &Uri) -> bool {
+fn has_secret(settings: &ArmsSettings, url: &Uri) -> bool {
     let is_free = matches!(settings.access, Access::Free);
     !is_free || !settings.headers.is_empty() || url.query().is_some() || url.path().contains("adapt_")
 }

@@ -72,7 +72,7 @@ impl FileSink {
         let files = self.files.clone();
         let written = tokio::task::spawn_blocking(move || {
             let mut files = files.lock().map_err(|_| retry("an earlier write panicked".to_owned()))?;
-            let record = Record::new(files.settings.format, &batch)?;
+            let record = FileRecord::new(files.settings.format, &batch)?;
             files.append(&record).map_err(|error| {
                 let file = files.path(batch.signal, 0);
                 retry(format!("{}: {error}", file.display()))
@@ -113,15 +113,15 @@ fn retry(reason: String) -> SendError {
 }
 
 /// A batch on its way into a file. It is written as it is encoded: as JSON it may be many times as long.
-struct Record<'a> {
+struct FileRecord<'a> {
     batch: &'a Batch,
     format: FileFormat,
     len: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> FileRecord<'a> {
     /// An error if the batch cannot be written: to split it, if all but one leaf may be.
-    fn new(format: FileFormat, batch: &'a Batch) -> Result<Record<'a>, SendError> {
+    fn new(format: FileFormat, batch: &'a Batch) -> Result<FileRecord<'a>, SendError> {
         let len = match format {
             FileFormat::Protobuf if u32::try_from(batch.body.len()).is_err() => {
                 return Err(SendError::Split { reason: "a record is limited to 4 GiB".to_owned() });
@@ -135,7 +135,7 @@ impl<'a> Record<'a> {
                 Err(error) => return Err(SendError::Refused { reason: error.to_string() }),
             },
         };
-        Ok(Record { batch, format, len })
+        Ok(FileRecord { batch, format, len })
     }
 
     fn write(&self, file: &File) -> io::Result<()> {
@@ -160,7 +160,7 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn append(&mut self, record: &FileRecord<'_>) -> io::Result<()> {
         let written = record.write(&self.file);
         match written {
             Ok(()) => self.len += record.len,
@@ -186,7 +186,7 @@ impl Files {
         })
     }
 
-    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn append(&mut self, record: &FileRecord<'_>) -> io::Result<()> {
         let signal = record.batch.signal;
         let mut open = match self.open[signal as usize].take().filter(|open| self.is_in_place(signal, open)) {
             Some(open) => open,

@@ -213,8 +213,8 @@ impl Exporter {
         if message.is_empty() {
             return;
         }
-        let mut quiet = self.remarks.lock().expect("no code panics under this lock");
-        if let Some(batches) = quiet.say(1, Instant::now()) {
+        let mut throttle = self.remarks.lock().expect("no code panics under this lock");
+        if let Some(batches) = throttle.say(1, Instant::now()) {
             let message = quote(&self.secrets(url).hide(message), REASON_MAX);
             warn!(to = place(url), batches, message, "the peer took a batch with a remark");
         }

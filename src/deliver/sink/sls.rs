@@ -17,7 +17,7 @@ mod sign;
 mod time;
 mod traces;
 
-pub use settings::{Compression, MetricsPath, Settings, TimeUnit};
+pub use settings::{Compression, MetricsPath, SlsSettings, TimeUnit};
 pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
@@ -28,7 +28,7 @@ use crate::{
     trace::Signal,
 };
 use bytes::Bytes;
-use encode::Limits;
+use encode::PackLimits;
 use project::{Problem, Project};
 use reply::{Action, Scope};
 use seal::{Cut, Style};
@@ -47,7 +47,7 @@ const UNWRITABLE: &str = "log service has no form for them, or one alone is too 
 
 /// One project's stores as a sink.
 pub struct Sls {
-    settings: Settings,
+    settings: SlsSettings,
     project: Project,
     style: Arc<Style>,
     signals: [PackState; 3],
@@ -57,18 +57,18 @@ pub struct Sls {
 /// batches of the others come between its attempts.
 struct PackState {
     packs: PackIds,
-    progress: Option<Progress>,
+    progress: Option<BatchProgress>,
     /// The pause after the last refusal for a quota.
     pause: Duration,
 }
 
 /// How far a batch has come; it outlives a failed attempt.
-struct Progress {
+struct BatchProgress {
     body: Bytes,
     /// What is before it was taken or refused for good.
     place: Place,
     sent: Sent,
-    limits: Limits,
+    limits: PackLimits,
     doubts: u32,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
@@ -92,7 +92,7 @@ enum Next {
 
 impl Sls {
     /// Checks the settings; asks nothing over the network. The error says which setting to change.
-    pub fn new(settings: Settings, world: World) -> Result<Sls, String> {
+    pub fn new(settings: SlsSettings, world: World) -> Result<Sls, String> {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
@@ -224,7 +224,7 @@ impl PackState {
         if self.progress.as_ref().is_none_or(|progress| progress.body != batch.body) {
             // What was under way for a batch that was given up may have arrived: its number is used.
             self.packs.next += u64::from(self.progress.is_some());
-            self.progress = Some(Progress::new(batch));
+            self.progress = Some(BatchProgress::new(batch));
         }
     }
 
@@ -242,13 +242,13 @@ impl PackState {
     }
 }
 
-impl Progress {
-    fn new(batch: &Batch) -> Progress {
-        Progress {
+impl BatchProgress {
+    fn new(batch: &Batch) -> BatchProgress {
+        BatchProgress {
             body: batch.body.clone(),
             place: Place::default(),
             sent: Sent::default(),
-            limits: Limits::default(),
+            limits: PackLimits::default(),
             doubts: 0,
             clock_set: false,
         }

@@ -544,7 +544,7 @@ fn dropping_the_oldest_segment_drops_no_number_of_the_next() {
         assert_eq!(Spool::open(files.clone(), [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
     }
     // Copies whose sync failed, and which could not be cut off either.
-    let copy = Header { len: 0, number: 5, items: 1, body_crc: 0 };
+    let copy = SegmentHeader { len: 0, number: 5, items: 1, body_crc: 0 };
     files.append(&segment_name(Signal::Traces, 0), &copy.write()).unwrap();
     assert_eq!(Spool::open(files, [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
 }

@@ -117,9 +117,9 @@ impl Writer {
             outcome = self.spool.write_cursors(&named).map(|()| self.written_cursors = named);
         }
         for signal in Signal::ALL {
-            let lanes = cursors.iter().filter_map(|lanes| lanes[signal as usize]);
-            // A signal without a lane has no entries either.
-            outcome = outcome.and(self.spool.forget_below(signal, lanes.min().unwrap_or(u64::MAX)));
+            let places = cursors.iter().filter_map(|by_signal| by_signal[signal as usize]);
+            // A signal without a place has no entries either.
+            outcome = outcome.and(self.spool.forget_below(signal, places.min().unwrap_or(u64::MAX)));
         }
         if outcome.is_ok() {
             self.noted = Instant::now();

@@ -1,17 +1,17 @@
 //! Which operations to look at first.
 
-use super::{MANY_ERRORS, Operation};
+use super::{MANY_ERRORS, OperationView};
 use std::cmp::Reverse;
 
 /// Those that fail most and those that are slowest in turn, so that few rows have some of both.
-pub(super) fn worst_first(operations: &[Operation]) -> Vec<&Operation> {
+pub(super) fn worst_first(operations: &[OperationView]) -> Vec<&OperationView> {
     let mut failing: Vec<usize> = (0..operations.len()).filter(|&o| operations[o].errors >= MANY_ERRORS).collect();
     let failures = |at: &usize| operations[*at].errors * operations[*at].per_second;
     failing.sort_by(|a, b| failures(b).total_cmp(&failures(a)));
     let mut slow: Vec<usize> = (0..operations.len()).collect();
     slow.sort_by_key(|&at| Reverse(operations[at].p99));
     let (mut failing, mut slow) = (failing.into_iter(), slow.into_iter());
-    let mut left: Vec<Option<&Operation>> = operations.iter().map(Some).collect();
+    let mut left: Vec<Option<&OperationView>> = operations.iter().map(Some).collect();
     let mut ranked = Vec::with_capacity(left.len());
     while ranked.len() < left.len() {
         ranked.extend(failing.find_map(|at| left[at].take()));
@@ -26,7 +26,7 @@ mod tests {
     use std::time::Duration;
 
     fn names(operations: &[(&str, f64, f64, u64)]) -> Vec<String> {
-        let operation = |&(name, per_second, errors, p99): &(&str, f64, f64, u64)| Operation {
+        let operation = |&(name, per_second, errors, p99): &(&str, f64, f64, u64)| OperationView {
             service: "shop".into(),
             name: name.into(),
             per_second,

@@ -118,7 +118,7 @@ impl<'de, O: Output> Visitor<'de> for Fields<'_, O> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        // What nests deeper is refused behind the door, with the item that it is in.
+        // What nests deeper is refused by the check of the message, with the item that it is in.
         if self.writer.depth > DEPTH_MAX {
             while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(());

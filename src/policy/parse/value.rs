@@ -94,14 +94,14 @@ fn pattern(reader: &mut Reader, node: &Node, what: &str) -> Option<Pattern> {
         }
         _ => {
             let text = reader.text(node, what)?;
-            warn_of_slip(reader, node, text);
+            warn_of_likely_mistake(reader, node, text);
             Some(exact_or_glob(text))
         }
     }
 }
 
 /// A text that is nobody's name but a list or an expression.
-fn warn_of_slip(reader: &mut Reader, node: &Node, text: &str) {
+fn warn_of_likely_mistake(reader: &mut Reader, node: &Node, text: &str) {
     let is_name =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/*".contains(&b));
     if text.contains(',') && text.split(',').all(|part| is_name(part.trim())) {
@@ -169,7 +169,7 @@ fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
             Meaning::Number(value) => Some(ValuePattern::Number(value)),
             Meaning::Text(text) => {
                 warn_of_text(reader, key, node, text);
-                warn_of_slip(reader, node, text);
+                warn_of_likely_mistake(reader, node, text);
                 Some(ValuePattern::Text(exact_or_glob(text)))
             }
             Meaning::Null => {

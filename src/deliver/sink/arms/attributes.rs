@@ -40,13 +40,13 @@ impl MissingAttributes {
     }
 
     /// The request with what it lacked; itself if it lacks nothing or is no protobuf.
-    pub(super) fn put_on(&self, signal: Signal, body: Bytes) -> Bytes {
+    pub(super) fn add_to(&self, signal: Signal, body: Bytes) -> Bytes {
         let has_reasons = signal == Signal::Traces && memmem::find(&body, REASON.as_bytes()).is_some();
-        let dressed = rewrite(&body, &mut |number, payload| match number {
+        let completed = rewrite(&body, &mut |number, payload| match number {
             RESOURCE_GROUPS => self.group(payload, has_reasons),
             _ => None,
         });
-        dressed.map_or(body, Bytes::from)
+        completed.map_or(body, Bytes::from)
     }
 
     /// One ResourceSpans or ResourceMetrics; none if it stays as it is.
@@ -56,7 +56,7 @@ impl MissingAttributes {
             return None;
         }
         let mut missing = self.missing(group);
-        let dressed = rewrite(group, &mut |number, payload| match number {
+        let completed = rewrite(group, &mut |number, payload| match number {
             RESOURCE if !missing.is_empty() => Some([payload, &std::mem::take(&mut missing)[..]].concat()),
             SCOPE_GROUPS if has_reasons && memmem::find(payload, REASON.as_bytes()).is_some() => {
                 rewrite(payload, &mut |number, span| if number == SPANS { give_reason(span) } else { None })
@@ -64,12 +64,12 @@ impl MissingAttributes {
             _ => None,
         });
         if missing.is_empty() {
-            return dressed;
+            return completed;
         }
         // There was no resource at all.
         let mut out = Vec::with_capacity(group.len() + missing.len() + 8);
         put_bytes(&mut out, RESOURCE, &missing);
-        out.extend_from_slice(dressed.as_deref().unwrap_or(group));
+        out.extend_from_slice(completed.as_deref().unwrap_or(group));
         Some(out)
     }
 
@@ -186,41 +186,41 @@ mod tests {
         }
     }
 
-    /// Dresses one group and expects that the result is `want`, field by field.
-    fn check(dress: &MissingAttributes, given: ResourceSpans, want: ResourceSpans) {
+    /// Completes one group and expects that the result is `want`, field by field.
+    fn check(missing: &MissingAttributes, given: ResourceSpans, want: ResourceSpans) {
         let encode = |group| ExportTraceServiceRequest { resource_spans: vec![group] }.encode_to_vec();
-        let dressed = dress.put_on(Signal::Traces, encode(given).into());
-        let dressed = ExportTraceServiceRequest::decode(dressed).unwrap();
-        assert_eq!(dressed.resource_spans, vec![want]);
+        let completed = missing.add_to(Signal::Traces, encode(given).into());
+        let completed = ExportTraceServiceRequest::decode(completed).unwrap();
+        assert_eq!(completed.resource_spans, vec![want]);
     }
 
     #[test]
     fn host_name_comes_from_the_node_or_the_configuration_and_is_never_replaced() {
-        let dress = MissingAttributes::new(Some("configured".into()), None);
+        let missing = MissingAttributes::new(Some("configured".into()), None);
         let node = text(NODE, "node-7");
         let own = text(HOST, "own");
         check(
-            &dress,
+            &missing,
             group(Some(vec![node.clone()]), vec![vec![]]),
             group(Some(vec![node.clone(), text(HOST, "node-7")]), vec![vec![]]),
         );
-        check(&dress, group(Some(vec![]), vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
-        check(&dress, group(Some(vec![]), vec![]), group(Some(vec![]), vec![]));
-        check(&dress, group(None, vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
+        check(&missing, group(Some(vec![]), vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
+        check(&missing, group(Some(vec![]), vec![]), group(Some(vec![]), vec![]));
+        check(&missing, group(None, vec![vec![]]), group(Some(vec![text(HOST, "configured")]), vec![vec![]]));
         let both = group(Some(vec![own, node]), vec![vec![]]);
-        check(&dress, both.clone(), both);
+        check(&missing, both.clone(), both);
         let nothing = group(None, vec![vec![]]);
         check(&MissingAttributes::default(), nothing.clone(), nothing);
     }
 
     #[test]
     fn a_workspace_is_added_once() {
-        let dress = MissingAttributes::new(None, Some("prod".into()));
-        let dressed = group(Some(vec![text(WORKSPACE, "prod")]), vec![vec![]]);
-        check(&dress, group(None, vec![vec![]]), dressed.clone());
-        check(&dress, dressed.clone(), dressed);
+        let missing = MissingAttributes::new(None, Some("prod".into()));
+        let completed = group(Some(vec![text(WORKSPACE, "prod")]), vec![vec![]]);
+        check(&missing, group(None, vec![vec![]]), completed.clone());
+        check(&missing, completed.clone(), completed);
         let other = group(Some(vec![text(WORKSPACE, "theirs")]), vec![vec![]]);
-        check(&dress, other.clone(), other);
+        check(&missing, other.clone(), other);
     }
 
     #[test]
@@ -240,12 +240,12 @@ mod tests {
     #[test]
     fn untouched_bytes_are_the_same_memory_and_unknown_fields_survive() {
         let body = Bytes::from(ExportTraceServiceRequest { resource_spans: vec![group(None, vec![])] }.encode_to_vec());
-        let same = MissingAttributes::default().put_on(Signal::Traces, body.clone());
+        let same = MissingAttributes::default().add_to(Signal::Traces, body.clone());
         assert_eq!(same.as_ptr(), body.as_ptr());
 
-        let dress = MissingAttributes::new(Some("h".into()), None);
+        let missing = MissingAttributes::new(Some("h".into()), None);
         let broken = Bytes::from_static(b"\x0a\xff");
-        assert_eq!(dress.put_on(Signal::Traces, broken.clone()), broken);
+        assert_eq!(missing.add_to(Signal::Traces, broken.clone()), broken);
 
         // Field 15 of the group, after and before the resource.
         let mut inner = Vec::new();
@@ -255,8 +255,8 @@ mod tests {
         put_bytes(&mut inner, 2, b"\x12\x00");
         let mut outer = Vec::new();
         put_bytes(&mut outer, 1, &inner);
-        let dressed = dress.put_on(Signal::Traces, outer.into());
-        assert!(memmem::find(&dressed, b"newer").is_some());
+        let completed = missing.add_to(Signal::Traces, outer.into());
+        assert!(memmem::find(&completed, b"newer").is_some());
         let mut want = Vec::new();
         put_bytes(&mut want, 15, b"new");
         let mut resource = Vec::new();
@@ -264,20 +264,20 @@ mod tests {
         put_bytes(&mut want, 1, &resource);
         put_bytes(&mut want, 15, b"newer");
         put_bytes(&mut want, 2, b"\x12\x00");
-        assert_eq!(Fields::new(&dressed).flatten().next().unwrap().payload().unwrap(), want);
+        assert_eq!(Fields::new(&completed).flatten().next().unwrap().payload().unwrap(), want);
     }
 
     #[test]
     fn a_request_that_ends_early_never_panics_and_valid_ones_stay_valid() {
-        let dress = MissingAttributes::new(Some("h".into()), Some("w".into()));
+        let missing = MissingAttributes::new(Some("h".into()), Some("w".into()));
         let full = group(Some(vec![text(NODE, "n")]), vec![vec![text(REASON, "slow")]]);
         let body = ExportTraceServiceRequest { resource_spans: vec![full.clone(), full] }.encode_to_vec();
         for end in 0..body.len() {
             let cut = Bytes::copy_from_slice(&body[..end]);
             let is_valid = ExportTraceServiceRequest::decode(cut.clone()).is_ok();
-            let dressed = dress.put_on(Signal::Traces, cut.clone());
+            let completed = missing.add_to(Signal::Traces, cut.clone());
             assert!(
-                if is_valid { ExportTraceServiceRequest::decode(dressed).is_ok() } else { dressed == cut },
+                if is_valid { ExportTraceServiceRequest::decode(completed).is_ok() } else { completed == cut },
                 "{end}"
             );
         }

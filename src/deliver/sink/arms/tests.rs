@@ -1,13 +1,13 @@
 use super::*;
 
-fn urls(settings: &Settings) -> Result<[String; 2], String> {
+fn urls(settings: &ArmsSettings) -> Result<[String; 2], String> {
     let [traces, metrics, logs] = settings.urls(settings.protocol())?;
     assert!(logs.is_none());
     Ok([traces, metrics].map(|url| url.map_or(String::new(), |url| url.to_string())))
 }
 
-fn settings(endpoint: &str, access: Access) -> Settings {
-    Settings { endpoint: Some(Secret::new(endpoint)), access, ..Default::default() }
+fn settings(endpoint: &str, access: Access) -> ArmsSettings {
+    ArmsSettings { endpoint: Some(Secret::new(endpoint)), access, ..Default::default() }
 }
 
 fn token() -> Access {
@@ -42,19 +42,19 @@ fn both_generations_over_both_protocols() {
     ] {
         assert_eq!(urls(&settings(endpoint, access)).unwrap()[0], want);
     }
-    let forced = Settings { protocol: Some(Protocol::Http), ..settings("http://dc-hz.test:8090", token()) };
+    let forced = ArmsSettings { protocol: Some(Protocol::Http), ..settings("http://dc-hz.test:8090", token()) };
     assert!(urls(&forced).unwrap()[1].ends_with(":8090/adapt_abc@def_abc@ghi/api/otlp/metrics"));
 }
 
 #[test]
 fn given_urls_are_taken_verbatim() {
-    let given = Settings {
+    let given = ArmsSettings {
         traces_url: Some(Secret::new("http://a.test/adapt_x@y/api/otlp/traces")),
         metrics_url: Some(Secret::new("https://b.test/metrics?key=1")),
         ..Default::default()
     };
     assert_eq!(urls(&given).unwrap(), ["http://a.test/adapt_x@y/api/otlp/traces", "https://b.test/metrics?key=1"]);
-    let traces_only = Settings { metrics_url: None, signals: [true, false, false], ..given };
+    let traces_only = ArmsSettings { metrics_url: None, signals: [true, false, false], ..given };
     assert_eq!(urls(&traces_only).unwrap()[1], "");
 }
 
@@ -72,7 +72,7 @@ fn a_whole_url_is_no_endpoint() {
 #[test]
 fn a_token_that_would_go_nowhere_is_an_error() {
     let url = |text: &str| Some(Secret::new(text));
-    let both = Settings {
+    let both = ArmsSettings {
         traces_url: url("http://a.test/x"),
         metrics_url: url("http://b.test/y"),
         access: token(),
@@ -80,7 +80,7 @@ fn a_token_that_would_go_nowhere_is_an_error() {
     };
     let error = urls(&both).unwrap_err();
     assert!(error.contains("`token` would go nowhere") && !error.contains("abc@def"), "{error}");
-    let one = Settings { metrics_url: None, endpoint: url("http://c.test"), ..both };
+    let one = ArmsSettings { metrics_url: None, endpoint: url("http://c.test"), ..both };
     assert_eq!(urls(&one).unwrap()[1], "http://c.test/adapt_abc@def_abc@ghi/api/otlp/metrics");
 }
 
@@ -126,7 +126,7 @@ fn headers_of_each_access() {
 #[test]
 fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
     let secret = "http://h.test/adapt_swordfish@x/ \u{fc}";
-    let with_url = Settings { traces_url: Some(Secret::new(secret)), ..settings("http://h.test", Access::Free) };
+    let with_url = ArmsSettings { traces_url: Some(Secret::new(secret)), ..settings("http://h.test", Access::Free) };
     let with_token = settings("http://h.test", Access::Token(Secret::new("sword\nfish")));
     let as_endpoint = settings(secret, token());
     let mut with_header = settings("not a url", Access::Free);
@@ -137,10 +137,10 @@ fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
         assert!(!error.contains("sword"), "{error}");
         assert!(!shown.contains("swordfish"), "{shown}");
     }
-    assert!(Arms::new(Settings::default()).err().unwrap().contains("write `endpoint` or `urls.traces`"));
-    let none = Settings { signals: [false; 3], ..settings("http://h.test", token()) };
+    assert!(Arms::new(ArmsSettings::default()).err().unwrap().contains("write `endpoint` or `urls.traces`"));
+    let none = ArmsSettings { signals: [false; 3], ..settings("http://h.test", token()) };
     assert!(Arms::new(none).err().unwrap().contains("allow traces or metrics"));
     let mixed =
-        Settings { traces_url: Some(Secret::new("http://h.test/x")), ..settings("http://h.test:8090", token()) };
+        ArmsSettings { traces_url: Some(Secret::new("http://h.test/x")), ..settings("http://h.test:8090", token()) };
     assert!(Arms::new(mixed).err().unwrap().contains("protocol: http"));
 }

@@ -121,7 +121,7 @@ fn a_full_disk_leaves_no_part_of_a_record() {
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     files.open[0] = Some(OpenFile { file, len: 0 });
     let batch = batch("first");
-    let record = Record::new(FileFormat::Json, &batch).unwrap();
+    let record = FileRecord::new(FileFormat::Json, &batch).unwrap();
     assert!(files.append(&record).is_err());
     assert!(files.open[0].is_none(), "it is opened afresh");
     fs::remove_file(path).unwrap();

@@ -12,7 +12,7 @@ const TEXT_MIN: usize = 1 << 20;
 
 /// When a pack is full. Log Service takes 10 MB of LogGroup at most; official producers seal at 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct PackLimits {
     /// Bytes at which a pack is sealed.
     pub(super) bytes: usize,
     /// Bytes that a single item may have; above it the item is refused.
@@ -22,13 +22,13 @@ pub(super) struct Limits {
     pub(super) items: usize,
 }
 
-impl Default for Limits {
+impl Default for PackLimits {
     fn default() -> Self {
-        Limits { bytes: 1 << 20, bytes_max: 8 << 20, logs: 4096, items: usize::MAX }
+        PackLimits { bytes: 1 << 20, bytes_max: 8 << 20, logs: 4096, items: usize::MAX }
     }
 }
 
-impl Limits {
+impl PackLimits {
     /// How much text an item of so many bytes may become. An ordinary one becomes a little more than it was.
     pub(super) fn text(&self, bytes: usize) -> usize {
         bytes.saturating_mul(TEXT_GROWTH).max(TEXT_MIN).min(self.bytes_max)
@@ -80,7 +80,7 @@ impl Pack {
 
     /// Appends the logs that `write` gives, unless they belong in the next pack: then the pack is as
     /// before and full.
-    pub(super) fn item(&mut self, limits: &Limits, write: impl FnOnce(&mut Pack)) -> Room {
+    pub(super) fn item(&mut self, limits: &PackLimits, write: impl FnOnce(&mut Pack)) -> Room {
         let (bytes, count, refused) = (self.logs.len(), self.log_count, self.refused);
         write(self);
         let grown = self.logs.len() - bytes;
@@ -207,23 +207,23 @@ pub(super) mod tests {
 
     #[test]
     fn a_limit_that_is_met_exactly_is_kept_and_one_more_is_not() {
-        let write = |pack: &mut Pack, limits: &Limits| {
+        let write = |pack: &mut Pack, limits: &PackLimits| {
             pack.item(limits, |pack| pack.log(TIME, [("k", "v")].into_iter()));
         };
-        let filled = |limits: Limits| {
+        let filled = |limits: PackLimits| {
             let mut pack = Pack::default();
             (0..5).for_each(|_| write(&mut pack, &limits));
             (pack.items(), pack.log_count, pack.logs.len())
         };
-        let roomy = Limits::default();
-        let (_, _, len) = filled(Limits { logs: 1, ..roomy });
-        assert_eq!(filled(Limits { logs: 3, ..roomy }), (3, 3, 3 * len));
-        assert_eq!(filled(Limits { bytes: 3 * len, ..roomy }), (3, 3, 3 * len));
-        assert_eq!(filled(Limits { bytes: 3 * len - 1, ..roomy }), (2, 2, 2 * len));
+        let roomy = PackLimits::default();
+        let (_, _, len) = filled(PackLimits { logs: 1, ..roomy });
+        assert_eq!(filled(PackLimits { logs: 3, ..roomy }), (3, 3, 3 * len));
+        assert_eq!(filled(PackLimits { bytes: 3 * len, ..roomy }), (3, 3, 3 * len));
+        assert_eq!(filled(PackLimits { bytes: 3 * len - 1, ..roomy }), (2, 2, 2 * len));
 
         let alone = |bytes_max| {
             let mut pack = Pack::default();
-            write(&mut pack, &Limits { bytes: 1, bytes_max, ..roomy });
+            write(&mut pack, &PackLimits { bytes: 1, bytes_max, ..roomy });
             (pack.refused(), pack.has_logs())
         };
         assert_eq!((alone(len), alone(len - 1)), ((0, true), (1, false)));
@@ -231,7 +231,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_pack_is_sealed_between_items() {
-        let limits = Limits { bytes: 100, bytes_max: 200, logs: 3, items: usize::MAX };
+        let limits = PackLimits { bytes: 100, bytes_max: 200, logs: 3, items: usize::MAX };
         let write = |pack: &mut Pack, logs: usize, len: usize| {
             let text = "x".repeat(len);
             pack.item(&limits, |pack| (0..logs).for_each(|_| pack.log(TIME, [("k", text.as_str())].into_iter())))
@@ -252,7 +252,7 @@ pub(super) mod tests {
         assert!(pack.refused() == 1 && !pack.has_logs() && pack.items() == 1);
 
         let mut pack = Pack::default();
-        let limits = Limits { items: 1, ..limits };
+        let limits = PackLimits { items: 1, ..limits };
         assert_eq!(pack.item(&limits, |_| ()), Room::Full);
         assert!(!pack.has_logs());
     }

@@ -3,7 +3,7 @@
 //! name of an event, for which that one has no place, is `eventName`.
 
 use super::{
-    encode::{Limits, Pack},
+    encode::{Pack, PackLimits},
     json::{self, Text, lossy},
     time::Now,
     traces::{Origin, hex_id, pack_leaves, scope_names},
@@ -14,7 +14,7 @@ use crate::otlp::{
 };
 
 /// Packs records from a place on, as many as `limits` allow; gives the place behind them.
-pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now) -> (Pack, Place) {
+pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
     pack_leaves(request, from, limits, &|pack, leaf, origin| write_record(pack, leaf, origin, limits, now))
 }
 
@@ -53,7 +53,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, origin: &Origin, limits: &Limits, now: Now) -> Option<()> {
+fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, origin: &Origin, limits: &PackLimits, now: Now) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }
@@ -121,7 +121,7 @@ mod tests {
             ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] };
 
         let body = request.encode_to_vec();
-        let (packed, end) = pack(&body, Place::default(), &Limits::default(), NOW);
+        let (packed, end) = pack(&body, Place::default(), &PackLimits::default(), NOW);
         let group = read(packed);
         let contents: Vec<_> =
             group.logs[0].contents.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
@@ -146,6 +146,6 @@ mod tests {
         assert_eq!((group.logs[1].time, group.logs[1].contents[9].value.as_str()), (1_795_427_995, ""));
         let last = group.logs[2].contents.last().unwrap();
         assert_eq!((last.key.as_str(), last.value.as_str()), ("eventName", "device.app.lifecycle"));
-        assert_eq!(pack(&body, end, &Limits::default(), NOW).0.items(), 0);
+        assert_eq!(pack(&body, end, &PackLimits::default(), NOW).0.items(), 0);
     }
 }

@@ -8,7 +8,7 @@
 mod labels;
 
 use super::{
-    encode::{Limits, Pack, Room},
+    encode::{Pack, PackLimits, Room},
     exponential::{self, Exponential, doubles, fixed},
     json::{ATTRIBUTES_MAX, lossy},
     time::Now,
@@ -37,8 +37,8 @@ mod kind {
 
 /// Packs points from a place on, as many as `limits` allow; gives the place behind them. Refused are histograms of delta
 /// temporality (a metricstore has no way to say it) and points that would take more than
-/// [`Limits::bytes_max`]. A sum of deltas is written as it is, like a gauge.
-pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now) -> (Pack, Place) {
+/// [`PackLimits::bytes_max`]. A sum of deltas is written as it is, like a gauge.
+pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
     let mut shared: Option<(*const u8, Option<Labels>)> = None;
     for metric in leaves(request, from) {
@@ -76,7 +76,7 @@ struct Writer<'a> {
     name: &'a str,
     /// Labels of the resource.
     shared: &'a Labels,
-    limits: &'a Limits,
+    limits: &'a PackLimits,
     now: Now,
 }
 

@@ -1,8 +1,8 @@
 //! Signed requests to one project of Log Service.
 
 use super::{
-    MetricsPath, Settings,
-    reply::{Action, NAME_MAX, Refusal},
+    MetricsPath, SlsSettings,
+    reply::{Action, NAME_MAX, SlsRefusal},
     seal::Body,
     settings::Place,
     sign::{Message, Signer, hex},
@@ -25,8 +25,8 @@ pub(super) enum Problem {
     Keys(identity::Error),
     Network(ClientError),
     /// The clock was off and is set now; the times of a body may have to change as well.
-    ClockSet(Refusal),
-    Refused(Refusal),
+    ClockSet(SlsRefusal),
+    Refused(SlsRefusal),
 }
 
 impl fmt::Display for Problem {
@@ -42,7 +42,7 @@ impl fmt::Display for Problem {
 /// The way to a project: connections, keys, signature and the difference of the clocks.
 pub(super) struct Project {
     place: Place,
-    settings: Settings,
+    settings: SlsSettings,
     client: Client,
     identity: Arc<Identity>,
     signer: Signer,
@@ -61,7 +61,7 @@ struct Call<'a> {
 }
 
 impl Project {
-    pub(super) fn new(settings: Settings, world: World) -> Result<Project, String> {
+    pub(super) fn new(settings: SlsSettings, world: World) -> Result<Project, String> {
         let place = settings.place()?;
         let client = Client::new(ClientSettings {
             tls: (place.scheme == "https").then(|| settings.tls.clone()),
@@ -161,7 +161,7 @@ impl Project {
         if reply.status.is_success() {
             return Ok(id);
         }
-        let mut refusal = Refusal::new(reply.status.as_u16(), &reply.headers, &reply.body);
+        let mut refusal = SlsRefusal::new(reply.status.as_u16(), &reply.headers, &reply.body);
         credentials.token.iter().chain([&credentials.secret]).for_each(|secret| refusal.hide(secret));
         Err(Problem::Refused(refusal))
     }

@@ -45,7 +45,7 @@ pub(super) enum Scope {
 
 /// A reply that is not a success.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
+pub(super) struct SlsRefusal {
     pub(super) action: Action,
     status: u16,
     code: String,
@@ -64,13 +64,13 @@ struct Body {
     error_message: String,
 }
 
-impl Refusal {
-    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
+impl SlsRefusal {
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> SlsRefusal {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body: Option<Body> = serde_json::from_slice(body).ok();
         let code = body.as_ref().map_or("", |body| body.error_code.as_str());
         let message = body.as_ref().map_or("", |body| body.error_message.as_str());
-        Refusal {
+        SlsRefusal {
             action: action(status, code),
             status,
             code: code.to_owned(),
@@ -94,7 +94,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for SlsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = if self.code.is_empty() { "without an error code" } else { &self.code };
         write!(f, "log service answered {} {}", self.status, quote(code, NAME_MAX))?;
@@ -144,7 +144,7 @@ mod tests {
 
     fn answer(status: u16, code: &str) -> Action {
         let body = format!(r#"{{"errorCode":"{code}","errorMessage":"why"}}"#);
-        Refusal::new(status, &HeaderMap::new(), body.as_bytes()).action
+        SlsRefusal::new(status, &HeaderMap::new(), body.as_bytes()).action
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
                 408 | 425 | 499 | 500..=999 => Action::Retry,
                 _ => Action::Doubt,
             };
-            assert_eq!(Refusal::new(status, &HeaderMap::new(), b"").action, expected, "{status}");
+            assert_eq!(SlsRefusal::new(status, &HeaderMap::new(), b"").action, expected, "{status}");
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
     fn a_page_of_a_proxy_counts_by_its_status() {
         let truncated = br#"{"errorCode":"PostBodyTooLa"#;
         for body in [&b"<html>502 Bad Gateway</html>"[..], b"", truncated, b"[]"] {
-            let answer = |status| Refusal::new(status, &HeaderMap::new(), body).action;
+            let answer = |status| SlsRefusal::new(status, &HeaderMap::new(), body).action;
             for status in [500, 502, 503, 504] {
                 assert_eq!(answer(status), Action::Retry);
             }
@@ -231,7 +231,7 @@ mod tests {
             r#"{{"errorCode":"\u001b]0;CAIS/token{long}","errorMessage":"{}CAIS/token\u001b[2J"}}"#,
             &long[..295]
         );
-        let mut refusal = Refusal::new(500, &headers, body.as_bytes());
+        let mut refusal = SlsRefusal::new(500, &headers, body.as_bytes());
         refusal.hide(&Secret::new("CAIS/token"));
         let text = refusal.to_string();
         assert!(!text.contains('\u{1b}') && !text.contains("CAIS") && text.len() < 800, "{text}");
@@ -242,9 +242,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-log-requestid", "5F2A".parse().unwrap());
         let body = br#"{"errorCode":"LogStoreNotExist","errorMessage":"logstore otel does not exist"}"#;
-        let text = Refusal::new(404, &headers, body).to_string();
+        let text = SlsRefusal::new(404, &headers, body).to_string();
         assert_eq!(text, "log service answered 404 LogStoreNotExist: logstore otel does not exist (request id 5F2A)");
-        let text = Refusal::new(502, &HeaderMap::new(), b"<html>").to_string();
+        let text = SlsRefusal::new(502, &HeaderMap::new(), b"<html>").to_string();
         assert_eq!(text, "log service answered 502 without an error code (request id none)");
     }
 }

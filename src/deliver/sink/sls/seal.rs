@@ -1,6 +1,6 @@
 //! From a batch to the bodies of its requests: walked, packed and compressed.
 
-use super::{Compression, TimeUnit, encode::Limits, logs, metrics, time::Now, traces};
+use super::{Compression, TimeUnit, encode::PackLimits, logs, metrics, time::Now, traces};
 use crate::{
     deliver::{
         batch,
@@ -26,7 +26,7 @@ pub(super) struct Style {
 /// Where in a batch a pack begins and how far it goes.
 pub(super) struct Cut {
     pub(super) from: Place,
-    pub(super) limits: Limits,
+    pub(super) limits: PackLimits,
     pub(super) now: Now,
     pub(super) pack_id: String,
 }

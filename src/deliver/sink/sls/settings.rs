@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Delivers spans to a logstore, samples to a metricstore and log records to a logstore of one project.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SlsSettings {
     /// `cn-hangzhou-intranet.log.aliyuncs.com`, without the project. https unless it carries a scheme.
     pub endpoint: String,
     /// `HOST:PORT` to connect to instead; what is signed and verified stays the endpoint's.
@@ -37,12 +37,12 @@ pub struct Settings {
     pub source: Option<String>,
     /// From the request's first byte to the reply's last.
     pub timeout: Duration,
-    pub auth: identity::Settings,
+    pub auth: identity::IdentitySettings,
 }
 
-impl Default for Settings {
+impl Default for SlsSettings {
     fn default() -> Self {
-        Settings {
+        SlsSettings {
             endpoint: String::new(),
             connect_to: None,
             tls: TlsSettings::default(),
@@ -60,7 +60,7 @@ impl Default for Settings {
             topic: None,
             source: None,
             timeout: Duration::from_secs(15),
-            auth: identity::Settings::default(),
+            auth: identity::IdentitySettings::default(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl TimeUnit {
     }
 }
 
-/// Two doors to a metricstore; the body is the same.
+/// Two paths into a metricstore; the body is the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MetricsPath {
     /// `/logstores/{metricstore}/shards/lb`.
@@ -105,7 +105,7 @@ pub enum MetricsPath {
     Prometheus,
 }
 
-impl Settings {
+impl SlsSettings {
     pub(super) fn store(&self, signal: Signal) -> Option<&str> {
         match signal {
             Signal::Traces => self.traces.as_deref(),
@@ -197,8 +197,8 @@ pub(super) struct Place {
 mod tests {
     use super::*;
 
-    fn settings(endpoint: &str) -> Settings {
-        Settings { endpoint: endpoint.into(), project: "p".into(), traces: Some("t".into()), ..Default::default() }
+    fn settings(endpoint: &str) -> SlsSettings {
+        SlsSettings { endpoint: endpoint.into(), project: "p".into(), traces: Some("t".into()), ..Default::default() }
     }
 
     #[test]
@@ -219,18 +219,18 @@ mod tests {
         for endpoint in ["log-global.aliyuncs.com", "10.0.0.1:8080", "sls.example.com"] {
             let error = settings(endpoint).place().unwrap_err();
             assert!(error.starts_with("region: "), "{error}");
-            let given = Settings { region: Some("cn-shanghai".into()), ..settings(endpoint) };
+            let given = SlsSettings { region: Some("cn-shanghai".into()), ..settings(endpoint) };
             assert_eq!(given.place().unwrap().region, "cn-shanghai");
-            let v1 = Settings { signature: SignatureVersion::V1, ..settings(endpoint) };
+            let v1 = SlsSettings { signature: SignatureVersion::V1, ..settings(endpoint) };
             v1.place().unwrap();
         }
     }
 
     #[test]
     fn a_custom_domain_replaces_the_host() {
-        let given = Settings { domain: Some("logs.example.com".into()), ..settings("cn-hangzhou.log.aliyuncs.com") };
+        let given = SlsSettings { domain: Some("logs.example.com".into()), ..settings("cn-hangzhou.log.aliyuncs.com") };
         assert_eq!(given.place().unwrap().host, "logs.example.com");
-        let wrong = Settings { domain: Some("user@logs.example.com:443".into()), ..given };
+        let wrong = SlsSettings { domain: Some("user@logs.example.com:443".into()), ..given };
         assert!(wrong.place().unwrap_err().contains("no host name"));
     }
 
@@ -249,9 +249,9 @@ mod tests {
         }
         let good = settings("cn-hangzhou.log.aliyuncs.com");
         for bad in ["", "a/b", "a b", "ü"] {
-            assert!(Settings { project: bad.into(), ..good.clone() }.place().unwrap_err().starts_with("project: "));
-            assert!(Settings { logs: Some(bad.into()), ..good.clone() }.place().unwrap_err().starts_with("logs: "));
+            assert!(SlsSettings { project: bad.into(), ..good.clone() }.place().unwrap_err().starts_with("project: "));
+            assert!(SlsSettings { logs: Some(bad.into()), ..good.clone() }.place().unwrap_err().starts_with("logs: "));
         }
-        assert!(Settings { traces: None, ..good }.place().unwrap_err().contains("at least one store"));
+        assert!(SlsSettings { traces: None, ..good }.place().unwrap_err().contains("at least one store"));
     }
 }

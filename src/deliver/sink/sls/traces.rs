@@ -3,7 +3,7 @@
 
 use super::{
     TimeUnit,
-    encode::{Limits, Pack, Room},
+    encode::{Pack, PackLimits, Room},
     json::{self, Text, lossy},
     time::Now,
 };
@@ -17,14 +17,14 @@ use crate::{
 use std::fmt::Write;
 
 /// Packs spans from a place on, as many as `limits` allow; gives the place behind them.
-pub(super) fn pack(request: &[u8], from: Place, limits: &Limits, now: Now, unit: TimeUnit) -> (Pack, Place) {
+pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now, unit: TimeUnit) -> (Pack, Place) {
     pack_leaves(request, from, limits, &|pack, leaf, origin| write_span(pack, leaf, origin, limits, now, unit))
 }
 
 /// Writes a leaf; none if it has no form in Log Service.
 pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &Origin) -> Option<()> + 'a;
 
-pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &Limits, write: &WriteLeaf<'_>) -> (Pack, Place) {
+pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, write: &WriteLeaf<'_>) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
     let mut origin: Option<(*const u8, Option<Origin>)> = None;
     for leaf in leaves(request, from) {
@@ -59,7 +59,7 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Of a `ResourceSpans` or its like. None if it is too much text.
-    pub(super) fn new(group: &[u8], limits: &Limits) -> Option<Origin> {
+    pub(super) fn new(group: &[u8], limits: &PackLimits) -> Option<Origin> {
         let attributes = || all(group, 1).flat_map(|resource| all(resource, 1));
         let limit = limits.text(group.len());
         // Of equal keys the first counts here, as in the exporter.
@@ -135,7 +135,7 @@ fn write_span(
     pack: &mut Pack,
     leaf: &Leaf<'_>,
     origin: &Origin,
-    limits: &Limits,
+    limits: &PackLimits,
     now: Now,
     unit: TimeUnit,
 ) -> Option<()> {
@@ -247,7 +247,7 @@ mod tests {
     };
     use prost::Message;
 
-    fn packed(request: &ExportTraceServiceRequest, limits: &Limits, unit: TimeUnit) -> Pack {
+    fn packed(request: &ExportTraceServiceRequest, limits: &PackLimits, unit: TimeUnit) -> Pack {
         pack(&request.encode_to_vec(), Place::default(), limits, NOW, unit).0
     }
 
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn converted(spans: Vec<Span>) -> LogGroup {
-        read(packed(&request(spans), &Limits::default(), TimeUnit::Microseconds))
+        read(packed(&request(spans), &PackLimits::default(), TimeUnit::Microseconds))
     }
 
     #[test]
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn the_time_unit_is_a_choice() {
         let request = request(vec![full_span()]);
-        let group = read(packed(&request, &Limits::default(), TimeUnit::Nanoseconds));
+        let group = read(packed(&request, &PackLimits::default(), TimeUnit::Nanoseconds));
         assert_eq!(group.logs[0].contents[14].value, "1795428000123456789");
         assert_eq!(group.logs[0].contents[15].value, "1500999");
     }
@@ -362,7 +362,7 @@ mod tests {
     fn packs_cover_every_span_once() {
         let spans = (0..10).map(|n| Span { name: format!("s{n}"), ..Default::default() }).collect();
         let request = request(spans).encode_to_vec();
-        let limits = Limits { logs: 3, ..Default::default() };
+        let limits = PackLimits { logs: 3, ..Default::default() };
         let mut names = Vec::new();
         let mut place = Place::default();
         loop {
@@ -389,7 +389,7 @@ mod tests {
         let (mut resource, mut body) = (Vec::new(), Vec::new());
         crate::otlp::wire::put_bytes(&mut resource, 2, &scope);
         crate::otlp::wire::put_bytes(&mut body, 1, &resource);
-        let (pack, _) = pack(&body, Place::default(), &Limits::default(), NOW, TimeUnit::Microseconds);
+        let (pack, _) = pack(&body, Place::default(), &PackLimits::default(), NOW, TimeUnit::Microseconds);
         assert_eq!((pack.items(), pack.refused()), (2, 1));
         let group = read(pack);
         assert_eq!((group.logs.len(), group.logs[0].contents[9].value.as_str()), (1, "last"));

@@ -34,7 +34,7 @@ fn request(data: Vec<Data>) -> ExportMetricsServiceRequest {
 
 /// (name and suffix, labels, value) of every sample, and the refused points.
 fn samples(data: Vec<Data>) -> (Vec<(String, String, String)>, usize) {
-    let (pack, _) = pack(&request(data).encode_to_vec(), Place::default(), &Limits::default(), NOW);
+    let (pack, _) = pack(&request(data).encode_to_vec(), Place::default(), &PackLimits::default(), NOW);
     let refused = pack.refused();
     let samples = read(pack).logs.into_iter().map(|log| {
         let keys: Vec<_> = log.contents.iter().map(|pair| pair.key.as_str()).collect();
@@ -216,7 +216,7 @@ fn floats_as_go_writes_them() {
 #[test]
 fn a_points_samples_stay_in_one_request() {
     let request = request(vec![histogram(CUMULATIVE), histogram(CUMULATIVE)]).encode_to_vec();
-    let limits = Limits { logs: 7, ..Default::default() };
+    let limits = PackLimits { logs: 7, ..Default::default() };
     let (first, next) = pack(&request, Place::default(), &limits, NOW);
     let (second, _) = pack(&request, next, &limits, NOW);
     assert_eq!((first.items(), second.items()), (1, 1));
