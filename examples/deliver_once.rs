@@ -16,7 +16,7 @@ use tailkeep::{
         Batch, SendError, Sink,
         arms::{self, Access, Arms},
         otlp::Protocol,
-        sls::{self, Compression, MetricsPath, SignatureVersion, Sls},
+        sls::{self, MetricsPath, PackCompression, SignatureVersion, Sls},
     },
     doctor,
     identity::{AssumeRoleSettings, EcsRoleSettings, RrsaSettings, Secret, Source, World},
@@ -174,9 +174,9 @@ impl SlsArguments {
             Signature::V4 => SignatureVersion::V4,
         };
         settings.compression = match self.compression {
-            Packing::Lz4 => Compression::Lz4,
-            Packing::Zstd => Compression::Zstd,
-            Packing::None => Compression::None,
+            Packing::Lz4 => PackCompression::Lz4,
+            Packing::Zstd => PackCompression::Zstd,
+            Packing::None => PackCompression::None,
         };
         settings.metrics_path = match self.metrics_path {
             PathName::Logstore => MetricsPath::Logstore,
@@ -255,9 +255,9 @@ async fn main() -> Result<(), String> {
     Ok(())
 }
 
-fn report(findings: Vec<doctor::Finding>) -> Result<(), String> {
+fn report(findings: Vec<doctor::ProbeFinding>) -> Result<(), String> {
     print!("{}", doctor::render(&findings));
-    if findings.iter().any(doctor::Finding::is_failed) { Err("some probes failed".to_owned()) } else { Ok(()) }
+    if findings.iter().any(doctor::ProbeFinding::is_failed) { Err("some probes failed".to_owned()) } else { Ok(()) }
 }
 
 async fn deliver(sink: &mut dyn Sink, batch: &Batch, retries: &mut Vec<String>) -> Result<u64, String> {

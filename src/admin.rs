@@ -10,7 +10,7 @@ mod page;
 mod pieces;
 mod route;
 
-pub use answer::{Answer, Seen};
+pub use answer::{Answer, SpansSeen};
 pub use caller::Token;
 pub use connections::serve;
 

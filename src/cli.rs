@@ -31,11 +31,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Receive, judge, measure and deliver.    tailkeep run --config config/tailkeep.yaml
-    Run(Files),
+    Run(FileArguments),
     /// The same with built-in traffic, a store of its own and a live view; no files needed.
     Demo,
     /// Report every problem of the files, start nothing.    tailkeep check --policy policy.yaml
-    Check(Files),
+    Check(FileArguments),
     /// Judge one trace (OTLP/JSON), rule by rule.    tailkeep explain --policy policy.yaml trace.json
     Explain {
         /// The policy; without it the built-in one.
@@ -71,7 +71,7 @@ enum Command {
 }
 
 #[derive(Debug, Args, Default)]
-struct Files {
+struct FileArguments {
     /// What everybody types first.
     #[arg(hide = true, value_parser = refuse_file)]
     _file: Option<Infallible>,
@@ -121,7 +121,7 @@ struct Traces {
 
 /// Why a command ended other than well.
 #[derive(Debug)]
-enum Failure {
+enum CommandFailure {
     /// Wrong arguments or files.
     Usage(String),
     Running(String),
@@ -153,7 +153,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let command = cli.command.unwrap_or(Command::Run(Files::default()));
+    let command = cli.command.unwrap_or(Command::Run(FileArguments::default()));
     let outcome = match command {
         Command::Run(files) => serve::run(&files, &cli.log, cli.log_format),
         Command::Demo => serve::demo(&cli.log, cli.log_format),
@@ -169,8 +169,8 @@ pub fn run() -> ExitCode {
             log::flush();
             return ExitCode::SUCCESS;
         }
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::Running(text)) => (text, 1),
+        Err(CommandFailure::Usage(text)) => (text, 2),
+        Err(CommandFailure::Running(text)) => (text, 1),
     };
     // Nothing is left to say where a report has said it.
     if !text.is_empty() {

@@ -32,11 +32,11 @@ pub use queue::QueueConfig;
 pub use sink::{SinkConfig, SinkKind};
 pub use text::read_text;
 
-use crate::deliver::Hops;
+use crate::deliver::HopMemory;
 use crate::diagnostic::{Diagnostic, Span, has_errors};
 use crate::identity::Secret;
 use crate::yaml::{Map, Node, Value};
-use budget::{MEMORY_MAX, MEMORY_MIN, Part, Sizes, divide, show_size};
+use budget::{BudgetPart, MEMORY_MAX, MEMORY_MIN, Sizes, divide, show_size};
 use expand::Variables;
 use load::{Loader, is_nothing, is_off};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,7 +66,7 @@ pub struct Config {
     /// `collector.instance.id`.
     pub instance: String,
     /// Where the data that goes out has been; shared with the sinks.
-    pub hops: Hops,
+    pub hops: HopMemory,
 }
 
 /// Where the policy stands.
@@ -135,7 +135,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let empty = Map { span: map.span, entries: &[] };
     let memory = memory(loader, map);
     let instance = instance(loader, map);
-    let hops = Hops::new(loader.host.hop.clone());
+    let hops = HopMemory::new(loader.host.hop.clone());
     let receive_map = loader.section(map, "receive", receive::KEYS).unwrap_or(empty);
     let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
     let measure_map = measure::section(loader, map);
@@ -146,7 +146,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let ring = loader.section(map, "ring", RING_KEYS).and_then(|ring| ring_size(loader, &ring));
     let in_flight = receive_wishes.in_flight.or_else(|| {
         // Not less than usual, and enough for a request.
-        Some((2 * receive_wishes.max_request?).max(budget::usual(Part::InFlight, memory)))
+        Some((2 * receive_wishes.max_request?).max(budget::usual(BudgetPart::InFlight, memory)))
     });
     let pooled = receive_wishes.pooled;
     let given = [ring, in_flight, pooled, traces, metrics, logs, measure_wishes.series, measure_wishes.windows];
@@ -159,7 +159,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let config = Config {
         receive,
         memory,
-        ring: sizes[Part::Ring as usize],
+        ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
         measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
         sinks: match map.get("sinks") {
@@ -213,12 +213,12 @@ fn divide_or_report(
         Ok(sizes) => return sizes,
         Err(over) => over,
     };
-    let usual = Part::ALL.map(|part| given[part as usize].unwrap_or_else(|| budget::usual(part, memory)));
+    let usual = BudgetPart::ALL.map(|part| given[part as usize].unwrap_or_else(|| budget::usual(part, memory)));
     if loader.reader.has_errors() {
         // A size that cannot be read may be what makes the others too many.
         return usual;
     }
-    let is_given = |part: &Part| given[*part as usize].is_some_and(|size| size > 0);
+    let is_given = |part: &BudgetPart| given[*part as usize].is_some_and(|size| size > 0);
     let terms = over.parts.iter().filter(|(part, _)| is_given(part));
     let mut terms: Vec<String> = terms.map(|(part, size)| format!("{} {}", part.word(), show_size(*size))).collect();
     let others = over.parts.iter().filter(|(part, _)| given[*part as usize].is_none()).map(|(_, size)| size).sum();

@@ -14,8 +14,8 @@ pub mod spool;
 mod worker;
 
 pub use batch::BatchLimits;
-pub use hops::Hops;
-pub use queue::{Discard, Row, Tally};
+pub use hops::HopMemory;
+pub use queue::{AccountRow, Discard, Tally};
 pub use sink::{Batch, Sink};
 pub use spool::SpoolSettings;
 
@@ -71,11 +71,11 @@ pub struct NamedSink {
 /// The deliver stage. Dropping it without [`Delivery::drain`] stops the sinks at once.
 pub struct Delivery {
     shared: Arc<Shared>,
-    tasks: tokio::sync::Mutex<Tasks>,
+    tasks: tokio::sync::Mutex<SinkTasks>,
     supervisor: Supervisor,
 }
 
-struct Tasks {
+struct SinkTasks {
     workers: JoinSet<()>,
     /// At most one.
     writers: JoinSet<()>,
@@ -190,7 +190,7 @@ impl Delivery {
             let writer = Writer::new(spool, shared.clone(), recovered.cursors);
             writers.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(Tasks { workers, writers }), supervisor })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, writers }), supervisor })
     }
 
     /// The name of a sink or queue whose task ended though it should not; for ever if none does.
@@ -286,7 +286,7 @@ impl Delivery {
     }
 
     /// The accounts of every sink and signal at one moment.
-    pub fn snapshot(&self) -> Vec<Row> {
+    pub fn snapshot(&self) -> Vec<AccountRow> {
         self.shared.queue().rows(&self.shared.names)
     }
 
@@ -314,7 +314,7 @@ impl Delivery {
     pub async fn drain(&self, deadline: Instant) {
         self.shared.queue().start_draining();
         let time = deadline.saturating_duration_since(Instant::now());
-        for Row { sink, signal, tally } in self.snapshot().into_iter().filter(|row| row.tally.queued > 0) {
+        for AccountRow { sink, signal, tally } in self.snapshot().into_iter().filter(|row| row.tally.queued > 0) {
             let (signal, items, seconds) = (signal.word(), tally.queued, time.as_secs());
             info!(sink, signal, items, seconds, "delivers what waits, for so long at most");
         }

@@ -7,7 +7,7 @@ use crate::{
         Batch, SendError, Sink,
         sls::{self, ProbeCause, ProbeError, Sls},
     },
-    identity::{self, Cause, Identity, Utc, World},
+    identity::{self, FailureCause, Identity, Utc, World},
     trace::Signal,
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::{fmt::Write, sync::Arc};
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeFinding {
     /// Name of the sink in the configuration.
     pub sink: String,
     /// What was probed: `keys from RRSA`, `traces to the logstore otel-traces`.
@@ -38,15 +38,15 @@ pub enum ProbeOutcome {
     },
 }
 
-impl Finding {
+impl ProbeFinding {
     pub fn is_failed(&self) -> bool {
         matches!(self.outcome, ProbeOutcome::Failed { .. })
     }
 }
 
 /// Probes keys and stores of an `sls` sink.
-pub async fn examine_sls(name: &str, settings: sls::SlsSettings, world: World) -> Vec<Finding> {
-    let finding = |probe: String, outcome| Finding { sink: name.to_owned(), probe, outcome };
+pub async fn examine_sls(name: &str, settings: sls::SlsSettings, world: World) -> Vec<ProbeFinding> {
+    let finding = |probe: String, outcome| ProbeFinding { sink: name.to_owned(), probe, outcome };
     let mut sink = match Sls::new(settings, world) {
         Ok(sink) => sink,
         Err(what) => {
@@ -79,7 +79,7 @@ pub enum SinkProtocol {
 }
 
 /// Probes a sink that speaks OTLP by an empty export of every signal that it takes.
-pub async fn examine_otlp(name: &str, kind: SinkProtocol, sink: &mut dyn Sink) -> Vec<Finding> {
+pub async fn examine_otlp(name: &str, kind: SinkProtocol, sink: &mut dyn Sink) -> Vec<ProbeFinding> {
     let mut findings = Vec::new();
     for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect::<Vec<_>>() {
         let outcome = match sink.send(&Batch { signal, body: Bytes::new(), items: 0 }).await {
@@ -89,7 +89,7 @@ pub async fn examine_otlp(name: &str, kind: SinkProtocol, sink: &mut dyn Sink) -
             }
             Err(error) => explain_otlp(error, kind),
         };
-        findings.push(Finding { sink: name.to_owned(), probe: format!("export of {}", signal.word()), outcome });
+        findings.push(ProbeFinding { sink: name.to_owned(), probe: format!("export of {}", signal.word()), outcome });
     }
     findings
 }
@@ -112,27 +112,27 @@ async fn examine_identity(identity: &Arc<Identity>) -> ProbeOutcome {
 
 fn advise_identity(error: &identity::Error) -> &'static str {
     match (error.cause, error.source) {
-        (Cause::Settings, "RRSA") => {
+        (FailureCause::Settings, "RRSA") => {
             "enable RRSA on the cluster and label the namespace for ack-pod-identity-webhook, or write `role_arn`, \
              `provider_arn` and `token_file` under `auth`"
         }
-        (Cause::Settings, _) => "correct `auth` in the configuration or the environment variables that it names",
-        (Cause::Unreachable, "ECS role") => {
+        (FailureCause::Settings, _) => "correct `auth` in the configuration or the environment variables that it names",
+        (FailureCause::Unreachable, "ECS role") => {
             "only machines of ECS have this service: elsewhere write another `auth.type`; a container needs a route to \
              100.100.100.200"
         }
-        (Cause::Unreachable, _) => {
+        (FailureCause::Unreachable, _) => {
             "check that the STS endpoint resolves and is reachable from here; without a way to the internet set \
              ALIBABA_CLOUD_STS_REGION and ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED=true, or write `auth.sts`"
         }
-        (Cause::Refused, "RRSA") => "compare the role's trust policy with config/ram/rrsa-trust.json",
-        (Cause::Refused, "ECS role") => "attach a RAM role to the machine, or use RRSA",
-        (Cause::Refused, "AssumeRole") => {
+        (FailureCause::Refused, "RRSA") => "compare the role's trust policy with config/ram/rrsa-trust.json",
+        (FailureCause::Refused, "ECS role") => "attach a RAM role to the machine, or use RRSA",
+        (FailureCause::Refused, "AssumeRole") => {
             "allow the base keys sts:AssumeRole as in config/ram/assume-role.json, and name them in the role's trust policy"
         }
-        (Cause::Refused, _) => "check the keys that are configured",
-        (Cause::Unusable, "keys" | "environment") => "write the keys as RAM's console shows them",
-        (Cause::Unusable, _) => "something else seems to answer in its place: look for a proxy on the way",
+        (FailureCause::Refused, _) => "check the keys that are configured",
+        (FailureCause::Unusable, "keys" | "environment") => "write the keys as RAM's console shows them",
+        (FailureCause::Unusable, _) => "something else seems to answer in its place: look for a proxy on the way",
     }
 }
 
@@ -203,7 +203,7 @@ fn explain_otlp(error: SendError, kind: SinkProtocol) -> ProbeOutcome {
 }
 
 /// The findings as text, grouped by sink, and a last line that counts.
-pub fn render(findings: &[Finding]) -> String {
+pub fn render(findings: &[ProbeFinding]) -> String {
     let mut text = String::new();
     let mut sink = None;
     for finding in findings {
@@ -238,8 +238,8 @@ pub fn render(findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    fn finding(sink: &str, probe: &str, outcome: ProbeOutcome) -> Finding {
-        Finding { sink: sink.into(), probe: probe.into(), outcome }
+    fn finding(sink: &str, probe: &str, outcome: ProbeOutcome) -> ProbeFinding {
+        ProbeFinding { sink: sink.into(), probe: probe.into(), outcome }
     }
 
     #[test]
@@ -351,15 +351,15 @@ arms
     #[test]
     fn each_failure_of_a_source_of_keys_has_its_advice() {
         for (source, cause, word) in [
-            ("RRSA", Cause::Settings, "ack-pod-identity-webhook"),
-            ("RRSA", Cause::Unreachable, "VPC_ENDPOINT_ENABLED"),
-            ("RRSA", Cause::Refused, "rrsa-trust.json"),
-            ("RRSA", Cause::Unusable, "proxy"),
-            ("ECS role", Cause::Unreachable, "100.100.100.200"),
-            ("ECS role", Cause::Refused, "attach a RAM role"),
-            ("AssumeRole", Cause::Refused, "assume-role.json"),
-            ("keys", Cause::Unusable, "as RAM's console"),
-            ("environment", Cause::Settings, "environment variables"),
+            ("RRSA", FailureCause::Settings, "ack-pod-identity-webhook"),
+            ("RRSA", FailureCause::Unreachable, "VPC_ENDPOINT_ENABLED"),
+            ("RRSA", FailureCause::Refused, "rrsa-trust.json"),
+            ("RRSA", FailureCause::Unusable, "proxy"),
+            ("ECS role", FailureCause::Unreachable, "100.100.100.200"),
+            ("ECS role", FailureCause::Refused, "attach a RAM role"),
+            ("AssumeRole", FailureCause::Refused, "assume-role.json"),
+            ("keys", FailureCause::Unusable, "as RAM's console"),
+            ("environment", FailureCause::Settings, "environment variables"),
         ] {
             let error = identity::Error { source, cause, what: String::new(), request_id: None };
             assert!(advise_identity(&error).contains(word), "{source} {cause:?}");

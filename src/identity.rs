@@ -13,7 +13,7 @@ mod source;
 mod sts;
 mod utc;
 
-pub use cache::{Identity, Variables, World};
+pub use cache::{EnvironmentLookup, Identity, World};
 pub use clock::ClockOffset;
 pub use metadata::EcsRole;
 pub use secret::Secret;
@@ -46,7 +46,7 @@ impl Credentials {
             let text = text.trim();
             if text.is_empty() || text.len() > most || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 let what = format!("the {name} is empty, too long, or has characters that no key has");
-                return Err(Error::new(source, Cause::Unusable, what));
+                return Err(Error::new(source, FailureCause::Unusable, what));
             }
         }
         let token = token.map(|token| Secret::new(token.trim()));
@@ -141,7 +141,7 @@ impl Default for Endpoints {
 pub struct Error {
     /// `RRSA`, `ECS role`, …
     pub source: &'static str,
-    pub cause: Cause,
+    pub cause: FailureCause,
     pub what: String,
     /// The service's own name of this call, for a support request.
     pub request_id: Option<String>,
@@ -149,7 +149,7 @@ pub struct Error {
 
 /// What kind of failure it is: each has its own remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum FailureCause {
     /// The configuration, the environment or a file that it names.
     Settings,
     /// No answer.
@@ -161,7 +161,7 @@ pub enum Cause {
 }
 
 impl Error {
-    fn new(source: &'static str, cause: Cause, what: impl Into<String>) -> Error {
+    fn new(source: &'static str, cause: FailureCause, what: impl Into<String>) -> Error {
         Error { source, cause, what: what.into(), request_id: None }
     }
 }

@@ -4,6 +4,7 @@
 pub mod json;
 pub mod schema;
 pub mod spans;
+pub mod status;
 pub mod walk;
 pub mod wire;
 

@@ -10,7 +10,7 @@ pub use accounts::{IntakeCounts, ShardTotals};
 use crate::deliver::{self, Delivery};
 use crate::measure::{Meter, SeriesLabels};
 use crate::policy::Limits;
-use crate::receive::{Accepted, Hops, Intake, Malformed};
+use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
 use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
@@ -37,7 +37,7 @@ pub struct Pipeline {
     /// None with `measure: off`.
     pub meter: Option<Meter>,
     pub delivery: Arc<Delivery>,
-    hops: deliver::Hops,
+    hops: deliver::HopMemory,
     intake: Mutex<IntakeCounts>,
     /// Held for reading while spans move from one account to the next, for writing by whoever reads
     /// the accounts: so they balance at any moment, not only at rest.
@@ -84,7 +84,7 @@ impl Pipeline {
         active_policy: ActivePolicy,
         meter: Option<Meter>,
         delivery: Arc<Delivery>,
-        hops: deliver::Hops,
+        hops: deliver::HopMemory,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = (SHARDS_PER_CORE * cores).min(ring_size / SHARD_BYTES_MIN).max(1);
@@ -134,7 +134,7 @@ impl Pipeline {
         ((low * self.shards.len() as u64) >> 32) as usize
     }
 
-    fn accept_traces(&self, body: &[u8]) -> Result<Accepted, Malformed> {
+    fn accept_traces(&self, body: &[u8]) -> Result<Accepted, MalformedRequest> {
         SCRATCH.with_borrow_mut(|scratch| {
             // A thread may have worked for another pipeline, with a key and shards of its own.
             if scratch.as_ref().is_none_or(|scratch| scratch.keyed != self.keyed) {
@@ -147,10 +147,10 @@ impl Pipeline {
         })
     }
 
-    fn take_in(&self, scratch: &mut Scratch, body: &[u8]) -> Result<Accepted, Malformed> {
+    fn take_in(&self, scratch: &mut Scratch, body: &[u8]) -> Result<Accepted, MalformedRequest> {
         let active_policy = self.active_policy.load();
         let read = scratch.scan.read(body, &active_policy.questions, self.bounds);
-        read.map_err(|_| Malformed("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
+        read.map_err(|_| MalformedRequest("the body is not a valid ExportTraceServiceRequest".to_owned()))?;
         self.name_services(&mut scratch.scan, body);
         self.measure(&scratch.scan, body, &active_policy);
         let _accounts = self.hold_accounts();
@@ -209,9 +209,9 @@ impl Pipeline {
 
     /// Metrics and logs pass as they came, but for what no receiver would take: they share batches with what
     /// others sent.
-    fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, Malformed> {
+    fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, MalformedRequest> {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
-        let not_valid = |_| Malformed(format!("the body is not a valid Export{name}ServiceRequest"));
+        let not_valid = |_| MalformedRequest(format!("the body is not a valid Export{name}ServiceRequest"));
         let Repaired { body, mut items, mut rejected } = repair::request(signal, body).map_err(not_valid)?;
         if body.len() > self.delivery.piece_max(signal) {
             rejected.too_many += std::mem::take(&mut items);
@@ -289,7 +289,7 @@ fn spans_max(ring_size: usize) -> usize {
 }
 
 impl Intake for Pipeline {
-    fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed> {
+    fn accept(&self, signal: Signal, body: &[u8], hops: HopHeaders<'_>) -> Result<Accepted, MalformedRequest> {
         self.hops.saw(signal, hops.ids(), Instant::now());
         match signal {
             Signal::Traces => self.accept_traces(body),

@@ -52,7 +52,7 @@ pub trait Intake: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Malformed`] when the body is no such request: nothing of it was taken.
-    fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed>;
+    fn accept(&self, signal: Signal, body: &[u8], hops: HopHeaders<'_>) -> Result<Accepted, MalformedRequest>;
 }
 
 /// What became of a request that was taken. The default is: all of it.
@@ -73,7 +73,7 @@ impl Accepted {
 
 /// A request that cannot be read, and why. The client gives up on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed(pub String);
+pub struct MalformedRequest(pub String);
 
 /// The header by which a collector says where a request has been: a comma-separated list of ids that
 /// only those know who send to each other. Sinks send it; the receiver refuses a request that has been
@@ -87,12 +87,12 @@ const HOP_ID_LENGTH: usize = 36;
 
 /// The collectors that a request has been through.
 #[derive(Clone, Copy, Debug)]
-pub struct Hops<'a>(&'a HeaderMap);
+pub struct HopHeaders<'a>(&'a HeaderMap);
 
-impl<'a> Hops<'a> {
+impl<'a> HopHeaders<'a> {
     /// As the headers of a request, or the metadata of a call, list them.
-    pub fn of(headers: &'a HeaderMap) -> Hops<'a> {
-        Hops(headers)
+    pub fn of(headers: &'a HeaderMap) -> HopHeaders<'a> {
+        HopHeaders(headers)
     }
 
     /// Their ids. Whoever sends a request may write anything: what has another form is passed over.

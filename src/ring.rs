@@ -66,7 +66,7 @@ pub struct Record {
 
 /// The header of a resource or scope, stored once in a segment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Context {
+pub struct ContextHeader {
     /// Resource: number of the service. Scope: where its resource is.
     word: u32,
     pub hash: u64,
@@ -293,9 +293,9 @@ impl Ring {
         self.memory[loc.offset()..loc.offset() + WORD].copy_from_slice(&word.to_le_bytes());
     }
 
-    fn context(&self, loc: Loc) -> Context {
+    fn context(&self, loc: Loc) -> ContextHeader {
         let hash = u64::from(self.word(loc, 3)) | u64::from(self.word(loc, 4)) << 32;
-        Context { word: self.word(loc, 2), hash }
+        ContextHeader { word: self.word(loc, 2), hash }
     }
 
     /// Hash of a scope and its resource: equal contexts in different segments have equal hashes.

@@ -28,7 +28,7 @@ use foldhash::fast::FixedState;
 use span::{SpanRefusal, walk_span};
 use std::collections::HashSet;
 use std::hash::BuildHasher;
-use wire::{Any, Reader, read_key_value};
+use wire::{ComparableValue, Reader, read_key_value};
 
 /// Hashes with a key that no client knows: ids are chosen by whoever sends them.
 #[derive(Clone, Debug)]
@@ -373,7 +373,8 @@ fn read_resource_attributes(
         let (key, value) = read_key_value(body, field.value.bytes()?)?;
         if key.of(body) == b"service.name"
             && answers.service.len == 0
-            && let Some(Any::Text(name)) = value.map(|value| Any::read(body, value)).transpose()?
+            && let Some(ComparableValue::Text(name)) =
+                value.map(|value| ComparableValue::read(body, value)).transpose()?
         {
             answers.service = name;
         }

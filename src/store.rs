@@ -14,7 +14,7 @@ mod span;
 mod table;
 mod write;
 
-pub use failure::Failure;
+pub use failure::StoreFailure;
 pub use file::{SIZE_MIN, StoreFile};
 pub use read::{SpanPage, Store, StoredTrace, TraceFilter, TraceRow};
 pub use schema::SCHEMA_VERSION;

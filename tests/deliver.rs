@@ -15,7 +15,7 @@ use std::{
 };
 use tailkeep::{
     deliver::{
-        Batch, BatchLimits, Delivery, DeliverySettings, Discard, NamedSink, Row, Sink,
+        AccountRow, Batch, BatchLimits, Delivery, DeliverySettings, Discard, NamedSink, Sink,
         sink::{SendError, SendResult, Sent},
     },
     trace::Signal,
@@ -145,7 +145,7 @@ fn push(delivery: &Delivery, names: &[&str]) {
 }
 
 /// The identity, which must hold at any moment.
-fn balanced(delivery: &Delivery) -> Vec<Row> {
+fn balanced(delivery: &Delivery) -> Vec<AccountRow> {
     let rows = delivery.snapshot();
     for row in &rows {
         assert!(row.tally.balances(), "{row:?}");
@@ -153,7 +153,7 @@ fn balanced(delivery: &Delivery) -> Vec<Row> {
     rows
 }
 
-fn row(delivery: &Delivery, sink: &str) -> Row {
+fn row(delivery: &Delivery, sink: &str) -> AccountRow {
     balanced(delivery).into_iter().find(|row| row.sink == sink && row.signal == Signal::Traces).unwrap()
 }
 
@@ -549,7 +549,7 @@ mod servers {
                 timeout: Duration::from_secs(5),
                 ..ClientSettings::default()
             },
-            hops: tailkeep::deliver::Hops::new("instance-1"),
+            hops: tailkeep::deliver::HopMemory::new("instance-1"),
         }
     }
 

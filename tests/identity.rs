@@ -11,8 +11,8 @@ use std::{
     },
 };
 use tailkeep::identity::{
-    AssumeRoleSettings, Cause, EcsRoleSettings, Endpoints, Identity, IdentitySettings, RrsaSettings, Secret, Source,
-    World,
+    AssumeRoleSettings, EcsRoleSettings, Endpoints, FailureCause, Identity, IdentitySettings, RrsaSettings, Secret,
+    Source, World,
 };
 
 /// 2026-11-23 10:00:00 UTC.
@@ -187,7 +187,7 @@ async fn metadata(session: bool, open: bool) -> Server {
 /// What a probe advises depends on it.
 #[tokio::test]
 async fn a_metadata_service_that_is_not_there_is_not_one_that_refuses() {
-    for (answers, cause) in [(true, Cause::Refused), (false, Cause::Unreachable)] {
+    for (answers, cause) in [(true, FailureCause::Refused), (false, FailureCause::Unreachable)] {
         let server = Server::start(move |_, _| match answers {
             true => Reply::Answer(403, vec![], String::new()),
             false => Reply::Close,

@@ -23,7 +23,7 @@ use tailkeep::{
         Discard,
         sink::{
             Batch, SendError, SendResult, Sent, Sink,
-            sls::{Compression, MetricsPath, SignatureVersion, Sls, SlsSettings},
+            sls::{MetricsPath, PackCompression, SignatureVersion, Sls, SlsSettings},
         },
     },
     identity::{self, RrsaSettings, Secret, Source, World},
@@ -166,7 +166,9 @@ async fn a_batch_is_one_signed_request() {
 #[tokio::test]
 async fn signatures_compressions_and_paths_are_choices() {
     let server = Server::start(|_, _| ok()).await;
-    for (compression, name) in [(Compression::Zstd, "zstd"), (Compression::None, ""), (Compression::Lz4, "lz4")] {
+    for (compression, name) in
+        [(PackCompression::Zstd, "zstd"), (PackCompression::None, ""), (PackCompression::Lz4, "lz4")]
+    {
         let mut settings = settings(&server);
         settings.compression = compression;
         settings.signature = SignatureVersion::V1;

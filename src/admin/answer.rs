@@ -30,7 +30,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
+    pub seen: Option<SpansSeen>,
     /// What the reader should know about this answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -38,7 +38,7 @@ pub struct Answer {
 
 /// What was seen of the trace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct SpansSeen {
     pub spans: u64,
     pub errors: u64,
     pub duration_ms: f64,
@@ -55,7 +55,7 @@ pub struct Seen {
     pub last_seen_ago_s: Option<f64>,
 }
 
-impl Seen {
+impl SpansSeen {
     /// `3 spans, 1 with errors, in cart, shop`
     fn contents(&self) -> String {
         let word = if self.spans == 1 { "span" } else { "spans" };
@@ -122,13 +122,13 @@ mod tests {
             policy: Some(1),
             share: Some(1.0),
             source: Some("ring".into()),
-            seen: Some(Seen {
+            seen: Some(SpansSeen {
                 spans: 3,
                 errors: 1,
                 duration_ms: 20.0,
                 envelope_ms: 25.5,
                 services: vec!["a".into(), "b".into()],
-                ..Seen::default()
+                ..SpansSeen::default()
             }),
             ..Answer::default()
         };
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn one_span_is_one_and_a_long_trace_took_seconds() {
-        let seen = Seen { spans: 1, duration_ms: 3_000.0, envelope_ms: -1.0, ..Seen::default() };
+        let seen = SpansSeen { spans: 1, duration_ms: 3_000.0, envelope_ms: -1.0, ..SpansSeen::default() };
         let text = Answer { seen: Some(seen), ..Answer::default() }.render();
         assert!(text.contains("seen        1 span, 0 with errors\n"), "{text}");
         assert!(text.contains("took        3.00 s; from first start to last end 0 ns\n"), "{text}");

@@ -1,8 +1,8 @@
 //! Accepts connections and bounds them, so that a probe is answered whatever others do: a new connection is always
 //! let in, and whoever neither asks nor reads goes.
 
-use super::content::Body;
-use super::route::Listener;
+use super::content::WatchedBody;
+use super::route::Router;
 use super::{AdminApi, Audience, Closed};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -36,7 +36,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Serves until `stop` becomes true, and ends what is open then.
 pub async fn serve(listener: TcpListener, audience: Audience, api: Arc<dyn AdminApi>, mut stop: watch::Receiver<bool>) {
     let mut connections = Connections::new(api.clone());
-    let answers = Arc::new(Listener::new(audience, api));
+    let answers = Arc::new(Router::new(audience, api));
     let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -68,7 +68,7 @@ pub async fn serve(listener: TcpListener, audience: Audience, api: Arc<dyn Admin
 pub(super) struct Connections {
     api: Arc<dyn AdminApi>,
     tasks: JoinSet<()>,
-    open: Vec<(AbortHandle, Arc<Activity>)>,
+    open: Vec<(AbortHandle, Arc<LastActivity>)>,
     since: Instant,
 }
 
@@ -92,19 +92,19 @@ impl Connections {
         }
     }
 
-    pub async fn open<S>(&mut self, stream: S, answers: Arc<Listener>)
+    pub async fn open<S>(&mut self, stream: S, answers: Arc<Router>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.make_room().await;
-        let activity = Arc::new(Activity::new(self.since));
+        let activity = Arc::new(LastActivity::new(self.since));
         let task = self.tasks.spawn(converse(stream, answers, activity.clone(), self.api.clone()));
         self.open.push((task, activity));
     }
 }
 
 /// When something moved on a connection: it was opened, a request was read, a part of its answer was taken.
-pub(super) struct Activity {
+pub(super) struct LastActivity {
     since: Instant,
     /// Nanoseconds since then.
     moved: AtomicU64,
@@ -112,9 +112,9 @@ pub(super) struct Activity {
     began: AtomicU64,
 }
 
-impl Activity {
-    fn new(since: Instant) -> Activity {
-        let activity = Activity { since, moved: AtomicU64::new(0), began: AtomicU64::new(0) };
+impl LastActivity {
+    fn new(since: Instant) -> LastActivity {
+        let activity = LastActivity { since, moved: AtomicU64::new(0), began: AtomicU64::new(0) };
         activity.begin();
         activity
     }
@@ -140,7 +140,7 @@ impl Activity {
 }
 
 /// Serves requests until either side ends the connection.
-async fn converse<S>(stream: S, answers: Arc<Listener>, activity: Arc<Activity>, api: Arc<dyn AdminApi>)
+async fn converse<S>(stream: S, answers: Arc<Router>, activity: Arc<LastActivity>, api: Arc<dyn AdminApi>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -150,7 +150,7 @@ where
         let (answers, heard) = (answers.clone(), heard.clone());
         async move {
             let reply: Response<_> = answers.answer(request).await;
-            Ok::<_, Infallible>(reply.map(|content| Body { content, activity: heard }))
+            Ok::<_, Infallible>(reply.map(|content| WatchedBody { content, activity: heard }))
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();

@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use super::connections::Activity;
+use super::connections::LastActivity;
 use super::page::Page;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -80,12 +80,12 @@ impl hyper::body::Body for Content {
 }
 
 /// A content that notes when its reader takes something of it.
-pub(super) struct Body {
+pub(super) struct WatchedBody {
     pub content: Content,
-    pub activity: Arc<Activity>,
+    pub activity: Arc<LastActivity>,
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for WatchedBody {
     type Data = Bytes;
     type Error = io::Error;
 

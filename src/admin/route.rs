@@ -17,7 +17,7 @@ const JSON: &str = "application/json";
 pub(super) type Reply = Response<Content>;
 
 /// Answers what is asked of one listener.
-pub(super) struct Listener {
+pub(super) struct Router {
     audience: Audience,
     api: Arc<dyn AdminApi>,
     pages: Pages,
@@ -25,9 +25,9 @@ pub(super) struct Listener {
     traces: Arc<Semaphore>,
 }
 
-impl Listener {
-    pub fn new(audience: Audience, api: Arc<dyn AdminApi>) -> Listener {
-        Listener {
+impl Router {
+    pub fn new(audience: Audience, api: Arc<dyn AdminApi>) -> Router {
+        Router {
             audience,
             pages: Pages::new(api.clone()),
             api,

@@ -2,7 +2,7 @@
 
 use super::connections::{ANSWER_TIME, CONNECTIONS, Connections};
 use super::page::{PAGES, Pages};
-use super::route::Listener;
+use super::route::Router;
 use super::*;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -68,15 +68,15 @@ impl AdminApi for Api {
     }
 }
 
-fn listener(api: &Arc<Api>, audience: Audience) -> Arc<Listener> {
-    Arc::new(Listener::new(audience, api.clone()))
+fn listener(api: &Arc<Api>, audience: Audience) -> Arc<Router> {
+    Arc::new(Router::new(audience, api.clone()))
 }
 
 /// A listener, and connections to it through so many bytes.
 struct House {
     api: Arc<Api>,
     connections: Connections,
-    listener: Arc<Listener>,
+    listener: Arc<Router>,
 }
 
 impl House {
@@ -215,7 +215,7 @@ async fn a_page_is_made_anew_but_where_two_are_being_read() {
 
 /// Bodies that an answer has: whole ones, so that their length is known beforehand.
 async fn ask(
-    listener: &Listener,
+    listener: &Router,
     method: Method,
     uri: &str,
     headers: &[(&str, &str)],

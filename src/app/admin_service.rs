@@ -3,7 +3,7 @@
 use super::exposition::{Snapshot, write_page};
 use super::reload::Reloader;
 use super::sighting::Sighting;
-use crate::admin::{AdminApi, Answer, Closed, Seen};
+use crate::admin::{AdminApi, Answer, Closed, SpansSeen};
 use crate::pipeline::Pipeline;
 use crate::receive::StatsReader;
 use crate::store::{Store, StoredTrace};
@@ -168,14 +168,14 @@ fn with_verdict_of(remembered: Option<&Answer>, stored: Answer) -> Answer {
 
 fn describe_stored(stored: &StoredTrace) -> Answer {
     let row = &stored.row;
-    let seen = Seen {
+    let seen = SpansSeen {
         spans: row.span_count,
         duration_ms: row.duration.as_secs_f64() * 1e3,
         envelope_ms: stored.envelope.as_secs_f64() * 1e3,
         errors: stored.errors,
         services: row.services.clone(),
         entry: Some(format!("{} {:?}", row.service, row.name)),
-        ..Seen::default()
+        ..SpansSeen::default()
     };
     Answer {
         verdict: "kept".into(),

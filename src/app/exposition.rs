@@ -1,7 +1,7 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
 use crate::admin::Closed;
-use crate::deliver::{Discard, Holdings, Row};
+use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub limits: BTreeMap<RuleId, LimitCounts>,
     pub services: Vec<Arc<str>>,
     pub active_policy: Arc<ActivePolicy>,
-    pub sinks: Vec<Row>,
+    pub sinks: Vec<AccountRow>,
     pub queue: Holdings,
     pub receiver: Stats,
     pub policy_refusals: u64,
@@ -195,7 +195,7 @@ fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    type Column = (&'static str, MetricKind, &'static str, fn(&Row) -> u64);
+    type Column = (&'static str, MetricKind, &'static str, fn(&AccountRow) -> u64);
     let columns: [Column; 5] = [
         ("tailkeep_sink_items_total", Counter, "Items handed over to a sink's queue.", |r| {
             r.tally.pushed + r.tally.recovered
@@ -236,7 +236,7 @@ fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     write_metric(out, "tailkeep_queue_disk_failing", Gauge, help, [(vec![], f64::from(u8::from(spool_fails)))])
 }
 
-fn sink_labels(row: &Row) -> LabelPairs<'_> {
+fn sink_labels(row: &AccountRow) -> LabelPairs<'_> {
     vec![("sink", &row.sink), ("signal", row.signal.word())]
 }
 

@@ -49,11 +49,11 @@ pub struct Reloader {
     path: PathBuf,
     pipeline: Arc<Pipeline>,
     /// Locked because whoever asks for the previous policy shall not wait for a disk that the watcher waits for.
-    state: Mutex<State>,
+    state: Mutex<ReloadState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ReloadState {
     /// What was refused last: it is said once.
     refused: Option<Refused>,
     refusals: u64,
@@ -83,7 +83,7 @@ impl Reloader {
         self.state().set_aside.is_some()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReloadState> {
         self.state.lock().expect("no code panics under this lock")
     }
 
@@ -146,7 +146,7 @@ impl Reloader {
         }
     }
 
-    fn replace(&self, state: &mut State, old: &ActivePolicy, file: &str, text: String) {
+    fn replace(&self, state: &mut ReloadState, old: &ActivePolicy, file: &str, text: String) {
         let (fresh, diagnostics) = prepare(old, &text);
         match fresh {
             Some(Ok(mut fresh)) => {
@@ -195,7 +195,7 @@ impl Reloader {
     }
 }
 
-impl State {
+impl ReloadState {
     fn refuse(&mut self, what: Refused) {
         self.refused = Some(what);
         self.refusals += 1;

@@ -1,6 +1,6 @@
 //! What the ring knows of a trace and holds of it, at one moment, though reading it takes the shard's lock several times.
 
-use crate::admin::{Answer, Seen};
+use crate::admin::{Answer, SpansSeen};
 use crate::otlp::spans;
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
@@ -8,7 +8,7 @@ use crate::ring::index::{TraceEntry, TraceStatus};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::Why;
 use crate::shard::verdict_cache::Remembered;
-use crate::shard::walk::Page;
+use crate::shard::walk::SpanPage;
 use crate::trace::{Decision, RuleId, TraceId, Verdict};
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) struct Sighting {
     /// The ring has nothing of it but what came after it had been kept and had left.
     pub is_late_part: bool,
     /// The entry span, if one was seen, and the newest spans. None if only the verdict is remembered.
-    held: Option<(Option<[u8; 8]>, Page)>,
+    held: Option<(Option<[u8; 8]>, SpanPage)>,
 }
 
 impl Sighting {
@@ -72,7 +72,7 @@ impl Sighting {
 
 /// Shows the page and those behind it, each copied under the shard's lock for itself. None if the trace has left
 /// meanwhile.
-fn read_pages(pipeline: &Pipeline, id: TraceId, first: Page, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
+fn read_pages(pipeline: &Pipeline, id: TraceId, first: SpanPage, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
     let mut page = first;
     loop {
         show(std::mem::take(&mut page.body));
@@ -86,14 +86,14 @@ fn read_pages(pipeline: &Pipeline, id: TraceId, first: Page, mut show: impl FnMu
 fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -> Answer {
     let summary = &entry.summary;
     let ago = |tick: Tick| Some(f64::from(now.saturating_sub(tick)) * TICK_MS as f64 / 1e3);
-    let seen = Seen {
+    let seen = SpansSeen {
         spans: u64::from(summary.spans),
         errors: u64::from(summary.errors),
         duration_ms: summary.duration() as f64 / 1e6,
         envelope_ms: summary.envelope() as f64 / 1e6,
         first_seen_ago_s: ago(entry.first),
         last_seen_ago_s: ago(entry.last),
-        ..Seen::default()
+        ..SpansSeen::default()
     };
     let verdict = match entry.state {
         TraceStatus::Waiting => "waiting",
@@ -165,7 +165,7 @@ fn describe_span(service: Option<String>, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::{BatchLimits, Delivery, DeliverySettings, Hops};
+    use crate::deliver::{BatchLimits, Delivery, DeliverySettings, HopMemory};
     use crate::policy::Policy;
     use crate::receive::Intake;
     use crate::trace::{RuleNames, Signal};
@@ -194,7 +194,7 @@ mod tests {
         let mut rules = RuleNames::default();
         let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("it has no error");
         let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-        Pipeline::new(4 << 20, 1, active_policy, None, delivery, Hops::default())
+        Pipeline::new(4 << 20, 1, active_policy, None, delivery, HopMemory::default())
     }
 
     /// Spans of one trace, each of a service of its own.
@@ -218,7 +218,7 @@ mod tests {
             }
         });
         let body = ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec();
-        let accepted = pipeline.accept(Signal::Traces, &body, crate::receive::Hops::of(&http::HeaderMap::new()));
+        let accepted = pipeline.accept(Signal::Traces, &body, crate::receive::HopHeaders::of(&http::HeaderMap::new()));
         assert_eq!(accepted.expect("it is well formed").rejected, 0);
     }
 

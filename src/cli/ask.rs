@@ -1,6 +1,6 @@
 //! Commands that ask: a file, the local store, or a running process.
 
-use super::{Failure, Running, Traces, print};
+use super::{CommandFailure, Running, Traces, print};
 use crate::admin::Answer;
 use crate::config::read_text;
 use crate::http_client::{Client, ClientSettings};
@@ -20,8 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
 const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
-fn read(path: &Path) -> Result<String, Failure> {
-    read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+fn read(path: &Path) -> Result<String, CommandFailure> {
+    read_text(path).map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -29,8 +29,8 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const INFLATED_MAX: u64 = 1 << 30;
 
 /// The file, decompressed if it is gzip.
-fn read_trace(path: &Path) -> Result<Vec<u8>, Failure> {
-    let cannot = |error: std::io::Error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
+fn read_trace(path: &Path) -> Result<Vec<u8>, CommandFailure> {
+    let cannot = |error: std::io::Error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display()));
     let file = std::fs::read(path).map_err(cannot)?;
     if !file.starts_with(GZIP) {
         return Ok(file);
@@ -38,39 +38,41 @@ fn read_trace(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut inflated = Vec::new();
     MultiGzDecoder::new(file.as_slice()).take(INFLATED_MAX + 1).read_to_end(&mut inflated).map_err(cannot)?;
     if inflated.len() as u64 > INFLATED_MAX {
-        return Err(Failure::Usage(format!("{} has more than 1 GiB when it is decompressed", path.display())));
+        return Err(CommandFailure::Usage(format!("{} has more than 1 GiB when it is decompressed", path.display())));
     }
     Ok(inflated)
 }
 
-pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), Failure> {
+pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), CommandFailure> {
     let (file, text) = match policy_file {
         Some(path) => (path.display().to_string(), read(path)?),
         None => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
     };
     let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
-    let Some(policy) = policy else { return Err(Failure::Usage(policy::check_policy(&file, &text, false).text)) };
+    let Some(policy) = policy else {
+        return Err(CommandFailure::Usage(policy::check_policy(&file, &text, false).text));
+    };
     let explained = policy::explain(&policy, &read_trace(trace)?);
-    let explained = explained.map_err(|error| Failure::Usage(format!("{}: {error}", trace.display())))?;
+    let explained = explained.map_err(|error| CommandFailure::Usage(format!("{}: {error}", trace.display())))?;
     print(&explained.to_string());
     Ok(())
 }
 
-pub(super) fn why(id: TraceId, running: &Running) -> Result<(), Failure> {
+pub(super) fn why(id: TraceId, running: &Running) -> Result<(), CommandFailure> {
     let answer: Answer = ask(Method::GET, running, &format!("why/{id}"))?;
     print(&answer.render());
     Ok(())
 }
 
 /// What the admin listener of a running tailkeep answers.
-pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, Failure> {
+pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, CommandFailure> {
     let admin = AdminAddress::of(running)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Running(error.to_string()))?;
+    let runtime = runtime.map_err(|error| CommandFailure::Running(error.to_string()))?;
     let body = runtime.block_on(admin.fetch(method, path))?;
     let url = &admin.url;
     serde_json::from_slice(&body)
-        .map_err(|error| Failure::Running(format!("{url} does not answer like an admin listener: {error}")))
+        .map_err(|error| CommandFailure::Running(format!("{url} does not answer like an admin listener: {error}")))
 }
 
 /// Where a running tailkeep is asked.
@@ -81,7 +83,7 @@ struct AdminAddress {
 }
 
 impl AdminAddress {
-    fn of(running: &Running) -> Result<AdminAddress, Failure> {
+    fn of(running: &Running) -> Result<AdminAddress, CommandFailure> {
         let from_environment = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let from_environment = from_environment.map(|token| (token, TOKEN_VARIABLE.to_owned()));
         let Some(file) = &running.config else {
@@ -96,26 +98,29 @@ impl AdminAddress {
             (None, Some(address)) if address.port() != 0 => format!("http://{}", near(address)),
             (None, Some(_)) => {
                 let text = format!("{file}: `admin.listen` takes any free port: name it with --admin, the log has it");
-                return Err(Failure::Usage(text));
+                return Err(CommandFailure::Usage(text));
             }
             (None, None) => {
-                return Err(Failure::Usage(format!("{file}: `admin` is off, so nobody answers: write `admin.listen`")));
+                return Err(CommandFailure::Usage(format!(
+                    "{file}: `admin` is off, so nobody answers: write `admin.listen`"
+                )));
             }
         };
         Ok(AdminAddress { url, token: from_file.or(from_environment) })
     }
 
-    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, Failure> {
+    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let client = Client::new(ClientSettings::default()).map_err(Failure::Running)?;
+        let client = Client::new(ClientSettings::default()).map_err(CommandFailure::Running)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Bytes::new()).map_err(|error| Failure::Usage(format!("--admin {url}: {error}")))?;
+        let request =
+            request.body(Bytes::new()).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
         let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
         let answered = client.send(request).await;
-        let response = answered.map_err(|error| Failure::Running(format!("{url}: {error}; {help}")))?;
+        let response = answered.map_err(|error| CommandFailure::Running(format!("{url}: {error}; {help}")))?;
         if response.status.is_success() {
             return Ok(response.body);
         }
@@ -124,10 +129,10 @@ impl AdminAddress {
                 None => format!("it wants a token, and none was sent: set {TOKEN_VARIABLE} to"),
                 Some((_, place)) => format!("the token that was sent is wrong: {place} must be"),
             };
-            return Err(Failure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
+            return Err(CommandFailure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
         }
         let text = String::from_utf8_lossy(&response.body).into_owned();
-        Err(Failure::Running(format!("{url}: {}: {text}", response.status)))
+        Err(CommandFailure::Running(format!("{url}: {}: {text}", response.status)))
     }
 }
 
@@ -147,14 +152,14 @@ fn ago(duration: Duration) -> u64 {
     now.saturating_sub(duration).as_nanos() as u64
 }
 
-pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
+pub(super) fn traces(wanted: &Traces) -> Result<(), CommandFailure> {
     let path = match &wanted.store {
         Some(path) => path.clone(),
         None => super::serve::store_of(wanted.config.as_deref())?,
     };
     if !path.exists() {
         let path = path.display();
-        return Err(Failure::Usage(format!(
+        return Err(CommandFailure::Usage(format!(
             "there is no store at {path} yet: it is made when the first trace is kept"
         )));
     }
@@ -165,12 +170,12 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), Failure> {
         since: wanted.since.map(ago),
         limit: wanted.limit,
     };
-    let store = Store::open_read(&path).map_err(Failure::Running)?;
-    let rows = store.traces(&filter).map_err(Failure::Running)?;
+    let store = Store::open_read(&path).map_err(CommandFailure::Running)?;
+    let rows = store.traces(&filter).map_err(CommandFailure::Running)?;
     print(&render_traces(&rows));
     if rows.is_empty() {
         let all = TraceFilter { limit: usize::MAX, ..TraceFilter::default() };
-        let held = store.traces(&all).map_err(Failure::Running)?.len();
+        let held = store.traces(&all).map_err(CommandFailure::Running)?.len();
         // Not on standard output: a script that reads the list finds it empty.
         let plural = if held == 1 { "" } else { "s" };
         log::say(&format!("no trace matches; {} holds {held} trace{plural}\n", path.display()));

@@ -1,6 +1,6 @@
 //! The policy that a running process has in force, and the way back.
 
-use super::{Failure, Running, ask, print};
+use super::{CommandFailure, Running, ask, print};
 use clap::Subcommand;
 use http::Method;
 use serde::Deserialize;
@@ -31,7 +31,7 @@ struct Told {
     text: String,
 }
 
-pub(super) fn run(command: &PolicyCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
     match command {
         PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };

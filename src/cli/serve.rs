@@ -1,6 +1,6 @@
 //! Commands that run the process, or check what it would run with.
 
-use super::{Failure, Files, print};
+use super::{CommandFailure, FileArguments, print};
 use crate::app::admin_service::AdminService;
 use crate::app::{App, StartError, Stop};
 use crate::config::{self, Config, Host, PolicySource, SinkKind, check_config, read_text};
@@ -26,11 +26,11 @@ const DEMO_STORE: &str = "demo.db";
 const DEMO_STORE_SIZE: u64 = 64 << 20;
 
 /// Reads the configuration; without a file the defaults.
-pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<Config, CommandFailure> {
     let (name, text) = match file {
         Some(path) => {
-            let text =
-                read_text(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+            let text = read_text(path)
+                .map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display())))?;
             (path.to_owned(), text)
         }
         None => (PathBuf::from("the built-in configuration"), String::new()),
@@ -48,34 +48,36 @@ pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
         None => {
             let count = diagnostic::count_line(&diagnostics, &name.display().to_string()).unwrap_or_default();
             let report = diagnostic::render(&diagnostics, &config::drawable(&text), color);
-            Err(Failure::Usage(format!("{report}{count}; nothing was started")))
+            Err(CommandFailure::Usage(format!("{report}{count}; nothing was started")))
         }
     }
 }
 
 /// The file of the store sink in a configuration.
-pub(super) fn store_of(config: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(super) fn store_of(config: Option<&Path>) -> Result<PathBuf, CommandFailure> {
     let config = load(config)?;
     let store = config.sinks.into_iter().find_map(|sink| match sink.kind {
         SinkKind::Store(settings) => Some(settings.path),
         _ => None,
     });
-    store.ok_or_else(|| Failure::Usage("the configuration has no `store` sink: name its file with --store".to_owned()))
+    store.ok_or_else(|| {
+        CommandFailure::Usage("the configuration has no `store` sink: name its file with --store".to_owned())
+    })
 }
 
-pub(super) fn check(files: &Files) -> Result<(), Failure> {
+pub(super) fn check(files: &FileArguments) -> Result<(), CommandFailure> {
     let environment = |name: &str| std::env::var(name).ok();
     let color = std::io::stdout().is_terminal();
     let report = check_config(files.config.as_deref(), files.policy.as_deref(), environment, &Host::here(), color);
     print(&report.text);
-    if report.exit_code == 0 { Ok(()) } else { Err(Failure::Usage(String::new())) }
+    if report.exit_code == 0 { Ok(()) } else { Err(CommandFailure::Usage(String::new())) }
 }
 
-pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn doctor(file: Option<&Path>) -> Result<(), CommandFailure> {
     let Some(file) = file else {
         // The built-in configuration stores here alone: probing it would find all well.
         let text = "nothing was probed: name the configuration whose sinks are to be probed with --config FILE";
-        return Err(Failure::Usage(text.to_owned()));
+        return Err(CommandFailure::Usage(text.to_owned()));
     };
     let config = load(Some(file))?;
     let world = World::system();
@@ -89,7 +91,7 @@ pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
                 SinkKind::Otlp(_) | SinkKind::Arms(_) => {
                     let kind =
                         if matches!(sink.kind, SinkKind::Arms(_)) { SinkProtocol::Arms } else { SinkProtocol::Otlp };
-                    let mut built = sink.build(&world).map_err(Failure::Usage)?;
+                    let mut built = sink.build(&world).map_err(CommandFailure::Usage)?;
                     findings.extend(doctor::examine_otlp(&sink.name, kind, built.as_mut()).await);
                 }
                 // Local: the log says at the first batch what is wrong with the disk.
@@ -100,13 +102,17 @@ pub(super) fn doctor(file: Option<&Path>) -> Result<(), Failure> {
     })?;
     print(&doctor::render(&findings));
     // The report has said what failed.
-    if findings.iter().any(doctor::Finding::is_failed) { Err(Failure::Running(String::new())) } else { Ok(()) }
+    if findings.iter().any(doctor::ProbeFinding::is_failed) {
+        Err(CommandFailure::Running(String::new()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Works until the end, and no longer. Threads: as many as cores, so that an idle sidecar is small.
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn block_on<T>(work: impl Future<Output = Result<T, CommandFailure>>) -> Result<T, CommandFailure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = built.map_err(|error| Failure::Running(format!("cannot start threads: {error}")))?;
+    let runtime = built.map_err(|error| CommandFailure::Running(format!("cannot start threads: {error}")))?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_timeout(LAST_READS);
     outcome
@@ -121,15 +127,15 @@ fn survive_limits_on_files() {
     }
 }
 
-async fn start(config: Config) -> Result<App, Failure> {
+async fn start(config: Config) -> Result<App, CommandFailure> {
     App::start(config).await.map_err(|error| match error {
-        StartError::Files(text) => Failure::Usage(text),
-        StartError::World(text) => Failure::Running(text),
+        StartError::Files(text) => CommandFailure::Usage(text),
+        StartError::World(text) => CommandFailure::Running(text),
     })
 }
 
-pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Failure> {
-    start_log(log, format).map_err(Failure::Usage)?;
+pub(super) fn run(files: &FileArguments, log: &str, format: LogFormat) -> Result<(), CommandFailure> {
+    start_log(log, format).map_err(CommandFailure::Usage)?;
     let mut config = load(files.config.as_deref())?;
     if let Some(policy) = &files.policy {
         config.policy = PolicySource::File(policy.clone());
@@ -157,8 +163,8 @@ pub(super) fn run(files: &Files, log: &str, format: LogFormat) -> Result<(), Fai
     })
 }
 
-fn ended_early(task: String) -> Failure {
-    Failure::Running(format!("{task} ended early: the log says why; start the process again"))
+fn ended_early(task: String) -> CommandFailure {
+    CommandFailure::Running(format!("{task} ended early: the log says why; start the process again"))
 }
 
 /// The configuration counts on as many open files as the system allows.
@@ -200,11 +206,11 @@ async fn asked_to_stop(admin_service: Arc<AdminService>, quit: impl Future<Outpu
 }
 
 /// The demo's ports cannot be chosen: "write another" would be no help.
-fn advise_on_ports(failure: Failure) -> Failure {
+fn advise_on_ports(failure: CommandFailure) -> CommandFailure {
     match failure {
-        Failure::Running(text) if text.contains("cannot listen on") => {
+        CommandFailure::Running(text) if text.contains("cannot listen on") => {
             let what = text.rsplit_once("; ").map_or(text.as_str(), |(what, _)| what);
-            Failure::Running(format!(
+            CommandFailure::Running(format!(
                 "{what}; the demo always takes this port: end the process that has it, maybe another tailkeep \
                  (`tailkeep run --config FILE` can take other ports)"
             ))
@@ -213,17 +219,17 @@ fn advise_on_ports(failure: Failure) -> Failure {
     }
 }
 
-pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), Failure> {
+pub(super) fn demo(log: &str, format: LogFormat) -> Result<(), CommandFailure> {
     // On a terminal the view has the screen: only errors may write across it.
     let filter = if std::io::stdout().is_terminal() && log == "info" { "error" } else { log };
-    start_log(filter, format).map_err(Failure::Usage)?;
+    start_log(filter, format).map_err(CommandFailure::Usage)?;
     let mut config = load(None)?;
     keep_apart(&mut config);
     raise_open_files();
     block_on(async {
         let app = start(config).await.map_err(advise_on_ports)?;
         let Some(grpc) = app.addresses().grpc else {
-            return Err(Failure::Usage("the demo needs OTLP/gRPC".to_owned()));
+            return Err(CommandFailure::Usage("the demo needs OTLP/gRPC".to_owned()));
         };
         let (addresses, admin_service) = (app.addresses(), app.admin_service());
         let asked_service = admin_service.clone();
@@ -287,11 +293,15 @@ mod tests {
         let advice = "another process has this port: stop it, or write another port";
         let address = "127.0.0.1:4317".parse().unwrap();
         let refused = BindError::Listen { address, protocol: "grpc", error, advice }.to_string();
-        let Failure::Running(text) = advise_on_ports(Failure::Running(refused)) else { panic!("a port is no file") };
+        let CommandFailure::Running(text) = advise_on_ports(CommandFailure::Running(refused)) else {
+            panic!("a port is no file")
+        };
         assert!(text.starts_with("receive.grpc: cannot listen on 127.0.0.1:4317: "), "{text}");
         assert!(text.contains("end the process that has it") && !text.contains("another port"), "{text}");
         let other = "a certificate is missing; write one";
-        let Failure::Running(text) = advise_on_ports(Failure::Running(other.into())) else { panic!("as it was") };
+        let CommandFailure::Running(text) = advise_on_ports(CommandFailure::Running(other.into())) else {
+            panic!("as it was")
+        };
         assert_eq!(text, other);
     }
 }

@@ -34,7 +34,7 @@ const REQUEST_MAX: usize = 20 << 20;
 /// A part of the budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub(super) enum Part {
+pub(super) enum BudgetPart {
     Ring,
     InFlight,
     Pooled,
@@ -45,18 +45,18 @@ pub(super) enum Part {
     Windows,
 }
 
-impl Part {
-    pub const ALL: [Part; 8] = [
-        Part::Ring,
-        Part::InFlight,
-        Part::Pooled,
-        Part::QueueTraces,
-        Part::QueueMetrics,
-        Part::QueueLogs,
-        Part::Series,
-        Part::Windows,
+impl BudgetPart {
+    pub const ALL: [BudgetPart; 8] = [
+        BudgetPart::Ring,
+        BudgetPart::InFlight,
+        BudgetPart::Pooled,
+        BudgetPart::QueueTraces,
+        BudgetPart::QueueMetrics,
+        BudgetPart::QueueLogs,
+        BudgetPart::Series,
+        BudgetPart::Windows,
     ];
-    pub const QUEUES: [Part; 3] = [Part::QueueTraces, Part::QueueMetrics, Part::QueueLogs];
+    pub const QUEUES: [BudgetPart; 3] = [BudgetPart::QueueTraces, BudgetPart::QueueMetrics, BudgetPart::QueueLogs];
 
     /// As messages name it.
     pub fn word(self) -> &'static str {
@@ -79,13 +79,13 @@ impl Part {
 }
 
 /// Bytes for each part, or for those that the file gives a size.
-pub(super) type Sizes<T> = [T; Part::ALL.len()];
+pub(super) type Sizes<T> = [T; BudgetPart::ALL.len()];
 
 /// Why a budget cannot be divided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Over {
     /// The bytes of each part, at the least.
-    pub parts: Vec<(Part, usize)>,
+    pub parts: Vec<(BudgetPart, usize)>,
     /// A budget that is large enough.
     pub needed: usize,
 }
@@ -93,27 +93,28 @@ pub(super) struct Over {
 /// Divides `memory` among the parts, of which some have a size already.
 pub(super) fn divide(memory: usize, given: &Sizes<Option<usize>>) -> Result<Sizes<usize>, Over> {
     let fixed = given.iter().flatten().fold(0usize, |sum, size| sum.saturating_add(*size));
-    let open: usize = Part::ALL.iter().filter(|&&part| given[part as usize].is_none()).map(|part| part.share()).sum();
+    let open: usize =
+        BudgetPart::ALL.iter().filter(|&&part| given[part as usize].is_none()).map(|part| part.share()).sum();
     let base = match memory.checked_sub(fixed) {
         None => 0,
         Some(_) if open == 0 => memory,
         Some(rest) => memory.min(rest / open * 1000 + rest % open * 1000 / open),
     };
-    let sizes = |base: usize| Part::ALL.map(|part| given[part as usize].unwrap_or_else(|| usual(part, base)));
+    let sizes = |base: usize| BudgetPart::ALL.map(|part| given[part as usize].unwrap_or_else(|| usual(part, base)));
     if base >= BASE_MIN {
         return Ok(sizes(base));
     }
     let least = sizes(BASE_MIN);
     let needed = fixed.saturating_add(BASE_MIN / 1000 * open).saturating_add(1 << 20);
-    Err(Over { parts: Part::ALL.map(|part| (part, least[part as usize])).into(), needed })
+    Err(Over { parts: BudgetPart::ALL.map(|part| (part, least[part as usize])).into(), needed })
 }
 
 /// What a part takes of a budget of `base` bytes.
-pub(super) fn usual(part: Part, base: usize) -> usize {
+pub(super) fn usual(part: BudgetPart, base: usize) -> usize {
     let measure = || measure::MeterSettings::for_memory(base);
     match part {
-        Part::Series => measure().series_max * SERIES_BYTES,
-        Part::Windows => measure().pool * measure::HISTOGRAM_BYTES,
+        BudgetPart::Series => measure().series_max * SERIES_BYTES,
+        BudgetPart::Windows => measure().pool * measure::HISTOGRAM_BYTES,
         _ => base / 1000 * part.share(),
     }
 }
@@ -157,17 +158,17 @@ mod tests {
             (512 << 20, "307.2MiB", "76.8MiB", ["46.1MiB", "15.4MiB", "15.4MiB"], 5000, 709),
         ] {
             let sizes = divide(memory, &Sizes::default()).expect("the defaults fit");
-            let show = |part: Part| show_size(sizes[part as usize]);
-            assert_eq!((show(Part::Ring).as_str(), show(Part::InFlight).as_str()), (ring, in_flight));
-            assert_eq!(Part::QUEUES.map(show), queue);
-            assert_eq!(sizes[Part::Series as usize], series * SERIES_BYTES);
-            assert_eq!(sizes[Part::Windows as usize], windows * measure::HISTOGRAM_BYTES);
+            let show = |part: BudgetPart| show_size(sizes[part as usize]);
+            assert_eq!((show(BudgetPart::Ring).as_str(), show(BudgetPart::InFlight).as_str()), (ring, in_flight));
+            assert_eq!(BudgetPart::QUEUES.map(show), queue);
+            assert_eq!(sizes[BudgetPart::Series as usize], series * SERIES_BYTES);
+            assert_eq!(sizes[BudgetPart::Windows as usize], windows * measure::HISTOGRAM_BYTES);
         }
     }
 
     #[test]
     fn the_default_request_is_the_recommended_one_where_it_fits() {
-        let request = |memory| usual_request(usual(Part::InFlight, memory));
+        let request = |memory| usual_request(usual(BudgetPart::InFlight, memory));
         assert_eq!(request(512 << 20), 20 << 20);
         assert!(request(64 << 20) > 4 << 20);
         assert!(request(32 << 20) > 2 << 20);
@@ -188,11 +189,11 @@ mod tests {
     #[test]
     fn what_has_a_size_keeps_it_and_the_rest_shrinks() {
         let mut given = Sizes::default();
-        given[Part::Ring as usize] = Some(400 << 20);
+        given[BudgetPart::Ring as usize] = Some(400 << 20);
         let sizes = divide(512 << 20, &given).expect("there is room for the rest");
         assert_eq!(sizes[0], 400 << 20);
-        assert!(sizes[1] < usual(Part::InFlight, 512 << 20) && sizes[1] > 30 << 20, "{sizes:?}");
-        given[Part::Ring as usize] = Some(512 << 20);
+        assert!(sizes[1] < usual(BudgetPart::InFlight, 512 << 20) && sizes[1] > 30 << 20, "{sizes:?}");
+        given[BudgetPart::Ring as usize] = Some(512 << 20);
         let over = divide(512 << 20, &given).expect_err("no room for the rest");
         assert!(over.needed > 512 << 20 && divide(over.needed, &given).is_ok());
     }
@@ -207,7 +208,7 @@ mod tests {
         #[test]
         fn what_is_divided_fits(
             memory in MEMORY_MIN..8 << 30,
-            given in proptest::collection::vec(proptest::option::of(0..1usize << 30), Part::ALL.len()),
+            given in proptest::collection::vec(proptest::option::of(0..1usize << 30), BudgetPart::ALL.len()),
         ) {
             let given: Sizes<Option<usize>> = given.try_into().expect("one for each part");
             match divide(memory, &given) {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// An address that we listen on, and where the file says so, if it does.
-struct Listener {
+struct ListenAddress {
     key: &'static str,
     address: SocketAddr,
     span: Option<Span>,
@@ -46,7 +46,7 @@ pub(super) fn check_ports(loader: &mut Loader<'_>, map: &Map<'_>, config: &Confi
     }
 }
 
-fn listeners(map: &Map<'_>, config: &Config) -> Vec<Listener> {
+fn listeners(map: &Map<'_>, config: &Config) -> Vec<ListenAddress> {
     let span = |section: &str, key: &str| map.get(section).and_then(|section| span_of(section, &[key]));
     let all = [
         ("receive.grpc", config.receive.grpc, span("receive", "grpc")),
@@ -54,7 +54,7 @@ fn listeners(map: &Map<'_>, config: &Config) -> Vec<Listener> {
         ("health.listen", config.health, span("health", "listen")),
         ("admin.listen", config.admin, span("admin", "listen")),
     ];
-    all.into_iter().filter_map(|(key, address, span)| Some(Listener { key, address: address?, span })).collect()
+    all.into_iter().filter_map(|(key, address, span)| Some(ListenAddress { key, address: address?, span })).collect()
 }
 
 /// Where the value under these keys stands, if it does.

@@ -1,6 +1,6 @@
 //! The section `measure`.
 
-use super::budget::{Part, SERIES_BYTES, Sizes};
+use super::budget::{BudgetPart, SERIES_BYTES, Sizes};
 use super::load::{Loader, is_off};
 use crate::measure::{Bounds, Dimensions, DurationUnit, Flavour, HISTOGRAM_BYTES, Kinds, MeterSettings};
 use crate::trace::SpanKind;
@@ -46,13 +46,13 @@ pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usi
         kinds: map.get("kinds").and_then(|node| kinds(loader, node)).unwrap_or(default.kinds),
         every: loader.duration(map, "every", seconds(1)..=seconds(3600)).unwrap_or(default.every),
         histogram: loader.word(map, "histogram", HISTOGRAMS).unwrap_or(default.histogram),
-        series_max: sizes[Part::Series as usize] / SERIES_BYTES,
+        series_max: sizes[BudgetPart::Series as usize] / SERIES_BYTES,
         buckets: map.get("buckets").and_then(|node| buckets(loader, node)).unwrap_or(default.buckets),
         unit: loader
             .word(map, "unit", &[("ms", DurationUnit::Milliseconds), ("s", DurationUnit::Seconds)])
             .unwrap_or(default.unit),
         idle: loader.duration(map, "idle", seconds(60)..=seconds(24 * 3600)).unwrap_or(default.idle),
-        pool: sizes[Part::Windows as usize] / HISTOGRAM_BYTES,
+        pool: sizes[BudgetPart::Windows as usize] / HISTOGRAM_BYTES,
         dimensions: map.get("dimensions").and_then(|node| dimensions(loader, node)).unwrap_or(default.dimensions),
         instance_id: instance.to_owned(),
     }

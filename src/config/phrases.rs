@@ -1,6 +1,6 @@
 //! Examples of the configuration, and its words for those of other tools.
 
-use crate::yaml::{Example, Foreign, Format, Phrases, row};
+use crate::yaml::{Example, FileFormat, Foreign, Phrases, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -70,14 +70,14 @@ const FOREIGN: &[Foreign] = &[
     row(&["folder", "directory", "dir", "file", "filename"], "path", "write `path: …`"),
 ];
 
-const FORMATS: &[Format] = &[
-    Format {
+const FORMATS: &[FileFormat] = &[
+    FileFormat {
         keys: &["receivers", "processors", "exporters", "extensions", "connectors", "service"],
         title: "this is the format of the OpenTelemetry Collector, not a configuration of tailkeep",
         help: "an exporter becomes `sinks: [{ otlp: { endpoint: http://otel-gateway:4317 } }]`: docs/configuration.md has \
                all, under \"Coming from another tool\"; config/tailkeep.yaml shows every key",
     },
-    Format {
+    FileFormat {
         keys: &[
             "General",
             "Network",
@@ -91,13 +91,13 @@ const FORMATS: &[Format] = &[
         help: "where it listens is `receive:`, and where it sends `sinks:`: docs/configuration.md has all, under \
                \"Coming from another tool\"; config/tailkeep.yaml shows every key",
     },
-    Format {
+    FileFormat {
         keys: &["RulesVersion", "Samplers"],
         title: "these are rules of Refinery, not a configuration of tailkeep",
         help: "write a policy, and name it with `policy:`; docs/policy.md says what becomes of Refinery's rules, under \
                \"Coming from another tool\"",
     },
-    Format {
+    FileFormat {
         keys: &["rules", "otherwise"],
         title: "this is a policy, not a configuration",
         help: "name it with `--policy`, or with `policy:` in a configuration",

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 /// A file or folder that is written.
-pub(super) struct Place<'c> {
+pub(super) struct WrittenPlace<'c> {
     /// None: it is the queue's.
     pub sink: Option<&'c SinkConfig>,
     path: &'c Path,
@@ -25,25 +25,26 @@ impl Config {
     /// # Errors
     /// A text for whoever wrote the configuration.
     pub fn check_places(&self) -> Result<(), String> {
-        let problem = |place: Place<'_>| Some(format!("{}: {}", place.setting(), place.problem()?));
+        let problem = |place: WrittenPlace<'_>| Some(format!("{}: {}", place.setting(), place.problem()?));
         places(self).into_iter().find_map(problem).map_or(Ok(()), Err)
     }
 }
 
-pub(super) fn places(config: &Config) -> Vec<Place<'_>> {
-    let queue = config.queue.spool.iter().map(|spool| Place { sink: None, path: &spool.path, kind: PlaceKind::Folder });
+pub(super) fn places(config: &Config) -> Vec<WrittenPlace<'_>> {
+    let queue =
+        config.queue.spool.iter().map(|spool| WrittenPlace { sink: None, path: &spool.path, kind: PlaceKind::Folder });
     let sinks = config.sinks.iter().filter_map(|sink| {
         let (path, kind) = match &sink.kind {
             SinkKind::Store(store) => (&store.path, PlaceKind::File),
             SinkKind::File(file) => (&file.folder, PlaceKind::Folder),
             SinkKind::Otlp(_) | SinkKind::Arms(_) | SinkKind::Sls(_) => return None,
         };
-        Some(Place { sink: Some(sink), path, kind })
+        Some(WrittenPlace { sink: Some(sink), path, kind })
     });
     queue.chain(sinks).collect()
 }
 
-impl Place<'_> {
+impl WrittenPlace<'_> {
     /// As the file has it.
     pub fn setting(&self) -> String {
         match self.sink {

@@ -1,6 +1,6 @@
 //! The section `queue`: how much waits for sinks, in memory and on disk.
 
-use super::budget::{Part, Sizes};
+use super::budget::{BudgetPart, Sizes};
 use super::load::Loader;
 use crate::deliver::{SpoolSettings, refusal::LONGEST_REFUSAL};
 use crate::trace::Signal;
@@ -36,7 +36,7 @@ pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> [Option<usize
 }
 
 pub(super) fn settings(loader: &mut Loader<'_>, map: &Map<'_>, sizes: &Sizes<usize>) -> QueueConfig {
-    let memory = Part::QUEUES.map(|part| sizes[part as usize]);
+    let memory = BudgetPart::QUEUES.map(|part| sizes[part as usize]);
     let path = loader.path(map, "path");
     if let (None, Some(entry)) = (map.entry("path"), map.entry("size")) {
         let title = "`size` says nothing without `path`";

@@ -1,6 +1,6 @@
 //! The section `receive`: every bound of the receiver by name.
 
-use super::budget::{Part, Sizes, usual_connections, usual_request};
+use super::budget::{BudgetPart, Sizes, usual_connections, usual_request};
 use super::load::Loader;
 use crate::receive::{ReceiverSettings, TlsFiles, descriptors};
 use crate::yaml::{Map, Node};
@@ -65,7 +65,7 @@ pub(super) fn settings(
 ) -> ReceiverSettings {
     let default = ReceiverSettings::default();
     let seconds = |seconds: u64| Duration::from_secs(seconds);
-    let in_flight = sizes[Part::InFlight as usize];
+    let in_flight = sizes[BudgetPart::InFlight as usize];
     let grpc = loader.listener(map, "grpc").unwrap_or(default.grpc);
     let http = loader.listener(map, "http").unwrap_or(default.http);
     let most = descriptors::connections(loader.host.descriptors, [grpc, http].iter().flatten().count());
@@ -82,7 +82,7 @@ pub(super) fn settings(
         hop: String::new(),
         max_request: requested.max_request.unwrap_or_else(|| usual_request(in_flight)),
         in_flight,
-        pooled: sizes[Part::Pooled as usize],
+        pooled: sizes[BudgetPart::Pooled as usize],
         connections,
         streams: loader.count(map, "streams", 1..=10_000).map_or(default.streams, |count| count as u32),
         window: loader.size(map, "window", 64 << 10..=64 * MIB).map_or(usual_window, |size| size as u32),

@@ -14,7 +14,7 @@ use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
 use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink, place};
 use crate::deliver::sink::sls::{Sls, SlsSettings};
 use crate::deliver::sink::store::{StoreSettings, StoreSink};
-use crate::deliver::{Hops, Sink};
+use crate::deliver::{HopMemory, Sink};
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::identity::World;
 use crate::store::SIZE_MIN;
@@ -42,7 +42,7 @@ pub struct SinkConfig {
     /// Unique; labels metrics.
     pub name: String,
     pub kind: SinkKind,
-    origin: Origin,
+    origin: SettingsOrigin,
 }
 
 /// One kind of sink with its settings.
@@ -91,7 +91,7 @@ impl fmt::Debug for SinkConfig {
 }
 
 /// Where a sink's settings stand, for what shows only when it is built.
-struct Origin {
+struct SettingsOrigin {
     section: Span,
     /// Where the section's last value ends.
     end: usize,
@@ -151,7 +151,7 @@ pub(super) fn default_sinks(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<SinkC
             .help("write `sinks: [{ store: { path: /var/lib/tailkeep/tailkeep.db } }]`, or set HOME");
         return Vec::new();
     };
-    let origin = Origin { section: map.span, end: map.span.end, values: Vec::new(), substituted: Vec::new() };
+    let origin = SettingsOrigin { section: map.span, end: map.span.end, values: Vec::new(), substituted: Vec::new() };
     let kind = SinkKind::Store(StoreSettings { path, size: STORE_SIZE });
     vec![SinkConfig { name: kind.word().to_owned(), kind, origin }]
 }
@@ -160,7 +160,7 @@ fn default_store(loader: &Loader<'_>) -> Option<PathBuf> {
     loader.host.data_folder.as_ref().map(|folder| folder.join("tailkeep.db"))
 }
 
-pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, hops: &Hops) -> Vec<SinkConfig> {
+pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, hops: &HopMemory) -> Vec<SinkConfig> {
     let Some(items) = loader.reader.list(node, "`sinks`") else { return Vec::new() };
     if items.is_empty() {
         loader
@@ -168,18 +168,18 @@ pub(super) fn sinks(loader: &mut Loader<'_>, node: &Node, hops: &Hops) -> Vec<Si
             .warn("C13", node.span, "nothing is delivered anywhere", "no sink")
             .help("leave `sinks` out for a store in your data folder");
     }
-    let mut seen = Seen::default();
+    let mut seen = SeenNames::default();
     items.iter().filter_map(|item| sink(loader, item, hops, &mut seen)).collect()
 }
 
 /// What may not be there twice.
 #[derive(Default)]
-struct Seen {
+struct SeenNames {
     names: Vec<(String, Span)>,
     places: Vec<(PathBuf, Span)>,
 }
 
-fn sink(loader: &mut Loader<'_>, node: &Node, hops: &Hops, seen: &mut Seen) -> Option<SinkConfig> {
+fn sink(loader: &mut Loader<'_>, node: &Node, hops: &HopMemory, seen: &mut SeenNames) -> Option<SinkConfig> {
     let map = loader.reader.map(node, "a sink", KEYS)?;
     // Whatever is wrong with one part, the others are read: all problems are reported at once.
     let kinds: Vec<&MappingEntry> = map.entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str())).collect();
@@ -187,10 +187,10 @@ fn sink(loader: &mut Loader<'_>, node: &Node, hops: &Hops, seen: &mut Seen) -> O
     let name = name(loader, &map, kinds.first().copied(), seen);
     let read: Vec<Option<SinkKind>> = kinds.iter().map(|entry| kind(loader, entry, hops, seen)).collect();
     let kind = read.into_iter().next()??;
-    Some(SinkConfig { name: name?, kind, origin: Origin::of(loader, kinds.first()?) })
+    Some(SinkConfig { name: name?, kind, origin: SettingsOrigin::of(loader, kinds.first()?) })
 }
 
-fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops, seen: &mut Seen) -> Option<SinkKind> {
+fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &HopMemory, seen: &mut SeenNames) -> Option<SinkKind> {
     Some(match entry.key.as_str() {
         "store" => SinkKind::Store(store(loader, entry, seen)?),
         "otlp" => SinkKind::Otlp(Box::new(otlp::settings(loader, entry, hops)?)),
@@ -200,15 +200,15 @@ fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops, seen: &mut S
     })
 }
 
-impl Origin {
-    fn of(loader: &Loader<'_>, entry: &MappingEntry) -> Origin {
+impl SettingsOrigin {
+    fn of(loader: &Loader<'_>, entry: &MappingEntry) -> SettingsOrigin {
         let inside = |span: Span| entry.key_span.start <= span.start && span.end <= entry.value.span.end;
         let values = match &entry.value.value {
             Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.span)).collect(),
             _ => Vec::new(),
         };
         let substituted = loader.substituted.iter().filter(|s| inside(s.span)).cloned().collect();
-        Origin { section: entry.key_span, end: entry.value.span.end, values, substituted }
+        SettingsOrigin { section: entry.key_span, end: entry.value.span.end, values, substituted }
     }
 }
 
@@ -234,7 +234,7 @@ fn refuse_all_but_one(loader: &mut Loader<'_>, map: &Map<'_>, kinds: &[&MappingE
 }
 
 /// Its name, or the word for its kind.
-fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: Option<&MappingEntry>, seen: &mut Seen) -> Option<String> {
+fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: Option<&MappingEntry>, seen: &mut SeenNames) -> Option<String> {
     let (name, span) = match map.get("name") {
         Some(node) => (loader.reader.text(node, "`name`")?.to_owned(), node.span),
         None => (kind?.key.clone(), kind?.key_span),
@@ -258,7 +258,7 @@ fn name(loader: &mut Loader<'_>, map: &Map<'_>, kind: Option<&MappingEntry>, see
     Some(name)
 }
 
-fn store(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Option<StoreSettings> {
+fn store(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut SeenNames) -> Option<StoreSettings> {
     let map = loader.map(&entry.value, "`store`", STORE_KEYS)?;
     let size = loader.size(&map, "size", SIZE_MIN..=1 << 44).unwrap_or(STORE_SIZE);
     if map.entry("path").is_some() {
@@ -276,7 +276,7 @@ fn store(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Opti
     Some(StoreSettings { path, size })
 }
 
-fn file(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Option<FileSettings> {
+fn file(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut SeenNames) -> Option<FileSettings> {
     let map = loader.map(&entry.value, "`file`", FILE_KEYS)?;
     let formats = [("json", FileFormat::Json), ("protobuf", FileFormat::Protobuf)];
     let format = loader.word(&map, "format", &formats).unwrap_or_default();
@@ -290,7 +290,7 @@ fn file(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut Seen) -> Optio
 }
 
 /// Two sinks that write into the same file would destroy it.
-fn refuse_shared_place(loader: &mut Loader<'_>, path: &Path, entry: &MappingEntry, seen: &mut Seen) {
+fn refuse_shared_place(loader: &mut Loader<'_>, path: &Path, entry: &MappingEntry, seen: &mut SeenNames) {
     if let Some((_, first)) = seen.places.iter().find(|(known, _)| known == path) {
         let title = "two sinks write to the same place";
         let diagnostic = loader.reader.error("C07", entry.key_span, title, "this one");

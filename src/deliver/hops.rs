@@ -20,25 +20,25 @@ const FORGET: Duration = Duration::from_secs(600);
 
 /// The ids of this process and of those before it, per signal. Clones share them.
 #[derive(Clone, Default)]
-pub struct Hops(Arc<State>);
+pub struct HopMemory(Arc<HopState>);
 
 #[derive(Default)]
-struct State {
+struct HopState {
     own: String,
     seen: [Mutex<Vec<(String, Instant)>>; 3],
 }
 
-impl fmt::Debug for Hops {
+impl fmt::Debug for HopMemory {
     /// Whoever knows an id can make others refuse what carries it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hops").finish_non_exhaustive()
     }
 }
 
-impl Hops {
+impl HopMemory {
     /// `own` is this process's id: random, and shown nowhere.
-    pub fn new(own: impl Into<String>) -> Hops {
-        Hops(Arc::new(State { own: own.into(), seen: Default::default() }))
+    pub fn new(own: impl Into<String>) -> HopMemory {
+        HopMemory(Arc::new(HopState { own: own.into(), seen: Default::default() }))
     }
 
     fn seen(&self, signal: Signal) -> MutexGuard<'_, Vec<(String, Instant)>> {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn ids_are_passed_on_once_per_signal_and_forgotten() {
-        let (hops, start) = (Hops::new("own"), Instant::now());
+        let (hops, start) = (HopMemory::new("own"), Instant::now());
         hops.saw(Signal::Traces, ["a", "b", "a"].into_iter(), start);
         assert_eq!(hops.value(Signal::Traces, start), "own,b,a");
         assert_eq!(hops.value(Signal::Logs, start), "own");
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn of_too_many_the_one_goes_that_was_not_seen_for_longest() {
-        let (hops, start) = (Hops::new("own"), Instant::now());
+        let (hops, start) = (HopMemory::new("own"), Instant::now());
         for n in 0..40 {
             hops.saw(Signal::Traces, ["a", &n.to_string()].into_iter(), start);
         }

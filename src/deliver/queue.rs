@@ -9,7 +9,7 @@ mod account;
 mod persist;
 mod push;
 
-pub use account::{Discard, Row, Tally};
+pub use account::{AccountRow, Discard, Tally};
 pub(crate) use push::Pushed;
 
 use super::{
@@ -27,7 +27,7 @@ const ENTRY_OVERHEAD: usize = 128;
 
 /// Where an entry's bytes are.
 #[derive(Clone, Debug)]
-pub(crate) enum Body {
+pub(crate) enum StoredBody {
     Memory(Bytes),
     Disk(Location),
 }
@@ -39,15 +39,15 @@ struct QueuedBatch {
     bytes: usize,
     /// May go to the spool.
     durable: bool,
-    body: Body,
+    body: StoredBody,
 }
 
 impl QueuedBatch {
     /// Bytes of the memory quota that it uses.
     fn held(&self) -> usize {
         match self.body {
-            Body::Memory(_) => self.bytes + ENTRY_OVERHEAD,
-            Body::Disk(_) => 0,
+            StoredBody::Memory(_) => self.bytes + ENTRY_OVERHEAD,
+            StoredBody::Disk(_) => 0,
         }
     }
 }
@@ -117,7 +117,7 @@ impl Consumer {
 pub(crate) struct Taken {
     pub(crate) signal: Signal,
     pub(crate) items: u64,
-    pub(crate) body: Body,
+    pub(crate) body: StoredBody,
 }
 
 /// What a sink lost at the end.
@@ -132,7 +132,7 @@ pub(crate) struct Gone {
 
 /// What a sink's loop does next.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum NextBatch {
     Take(Taken),
     /// Go on with the entry that it took earlier.
     Resume(Signal),
@@ -223,7 +223,7 @@ impl Queue {
     }
 
     /// The oldest entry that `sink` has not done and whose signal is `ready` (not backing off).
-    pub(crate) fn next(&mut self, sink: usize, ready: [bool; 3], now: Instant) -> Next {
+    pub(crate) fn next(&mut self, sink: usize, ready: [bool; 3], now: Instant) -> NextBatch {
         let mut wake: Option<Instant> = None;
         for signal in Signal::ALL {
             if self.sinks[sink][signal as usize].is_none() || !ready[signal as usize] {
@@ -238,11 +238,11 @@ impl Queue {
             return self.take(sink, signal);
         }
         match wake {
-            Some(wake) => Next::WaitUntil(wake),
+            Some(wake) => NextBatch::WaitUntil(wake),
             None if matches!(self.phase, QueuePhase::Draining | QueuePhase::Closed) && self.is_done(sink) => {
-                Next::Finished
+                NextBatch::Finished
             }
-            None => Next::Wait,
+            None => NextBatch::Wait,
         }
     }
 
@@ -262,15 +262,15 @@ impl Queue {
         })
     }
 
-    fn take(&mut self, sink: usize, signal: Signal) -> Next {
+    fn take(&mut self, sink: usize, signal: Signal) -> NextBatch {
         let consumer = self.sinks[sink][signal as usize].as_mut().expect("oldest() found it there");
         if consumer.under_way.is_some() {
-            return Next::Resume(signal);
+            return NextBatch::Resume(signal);
         }
         let entry = self.waiting[signal as usize].first_from(consumer.next).expect("oldest() found it there");
         consumer.next = entry.number + 1;
         consumer.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
-        Next::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
+        NextBatch::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
     }
 
     /// Part of the taken entry reached the sink, but for what was `lost` of it.
@@ -321,7 +321,7 @@ impl Queue {
         for signal in Signal::ALL {
             let waiting = &mut self.waiting[signal as usize];
             let (kept, gone) =
-                std::mem::take(&mut waiting.entries).into_iter().partition(|e| matches!(e.body, Body::Disk(_)));
+                std::mem::take(&mut waiting.entries).into_iter().partition(|e| matches!(e.body, StoredBody::Disk(_)));
             (waiting.entries, waiting.held) = (kept, 0);
             let own: Vec<QueuedBatch> = VecDeque::into_iter(gone).filter(|entry| !entry.durable).collect();
             for (sink, consumers) in self.sinks.iter_mut().enumerate() {
@@ -365,11 +365,11 @@ impl Queue {
     }
 
     /// The accounts of every consumer, and of signals that no sink takes.
-    pub(crate) fn rows(&self, names: &[String]) -> Vec<Row> {
+    pub(crate) fn rows(&self, names: &[String]) -> Vec<AccountRow> {
         let mut rows = Vec::new();
         for (name, consumers) in names.iter().zip(&self.sinks) {
             for (signal, consumer) in Signal::ALL.into_iter().zip(consumers) {
-                rows.extend(consumer.as_ref().map(|consumer| Row {
+                rows.extend(consumer.as_ref().map(|consumer| AccountRow {
                     sink: name.clone(),
                     signal,
                     tally: consumer.tally.clone(),
@@ -380,7 +380,7 @@ impl Queue {
             let items = self.unclaimed[signal as usize];
             if items > 0 {
                 let tally = Tally::unclaimed(items);
-                rows.push(Row { sink: "none".to_owned(), signal, tally });
+                rows.push(AccountRow { sink: "none".to_owned(), signal, tally });
             }
         }
         rows

@@ -5,7 +5,7 @@
 
 use super::{
     DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared, batch,
-    queue::{Body, Discard, Next, Taken},
+    queue::{Discard, NextBatch, StoredBody, Taken},
     refusal::{self, Refusals},
     retry::Backoff,
     sink::{Batch, SendError, SendResult, Sent, Sink},
@@ -120,11 +120,11 @@ impl SinkWorker {
             let ready = std::array::from_fn(|s| self.signals[s].not_before.is_none_or(|at| at <= now));
             let next = self.shared.queue().next(self.index, ready, now);
             match next {
-                Next::Take(taken) => self.begin(taken).await,
-                Next::Resume(signal) => self.attempt(signal).await,
-                Next::WaitUntil(due) => self.wait(now, Some(due)).await,
-                Next::Wait => self.wait(now, None).await,
-                Next::Finished => return,
+                NextBatch::Take(taken) => self.begin(taken).await,
+                NextBatch::Resume(signal) => self.attempt(signal).await,
+                NextBatch::WaitUntil(due) => self.wait(now, Some(due)).await,
+                NextBatch::Wait => self.wait(now, None).await,
+                NextBatch::Finished => return,
             }
         }
     }
@@ -169,8 +169,8 @@ impl SinkWorker {
     async fn read(&mut self, signal: Signal) {
         let Some(taken) = self.signals[signal as usize].unread.take() else { return };
         let body = match &taken.body {
-            Body::Memory(body) => Ok(body.clone()),
-            Body::Disk(location) => self.read_from_disk(signal, *location).await,
+            StoredBody::Memory(body) => Ok(body.clone()),
+            StoredBody::Disk(location) => self.read_from_disk(signal, *location).await,
         };
         match body {
             Ok(body) => {

@@ -24,11 +24,11 @@ pub struct World {
     pub unix_millis: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Uniform bits.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
-    pub variable: Arc<Variables>,
+    pub variable: Arc<EnvironmentLookup>,
 }
 
 /// Environment variables by name.
-pub type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+pub type EnvironmentLookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl World {
     /// The real one.
@@ -220,7 +220,7 @@ fn renewal(now: u64, expires: u64, random: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Cause, Secret};
+    use crate::identity::{FailureCause, Secret};
     use std::{
         collections::VecDeque,
         future::Future,
@@ -248,7 +248,7 @@ mod tests {
                     gate.notified().await;
                 }
                 let life = self.lives.lock().unwrap().pop_front().expect("a call that the script has");
-                let life = life.ok_or_else(|| Error::new("script", Cause::Refused, "no keys today"))?;
+                let life = life.ok_or_else(|| Error::new("script", FailureCause::Refused, "no keys today"))?;
                 let expires = Some(self.clock.load(Relaxed) / 1000 + life);
                 let secret = Secret::new("s");
                 let credentials = Credentials { id: format!("key{call}"), secret, token: None, expires };

@@ -4,7 +4,7 @@
 //! which a server-side request forgery cannot do; version 1 is the fallback unless it is refused.
 
 use super::{
-    Cause, Error, Obtain, Obtained,
+    Error, FailureCause, Obtain, Obtained,
     sts::{Keys, NAME_MAX},
 };
 use crate::{
@@ -60,12 +60,16 @@ impl EcsRole {
             let status = reply.status.as_u16();
             return Err(Error::new(
                 SOURCE,
-                Cause::Refused,
+                FailureCause::Refused,
                 format!("the metadata service answered {status} for the role {role:?}"),
             ));
         }
         let reply: Reply = serde_json::from_slice(&reply.body).map_err(|_| {
-            Error::new(SOURCE, Cause::Unusable, "the metadata service answered with something that is not its JSON")
+            Error::new(
+                SOURCE,
+                FailureCause::Unusable,
+                "the metadata service answered with something that is not its JSON",
+            )
         })?;
         match reply.keys {
             Some(keys) if reply.code == "Success" => {
@@ -73,7 +77,7 @@ impl EcsRole {
             }
             _ => Err(Error::new(
                 SOURCE,
-                Cause::Refused,
+                FailureCause::Refused,
                 format!("the metadata service answered {:?} for {role:?}", quote(&reply.code, NAME_MAX)),
             )),
         }
@@ -86,10 +90,10 @@ impl EcsRole {
         let (cause, why) = match self.client.send(request.body(Bytes::new()).map_err(unusable)?).await {
             Ok(Response { status, body, .. }) if status.as_u16() == 200 => match session_token(&body) {
                 Some(token) => return Ok(Some(token)),
-                None => (Cause::Unusable, "its reply is no token".to_owned()),
+                None => (FailureCause::Unusable, "its reply is no token".to_owned()),
             },
-            Ok(reply) => (Cause::Refused, format!("status {}", reply.status.as_u16())),
-            Err(error) => (Cause::Unreachable, error.to_string()),
+            Ok(reply) => (FailureCause::Refused, format!("status {}", reply.status.as_u16())),
+            Err(error) => (FailureCause::Unreachable, error.to_string()),
         };
         if self.only_v2 {
             return Err(Error::new(SOURCE, cause, format!("no metadata session ({why}), and version 1 is refused")));
@@ -101,14 +105,16 @@ impl EcsRole {
         let reply = self.get(ROLES, session).await?;
         let role = String::from_utf8_lossy(&reply.body).trim().to_owned();
         match reply.status.as_u16() {
-            200 if role.len() > NAME_MAX => {
-                Err(Error::new(SOURCE, Cause::Unusable, "the metadata service answered with something that is no role"))
-            }
+            200 if role.len() > NAME_MAX => Err(Error::new(
+                SOURCE,
+                FailureCause::Unusable,
+                "the metadata service answered with something that is no role",
+            )),
             200 if !role.is_empty() => Ok(role),
-            404 => Err(Error::new(SOURCE, Cause::Refused, "no RAM role is attached to this machine")),
+            404 => Err(Error::new(SOURCE, FailureCause::Refused, "no RAM role is attached to this machine")),
             status => Err(Error::new(
                 SOURCE,
-                Cause::Refused,
+                FailureCause::Refused,
                 format!("the metadata service answered {status} when asked for roles"),
             )),
         }
@@ -120,12 +126,15 @@ impl EcsRole {
             request = request.header("x-aliyun-ecs-metadata-token", session);
         }
         let request = request.body(Bytes::new()).map_err(unusable)?;
-        self.client.send(request).await.map_err(|error| Error::new(SOURCE, Cause::Unreachable, error.to_string()))
+        self.client
+            .send(request)
+            .await
+            .map_err(|error| Error::new(SOURCE, FailureCause::Unreachable, error.to_string()))
     }
 
     fn request(&self, method: Method, path: &str) -> Result<http::request::Builder, Error> {
         let url: http::Uri = format!("{}{path}", self.base).parse().map_err(|error: http::uri::InvalidUri| {
-            Error::new(SOURCE, Cause::Settings, format!("{}{path} is not a URL: {error}", self.base))
+            Error::new(SOURCE, FailureCause::Settings, format!("{}{path} is not a URL: {error}", self.base))
         })?;
         Ok(Request::builder().method(method).uri(url))
     }
@@ -139,5 +148,5 @@ fn session_token(body: &[u8]) -> Option<String> {
 }
 
 fn unusable(error: http::Error) -> Error {
-    Error::new(SOURCE, Cause::Settings, format!("cannot ask the metadata service: {error}"))
+    Error::new(SOURCE, FailureCause::Settings, format!("cannot ask the metadata service: {error}"))
 }

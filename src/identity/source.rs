@@ -1,7 +1,7 @@
 //! From settings and environment to one way of obtaining keys.
 
 use super::{
-    AssumeRole, AssumeRoleSettings, Cause, ClockOffset, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error,
+    AssumeRole, AssumeRoleSettings, ClockOffset, Credentials, EcsRole, EcsRoleSettings, Endpoints, Error, FailureCause,
     Identity, IdentitySettings, Obtain, Obtained, Rrsa, RrsaSettings, Secret, Source, World, sts::Sts,
 };
 use crate::http_client::{Client, ClientSettings};
@@ -56,19 +56,19 @@ impl Chooser<'_> {
             Source::Auto => self.auto(),
             Source::Keys { id, secret, token } => given_keys(id, secret, token.as_ref()),
             Source::Environment => self.environment()?.ok_or_else(|| {
-                Error::new("environment", Cause::Settings, format!("{KEY_ID} and {KEY_SECRET} are not set"))
+                Error::new("environment", FailureCause::Settings, format!("{KEY_ID} and {KEY_SECRET} are not set"))
             }),
             Source::Rrsa(settings) => self.rrsa(settings)?.ok_or_else(|| {
                 let needed = "role_arn, provider_arn and token_file";
                 Error::new(
                     "RRSA",
-                    Cause::Settings,
+                    FailureCause::Settings,
                     format!("none of {needed} is given, nor {ROLE_ARN}, {PROVIDER_ARN}, {TOKEN_FILE}"),
                 )
             }),
             Source::EcsRole(settings) => self.ecs_role(settings),
             Source::AssumeRole(_) => {
-                Err(Error::new("AssumeRole", Cause::Settings, "its base cannot be another assume_role"))
+                Err(Error::new("AssumeRole", FailureCause::Settings, "its base cannot be another assume_role"))
             }
         }
     }
@@ -83,7 +83,7 @@ impl Chooser<'_> {
         }
         if self.is_true(ECS_DISABLED) {
             let what = format!("set {KEY_ID} and {KEY_SECRET}, or enable RRSA; {ECS_DISABLED} rules out the ECS role");
-            return Err(Error::new("auto", Cause::Settings, what));
+            return Err(Error::new("auto", FailureCause::Settings, what));
         }
         self.ecs_role(&EcsRoleSettings::default())
     }
@@ -100,7 +100,7 @@ impl Chooser<'_> {
                 let missing = if id.is_none() { KEY_ID } else { KEY_SECRET };
                 Err(Error::new(
                     "environment",
-                    Cause::Settings,
+                    FailureCause::Settings,
                     format!("half set: {missing} is missing; set it, or none of the three"),
                 ))
             }
@@ -130,7 +130,11 @@ impl Chooser<'_> {
             _ if missing.len() == 3 => Ok(None),
             _ => {
                 let missing = missing.join(" and ");
-                Err(Error::new("RRSA", Cause::Settings, format!("half set: {missing} missing; set all three, or none")))
+                Err(Error::new(
+                    "RRSA",
+                    FailureCause::Settings,
+                    format!("half set: {missing} missing; set all three, or none"),
+                ))
             }
         }
     }
@@ -138,7 +142,8 @@ impl Chooser<'_> {
     fn ecs_role(&self, settings: &EcsRoleSettings) -> Result<Box<dyn Obtain>, Error> {
         let timeout = Duration::from_secs(1);
         let settings_of_client = ClientSettings { tls: None, connect_timeout: timeout, timeout, ..Default::default() };
-        let client = Client::new(settings_of_client).map_err(|what| Error::new("ECS role", Cause::Settings, what))?;
+        let client =
+            Client::new(settings_of_client).map_err(|what| Error::new("ECS role", FailureCause::Settings, what))?;
         Ok(Box::new(EcsRole {
             base: self.endpoints.metadata.trim_end_matches('/').to_owned(),
             client,
@@ -151,7 +156,7 @@ impl Chooser<'_> {
         if settings.role_arn.is_empty() {
             return Err(Error::new(
                 "AssumeRole",
-                Cause::Settings,
+                FailureCause::Settings,
                 "role_arn is empty; write acs:ram::ACCOUNT:role/NAME",
             ));
         }
@@ -173,7 +178,7 @@ impl Chooser<'_> {
                 Some(region) => format!("https://sts.{region}.aliyuncs.com"),
                 None if self.is_true(VPC_ENDPOINT) => {
                     let what = format!("half set: {VPC_ENDPOINT} is true, but {STS_REGION} is missing");
-                    return Err(Error::new(source, Cause::Settings, what));
+                    return Err(Error::new(source, FailureCause::Settings, what));
                 }
                 None => "https://sts.aliyuncs.com".to_owned(),
             },
@@ -183,7 +188,7 @@ impl Chooser<'_> {
             connect_to: self.endpoints.sts_connect_to.clone(),
             ..Default::default()
         };
-        let client = Client::new(settings).map_err(|what| Error::new(source, Cause::Settings, what))?;
+        let client = Client::new(settings).map_err(|what| Error::new(source, FailureCause::Settings, what))?;
         let duration_seconds = self.endpoints.duration_seconds;
         let (world, offset) = (self.world.clone(), ClockOffset::default());
         Ok(Sts { base, client, duration_seconds, world, offset })
@@ -206,7 +211,7 @@ impl Chooser<'_> {
 fn given_keys(id: &str, secret: &Secret, token: Option<&Secret>) -> Result<Box<dyn Obtain>, Error> {
     if id.is_empty() || secret.is_empty() {
         let missing = if id.is_empty() { "access_key_id" } else { "access_key_secret" };
-        return Err(Error::new("keys", Cause::Settings, format!("half set: {missing} is empty")));
+        return Err(Error::new("keys", FailureCause::Settings, format!("half set: {missing} is empty")));
     }
     let credentials = Credentials::new("keys", (id, secret.expose(), token.map(Secret::expose)), None)?;
     Ok(Box::new(Fixed { name: "keys", credentials }))

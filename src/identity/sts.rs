@@ -2,7 +2,9 @@
 //!
 //! Source: `aliyun/credentials-go`, `oidc.go` and `ram_role_arn.go`.
 
-use super::{Cause, ClockOffset, Credentials, Error, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode};
+use super::{
+    ClockOffset, Credentials, Error, FailureCause, Identity, Obtain, Obtained, Secret, Utc, World, percent_encode,
+};
 use crate::{http_client::Client, terminal::quote};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -69,7 +71,7 @@ impl Rrsa {
             let file = self.token_file.display();
             Error::new(
                 "RRSA",
-                Cause::Settings,
+                FailureCause::Settings,
                 format!("cannot read the token file {file}: {error}; is RRSA enabled for this pod?"),
             )
         })?;
@@ -77,7 +79,7 @@ impl Rrsa {
             let file = self.token_file.display();
             return Err(Error::new(
                 "RRSA",
-                Cause::Settings,
+                FailureCause::Settings,
                 format!("the token file {file} is empty; is RRSA enabled for this pod?"),
             ));
         }
@@ -164,13 +166,17 @@ impl Sts {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(joined(form)))
             .map_err(|error| {
-                Error::new(source, Cause::Settings, format!("{} is not a usable STS endpoint: {error}", self.base))
+                Error::new(
+                    source,
+                    FailureCause::Settings,
+                    format!("{} is not a usable STS endpoint: {error}", self.base),
+                )
             })?;
         let reply = self
             .client
             .send(request)
             .await
-            .map_err(|error| Error::new(source, Cause::Unreachable, error.to_string()))?;
+            .map_err(|error| Error::new(source, FailureCause::Unreachable, error.to_string()))?;
         let secrets = form.iter().filter(|(name, _)| matches!(*name, "OIDCToken" | "SecurityToken"));
         let secrets: Vec<_> = secrets.map(|(_, value)| value.as_str()).collect();
         let mut outcome = read_reply(source, reply.status.as_u16(), &reply.body, &secrets);
@@ -230,7 +236,7 @@ impl Keys {
         let expires = Utc::parse_iso(&self.expiration).ok_or_else(|| {
             Error::new(
                 source,
-                Cause::Unusable,
+                FailureCause::Unusable,
                 format!("unreadable expiration {:?} in the reply", quote(&self.expiration, NAME_MAX)),
             )
         })?;
@@ -242,7 +248,7 @@ impl Keys {
 fn read_reply(source: &'static str, status: u16, body: &[u8], secrets: &[&str]) -> Result<Obtained, Error> {
     // serde's own message could quote a key.
     let reply: Reply = serde_json::from_slice(body).map_err(|_| {
-        Error::new(source, Cause::Unusable, format!("STS answered {status} with something that is not its JSON"))
+        Error::new(source, FailureCause::Unusable, format!("STS answered {status} with something that is not its JSON"))
     })?;
     let request_id = reply.request_id.map(|id| told(&id, NAME_MAX, secrets));
     match reply.credentials {
@@ -251,7 +257,7 @@ fn read_reply(source: &'static str, status: u16, body: &[u8], secrets: &[&str]) 
             let code = told(reply.code.as_deref().unwrap_or("no code"), NAME_MAX, secrets);
             let message = told(&reply.message.unwrap_or_default(), MESSAGE_MAX, secrets);
             let what = format!("STS answered {status} {code}: {message}");
-            Err(Error { source, cause: Cause::Refused, what, request_id })
+            Err(Error { source, cause: FailureCause::Refused, what, request_id })
         }
     }
 }

@@ -59,7 +59,7 @@ impl Sink for Recorder {
 
 /// What became of one request.
 struct Passed {
-    answer: Result<Accepted, Malformed>,
+    answer: Result<Accepted, MalformedRequest>,
     intake: IntakeCounts,
     spans: crate::shard::count::Spans,
     delivered: Vec<Batch>,
@@ -92,8 +92,8 @@ fn pass(signal: Signal, body: &[u8]) -> Passed {
         let mut rules = RuleNames::default();
         let policy = Policy::compile("keep-all", KEEP_ALL, 1, &mut rules).0.expect("it has no error");
         let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-        let pipeline = Pipeline::new(4 << 20, 1, active_policy, None, delivery.clone(), deliver::Hops::default());
-        let answer = pipeline.accept(signal, body, Hops::of(&HeaderMap::new()));
+        let pipeline = Pipeline::new(4 << 20, 1, active_policy, None, delivery.clone(), deliver::HopMemory::default());
+        let answer = pipeline.accept(signal, body, HopHeaders::of(&HeaderMap::new()));
         pipeline.drain(tokio::time::Instant::now() + Duration::from_secs(1)).await;
         delivery.drain(tokio::time::Instant::now() + Duration::from_secs(5)).await;
         let mut spans = crate::shard::count::Spans::default();
@@ -240,20 +240,20 @@ fn maybe_deep() -> impl Strategy<Value = Vec<KeyValue>> {
 
 /// What all three signals have around their items.
 #[derive(Clone, Debug)]
-struct Context {
+struct MessageContext {
     resource: Option<Resource>,
     scope: Option<InstrumentationScope>,
     schema_url: String,
 }
 
-fn context() -> impl Strategy<Value = Context> {
+fn context() -> impl Strategy<Value = MessageContext> {
     (maybe_deep(), maybe_deep(), text_of(), text_of()).prop_map(|(of_resource, of_scope, a, b)| {
         let entity =
             EntityRef { schema_url: a.clone(), r#type: b.clone(), id_keys: vec![a.clone()], ..Default::default() };
         let entity_refs = vec![entity];
         let resource = Resource { attributes: of_resource, entity_refs, ..Default::default() };
         let scope = InstrumentationScope { name: a.clone(), version: b, attributes: of_scope, ..Default::default() };
-        Context { resource: Some(resource), scope: Some(scope), schema_url: a }
+        MessageContext { resource: Some(resource), scope: Some(scope), schema_url: a }
     })
 }
 
@@ -314,7 +314,7 @@ fn any_request() -> impl Strategy<Value = (Signal, Vec<u8>)> {
     let logs = prop::collection::vec((context(), prop::collection::vec(any_record(), 0..4)), 1..3);
     prop_oneof![
         spans.prop_map(|groups| {
-            let group = |(Context { resource, scope, schema_url }, spans)| {
+            let group = |(MessageContext { resource, scope, schema_url }, spans)| {
                 let scope_spans = vec![ScopeSpans { scope, spans, schema_url: schema_url.clone() }];
                 ResourceSpans { resource, scope_spans, schema_url }
             };
@@ -322,7 +322,7 @@ fn any_request() -> impl Strategy<Value = (Signal, Vec<u8>)> {
             (Signal::Traces, ExportTraceServiceRequest { resource_spans }.encode_to_vec())
         }),
         metrics.prop_map(|groups| {
-            let group = |(Context { resource, scope, schema_url }, metrics)| {
+            let group = |(MessageContext { resource, scope, schema_url }, metrics)| {
                 let scope_metrics = vec![ScopeMetrics { scope, metrics, schema_url: schema_url.clone() }];
                 ResourceMetrics { resource, scope_metrics, schema_url }
             };
@@ -330,7 +330,7 @@ fn any_request() -> impl Strategy<Value = (Signal, Vec<u8>)> {
             (Signal::Metrics, ExportMetricsServiceRequest { resource_metrics }.encode_to_vec())
         }),
         logs.prop_map(|groups| {
-            let group = |(Context { resource, scope, schema_url }, log_records)| {
+            let group = |(MessageContext { resource, scope, schema_url }, log_records)| {
                 let scope_logs = vec![ScopeLogs { scope, log_records, schema_url: schema_url.clone() }];
                 ResourceLogs { resource, scope_logs, schema_url }
             };

@@ -12,7 +12,7 @@ use super::{Case, Keep, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
 use answer::label;
 use observe::DecodedTrace;
-use span_condition::{Finding, duration};
+use span_condition::{ConditionFinding, duration};
 use std::fmt::Write;
 
 /// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.
@@ -41,7 +41,7 @@ pub fn explain_trace(policy: &Policy, trace: &DecodedTrace) -> String {
     let mut out = head(trace);
     let mut decider: Option<&WrittenRule> = None;
     for rule in &policy.rules {
-        let Finding { holds, seen } = answer::of_when(&rule.written.when, trace);
+        let ConditionFinding { holds, seen } = answer::of_when(&rule.written.when, trace);
         let word = match (holds, decider) {
             (false, _) => "no ",
             (true, None) => "YES",

@@ -5,7 +5,7 @@ use super::context::RequestContext;
 use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
 use super::tls::Tls;
-use super::wire::{Productive, Progress, Spoken, Watched};
+use super::wire::{Productive, ReadProgress, Spoken, Watched};
 use super::{Phase, ReceiverSettings, grpc, http};
 use ::http::header::{CONNECTION, HeaderName};
 use ::http::{HeaderValue, Request, Response, Version};
@@ -170,7 +170,7 @@ async fn say_tls_is_wanted(mut stream: TcpStream) {
 /// What the requests of one connection share.
 struct Conversation {
     opened: Opened,
-    progress: Progress,
+    progress: ReadProgress,
     /// Old enough to end with the next answer.
     is_aged: AtomicBool,
 }
@@ -266,7 +266,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = &opened.context.settings;
-    let progress = Progress::new(settings.window);
+    let progress = ReadProgress::new(settings.window);
     let io = TokioIo::new(Watched { stream, progress: progress.clone() });
     let builder = builder(opened.protocol, settings);
     let mut patience = pin!(sleep(settings.header_timeout));
@@ -337,7 +337,7 @@ async fn idle_at_the_end(mut phase: watch::Receiver<Phase>, activity: &Activity)
 
 /// Waits until a connection should take no more requests: when draining begins, unless it was opened
 /// since or has not said a word yet; at the latest when accepting ends.
-async fn time_to_finish(born: Phase, phase: &mut watch::Receiver<Phase>, progress: &Progress) {
+async fn time_to_finish(born: Phase, phase: &mut watch::Receiver<Phase>, progress: &ReadProgress) {
     loop {
         match *phase.borrow_and_update() {
             Phase::Closed => return,

@@ -9,7 +9,7 @@ use super::outcome::RequestOutcome;
 use super::refusal::Refusal;
 use super::refusal_log::{Complaint, RefusalLog, Sender};
 use super::stats::{ReceiverCounters, RequestCount};
-use super::{Accepted, HOP_HEADER, Hops, Intake, ReceiverSettings};
+use super::{Accepted, HOP_HEADER, HopHeaders, Intake, ReceiverSettings};
 use crate::trace::Signal;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -39,7 +39,7 @@ pub(super) struct RequestContext {
 impl RequestContext {
     /// The hops of a request, copied out of its headers. Refuses one that has been through this process before.
     pub fn take_hops(&self, headers: &HeaderMap) -> Result<HeaderMap, Refusal> {
-        let hops: Vec<&str> = Hops::of(headers).ids().collect();
+        let hops: Vec<&str> = HopHeaders::of(headers).ids().collect();
         if hops.contains(&self.settings.hop.as_str()) {
             return Err(Refusal::Loop(self.settings.instance.clone()));
         }
@@ -55,8 +55,10 @@ impl RequestContext {
 
     /// Gives a complete protobuf request to the intake.
     pub fn accept(&self, signal: Signal, body: &[u8], hops: &HeaderMap) -> Result<Accepted, Refusal> {
-        let mut accepted =
-            self.intake.accept(signal, body, Hops::of(hops)).map_err(|malformed| Refusal::Malformed(malformed.0))?;
+        let mut accepted = self
+            .intake
+            .accept(signal, body, HopHeaders::of(hops))
+            .map_err(|malformed| Refusal::Malformed(malformed.0))?;
         if !accepted.is_partial()
             && let Some(complaint) = items::complaint(signal, body)
         {

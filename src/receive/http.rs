@@ -29,26 +29,26 @@ const WITHIN_REASON: usize = 4;
 
 /// How a request is written, and so how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Format {
+enum BodyFormat {
     Protobuf,
     Json,
 }
 
-impl Format {
-    fn of(headers: &HeaderMap) -> Option<Format> {
+impl BodyFormat {
+    fn of(headers: &HeaderMap) -> Option<BodyFormat> {
         let content_type = headers.get(CONTENT_TYPE)?.as_bytes();
         let media_type = content_type.split(|&c| c == b';').next()?.trim_ascii().to_ascii_lowercase();
         match &media_type[..] {
-            b"application/x-protobuf" => Some(Format::Protobuf),
-            b"application/json" => Some(Format::Json),
+            b"application/x-protobuf" => Some(BodyFormat::Protobuf),
+            b"application/json" => Some(BodyFormat::Json),
             _ => None,
         }
     }
 
     fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Format::Protobuf => "application/x-protobuf",
-            Format::Json => "application/json",
+            BodyFormat::Protobuf => "application/x-protobuf",
+            BodyFormat::Json => "application/json",
         })
     }
 }
@@ -56,7 +56,7 @@ impl Format {
 /// A request whose head has been read, and what is kept of it.
 pub(super) struct Call<B> {
     signal: Signal,
-    format: Format,
+    format: BodyFormat,
     encoding: Result<Encoding, Refusal>,
     hops: HeaderMap,
     sender: Sender,
@@ -101,7 +101,7 @@ fn route<B>(
     sender: &Sender,
     request: &Request<B>,
     origin: Option<&HeaderValue>,
-) -> Result<(Signal, Format), Box<Response<Reply>>> {
+) -> Result<(Signal, BodyFormat), Box<Response<Reply>>> {
     if is_header_too_large(context, request) {
         return Err(Box::new(header_too_large(context, sender)));
     }
@@ -118,7 +118,7 @@ fn route<B>(
         context.note_stray(sender, "a method other than POST");
         return Err(Box::new(not_post(request)));
     }
-    let Some(format) = Format::of(request.headers()) else {
+    let Some(format) = BodyFormat::of(request.headers()) else {
         let what = "send OTLP requests with content-type application/x-protobuf or application/json\n";
         context.count_request(signal).end(RequestOutcome::Unsupported);
         context.refusals.note(Complaint::Request(RequestOutcome::Unsupported), sender, what.trim_end());
@@ -203,7 +203,7 @@ where
 async fn take<B>(
     context: &RequestContext,
     signal: Signal,
-    format: Format,
+    format: BodyFormat,
     encoding: Encoding,
     hops: &HeaderMap,
     body: &mut B,
@@ -216,8 +216,8 @@ where
     let body = encoding.inflate(wire)?;
     count.bytes = body.len();
     match format {
-        Format::Protobuf => context.accept(signal, &body, hops),
-        Format::Json => take_json(context, signal, body, hops),
+        BodyFormat::Protobuf => context.accept(signal, &body, hops),
+        BodyFormat::Json => take_json(context, signal, body, hops),
     }
 }
 
@@ -266,11 +266,11 @@ where
     Ok(())
 }
 
-fn accept(signal: Signal, format: Format, accepted: &Accepted) -> Response<Reply> {
+fn accept(signal: Signal, format: BodyFormat, accepted: &Accepted) -> Response<Reply> {
     let body = match (format, accepted.is_partial()) {
-        (Format::Protobuf, false) => Bytes::new(),
-        (Format::Json, false) => Bytes::from_static(b"{}"),
-        (Format::Protobuf, true) => {
+        (BodyFormat::Protobuf, false) => Bytes::new(),
+        (BodyFormat::Json, false) => Bytes::from_static(b"{}"),
+        (BodyFormat::Protobuf, true) => {
             // All three responses have the same numbers, so one type encodes them.
             let partial_success = Some(ExportTracePartialSuccess {
                 rejected_spans: accepted.rejected as i64,
@@ -278,7 +278,7 @@ fn accept(signal: Signal, format: Format, accepted: &Accepted) -> Response<Reply
             });
             ExportTraceServiceResponse { partial_success }.encode_to_vec().into()
         }
-        (Format::Json, true) => {
+        (BodyFormat::Json, true) => {
             let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"][signal as usize];
             let count = accepted.rejected.to_string();
             json!({ "partialSuccess": { rejected: count, "errorMessage": accepted.message } }).to_string().into()
@@ -287,11 +287,11 @@ fn accept(signal: Signal, format: Format, accepted: &Accepted) -> Response<Reply
     respond(StatusCode::OK, format.content_type(), body)
 }
 
-fn refuse(context: &RequestContext, format: Format, refusal: &Refusal) -> Response<Reply> {
+fn refuse(context: &RequestContext, format: BodyFormat, refusal: &Refusal) -> Response<Reply> {
     let retry_after = context.settings.retry_after;
     let body = match format {
-        Format::Protobuf => refusal.rpc_status(retry_after),
-        Format::Json => json!({ "code": refusal.code() as i32, "message": refusal.to_string() }).to_string().into(),
+        BodyFormat::Protobuf => refusal.rpc_status(retry_after),
+        BodyFormat::Json => json!({ "code": refusal.code() as i32, "message": refusal.to_string() }).to_string().into(),
     };
     let mut response = respond(refusal.http_status(), format.content_type(), body);
     let headers = response.headers_mut();

@@ -1,6 +1,7 @@
 //! Why a request was not taken, and what that is called in gRPC and in HTTP.
 
 use super::outcome::RequestOutcome;
+use crate::otlp::status::{RetryInfo, RpcStatus};
 use bytes::Bytes;
 use http::StatusCode;
 use prost::Message;
@@ -82,58 +83,13 @@ impl Refusal {
     /// The encoded `google.rpc.Status`: the body of an OTLP/HTTP error, and `grpc-status-details-bin`.
     /// A retryable one says when to come back, in a `google.rpc.RetryInfo`.
     pub fn rpc_status(&self, retry_after: Duration) -> Bytes {
-        let retry_info = self.is_retryable().then(|| Any {
-            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-            value: RetryInfo { retry_delay: Some(ProtoDuration::from(retry_after)) }.encode_to_vec(),
-        });
+        let retry_info = self.is_retryable().then(|| RetryInfo::after(retry_after).to_any());
         let status = RpcStatus {
             code: self.code() as i32,
             message: self.to_string(),
             details: retry_info.into_iter().collect(),
         };
         status.encode_to_vec().into()
-    }
-}
-
-/// `google.rpc.Status` (google/rpc/status.proto).
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    pub code: i32,
-    #[prost(string, tag = "2")]
-    pub message: String,
-    #[prost(message, repeated, tag = "3")]
-    pub details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Any {
-    #[prost(string, tag = "1")]
-    pub type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub value: Vec<u8>,
-}
-
-/// `google.rpc.RetryInfo` (google/rpc/error_details.proto).
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    pub retry_delay: Option<ProtoDuration>,
-}
-
-/// `google.protobuf.Duration`.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct ProtoDuration {
-    #[prost(int64, tag = "1")]
-    pub seconds: i64,
-    #[prost(int32, tag = "2")]
-    pub nanos: i32,
-}
-
-impl From<Duration> for ProtoDuration {
-    fn from(duration: Duration) -> Self {
-        ProtoDuration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
     }
 }
 

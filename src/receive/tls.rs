@@ -61,12 +61,12 @@ pub(super) struct Tls {
 
 struct Current {
     config: Arc<ServerConfig>,
-    seen: Vec<Version>,
+    seen: Vec<FileVersion>,
     checked: Instant,
 }
 
 /// What tells one version of a file from the next; a symlink is followed.
-type Version = Option<(SystemTime, u64)>;
+type FileVersion = Option<(SystemTime, u64)>;
 
 impl Tls {
     /// Reads the files once, so that a mistake shows at start.
@@ -99,7 +99,7 @@ impl Tls {
     }
 }
 
-fn versions(files: &TlsFiles) -> Vec<Version> {
+fn versions(files: &TlsFiles) -> Vec<FileVersion> {
     let version = |path: &PathBuf| {
         let metadata = fs::metadata(path).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))

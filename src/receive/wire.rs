@@ -46,9 +46,9 @@ impl Spoken {
 
 /// What is known of a connection's bytes, shared with those who read its requests.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<State>);
+pub(super) struct ReadProgress(Arc<ReadState>);
 
-struct State {
+struct ReadState {
     /// Bytes read, counted up to a preface's length.
     heard: AtomicUsize,
     spoken: AtomicU8,
@@ -57,9 +57,9 @@ struct State {
     window: usize,
 }
 
-impl Progress {
-    pub fn new(window: u32) -> Progress {
-        Progress(Arc::new(State {
+impl ReadProgress {
+    pub fn new(window: u32) -> ReadProgress {
+        ReadProgress(Arc::new(ReadState {
             heard: AtomicUsize::new(0),
             spoken: AtomicU8::new(Spoken::Nothing as u8),
             unproductive: AtomicUsize::new(0),
@@ -107,7 +107,7 @@ impl Progress {
 /// A stream whose bytes are watched. One that only floods breaks off.
 pub(super) struct Watched<S> {
     pub stream: S,
-    pub progress: Progress,
+    pub progress: ReadProgress,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -151,7 +151,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 /// A request's body whose bytes count as progress of its connection.
 pub(super) struct Productive<B> {
     pub body: B,
-    pub progress: Progress,
+    pub progress: ReadProgress,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Productive<B> {
@@ -184,7 +184,7 @@ mod tests {
     const WINDOW: u32 = 1 << 16;
 
     /// Hears so many pieces of so many bytes.
-    fn hear(progress: &Progress, pieces: usize, size: usize) {
+    fn hear(progress: &ReadProgress, pieces: usize, size: usize) {
         for _ in 0..pieces {
             progress.heard(&vec![0; size]);
         }
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn bodies_in_the_smallest_pieces_are_progress_and_empty_frames_are_none() {
-        let progress = Progress::new(WINDOW);
+        let progress = ReadProgress::new(WINDOW);
         for _ in 0..100_000 {
             // A DATA frame of nine bytes, with its header.
             hear(&progress, 1, 18);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn requests_that_are_refused_unread_are_no_flood() {
-        let progress = Progress::new(WINDOW);
+        let progress = ReadProgress::new(WINDOW);
         for _ in 0..1000 {
             progress.request();
             hear(&progress, 4, WINDOW as usize / 4);
@@ -227,7 +227,7 @@ mod tests {
             (b"PRI * HTTP/2.0", Spoken::Http2),
             (b"\0\0\0", Spoken::Other),
         ] {
-            let progress = Progress::new(WINDOW);
+            let progress = ReadProgress::new(WINDOW);
             progress.heard(bytes);
             progress.heard(b"POST ");
             assert_eq!(progress.spoken(), if bytes.is_empty() { Spoken::Http1 } else { spoken }, "{bytes:?}");

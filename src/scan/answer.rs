@@ -1,7 +1,7 @@
 //! Answers questions: turns conditions into look-ups by field, so that a span is walked once and
 //! pays for the fields that it has, not for the rules that exist.
 
-use super::wire::{Any, Malformed, Reader};
+use super::wire::{ComparableValue, Malformed, Reader};
 use crate::trace::question::{Condition, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern, ValueTest};
 use crate::trace::{Masks, Slice, SpanKind, Status};
 use foldhash::fast::RandomState;
@@ -304,9 +304,9 @@ impl Keys {
         message: Option<Slice>,
         tests: &mut Facts,
         absent: &mut Facts,
-    ) -> Result<Option<(usize, Any)>, Malformed> {
+    ) -> Result<Option<(usize, ComparableValue)>, Malformed> {
         let Some(wanted) = self.find(key.of(body)) else { return Ok(None) };
-        let value = message.map_or(Ok(Any::Other), |message| Any::read(body, message))?;
+        let value = message.map_or(Ok(ComparableValue::Other), |message| ComparableValue::read(body, message))?;
         *tests |= wanted.present;
         *absent = *absent & !wanted.absent;
         wanted.answer(body, value, tests)?;
@@ -324,14 +324,14 @@ impl KeyTests {
         }
     }
 
-    fn answer(&self, body: &[u8], value: Any, tests: &mut Facts) -> Result<(), Malformed> {
+    fn answer(&self, body: &[u8], value: ComparableValue, tests: &mut Facts) -> Result<(), Malformed> {
         match value {
-            Any::Text(text) => self.text.answer(text.of(body), tests),
-            Any::Bool(value) => *tests |= self.bools[usize::from(value)],
-            Any::Int(number) => self.answer_number(number as f64, tests),
-            Any::Double(number) => self.answer_number(number, tests),
-            Any::Array(message) => self.answer_array(body, message, tests)?,
-            Any::Other => {}
+            ComparableValue::Text(text) => self.text.answer(text.of(body), tests),
+            ComparableValue::Bool(value) => *tests |= self.bools[usize::from(value)],
+            ComparableValue::Int(number) => self.answer_number(number as f64, tests),
+            ComparableValue::Double(number) => self.answer_number(number, tests),
+            ComparableValue::Array(message) => self.answer_array(body, message, tests)?,
+            ComparableValue::Other => {}
         }
         Ok(())
     }
@@ -353,8 +353,8 @@ impl KeyTests {
         let mut elements = Reader::new(body, message);
         while let Some(element) = elements.next()? {
             if element.number == 1 {
-                match Any::read(body, element.value.bytes()?)? {
-                    Any::Array(_) => {}
+                match ComparableValue::read(body, element.value.bytes()?)? {
+                    ComparableValue::Array(_) => {}
                     value => self.answer(body, value, tests)?,
                 }
             }

@@ -2,7 +2,7 @@
 //! While a span is walked they are hashes; the texts are read when a series is new.
 
 use super::answer::{DIMENSIONS_MAX, Questions};
-use super::wire::{Any, Malformed, Reader, read_key_value};
+use super::wire::{ComparableValue, Malformed, Reader, read_key_value};
 use super::{Keyed, ResourceAnswers, Scan};
 use crate::trace::{Slice, SpanView};
 use std::fmt::Display;
@@ -10,13 +10,13 @@ use std::io::Write;
 
 /// Zero stands for "absent". Values that read alike are one, and so are an empty and an absent one: a
 /// metric may not have the same labels twice.
-pub(super) fn dimension_hash(body: &[u8], value: Any, keyed: &Keyed) -> u64 {
+pub(super) fn dimension_hash(body: &[u8], value: ComparableValue, keyed: &Keyed) -> u64 {
     match value {
-        Any::Text(text) if text.len > 0 => keyed.hash(text.of(body)) | 1,
-        Any::Bool(value) => hash_as_text(value, keyed),
-        Any::Int(number) => hash_as_text(number, keyed),
-        Any::Double(number) => hash_as_text(number, keyed),
-        Any::Text(_) | Any::Array(_) | Any::Other => 0,
+        ComparableValue::Text(text) if text.len > 0 => keyed.hash(text.of(body)) | 1,
+        ComparableValue::Bool(value) => hash_as_text(value, keyed),
+        ComparableValue::Int(number) => hash_as_text(number, keyed),
+        ComparableValue::Double(number) => hash_as_text(number, keyed),
+        ComparableValue::Text(_) | ComparableValue::Array(_) | ComparableValue::Other => 0,
     }
 }
 
@@ -68,7 +68,7 @@ fn read_dimensions(
                 let (key, value) = read_key_value(body, field.value.bytes()?)?;
                 let wanted = questions.dimensions.iter().position(|name| name.as_bytes() == key.of(body));
                 if let Some((index, value)) = wanted.zip(value) {
-                    values[index] = any_text(body, Any::read(body, value)?);
+                    values[index] = any_text(body, ComparableValue::read(body, value)?);
                 }
             }
             [first, deeper @ ..] if field.number == *first => {
@@ -80,12 +80,12 @@ fn read_dimensions(
     Ok(())
 }
 
-fn any_text(body: &[u8], value: Any) -> Option<String> {
+fn any_text(body: &[u8], value: ComparableValue) -> Option<String> {
     match value {
-        Any::Text(text) if text.len > 0 => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
-        Any::Bool(value) => Some(value.to_string()),
-        Any::Int(number) => Some(number.to_string()),
-        Any::Double(number) => Some(number.to_string()),
-        Any::Text(_) | Any::Array(_) | Any::Other => None,
+        ComparableValue::Text(text) if text.len > 0 => Some(String::from_utf8_lossy(text.of(body)).into_owned()),
+        ComparableValue::Bool(value) => Some(value.to_string()),
+        ComparableValue::Int(number) => Some(number.to_string()),
+        ComparableValue::Double(number) => Some(number.to_string()),
+        ComparableValue::Text(_) | ComparableValue::Array(_) | ComparableValue::Other => None,
     }
 }

@@ -60,7 +60,7 @@ fn whole(body: &[u8]) -> Slice {
 
 /// What becomes of a message in the body.
 #[derive(Clone, Copy, Debug)]
-struct Change {
+struct Replacement {
     /// Where its field starts.
     start: u32,
     /// Its new length; none if it is left out.
@@ -70,7 +70,7 @@ struct Change {
 struct Plan<'a> {
     body: &'a [u8],
     /// The messages that change, in the order of their starts.
-    changes: Vec<Change>,
+    changes: Vec<Replacement>,
     rejected: Rejected,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
             (Some(FieldKind::Text), Value::Bytes(text)) => repaired_len(text.of(self.body)),
             (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
                 let known = (self.changes.len(), self.rejected);
-                self.changes.push(Change { start: field.raw.start, len: None });
+                self.changes.push(Replacement { start: field.raw.start, len: None });
                 match self.message(inner, message, depth) {
                     Err(fault) if inner.is_separable() => {
                         self.leave_out(inner, message, fault, known);
@@ -156,11 +156,11 @@ fn repaired_len(text: &[u8]) -> Option<u32> {
 struct Writing<'a, Changes> {
     body: &'a [u8],
     changes: Changes,
-    next: Option<Change>,
+    next: Option<Replacement>,
     out: &'a mut Vec<u8>,
 }
 
-impl<Changes: Iterator<Item = Change>> Writing<'_, Changes> {
+impl<Changes: Iterator<Item = Replacement>> Writing<'_, Changes> {
     fn message(&mut self, shape: Shape, message: Slice) {
         let mut fields = Reader::new(self.body, message);
         while let Ok(Some(field)) = fields.next() {

@@ -38,7 +38,7 @@ impl<'a> Reader<'a> {
 
 /// The value of an OTLP `AnyValue`, as far as conditions compare it.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Any {
+pub enum ComparableValue {
     /// No value, or a kind that nothing compares (bytes, key-value list).
     Other,
     Text(Slice),
@@ -49,19 +49,19 @@ pub enum Any {
     Array(Slice),
 }
 
-impl Any {
+impl ComparableValue {
     /// Reads the `AnyValue` message. Of a oneof that occurs repeatedly, the last wins.
-    pub fn read(body: &[u8], message: Slice) -> Result<Any, Malformed> {
+    pub fn read(body: &[u8], message: Slice) -> Result<ComparableValue, Malformed> {
         let mut fields = Reader::new(body, message);
-        let mut any = Any::Other;
+        let mut any = ComparableValue::Other;
         while let Some(field) = fields.next()? {
             any = match field.number {
-                1 => Any::Text(field.value.bytes()?),
-                2 => Any::Bool(field.value.varint()? != 0),
-                3 => Any::Int(field.value.varint()? as i64),
-                4 => Any::Double(f64::from_bits(field.value.fixed64()?)),
-                5 => Any::Array(field.value.bytes()?),
-                6 | 7 => field.value.bytes().map(|_| Any::Other)?,
+                1 => ComparableValue::Text(field.value.bytes()?),
+                2 => ComparableValue::Bool(field.value.varint()? != 0),
+                3 => ComparableValue::Int(field.value.varint()? as i64),
+                4 => ComparableValue::Double(f64::from_bits(field.value.fixed64()?)),
+                5 => ComparableValue::Array(field.value.bytes()?),
+                6 | 7 => field.value.bytes().map(|_| ComparableValue::Other)?,
                 _ => continue,
             };
         }

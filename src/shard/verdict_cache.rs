@@ -32,28 +32,28 @@ struct Kept {
 struct Dropped {
     fingerprint: u64,
     at: Tick,
-    cause: Cause,
+    cause: PackedCause,
     policy: u16,
 }
 
 /// The rule in the lower bits and the trigger above, because there are millions of them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cause(u16);
+struct PackedCause(u16);
 
-impl Cause {
+impl PackedCause {
     const RULES: usize = RuleNames::MAX.next_power_of_two();
 
-    fn new(rule: RuleId, trigger: Trigger) -> Cause {
-        const { assert!(Cause::RULES * Trigger::ALL.len() <= 1 << u16::BITS) };
-        Cause(trigger as u16 * Cause::RULES as u16 + rule.0)
+    fn new(rule: RuleId, trigger: Trigger) -> PackedCause {
+        const { assert!(PackedCause::RULES * Trigger::ALL.len() <= 1 << u16::BITS) };
+        PackedCause(trigger as u16 * PackedCause::RULES as u16 + rule.0)
     }
 
     fn rule(self) -> RuleId {
-        RuleId(self.0 % Cause::RULES as u16)
+        RuleId(self.0 % PackedCause::RULES as u16)
     }
 
     fn trigger(self) -> Trigger {
-        Trigger::ALL[usize::from(self.0) / Cause::RULES]
+        Trigger::ALL[usize::from(self.0) / PackedCause::RULES]
     }
 }
 
@@ -107,7 +107,7 @@ impl VerdictCache {
         let fresh = Dropped {
             fingerprint: hash,
             at: now.max(1),
-            cause: Cause::new(verdict.rule, verdict.trigger),
+            cause: PackedCause::new(verdict.rule, verdict.trigger),
             policy: verdict.policy.min(u32::from(u16::MAX)) as u16,
         };
         let bucket = self.bucket(hash);

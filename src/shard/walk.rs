@@ -73,7 +73,7 @@ impl Walk {
 
 /// Some spans of a trace, copied under one lock.
 #[derive(Debug)]
-pub struct Page {
+pub struct SpanPage {
     /// Fields of an `ExportTraceServiceRequest`.
     pub body: Vec<u8>,
     next: Loc,
@@ -82,7 +82,7 @@ pub struct Page {
     first: Tick,
 }
 
-impl Page {
+impl SpanPage {
     pub fn is_last(&self) -> bool {
         self.next == Loc::NONE
     }
@@ -230,7 +230,7 @@ impl Shard {
 
     /// The stored spans of a trace, newest first, as many as one call may copy, from where
     /// `previous` ended. None if the trace is not in the ring, or no longer the one of `previous`.
-    pub fn page_of(&self, id: TraceId, previous: Option<&Page>) -> Option<Page> {
+    pub fn page_of(&self, id: TraceId, previous: Option<&SpanPage>) -> Option<SpanPage> {
         let slot = self.index.find(self.keyed.hash(&id.0), id)?;
         let entry = self.index.entry(slot);
         let mut loc = match previous {
@@ -249,7 +249,7 @@ impl Shard {
         }
         let mut body = Vec::new();
         write_groups(&groups, &self.ring, &mut body);
-        Some(Page { body, next: loc, slot, first: entry.first })
+        Some(SpanPage { body, next: loc, slot, first: entry.first })
     }
 
     /// Answers the questions in force for all stored spans of the trace. True at the end.

@@ -4,7 +4,7 @@ use rusqlite::ErrorCode;
 
 /// Why a batch was not stored.
 #[derive(Debug)]
-pub enum Failure {
+pub enum StoreFailure {
     /// The file is no database, or a broken one.
     Damaged(String),
     /// Full or read-only disk, a lock, a reader that stays, a foreign file.
@@ -15,11 +15,11 @@ pub enum Failure {
     Malformed,
 }
 
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
+impl From<rusqlite::Error> for StoreFailure {
+    fn from(error: rusqlite::Error) -> StoreFailure {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Damaged(error.to_string()),
-            _ => Failure::Later(error.to_string()),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreFailure::Damaged(error.to_string()),
+            _ => StoreFailure::Later(error.to_string()),
         }
     }
 }

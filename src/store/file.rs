@@ -2,7 +2,7 @@
 //! anew when somebody has taken it away.
 
 use super::{
-    failure::Failure,
+    failure::StoreFailure,
     place::{Place, beside, database_len, is_overwritten},
     write::Writer,
 };
@@ -40,18 +40,19 @@ impl StoreFile {
 
     /// All spans of a batch, an `ExportTraceServiceRequest`. Returns how many of them are no spans. What is stored
     /// already, from an attempt that failed half-way, is not stored twice.
-    pub fn write(&mut self, body: &[u8]) -> Result<u64, Failure> {
+    pub fn write(&mut self, body: &[u8]) -> Result<u64, StoreFailure> {
         self.leave_what_is_gone();
         let mut outcome = self.attempt(body);
-        if matches!(outcome, Err(Failure::Damaged(_))) {
+        if matches!(outcome, Err(StoreFailure::Damaged(_))) {
             self.open = None;
-            move_aside(&self.path).map_err(|e| Failure::Later(format!("is damaged and cannot be moved aside: {e}")))?;
+            move_aside(&self.path)
+                .map_err(|e| StoreFailure::Later(format!("is damaged and cannot be moved aside: {e}")))?;
             outcome = self.attempt(body);
         }
         if outcome.is_ok() && self.leave_what_is_gone() {
             outcome = self.attempt(body);
         }
-        if matches!(outcome, Err(Failure::Damaged(_) | Failure::Later(_))) {
+        if matches!(outcome, Err(StoreFailure::Damaged(_) | StoreFailure::Later(_))) {
             self.open = None;
         }
         outcome
@@ -62,7 +63,7 @@ impl StoreFile {
         self.open = None;
     }
 
-    fn attempt(&mut self, body: &[u8]) -> Result<u64, Failure> {
+    fn attempt(&mut self, body: &[u8]) -> Result<u64, StoreFailure> {
         let open = match &mut self.open {
             Some(open) => open,
             None => {

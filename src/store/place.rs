@@ -16,11 +16,11 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const PAGE_COUNT: std::ops::Range<usize> = 28..32;
 
 /// A file whatever its name: device and inode.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 /// Which files bear the store's names.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place([Option<Identity>; SUFFIXES.len()]);
+pub(super) struct Place([Option<FileIdentity>; SUFFIXES.len()]);
 
 impl Place {
     pub(super) fn of(path: &Path) -> Place {

@@ -1,6 +1,6 @@
 //! The tables, and what a connection is set to. docs/store.md describes the columns.
 
-use super::failure::Failure;
+use super::failure::StoreFailure;
 use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
@@ -88,15 +88,15 @@ CREATE VIEW span_list AS
 
 /// The one connection that writes: at most `database` bytes of a database. The log is cut to `log` bytes when it
 /// begins anew.
-pub(super) fn open_write(path: &Path, database: u64, log: u64) -> Result<Connection, Failure> {
+pub(super) fn open_write(path: &Path, database: u64, log: u64) -> Result<Connection, StoreFailure> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| Failure::Later(e.to_string()))?;
+        std::fs::create_dir_all(folder).map_err(|e| StoreFailure::Later(e.to_string()))?;
     }
     // Its owner is one thread at a time: SQLite need not lock.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
-    if file_version(&db)? == Version::Empty {
+    if file_version(&db)? == SchemaVersion::Empty {
         // The page size and the vacuum mode are fixed once the first table is there.
         db.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = incremental;"))?;
         create(&mut db)?;
@@ -120,35 +120,35 @@ pub(super) fn open_read(path: &Path) -> Result<Connection, String> {
     let db = Connection::open_with_flags(path, flags).map_err(|e| format!("cannot open {shown}: {e}"))?;
     db.busy_timeout(BUSY).map_err(|e| format!("cannot open {shown}: {e}"))?;
     match file_version(&db) {
-        Ok(Version::Ours) => Ok(db),
-        Ok(Version::Empty) => Err(format!("the store at {shown} is empty yet")),
-        Err(Failure::Later(reason) | Failure::Damaged(reason)) => Err(format!("{shown}: {reason}")),
-        Err(Failure::TooLarge | Failure::Malformed) => unreachable!("only writing a batch says this"),
+        Ok(SchemaVersion::Ours) => Ok(db),
+        Ok(SchemaVersion::Empty) => Err(format!("the store at {shown} is empty yet")),
+        Err(StoreFailure::Later(reason) | StoreFailure::Damaged(reason)) => Err(format!("{shown}: {reason}")),
+        Err(StoreFailure::TooLarge | StoreFailure::Malformed) => unreachable!("only writing a batch says this"),
     }
 }
 
 #[derive(PartialEq)]
-enum Version {
+enum SchemaVersion {
     Empty,
     Ours,
 }
 
 /// Somebody else's database is left alone.
-fn file_version(db: &Connection) -> Result<Version, Failure> {
+fn file_version(db: &Connection) -> Result<SchemaVersion, StoreFailure> {
     let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
     let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let (application, version) = (number("application_id")?, number("user_version")?);
     match (application, version) {
-        (APPLICATION, SCHEMA_VERSION) => Ok(Version::Ours),
+        (APPLICATION, SCHEMA_VERSION) => Ok(SchemaVersion::Ours),
         (APPLICATION, _) => {
-            Err(Failure::Later(format!("its schema has version {version}, this program knows {SCHEMA_VERSION}")))
+            Err(StoreFailure::Later(format!("its schema has version {version}, this program knows {SCHEMA_VERSION}")))
         }
-        (0, 0) if tables == 0 => Ok(Version::Empty),
-        _ => Err(Failure::Later("is a database of another program; name another path".to_owned())),
+        (0, 0) if tables == 0 => Ok(SchemaVersion::Empty),
+        _ => Err(StoreFailure::Later("is a database of another program; name another path".to_owned())),
     }
 }
 
-fn create(db: &mut Connection) -> Result<(), Failure> {
+fn create(db: &mut Connection) -> Result<(), StoreFailure> {
     let transaction = db.transaction()?;
     transaction.execute_batch(TABLES)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;

@@ -18,13 +18,13 @@ const IS_REMOTE: u64 = 0x200;
 
 /// The bytes around spans: all fields of `ResourceSpans` but its scopes, of `ScopeSpans` but its spans.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Context {
+pub(super) struct EnclosingFields {
     /// Shared by all scopes of the resource.
     pub(super) raw_resource: Arc<[u8]>,
     pub(super) raw_scope: Vec<u8>,
 }
 
-impl Context {
+impl EnclosingFields {
     pub(super) fn bytes(&self) -> u64 {
         (self.raw_resource.len() + self.raw_scope.len()) as u64
     }
@@ -215,7 +215,7 @@ fn clamp(nanos: u64) -> i64 {
 /// A batch by traces, in the order in which they appear.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
-    pub(super) contexts: Vec<Arc<Context>>,
+    pub(super) contexts: Vec<Arc<EnclosingFields>>,
     /// A trace's spans by span id, as the store has them.
     pub(super) traces: Vec<(TraceId, Vec<StoredSpan<'a>>)>,
     /// Spans that are no protobuf or have no trace id.
@@ -234,7 +234,7 @@ impl<'a> Parts<'a> {
             let raw_resource: Arc<[u8]> = raw_resource.into();
             for scope in scopes {
                 let (raw_scope, spans) = header_and_children(scope)?;
-                let context = Arc::new(Context { raw_resource: raw_resource.clone(), raw_scope });
+                let context = Arc::new(EnclosingFields { raw_resource: raw_resource.clone(), raw_scope });
                 let context = *contexts.entry(context).or_insert_with_key(|context| {
                     parts.contexts.push(context.clone());
                     (parts.contexts.len() - 1) as u32

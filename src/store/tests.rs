@@ -80,7 +80,7 @@ impl Fixture {
         self.folder.path().join("data/tailkeep.db")
     }
 
-    fn send(&mut self, batch: &[u8]) -> Result<u64, Failure> {
+    fn send(&mut self, batch: &[u8]) -> Result<u64, StoreFailure> {
         self.file.write(batch)
     }
 
@@ -111,7 +111,7 @@ fn a_second_writer_waits_for_the_end_of_the_first() {
     let mut second = StoreFile::new(first.path(), SIZE_MIN);
     first.send(&batch(vec![resource_spans("web", vec![span(1, 10, 0, 1000, 300)])])).unwrap();
     let other = batch(vec![resource_spans("web", vec![span(2, 10, 0, 1000, 300)])]);
-    let Err(Failure::Later(reason)) = second.write(&other) else { panic!("two writers") };
+    let Err(StoreFailure::Later(reason)) = second.write(&other) else { panic!("two writers") };
     assert!(reason.contains("another tailkeep") && reason.contains("`path`"), "{reason}");
     first.file.close();
     second.write(&other).unwrap();
@@ -231,7 +231,7 @@ fn spans_that_are_no_spans_are_counted_and_the_others_kept() {
     let sent = batch(vec![resource_spans("web", vec![span(1, 10, 0, 0, 1), without_id])]);
     assert_eq!(fixture.send(&sent).unwrap(), 1);
     assert_eq!(fixture.all().len(), 1);
-    assert!(matches!(fixture.send(b"no protobuf"), Err(Failure::Malformed)));
+    assert!(matches!(fixture.send(b"no protobuf"), Err(StoreFailure::Malformed)));
 }
 
 proptest! {
@@ -431,7 +431,7 @@ fn a_batch_that_cannot_fit_is_split() {
     let mut huge = span(1, 1, 0, 0, 1);
     huge.name = "x".repeat(SIZE_MIN as usize / 2);
     let sent = batch(vec![resource_spans("web", vec![huge])]);
-    assert!(matches!(fixture.send(&sent), Err(Failure::TooLarge)));
+    assert!(matches!(fixture.send(&sent), Err(StoreFailure::TooLarge)));
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn foreign_and_newer_files_are_left_alone() {
         fs::create_dir_all(fixture.path().parent().unwrap()).unwrap();
         Connection::open(fixture.path()).unwrap().execute_batch(setup).unwrap();
         let error = fixture.send(&one).unwrap_err();
-        let Failure::Later(reason) = error else { panic!("{error:?}") };
+        let StoreFailure::Later(reason) = error else { panic!("{error:?}") };
         assert!(reason.contains(expected), "{reason}");
         assert!(Store::open_read(&fixture.path()).err().unwrap().contains(expected));
     }
@@ -482,7 +482,7 @@ fn a_folder_that_cannot_be_written_is_tried_again() {
     let one = batch(vec![resource_spans("web", vec![span(1, 1, 0, 0, 1)])]);
     let blocked = fixture.folder.path().join("data");
     fs::write(&blocked, "a file where the folder should be").unwrap();
-    assert!(matches!(fixture.send(&one), Err(Failure::Later(_))));
+    assert!(matches!(fixture.send(&one), Err(StoreFailure::Later(_))));
     assert!(Store::open_read(&fixture.path()).err().unwrap().contains("no store"));
     fs::remove_file(&blocked).unwrap();
     fixture.send(&one).unwrap();
@@ -586,7 +586,7 @@ fn a_reader_that_stays_does_not_make_the_log_grow_without_a_bound() {
             Err(failure) => break failure,
         }
     };
-    let Failure::Later(reason) = refused else { panic!("{refused:?}") };
+    let StoreFailure::Later(reason) = refused else { panic!("{refused:?}") };
     assert!(trace > 3 && reason.contains("somebody reads it"), "{trace}: {reason}");
     drop(rows);
     fixture.send(&big(trace)).unwrap();

@@ -5,10 +5,10 @@
 //! it, and what does not fit any more waits until the reader ends.
 
 use super::{
-    failure::Failure,
+    failure::StoreFailure,
     json, place,
     schema::{self, PAGE},
-    span::{Context, Parts, StoredSpan, TraceState, hex},
+    span::{EnclosingFields, Parts, StoredSpan, TraceState, hex},
 };
 use crate::trace::{Standing, TraceId};
 use foldhash::fast::RandomState;
@@ -52,17 +52,17 @@ struct Known {
     service: Arc<str>,
 }
 
-type Contexts = HashMap<Arc<Context>, Known, RandomState>;
+type Contexts = HashMap<Arc<EnclosingFields>, Known, RandomState>;
 
 /// Keeps other processes from the file: two writers would give the same numbers to their traces.
-fn lock(path: &Path) -> Result<File, Failure> {
+fn lock(path: &Path) -> Result<File, StoreFailure> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let opened = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&name));
-    let file = opened.map_err(|error| Failure::Later(format!("{}: {error}", name.display())))?;
+    let file = opened.map_err(|error| StoreFailure::Later(format!("{}: {error}", name.display())))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            Err(Failure::Later("another tailkeep writes this file: give each a `path` of its own".to_owned()))
+            Err(StoreFailure::Later("another tailkeep writes this file: give each a `path` of its own".to_owned()))
         }
         // Some file systems have no locks.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
@@ -86,7 +86,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn open(path: &Path, size: u64) -> Result<Writer, Failure> {
+    pub(super) fn open(path: &Path, size: u64) -> Result<Writer, StoreFailure> {
         let lock = lock(path)?;
         let log_max = (size / LOG_SHARE).clamp(LOG_MIN, LOG_MAX);
         let database = size - log_max;
@@ -100,8 +100,9 @@ impl Writer {
     }
 
     /// The configured size may be smaller than it was. In steps, for all of it goes through the log.
-    fn shrink(&mut self) -> Result<(), Failure> {
-        let excess = |writer: &Writer| Ok::<_, Failure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
+    fn shrink(&mut self) -> Result<(), StoreFailure> {
+        let excess =
+            |writer: &Writer| Ok::<_, StoreFailure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
         if excess(self)? == 0 {
             return Ok(());
         }
@@ -124,7 +125,7 @@ impl Writer {
         }
     }
 
-    fn number(&self, pragma: &str) -> Result<u64, Failure> {
+    fn number(&self, pragma: &str) -> Result<u64, StoreFailure> {
         Ok(self.db.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0))?.into())
     }
 
@@ -135,12 +136,12 @@ impl Writer {
     }
 
     /// Moves all of the log into the database, and cuts it to nothing if no reader needs it.
-    fn checkpoint(&self) -> Result<(), Failure> {
+    fn checkpoint(&self) -> Result<(), StoreFailure> {
         Ok(self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     /// Room for `need` bytes in the log, or an error: a reader holds an older state of the file.
-    fn ensure_log(&self, need: u64) -> Result<(), Failure> {
+    fn ensure_log(&self, need: u64) -> Result<(), StoreFailure> {
         // What the database does not use yet, the log may.
         let room = self.size.saturating_sub(self.number("page_count")? * PAGE).max(self.log_max);
         let needed = place::log_len(&self.path) + need;
@@ -155,7 +156,7 @@ impl Writer {
         if bytes == 0 || bytes + need <= room {
             return Ok(());
         }
-        Err(Failure::Later(format!(
+        Err(StoreFailure::Later(format!(
             "somebody reads it for so long that its log cannot be used again, and at {} MiB the log is full: end the \
              program that keeps a query open",
             bytes >> 20
@@ -163,30 +164,32 @@ impl Writer {
     }
 
     /// Each trace of the batch whole or not at all. Returns the number of spans that are no spans.
-    pub(super) fn write(&mut self, body: &[u8]) -> Result<u64, Failure> {
-        let parts = Parts::of(body).ok_or(Failure::Malformed)?;
+    pub(super) fn write(&mut self, body: &[u8]) -> Result<u64, StoreFailure> {
+        let parts = Parts::of(body).ok_or(StoreFailure::Malformed)?;
         // Twice in all: what is too much for one transaction is to be split.
         let most = self.log_max.min(self.max_pages * PAGE);
         let contexts: u64 = parts.contexts.iter().map(|context| context.bytes() * GROWTH).sum();
         for (range, need) in portions(&parts, contexts, most / 2) {
             if need > most {
-                return Err(Failure::TooLarge);
+                return Err(StoreFailure::TooLarge);
             }
             self.ensure_log(need)?;
             match self.write_parts(&parts, range.clone(), need) {
                 // The estimate was too low (or the disk is full, and this fails again).
-                Err(Failure::Later(_)) if self.is_full()? => self.write_parts(&parts, range, need.saturating_mul(4)),
+                Err(StoreFailure::Later(_)) if self.is_full()? => {
+                    self.write_parts(&parts, range, need.saturating_mul(4))
+                }
                 outcome => outcome,
             }?;
         }
         Ok(parts.rejected)
     }
 
-    fn is_full(&self) -> Result<bool, Failure> {
+    fn is_full(&self) -> Result<bool, StoreFailure> {
         Ok(free_bytes(&self.db, self.max_pages)? < self.max_pages * PAGE / 16)
     }
 
-    fn write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), Failure> {
+    fn write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), StoreFailure> {
         let first_trace = self.next_trace;
         let outcome = self.try_write_parts(parts, traces, need);
         if outcome.is_err() {
@@ -197,7 +200,7 @@ impl Writer {
         outcome
     }
 
-    fn try_write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), Failure> {
+    fn try_write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), StoreFailure> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if make_room(&transaction, self.max_pages, need)? > 0 || self.contexts.len() > CONTEXTS_MAX {
             self.contexts.clear();
@@ -241,9 +244,9 @@ fn portions(parts: &Parts<'_>, contexts: u64, most: u64) -> Vec<(Range<usize>, u
 /// Rows for all contexts of a batch; new ones are written.
 fn known_contexts(
     db: &Transaction<'_>,
-    contexts: &[Arc<Context>],
+    contexts: &[Arc<EnclosingFields>],
     cache: &mut Contexts,
-) -> Result<Vec<Known>, Failure> {
+) -> Result<Vec<Known>, StoreFailure> {
     let mut find = db.prepare("SELECT id, service, raw_resource, raw_scope FROM contexts WHERE crc = ?1")?;
     let mut known = Vec::with_capacity(contexts.len());
     for context in contexts {
@@ -270,7 +273,7 @@ fn known_contexts(
     Ok(known)
 }
 
-fn insert_context(db: &Transaction<'_>, context: &Context) -> Result<Known, Failure> {
+fn insert_context(db: &Transaction<'_>, context: &EnclosingFields) -> Result<Known, StoreFailure> {
     let (service, [scope, scope_version]) = (context.service(), context.scope());
     let mut resource = String::new();
     json::put_attributes(&mut resource, &context.resource(), 1);
@@ -294,7 +297,7 @@ struct Statements<'a> {
 }
 
 impl<'a> Statements<'a> {
-    fn prepare(db: &'a Transaction<'_>) -> Result<Statements<'a>, Failure> {
+    fn prepare(db: &'a Transaction<'_>) -> Result<Statements<'a>, StoreFailure> {
         Ok(Statements {
             find_trace: db.prepare(
                 "SELECT id, start_ns, end_ns, duration_ns, service, name, services, error, span_count, bytes, rule, trigger,
@@ -328,7 +331,7 @@ impl<'a> Statements<'a> {
         spans: &[StoredSpan<'_>],
         contexts: &[Known],
         next_trace: &mut i64,
-    ) -> Result<i64, Failure> {
+    ) -> Result<i64, StoreFailure> {
         let text = trace_id.to_string();
         let stored = self.find_trace.query_row([&text], |row| Ok((row.get(0)?, read_state(row)?))).optional()?;
         let is_new = stored.is_none();
@@ -355,7 +358,7 @@ impl<'a> Statements<'a> {
     }
 
     /// False if the same span is there already.
-    fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, Failure> {
+    fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, StoreFailure> {
         let shown = &stored.shown();
         let parent = (stored.standing != Standing::Root).then(|| hex(shown.parent_id));
         self.attributes.clear();
@@ -378,7 +381,7 @@ impl<'a> Statements<'a> {
         Ok(added > 0)
     }
 
-    fn put_trace(&mut self, trace: i64, trace_id: &str, state: &TraceState) -> Result<(), Failure> {
+    fn put_trace(&mut self, trace: i64, trace_id: &str, state: &TraceState) -> Result<(), StoreFailure> {
         self.put_trace.execute(params![
             trace,
             trace_id,
@@ -437,17 +440,17 @@ fn read_state(row: &rusqlite::Row<'_>) -> rusqlite::Result<TraceState> {
 
 const DROP_SERVICE: &str = "DELETE FROM trace_services WHERE service = ?1 AND start_ns = ?2 AND trace = ?3";
 
-fn used_pages(db: &Connection) -> Result<u64, Failure> {
+fn used_pages(db: &Connection) -> Result<u64, StoreFailure> {
     let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
     Ok(number("page_count")?.saturating_sub(number("freelist_count")?).into())
 }
 
-fn free_bytes(db: &Connection, max_pages: u64) -> Result<u64, Failure> {
+fn free_bytes(db: &Connection, max_pages: u64) -> Result<u64, StoreFailure> {
     Ok(max_pages.saturating_sub(used_pages(db)?) * PAGE)
 }
 
 /// Deletes the oldest traces until `need` bytes are free. Returns how many.
-fn make_room(db: &Transaction<'_>, max_pages: u64, need: u64) -> Result<u64, Failure> {
+fn make_room(db: &Transaction<'_>, max_pages: u64, need: u64) -> Result<u64, StoreFailure> {
     let mut evicted = 0;
     loop {
         let free = free_bytes(db, max_pages)?;
@@ -467,7 +470,7 @@ fn make_room(db: &Transaction<'_>, max_pages: u64, need: u64) -> Result<u64, Fai
 }
 
 /// Deletes the oldest traces with about `bytes` of spans, at most [`EVICT_STEP`].
-fn evict(db: &Transaction<'_>, bytes: u64) -> Result<u64, Failure> {
+fn evict(db: &Transaction<'_>, bytes: u64) -> Result<u64, StoreFailure> {
     let mut oldest = db.prepare("SELECT id, start_ns, services, bytes FROM traces ORDER BY id LIMIT ?1")?;
     let mut drop_service = db.prepare(DROP_SERVICE)?;
     let (mut last, mut freed, mut traces) = (0, 0, 0);

@@ -8,7 +8,7 @@ use super::{Map, Node, Value};
 pub struct Phrases {
     pub examples: &'static [Example],
     pub foreign: &'static [Foreign],
-    pub formats: &'static [Format],
+    pub formats: &'static [FileFormat],
 }
 
 /// A language without any.
@@ -33,7 +33,7 @@ pub const fn row(words: &'static [&'static str], where_known: &'static str, help
 
 /// Another kind of file, by keys on its first level.
 #[derive(Debug)]
-pub struct Format {
+pub struct FileFormat {
     pub keys: &'static [&'static str],
     pub title: &'static str,
     pub help: &'static str,
@@ -102,7 +102,10 @@ impl Shape<'_> {
 }
 
 /// The first key that shows another format.
-pub(super) fn format_of<'n>(map: &Map<'n>, phrases: &Phrases) -> Option<(&'n super::MappingEntry, &'static Format)> {
+pub(super) fn format_of<'n>(
+    map: &Map<'n>,
+    phrases: &Phrases,
+) -> Option<(&'n super::MappingEntry, &'static FileFormat)> {
     map.entries.iter().find_map(|entry| {
         let format = phrases.formats.iter().find(|format| format.keys.contains(&entry.key.as_str()))?;
         Some((entry, format))

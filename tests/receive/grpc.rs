@@ -7,7 +7,7 @@ use hyper::client::conn::http2::SendRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, ReceiverSettings, RequestOutcome};
+use tailkeep::receive::{Accepted, HOP_HEADER, MalformedRequest, ReceiverSettings, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedSender;
@@ -97,7 +97,7 @@ async fn rejected_spans_are_a_partial_success() {
 
 #[tokio::test]
 async fn what_the_intake_calls_malformed_is_an_invalid_argument() {
-    let server = Server::answering(small(), |_| Err(Malformed("field 0 at byte 7".to_owned()))).await;
+    let server = Server::answering(small(), |_| Err(MalformedRequest("field 0 at byte 7".to_owned()))).await;
     let reply = call(server.grpc, grpc_request(LOGS, Pieces::of([&framed(0, b"x")[..]]))).await;
     let status = reply.grpc();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "field 0 at byte 7"));

@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tailkeep::receive::{Accepted, Hops, Intake, Malformed, Phase, Receiver, ReceiverSettings, Stats, StatsReader};
+use tailkeep::receive::{
+    Accepted, HopHeaders, Intake, MalformedRequest, Phase, Receiver, ReceiverSettings, Stats, StatsReader,
+};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,7 +36,7 @@ pub struct Taken {
     pub hops: Vec<String>,
 }
 
-type Answer = Box<dyn Fn(&[u8]) -> Result<Accepted, Malformed> + Send + Sync>;
+type Answer = Box<dyn Fn(&[u8]) -> Result<Accepted, MalformedRequest> + Send + Sync>;
 
 struct Recorder {
     taken: Arc<Mutex<Vec<Taken>>>,
@@ -42,7 +44,7 @@ struct Recorder {
 }
 
 impl Intake for Recorder {
-    fn accept(&self, signal: Signal, body: &[u8], hops: Hops<'_>) -> Result<Accepted, Malformed> {
+    fn accept(&self, signal: Signal, body: &[u8], hops: HopHeaders<'_>) -> Result<Accepted, MalformedRequest> {
         let answer = (self.answer)(body)?;
         let hops = hops.ids().map(str::to_owned).collect();
         self.taken.lock().unwrap().push(Taken { signal, body: body.to_vec(), hops });
@@ -83,7 +85,7 @@ impl Server {
     /// Starts a receiver whose intake answers so.
     pub async fn answering(
         settings: ReceiverSettings,
-        answer: impl Fn(&[u8]) -> Result<Accepted, Malformed> + Send + Sync + 'static,
+        answer: impl Fn(&[u8]) -> Result<Accepted, MalformedRequest> + Send + Sync + 'static,
     ) -> Server {
         let receiver = Receiver::bind(settings).await.unwrap();
         let addrs = receiver.local_addrs();

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, HOP_HEADER, Malformed, ReceiverSettings, RequestOutcome};
+use tailkeep::receive::{Accepted, HOP_HEADER, MalformedRequest, ReceiverSettings, RequestOutcome};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -97,7 +97,7 @@ async fn rejected_items_are_a_partial_success_in_the_format_of_the_request() {
 #[tokio::test]
 async fn a_refused_request_hears_why_in_its_own_format() {
     let server = Server::answering(small(), |body| match body {
-        b"bad" => Err(Malformed("field 0 at byte 0".to_owned())),
+        b"bad" => Err(MalformedRequest("field 0 at byte 0".to_owned())),
         _ => Ok(Accepted::default()),
     })
     .await;

@@ -1,7 +1,7 @@
 //! `otlp` of a sink.
 
 use super::super::load::Loader;
-use crate::deliver::Hops;
+use crate::deliver::HopMemory;
 use crate::deliver::sink::otlp::{Compression, OtlpSettings, Protocol, grpc_urls, http_urls, parse_url, place};
 use crate::trace::Signal;
 use crate::yaml::{Map, MappingEntry};
@@ -27,7 +27,7 @@ pub(super) const COMPRESSIONS: &[(&str, Compression)] =
 /// The port that OTLP/HTTP usually has.
 const HTTP_PORT: u16 = 4318;
 
-pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &Hops) -> Option<OtlpSettings> {
+pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &HopMemory) -> Option<OtlpSettings> {
     let map = loader.map(&entry.value, "`otlp`", KEYS)?;
     let given = urls(loader, &map);
     let endpoint = loader.text(&map, "endpoint");

@@ -2,7 +2,7 @@
 
 use super::super::load::Loader;
 use super::auth;
-use crate::deliver::sink::sls::{Compression, MetricsPath, SignatureVersion, SlsSettings, TimeUnit};
+use crate::deliver::sink::sls::{MetricsPath, PackCompression, SignatureVersion, SlsSettings, TimeUnit};
 use crate::yaml::MappingEntry;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub(in super::super) const KEYS: &[&str] = &[
 ];
 
 const SIGNATURES: &[(&str, SignatureVersion)] = &[("v1", SignatureVersion::V1), ("v4", SignatureVersion::V4)];
-const COMPRESSIONS: &[(&str, Compression)] =
-    &[("lz4", Compression::Lz4), ("zstd", Compression::Zstd), ("none", Compression::None)];
+const COMPRESSIONS: &[(&str, PackCompression)] =
+    &[("lz4", PackCompression::Lz4), ("zstd", PackCompression::Zstd), ("none", PackCompression::None)];
 const TIME_UNITS: &[(&str, TimeUnit)] = &[("us", TimeUnit::Microseconds), ("ns", TimeUnit::Nanoseconds)];
 const METRICS_PATHS: &[(&str, MetricsPath)] =
     &[("logstore", MetricsPath::Logstore), ("prometheus", MetricsPath::Prometheus)];

@@ -26,7 +26,7 @@ const INNER: u32 = 2;
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     Resource,
-    Scope,
+    OpenScope,
 }
 
 /// A batch that still takes pieces.
@@ -53,13 +53,13 @@ struct Header<'a> {
 #[derive(Debug, Default)]
 struct Resource {
     header: Header<'static>,
-    scopes: Vec<Scope>,
+    scopes: Vec<OpenScope>,
     /// Scopes that are not put together, as fields.
     rest: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
-struct Scope {
+struct OpenScope {
     header: Header<'static>,
     /// Spans, metrics or log records, with their tags.
     leaves: Vec<u8>,
@@ -149,7 +149,7 @@ impl Growing {
     fn take_scope(&mut self, resource: usize, raw: &[u8]) -> usize {
         let Resource { scopes, rest, .. } = &mut self.resources[resource];
         let message = Fields::new(raw).next().flatten().and_then(|field| field.payload()).unwrap_or_default();
-        let known = Divided::new(message, Level::Scope).and_then(|divided| {
+        let known = Divided::new(message, Level::OpenScope).and_then(|divided| {
             let equal = |place: usize| scopes.get(place).is_some_and(|known| known.header == divided.header);
             let place = self.contexts.place(resource, &divided.header, scopes.len(), equal)?;
             Some((place, divided))
@@ -159,7 +159,7 @@ impl Growing {
             return 0;
         };
         let saved = if place == scopes.len() {
-            scopes.push(Scope { header: header.into_owned(), ..Scope::default() });
+            scopes.push(OpenScope { header: header.into_owned(), ..OpenScope::default() });
             0
         } else {
             header.bytes.len()
@@ -202,7 +202,7 @@ impl Header<'_> {
 
 impl Resource {
     fn len(&self) -> usize {
-        self.header.bytes.len() + self.scopes.iter().map(Scope::field_len).sum::<usize>() + self.rest.len()
+        self.header.bytes.len() + self.scopes.iter().map(OpenScope::field_len).sum::<usize>() + self.rest.len()
     }
 
     fn field_len(&self) -> usize {
@@ -224,7 +224,7 @@ impl Resource {
     }
 }
 
-impl Scope {
+impl OpenScope {
     fn len(&self) -> usize {
         self.header.bytes.len() + self.leaves.len()
     }

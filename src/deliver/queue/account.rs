@@ -77,7 +77,7 @@ impl Tally {
 
 /// A consumer's accounts with its name.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct AccountRow {
     /// `none` for a signal that no sink takes.
     pub sink: String,
     pub signal: Signal,

@@ -1,6 +1,6 @@
 //! What the spool's writer does with the queue: entries on disk stay in it, only their bytes leave.
 
-use super::{Body, Consumer, Queue, QueuedBatch};
+use super::{Consumer, Queue, QueuedBatch, StoredBody};
 use crate::{deliver::spool::Location, trace::Signal};
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ impl Queue {
             consumer.tally.queued += items;
             consumer.tally.queued_bytes += bytes as u64;
         }
-        let entry = QueuedBatch { number, items, bytes, durable: true, body: Body::Disk(location) };
+        let entry = QueuedBatch { number, items, bytes, durable: true, body: StoredBody::Disk(location) };
         self.waiting[signal as usize].entries.push_back(entry);
         self.forget_done(signal);
     }
@@ -47,7 +47,7 @@ impl Queue {
         let mut found = Vec::new();
         let waiting = &mut self.waiting[signal as usize];
         for entry in waiting.entries.iter().filter(|entry| entry.durable) {
-            if let Body::Memory(body) = &entry.body {
+            if let StoredBody::Memory(body) = &entry.body {
                 found.push((entry.number, entry.items, body.clone()));
                 bytes = bytes.saturating_sub(body.len());
             }
@@ -77,7 +77,7 @@ impl Queue {
         let index = waiting.entries.partition_point(|e| e.number < number);
         if let Some(entry) = waiting.entries.get_mut(index).filter(|e| e.number == number) {
             waiting.held -= entry.held();
-            entry.body = Body::Disk(location);
+            entry.body = StoredBody::Disk(location);
         }
     }
 
@@ -85,7 +85,7 @@ impl Queue {
     pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
         self.waiting[signal as usize].dropped = last.saturating_add(1);
         let mut lost = 0;
-        let is_dropped = |e: &QueuedBatch| e.number <= last && matches!(e.body, Body::Disk(_));
+        let is_dropped = |e: &QueuedBatch| e.number <= last && matches!(e.body, StoredBody::Disk(_));
         while let Some(index) = self.waiting[signal as usize].entries.iter().position(is_dropped) {
             lost += self.discard_entry(signal, index);
         }

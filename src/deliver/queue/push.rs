@@ -1,6 +1,6 @@
 //! What comes into the queue, and what it pushes out.
 
-use super::{Body, Discard, ENTRY_OVERHEAD, Queue, QueuePhase, QueuedBatch};
+use super::{Discard, ENTRY_OVERHEAD, Queue, QueuePhase, QueuedBatch, StoredBody};
 use crate::{
     deliver::{batch::Growing, sink::Batch},
     trace::Signal,
@@ -108,7 +108,7 @@ impl Queue {
             items: batch.items,
             bytes: batch.body.len(),
             durable,
-            body: Body::Memory(batch.body),
+            body: StoredBody::Memory(batch.body),
         };
         let waiting = &mut self.waiting[batch.signal as usize];
         let bytes = entry.bytes as u64;
@@ -129,7 +129,7 @@ impl Queue {
             if bytes > waiting.quota {
                 return (false, lost);
             }
-            match waiting.entries.iter().position(|e| matches!(e.body, Body::Memory(_))) {
+            match waiting.entries.iter().position(|e| matches!(e.body, StoredBody::Memory(_))) {
                 Some(oldest) => lost += self.discard_entry(signal, oldest),
                 None if waiting.growing.is_some() => self.seal(signal),
                 None => return (false, lost),

@@ -39,9 +39,9 @@ fn piece(signal: Signal, text: &str, items: u64) -> Batch {
     Batch { signal, body: Bytes::copy_from_slice(text.as_bytes()), items }
 }
 
-fn text(next: Next) -> String {
+fn text(next: NextBatch) -> String {
     match next {
-        Next::Take(Taken { body: Body::Memory(body), .. }) => String::from_utf8(body.to_vec()).unwrap(),
+        NextBatch::Take(Taken { body: StoredBody::Memory(body), .. }) => String::from_utf8(body.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -57,7 +57,7 @@ fn pieces_grow_into_a_batch_until_it_is_old_or_full() {
     assert!(queue.push(piece(Signal::Traces, "a", 4), false, start).wake);
     assert!(!queue.push(piece(Signal::Traces, "b", 4), false, start).wake);
     let due = start + LIMITS.age;
-    assert!(matches!(queue.next(0, READY, start), Next::WaitUntil(at) if at == due));
+    assert!(matches!(queue.next(0, READY, start), NextBatch::WaitUntil(at) if at == due));
     assert_eq!(text(queue.next(0, READY, due)), "ab");
 
     queue.push(piece(Signal::Traces, "c", 4), false, due);
@@ -86,8 +86,8 @@ fn a_signal_that_backs_off_does_not_hold_up_the_others() {
     queue.push(piece(Signal::Traces, "span", 10), false, now);
     assert_eq!(text(queue.next(0, READY, now)), "log", "the oldest first");
     assert_eq!(text(queue.next(0, [true, true, false], now)), "span");
-    assert!(matches!(queue.next(0, [false, true, false], now), Next::Wait));
-    assert!(matches!(queue.next(0, READY, now), Next::Resume(Signal::Logs)));
+    assert!(matches!(queue.next(0, [false, true, false], now), NextBatch::Wait));
+    assert!(matches!(queue.next(0, READY, now), NextBatch::Resume(Signal::Logs)));
     queue.audit();
 }
 
@@ -212,7 +212,7 @@ fn what_the_spool_drops_is_known_to_who_is_about_to_read_it() {
 #[derive(Clone, Debug)]
 enum Step {
     Push { signal: u8, items: u64, bytes: usize, own: bool },
-    Next { sink: usize, ready: [bool; 3] },
+    NextBatch { sink: usize, ready: [bool; 3] },
     Delivered { sink: usize, signal: u8, rejected: u64 },
     Discarded { sink: usize, signal: u8 },
     Written { signal: u8 },
@@ -225,7 +225,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (0..3u8, 0..15u64, 0..500usize, any::<bool>())
             .prop_map(|(signal, items, bytes, own)| Step::Push { signal, items, bytes, own }),
-        8 => (0..2usize, any::<[bool; 3]>()).prop_map(|(sink, ready)| Step::Next { sink, ready }),
+        8 => (0..2usize, any::<[bool; 3]>()).prop_map(|(sink, ready)| Step::NextBatch { sink, ready }),
         6 => (0..2usize, 0..3u8, 0..3u64).prop_map(|(sink, signal, rejected)| Step::Delivered { sink, signal, rejected }),
         1 => (0..2usize, 0..3u8).prop_map(|(sink, signal)| Step::Discarded { sink, signal }),
         2 => (0..3u8).prop_map(|signal| Step::Written { signal }),
@@ -245,8 +245,8 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
         Step::Push { signal, items, bytes, own } => {
             queue.push(piece(Signal::ALL[usize::from(signal)], &"x".repeat(bytes), items), own, *now);
         }
-        Step::Next { sink, ready } => {
-            if let Next::Take(entry) = queue.next(sink, ready, *now) {
+        Step::NextBatch { sink, ready } => {
+            if let NextBatch::Take(entry) = queue.next(sink, ready, *now) {
                 let number = queue.sinks[sink][entry.signal as usize].as_ref().unwrap().cursor();
                 let last = &mut taken[sink][entry.signal as usize];
                 assert!(number >= *last, "entries are taken in order");

@@ -58,13 +58,13 @@ pub struct FileSettings {
 pub struct FileSink {
     signals: [bool; 3],
     /// Shared with the blocking thread that writes; never contended, for one batch is sent at a time.
-    files: Arc<Mutex<Files>>,
+    files: Arc<Mutex<SignalFiles>>,
 }
 
 impl FileSink {
     /// Touches nothing yet: a folder that is missing or read-only now may be there at the next attempt.
     pub fn new(settings: FileSettings) -> FileSink {
-        let files = Files { settings: settings.clone(), open: [None, None, None] };
+        let files = SignalFiles { settings: settings.clone(), open: [None, None, None] };
         FileSink { signals: settings.signals, files: Arc::new(Mutex::new(files)) }
     }
 
@@ -171,12 +171,12 @@ impl OpenFile {
     }
 }
 
-struct Files {
+struct SignalFiles {
     settings: FileSettings,
     open: [Option<OpenFile>; 3],
 }
 
-impl Files {
+impl SignalFiles {
     /// The current file is generation 0.
     fn path(&self, signal: Signal, generation: u32) -> PathBuf {
         let (name, extension) = (signal.word(), self.settings.format.extension());

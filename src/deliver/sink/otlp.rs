@@ -8,7 +8,7 @@ mod reply;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
-    deliver::{Discard, Hops, LogThrottle},
+    deliver::{Discard, HopMemory, LogThrottle},
     http_client::{Client, ClientError, ClientSettings, HttpVersion},
     terminal::quote,
     trace::Signal,
@@ -96,7 +96,7 @@ pub struct ExporterSettings {
     /// Its `version` is replaced by what the protocol needs, its `tls` dropped if no URL is `https`.
     pub client: ClientSettings,
     /// Sent as [`HOP_HEADER`]; none where the peer is no collector.
-    pub hops: Option<Hops>,
+    pub hops: Option<HopMemory>,
 }
 
 impl fmt::Debug for ExporterSettings {
@@ -116,7 +116,7 @@ pub struct Exporter {
     headers: HeaderMap,
     compression: Compression,
     client: Client,
-    hops: Option<Hops>,
+    hops: Option<HopMemory>,
     remarks: std::sync::Mutex<LogThrottle>,
 }
 
@@ -276,7 +276,7 @@ pub struct OtlpSettings {
     pub compression: Compression,
     pub client: ClientSettings,
     /// Where the data has been, sent as [`HOP_HEADER`].
-    pub hops: Hops,
+    pub hops: HopMemory,
 }
 
 /// An OTLP endpoint as a sink.

@@ -17,7 +17,7 @@ mod sign;
 mod time;
 mod traces;
 
-pub use settings::{Compression, MetricsPath, SlsSettings, TimeUnit};
+pub use settings::{MetricsPath, PackCompression, SlsSettings, TimeUnit};
 pub use sign::SignatureVersion;
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
@@ -30,7 +30,7 @@ use crate::{
 use bytes::Bytes;
 use encode::PackLimits;
 use project::{Problem, Project};
-use reply::{Action, Scope};
+use reply::{Action, QuotaScope};
 use seal::{Cut, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
 use time::Now;
@@ -81,7 +81,7 @@ struct PackIds {
 }
 
 /// What follows from a pack that was not taken.
-enum Next {
+enum AfterPack {
     /// Pack anew: with fewer items, or by another clock.
     Repack,
     GiveUp,
@@ -149,13 +149,13 @@ impl Sls {
                 match self.project.put(batch.signal, &store, body).await {
                     Ok(()) => self.signals[packs_of].pause = Duration::ZERO,
                     Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
-                        Next::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
-                        Next::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
-                        Next::GiveUp => {
+                        AfterPack::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
+                        AfterPack::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
+                        AfterPack::GiveUp => {
                             let reason = format!("{store}: {problem}");
                             lost = Sent::without(sealed.items as u64, Discard::Refused, reason);
                         }
-                        Next::Repack => continue,
+                        AfterPack::Repack => continue,
                     },
                 }
             }
@@ -164,37 +164,37 @@ impl Sls {
         Ok(self.signals[packs_of].progress.take().expect("set above").sent)
     }
 
-    fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> Next {
+    fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> AfterPack {
         let packs_of = &mut self.signals[signal as usize];
         let progress = packs_of.progress.as_mut().expect("a batch is on its way");
         let refusal = match problem {
-            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return Next::Repack,
-            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return Next::Wait(None),
+            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return AfterPack::Repack,
+            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return AfterPack::Wait(None),
             Problem::Refused(refusal) => refusal,
         };
         match refusal.action {
-            Action::Retry | Action::SetClock => Next::Wait(None),
-            Action::RenewKeys => Next::Wait(Some(PATIENT)),
+            Action::Retry | Action::SetClock => AfterPack::Wait(None),
+            Action::RenewKeys => AfterPack::Wait(Some(PATIENT)),
             Action::SlowDown { first, scope } => {
                 packs_of.pause = first.max(packs_of.pause * 2).min(SLOWEST);
                 match scope {
-                    Scope::Store => Next::Wait(Some(packs_of.pause)),
-                    Scope::Project => Next::Pause(packs_of.pause),
+                    QuotaScope::Store => AfterPack::Wait(Some(packs_of.pause)),
+                    QuotaScope::Project => AfterPack::Pause(packs_of.pause),
                 }
             }
-            Action::WaitForStore => Next::Wait(Some(PATIENT)),
+            Action::WaitForStore => AfterPack::Wait(Some(PATIENT)),
             Action::Doubt => {
                 progress.doubts += 1;
                 match progress.doubts {
-                    DOUBT_TRIES.. => Next::GiveUp,
-                    _ => Next::Wait(Some(PATIENT)),
+                    DOUBT_TRIES.. => AfterPack::GiveUp,
+                    _ => AfterPack::Wait(Some(PATIENT)),
                 }
             }
             Action::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
-                Next::Repack
+                AfterPack::Repack
             }
-            Action::Split | Action::Drop => Next::GiveUp,
+            Action::Split | Action::Drop => AfterPack::GiveUp,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Batch, Discard, SendError, SendResult, Sent, Sink};
 use crate::{
-    store::{Failure, SIZE_MIN, StoreFile},
+    store::{SIZE_MIN, StoreFailure, StoreFile},
     trace::Signal,
 };
 use std::{
@@ -52,18 +52,19 @@ impl StoreSink {
             });
             file.write(&batch.body)
         });
-        let outcome = written.await.unwrap_or_else(|_| Err(Failure::Later("the writing thread failed".to_owned())));
+        let outcome =
+            written.await.unwrap_or_else(|_| Err(StoreFailure::Later("the writing thread failed".to_owned())));
         match outcome {
             Ok(rejected) => Ok(Sent::without(rejected, Discard::Rejected, "spans that the store cannot read")),
             Err(failure) => Err(self.error(failure)),
         }
     }
 
-    fn error(&self, failure: Failure) -> SendError {
+    fn error(&self, failure: StoreFailure) -> SendError {
         match failure {
-            Failure::TooLarge => SendError::Split { reason: "the batch does not fit into the store".to_owned() },
-            Failure::Malformed => SendError::Refused { reason: "the batch is no protobuf".to_owned() },
-            Failure::Damaged(reason) | Failure::Later(reason) => {
+            StoreFailure::TooLarge => SendError::Split { reason: "the batch does not fit into the store".to_owned() },
+            StoreFailure::Malformed => SendError::Refused { reason: "the batch is no protobuf".to_owned() },
+            StoreFailure::Damaged(reason) | StoreFailure::Later(reason) => {
                 SendError::Retry { after: None, reason: format!("{}: {reason}", self.path.display()) }
             }
         }

@@ -123,7 +123,7 @@ impl<'de, O: Output> Visitor<'de> for Fields<'_, O> {
             while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(());
         }
-        while let Some(field) = map.next_key_seed(Key(self.message))? {
+        while let Some(field) = map.next_key_seed(FieldKey(self.message))? {
             match field {
                 Some(field) => map.next_value_seed(Value { field, is_element: false, writer: self.writer })?,
                 None => map.next_value::<IgnoredAny>().map(drop)?,
@@ -134,9 +134,9 @@ impl<'de, O: Output> Visitor<'de> for Fields<'_, O> {
 }
 
 /// Finds the field of a JSON key.
-struct Key(&'static Message);
+struct FieldKey(&'static Message);
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for FieldKey {
     type Value = Option<&'static Field>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -144,7 +144,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for FieldKey {
     type Value = Option<&'static Field>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -63,7 +63,7 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
     let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-    (Pipeline::new(ring_size, seed, active_policy, None, Arc::new(delivery), deliver::Hops::default()), sink)
+    (Pipeline::new(ring_size, seed, active_policy, None, Arc::new(delivery), deliver::HopMemory::default()), sink)
 }
 
 /// Traces of two spans of six kilobytes; one in ten fails.

@@ -3,7 +3,7 @@
 
 use super::decoded::DecodedSpan;
 use super::observe::DecodedTrace;
-use super::span_condition::{Finding, duration, of_range, of_test};
+use super::span_condition::{ConditionFinding, duration, of_range, of_test};
 use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
 use crate::terminal::clean;
@@ -11,9 +11,9 @@ use crate::trace::Standing;
 use crate::trace::question::{Condition, SpanScope, Test};
 
 /// The first condition that fails, or what was seen for all of them.
-pub fn of_when(when: &When, trace: &DecodedTrace) -> Finding {
+pub fn of_when(when: &When, trace: &DecodedTrace) -> ConditionFinding {
     if when.is_empty() {
-        return Finding::new(true, "every trace");
+        return ConditionFinding::new(true, "every trace");
     }
     let mut seen = Vec::new();
     let parts = when.all.iter().map(|atom| of_atom(atom, trace));
@@ -25,36 +25,36 @@ pub fn of_when(when: &When, trace: &DecodedTrace) -> Finding {
         }
         seen.push(answer.seen);
     }
-    Finding::new(true, seen.join(", "))
+    ConditionFinding::new(true, seen.join(", "))
 }
 
-fn of_not(not: &When, trace: &DecodedTrace) -> Finding {
-    let Finding { holds, seen } = of_when(not, trace);
-    Finding::new(!holds, if holds { format!("`not` holds: {seen}") } else { seen })
+fn of_not(not: &When, trace: &DecodedTrace) -> ConditionFinding {
+    let ConditionFinding { holds, seen } = of_when(not, trace);
+    ConditionFinding::new(!holds, if holds { format!("`not` holds: {seen}") } else { seen })
 }
 
-fn of_any(branches: &[When], trace: &DecodedTrace) -> Finding {
-    let answers: Vec<Finding> = branches.iter().map(|branch| of_when(branch, trace)).collect();
+fn of_any(branches: &[When], trace: &DecodedTrace) -> ConditionFinding {
+    let answers: Vec<ConditionFinding> = branches.iter().map(|branch| of_when(branch, trace)).collect();
     match answers.iter().find(|answer| answer.holds) {
         Some(answer) => answer.clone(),
-        None => Finding::new(false, answers.into_iter().map(|a| a.seen).collect::<Vec<_>>().join("; ")),
+        None => ConditionFinding::new(false, answers.into_iter().map(|a| a.seen).collect::<Vec<_>>().join("; ")),
     }
 }
 
-fn of_atom(atom: &Atom, trace: &DecodedTrace) -> Finding {
+fn of_atom(atom: &Atom, trace: &DecodedTrace) -> ConditionFinding {
     match atom {
         Atom::Trace(check) => of_check(check, trace),
         Atom::Span(condition) => of_condition(condition, trace),
     }
 }
 
-fn of_check(check: &Check, trace: &DecodedTrace) -> Finding {
+fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
     let summary = &trace.summary;
     match check {
         Check::Error(wanted) => {
             let failed = trace.spans.iter().find(|span| span.status() == crate::trace::Status::Error);
             let seen = failed.map_or("no span failed".to_owned(), |span| format!("{} failed", label(span)));
-            Finding::new(failed.is_some() == *wanted, seen)
+            ConditionFinding::new(failed.is_some() == *wanted, seen)
         }
         Check::Failed(wanted) => {
             let failed = summary.failed();
@@ -65,7 +65,7 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> Finding {
                 (Standing::Entry, false) => "no entry span failed",
                 (Standing::Inner, _) => "no entry span is here",
             };
-            Finding::new(failed == *wanted, seen)
+            ConditionFinding::new(failed == *wanted, seen)
         }
         Check::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
         Check::Envelope(range) => {
@@ -79,12 +79,12 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> Finding {
         Check::Incomplete(set) => {
             let state = summary.incomplete();
             let seen = state.map_or("it is complete".to_owned(), |state| format!("it is incomplete: {}", state.word()));
-            Finding::new(set.has(state), seen)
+            ConditionFinding::new(set.has(state), seen)
         }
     }
 }
 
-fn of_condition(condition: &Condition, trace: &DecodedTrace) -> Finding {
+fn of_condition(condition: &Condition, trace: &DecodedTrace) -> ConditionFinding {
     let entry = trace.entry();
     let (subject, span) = match condition.scope {
         SpanScope::Any => return of_any_span(&condition.tests, trace),
@@ -92,17 +92,17 @@ fn of_condition(condition: &Condition, trace: &DecodedTrace) -> Finding {
         SpanScope::Root => ("root", entry.filter(|_| trace.summary.has_root())),
     };
     match span {
-        None => Finding::new(false, format!("there is no {subject}")),
+        None => ConditionFinding::new(false, format!("there is no {subject}")),
         Some(span) => {
-            let Finding { holds, seen } = of_tests(&condition.tests, span).1;
-            Finding::new(holds, format!("{subject} {seen}"))
+            let ConditionFinding { holds, seen } = of_tests(&condition.tests, span).1;
+            ConditionFinding::new(holds, format!("{subject} {seen}"))
         }
     }
 }
 
 /// A span for which all tests hold; else the span that failed last.
-fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Finding {
-    let mut nearest: Option<(usize, Finding, &DecodedSpan)> = None;
+fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> ConditionFinding {
+    let mut nearest: Option<(usize, ConditionFinding, &DecodedSpan)> = None;
     for span in &trace.spans {
         let (passed, answer) = of_tests(tests, span);
         if answer.holds {
@@ -110,7 +110,7 @@ fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Finding {
                 [Test::Service(_)] => format!("service {}", span.service()),
                 _ => format!("{}: {}", label(span), answer.seen),
             };
-            return Finding::new(true, seen);
+            return ConditionFinding::new(true, seen);
         }
         if nearest.as_ref().is_none_or(|(most, ..)| passed > *most) {
             nearest = Some((passed, answer, span));
@@ -119,18 +119,18 @@ fn of_any_span(tests: &[Test], trace: &DecodedTrace) -> Finding {
     match (tests, nearest) {
         ([Test::Service(wanted)], _) => {
             let wanted: Vec<String> = wanted.iter().map(pattern::written).collect();
-            Finding::new(false, format!("no span of {}", wanted.join(", ")))
+            ConditionFinding::new(false, format!("no span of {}", wanted.join(", ")))
         }
         (_, Some((_, answer, span))) if trace.spans.len() > 1 => {
-            Finding::new(false, format!("no such span; nearest {}: {}", label(span), answer.seen))
+            ConditionFinding::new(false, format!("no such span; nearest {}: {}", label(span), answer.seen))
         }
-        (_, Some((_, answer, span))) => Finding::new(false, format!("{}: {}", label(span), answer.seen)),
-        (_, None) => Finding::new(false, "no span"),
+        (_, Some((_, answer, span))) => ConditionFinding::new(false, format!("{}: {}", label(span), answer.seen)),
+        (_, None) => ConditionFinding::new(false, "no span"),
     }
 }
 
 /// How many tests hold before the first that fails, and the answer: that one, or all.
-fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, Finding) {
+fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, ConditionFinding) {
     let mut seen = Vec::new();
     for test in tests {
         let answer = of_test(test, span);
@@ -139,7 +139,7 @@ fn of_tests(tests: &[Test], span: &DecodedSpan) -> (usize, Finding) {
         }
         seen.push(answer.seen);
     }
-    (seen.len(), Finding::new(true, seen.join(", ")))
+    (seen.len(), ConditionFinding::new(true, seen.join(", ")))
 }
 
 /// A span by its service and name.

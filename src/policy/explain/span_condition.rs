@@ -7,27 +7,27 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 
 /// Whether a condition holds, and what was seen that says so.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Finding {
+pub struct ConditionFinding {
     pub holds: bool,
     pub seen: String,
 }
 
-impl Finding {
-    pub fn new(holds: bool, seen: impl Into<String>) -> Finding {
-        Finding { holds, seen: seen.into() }
+impl ConditionFinding {
+    pub fn new(holds: bool, seen: impl Into<String>) -> ConditionFinding {
+        ConditionFinding { holds, seen: seen.into() }
     }
 }
 
 /// One field of one span.
-pub fn of_test(test: &Test, span: &DecodedSpan) -> Finding {
+pub fn of_test(test: &Test, span: &DecodedSpan) -> ConditionFinding {
     match test {
         Test::Service(wanted) => of_text(wanted, "service", span.service()),
         Test::Name(wanted) => of_text(wanted, "name", &span.span.name),
         Test::SpanKind(wanted) => {
-            Finding::new(wanted.contains(&span.kind()), format!("kind is {}", span.kind().word()))
+            ConditionFinding::new(wanted.contains(&span.kind()), format!("kind is {}", span.kind().word()))
         }
         Test::Status(wanted) => {
-            Finding::new(wanted.contains(&span.status()), format!("status is {}", span.status().word()))
+            ConditionFinding::new(wanted.contains(&span.status()), format!("status is {}", span.status().word()))
         }
         Test::Duration(range) => of_range(range, span.duration(), &duration(span.duration()), |d| duration(*d)),
         Test::Attribute { keys, values } => of_attribute(keys, values, &span.span.attributes, ""),
@@ -35,54 +35,62 @@ pub fn of_test(test: &Test, span: &DecodedSpan) -> Finding {
         Test::Event(wanted) => of_events(wanted, span),
         Test::TraceState { key, values } => match span.trace_state(key) {
             Some(value) => of_text(values, &format!("trace_state {key}"), value),
-            None => Finding::new(false, format!("trace_state has no {key}")),
+            None => ConditionFinding::new(false, format!("trace_state has no {key}")),
         },
     }
 }
 
-fn of_text(wanted: &[Pattern], what: &str, text: &str) -> Finding {
+fn of_text(wanted: &[Pattern], what: &str, text: &str) -> ConditionFinding {
     let holds = wanted.iter().any(|pattern| pattern::holds(pattern, text.as_bytes()));
-    Finding::new(holds, format!("{what} is {text:?}"))
+    ConditionFinding::new(holds, format!("{what} is {text:?}"))
 }
 
-fn of_events(wanted: &[Pattern], span: &DecodedSpan) -> Finding {
+fn of_events(wanted: &[Pattern], span: &DecodedSpan) -> ConditionFinding {
     let is_wanted = |name: &str| wanted.iter().any(|pattern| pattern::holds(pattern, name.as_bytes()));
     let names: Vec<&str> = span.span.events.iter().map(|event| event.name.as_str()).collect();
     match names.iter().find(|name| is_wanted(name)) {
-        Some(name) => Finding::new(true, format!("event {name:?}")),
-        None if names.is_empty() => Finding::new(false, "no event"),
-        None => Finding::new(false, format!("its events are {}", names.join(", "))),
+        Some(name) => ConditionFinding::new(true, format!("event {name:?}")),
+        None if names.is_empty() => ConditionFinding::new(false, "no event"),
+        None => ConditionFinding::new(false, format!("its events are {}", names.join(", "))),
     }
 }
 
-pub fn of_range<T: PartialOrd + Copy>(range: &Range<T>, value: T, shown: &str, show: impl Fn(&T) -> String) -> Finding {
+pub fn of_range<T: PartialOrd + Copy>(
+    range: &Range<T>,
+    value: T,
+    shown: &str,
+    show: impl Fn(&T) -> String,
+) -> ConditionFinding {
     let low = range.at_least.map(|low| (value >= low, "at least", show(&low)));
     let high = range.below.map(|high| (value < high, "below", show(&high)));
     let bounds: Vec<_> = low.into_iter().chain(high).collect();
     match bounds.iter().find(|(holds, ..)| !holds) {
-        Some((_, word, bound)) => Finding::new(false, format!("{shown} is not {word} {bound}")),
+        Some((_, word, bound)) => ConditionFinding::new(false, format!("{shown} is not {word} {bound}")),
         None => {
             let bounds: Vec<String> = bounds.iter().map(|(_, word, bound)| format!("{word} {bound}")).collect();
-            Finding::new(true, format!("{shown} is {}", bounds.join(" and ")))
+            ConditionFinding::new(true, format!("{shown} is {}", bounds.join(" and ")))
         }
     }
 }
 
-fn of_attribute(keys: &[String], test: &ValueTest, attributes: &[KeyValue], prefix: &str) -> Finding {
+fn of_attribute(keys: &[String], test: &ValueTest, attributes: &[KeyValue], prefix: &str) -> ConditionFinding {
     let found: Vec<&KeyValue> = attributes.iter().filter(|attribute| keys.contains(&attribute.key)).collect();
     let name = |attribute: &KeyValue| format!("{prefix}{}", attribute.key);
     match (test, found.first()) {
-        (ValueTest::Exists(wanted), Some(first)) => Finding::new(*wanted, format!("{} is there", name(first))),
-        (ValueTest::Exists(wanted), None) => Finding::new(!*wanted, format!("{prefix}{} is not there", keys[0])),
-        (ValueTest::OneOf(_), None) => Finding::new(false, format!("{prefix}{} is not there", keys[0])),
+        (ValueTest::Exists(wanted), Some(first)) => ConditionFinding::new(*wanted, format!("{} is there", name(first))),
+        (ValueTest::Exists(wanted), None) => {
+            ConditionFinding::new(!*wanted, format!("{prefix}{} is not there", keys[0]))
+        }
+        (ValueTest::OneOf(_), None) => ConditionFinding::new(false, format!("{prefix}{} is not there", keys[0])),
         (ValueTest::OneOf(wanted), Some(first)) => {
             let value_of = |kv: &KeyValue| kv.value.as_ref().and_then(|value| value.value.clone());
             let is_wanted = |kv: &&&KeyValue| value_of(kv).is_some_and(|v| wanted.iter().any(|w| equals(w, &v)));
             match found.iter().find(is_wanted) {
-                Some(hit) => Finding::new(true, format!("{} is {}", name(hit), shown(value_of(hit).as_ref()))),
-                None => {
-                    Finding::new(false, format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref())))
-                }
+                Some(hit) => ConditionFinding::new(true, format!("{} is {}", name(hit), shown(value_of(hit).as_ref()))),
+                None => ConditionFinding::new(
+                    false,
+                    format!("{} is {}", name(first), mismatch(wanted, value_of(first).as_ref())),
+                ),
             }
         }
     }

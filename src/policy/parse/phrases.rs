@@ -1,6 +1,6 @@
 //! Examples of the policy language, and its words for those of other tools.
 
-use crate::yaml::{Example, Foreign, Format, Phrases, row};
+use crate::yaml::{Example, FileFormat, Foreign, Phrases, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -144,8 +144,8 @@ const FOREIGN: &[Foreign] = &[
     row(&["default", "else", "fallback"], "rules", "write `otherwise: { keep: 1% }`"),
 ];
 
-const FORMATS: &[Format] = &[
-    Format {
+const FORMATS: &[FileFormat] = &[
+    FileFormat {
         keys: &[
             "receivers",
             "processors",
@@ -161,7 +161,7 @@ const FORMATS: &[Format] = &[
         help: "`status_code` becomes `when: { error: true }`, and `probabilistic` `otherwise: { keep: 10% }`: docs/policy.md \
                has all, under \"Coming from another tool\"; config/policy.yaml is one to start from",
     },
-    Format {
+    FileFormat {
         keys: &[
             "RulesVersion",
             "Samplers",
@@ -177,7 +177,7 @@ const FORMATS: &[Format] = &[
         help: "`SampleRate: 10` becomes `keep: 10%`, and `Drop: true` `keep: none`: docs/policy.md has all, under \
                \"Coming from another tool\"; config/policy.yaml is one to start from",
     },
-    Format {
+    FileFormat {
         keys: &[
             "General",
             "Network",
@@ -191,7 +191,7 @@ const FORMATS: &[Format] = &[
         help: "write a configuration with the keys of config/tailkeep.yaml; docs/policy.md says what becomes of \
                Refinery's rules, under \"Coming from another tool\"",
     },
-    Format {
+    FileFormat {
         keys: &["receive", "memory", "ring", "policy", "sinks", "queue", "measure", "health", "admin"],
         title: "this is a configuration, not a policy",
         help: "name it with `--config`; a policy has `version`, `rules` and `otherwise`",

@@ -117,7 +117,7 @@ fn a_full_disk_leaves_no_part_of_a_record() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("traces.jsonl");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let mut files = Files { settings: settings(folder.path(), FileFormat::Json), open: [None, None, None] };
+    let mut files = SignalFiles { settings: settings(folder.path(), FileFormat::Json), open: [None, None, None] };
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     files.open[0] = Some(OpenFile { file, len: 0 });
     let batch = batch("first");

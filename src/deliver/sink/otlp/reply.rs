@@ -4,6 +4,7 @@
 //! other status as well; but a token is renewed, a rollout ends, and a kept trace is not there twice.
 
 use super::{GRPC_PREFIX, Protocol};
+use crate::otlp::status::RpcStatus;
 use crate::{http_client::Response, identity::Utc};
 use http::{
     HeaderMap, StatusCode, Uri,
@@ -102,7 +103,7 @@ fn read_grpc(response: &Response, now: SystemTime) -> Reply {
         return taken(response.body.get(GRPC_PREFIX..).unwrap_or_default());
     }
     let reason = format!("{:?}: {}", status.code(), status.message());
-    let after = retry_info(status.details());
+    let after = RpcStatus::decode(status.details()).ok().and_then(|status| status.retry_delay());
     match status.code() {
         _ if is_too_large(status.message()) => Reply::TooLarge { reason },
         Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable => Reply::Retry { after, reason },
@@ -141,47 +142,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             Some(date.duration_since(now).unwrap_or_default())
         }
     }
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    pub(super) code: i32,
-    #[prost(string, tag = "2")]
-    pub(super) message: String,
-    #[prost(message, repeated, tag = "3")]
-    pub(super) details: Vec<Any>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Any {
-    #[prost(string, tag = "1")]
-    pub(super) type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct RetryInfo {
-    #[prost(message, optional, tag = "1")]
-    pub(super) retry_delay: Option<Delay>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Delay {
-    #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
-    #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
-}
-
-/// `google.rpc.RetryInfo` among the details of a status; zero if it names no delay.
-fn retry_info(details: &[u8]) -> Option<Duration> {
-    let status = RpcStatus::decode(details).ok()?;
-    let any = status.details.into_iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
-    let (seconds, nanos) = (u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?);
-    Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
 /// What a peer's text may repeat and a log must not.

@@ -1,5 +1,6 @@
 use super::{reply::*, *};
 use crate::http_client::Response;
+use crate::otlp::status::{ProtoDuration, RetryInfo, RpcStatus};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
@@ -23,10 +24,8 @@ fn response(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Respo
 }
 
 fn grpc(code: u32, message: &'static str, delay: Option<(i64, i32)>) -> Reply {
-    let retry = delay.map(|(seconds, nanos)| Any {
-        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-        value: RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }.encode_to_vec(),
-    });
+    let retry =
+        delay.map(|(seconds, nanos)| RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) }.to_any());
     let details = RpcStatus { code: code as i32, message: message.to_owned(), details: retry.into_iter().collect() };
     let details = STANDARD_NO_PAD.encode(details.encode_to_vec());
     let code = code.to_string();

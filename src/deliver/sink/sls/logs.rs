@@ -6,7 +6,7 @@ use super::{
     encode::{Pack, PackLimits},
     json::{self, Text, lossy},
     time::Now,
-    traces::{Origin, hex_id, pack_leaves, scope_names},
+    traces::{ResourceFields, hex_id, pack_leaves, scope_names},
 };
 use crate::otlp::{
     walk::{Leaf, Place, all, fields_of, is_whole},
@@ -53,7 +53,13 @@ impl<'a> Plain<'a> {
     }
 }
 
-fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, origin: &Origin, limits: &PackLimits, now: Now) -> Option<()> {
+fn write_record(
+    pack: &mut Pack,
+    leaf: &Leaf<'_>,
+    origin: &ResourceFields,
+    limits: &PackLimits,
+    now: Now,
+) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }

@@ -3,9 +3,9 @@
 use super::{
     MetricsPath, SlsSettings,
     reply::{Action, NAME_MAX, SlsRefusal},
-    seal::Body,
-    settings::Place,
-    sign::{Message, Signer, hex},
+    seal::SealedBody,
+    settings::RequestTarget,
+    sign::{Signer, UnsignedRequest, hex},
     time::Now,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl fmt::Display for Problem {
 
 /// The way to a project: connections, keys, signature and the difference of the clocks.
 pub(super) struct Project {
-    place: Place,
+    place: RequestTarget,
     settings: SlsSettings,
     client: Client,
     identity: Arc<Identity>,
@@ -89,7 +89,7 @@ impl Project {
     }
 
     /// PutLogs: all of the group or nothing.
-    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: Body) -> Result<(), Problem> {
+    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: SealedBody) -> Result<(), Problem> {
         let mut headers = vec![
             ("content-type", "application/x-protobuf".to_owned()),
             ("x-log-bodyrawsize", body.raw_len.to_string()),
@@ -174,7 +174,7 @@ impl Project {
             headers.push(("x-log-project", self.settings.project.clone()));
         }
         let mut message =
-            Message { method: call.method, path: &call.path, query: call.query, headers, body: &call.body };
+            UnsignedRequest { method: call.method, path: &call.path, query: call.query, headers, body: &call.body };
         let now = Utc(self.unix_millis() / 1000);
         self.signer.sign(&mut message, credentials, now);
 

@@ -20,7 +20,7 @@ pub(super) enum Action {
     /// A quota is used up; the delay doubles with every further refusal.
     SlowDown {
         first: Duration,
-        scope: Scope,
+        scope: QuotaScope,
     },
     /// The keys are unknown, expired or lack a permission: take new ones at once, then retry slowly.
     RenewKeys,
@@ -37,7 +37,7 @@ pub(super) enum Action {
 
 /// Whose quota is used up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Scope {
+pub(super) enum QuotaScope {
     Store,
     /// All stores of the project share it.
     Project,
@@ -58,7 +58,7 @@ pub(super) struct SlsRefusal {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+struct ErrorBody {
     error_code: String,
     #[serde(default)]
     error_message: String,
@@ -67,7 +67,7 @@ struct Body {
 impl SlsRefusal {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> SlsRefusal {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body: Option<Body> = serde_json::from_slice(body).ok();
+        let body: Option<ErrorBody> = serde_json::from_slice(body).ok();
         let code = body.as_ref().map_or("", |body| body.error_code.as_str());
         let message = body.as_ref().map_or("", |body| body.error_message.as_str());
         SlsRefusal {
@@ -108,9 +108,9 @@ impl fmt::Display for SlsRefusal {
 fn action(status: u16, code: &str) -> Action {
     const SECOND: Duration = Duration::from_secs(1);
     match code {
-        "WriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: Scope::Project },
-        "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: Scope::Store },
-        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND, scope: Scope::Project },
+        "WriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: QuotaScope::Project },
+        "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: QuotaScope::Store },
+        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND, scope: QuotaScope::Project },
         "InternalServerError" | "ServerBusy" | "RequestTimeout" => Action::Retry,
         "SignatureNotMatch" => Action::Doubt,
         "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => Action::RenewKeys,
@@ -131,8 +131,8 @@ fn action_by_status(status: u16) -> Action {
         413 => Action::Split,
         400 | 422 => Action::Drop,
         // 403 without a known code is a policy or a proxy: data must not be lost while somebody looks.
-        403 => Action::SlowDown { first: Duration::from_secs(30), scope: Scope::Store },
-        429 => Action::SlowDown { first: Duration::from_secs(1), scope: Scope::Store },
+        403 => Action::SlowDown { first: Duration::from_secs(30), scope: QuotaScope::Store },
+        429 => Action::SlowDown { first: Duration::from_secs(1), scope: QuotaScope::Store },
         408 | 425 | 499 | 500.. => Action::Retry,
         _ => Action::Doubt,
     }
@@ -151,12 +151,12 @@ mod tests {
     fn every_row_of_the_error_table() {
         let slow = |seconds, scope| Action::SlowDown { first: Duration::from_secs(seconds), scope };
         for (status, code, action) in [
-            (403, "WriteQuotaExceed", slow(1, Scope::Project)),
-            (403, "ShardWriteQuotaExceed", slow(1, Scope::Store)),
-            (403, "ExceedQuota", slow(30, Scope::Project)),
-            (403, "ProjectQuotaExceed", slow(30, Scope::Project)),
-            (403, "SomethingNew", slow(30, Scope::Store)),
-            (429, "SomethingNew", slow(1, Scope::Store)),
+            (403, "WriteQuotaExceed", slow(1, QuotaScope::Project)),
+            (403, "ShardWriteQuotaExceed", slow(1, QuotaScope::Store)),
+            (403, "ExceedQuota", slow(30, QuotaScope::Project)),
+            (403, "ProjectQuotaExceed", slow(30, QuotaScope::Project)),
+            (403, "SomethingNew", slow(30, QuotaScope::Store)),
+            (429, "SomethingNew", slow(1, QuotaScope::Store)),
             (500, "InternalServerError", Action::Retry),
             (503, "ServerBusy", Action::Retry),
             (400, "RequestTimeout", Action::Retry),
@@ -192,7 +192,7 @@ mod tests {
     /// Nothing that may heal is dropped, and nothing that may not is tried for ever.
     #[test]
     fn every_status_without_a_code_has_an_action() {
-        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds), scope: Scope::Store };
+        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds), scope: QuotaScope::Store };
         for status in 300..=999 {
             let expected = match status {
                 400 | 422 => Action::Drop,

@@ -1,6 +1,6 @@
 //! From a batch to the bodies of its requests: walked, packed and compressed.
 
-use super::{Compression, TimeUnit, encode::PackLimits, logs, metrics, time::Now, traces};
+use super::{PackCompression, TimeUnit, encode::PackLimits, logs, metrics, time::Now, traces};
 use crate::{
     deliver::{
         batch,
@@ -18,7 +18,7 @@ const INLINE: usize = 64 << 10;
 /// What all packs of a sink have in common.
 pub(super) struct Style {
     pub(super) unit: TimeUnit,
-    pub(super) compression: Compression,
+    pub(super) compression: PackCompression,
     pub(super) topic: String,
     pub(super) source: String,
 }
@@ -39,11 +39,11 @@ pub(super) struct Sealed {
     pub(super) refused: usize,
     /// Behind them.
     pub(super) next: Place,
-    pub(super) body: Option<Body>,
+    pub(super) body: Option<SealedBody>,
 }
 
 /// A LogGroup as it is sent.
-pub(super) struct Body {
+pub(super) struct SealedBody {
     pub(super) raw_len: usize,
     /// `x-log-compresstype`.
     pub(super) packing: Option<&'static str>,
@@ -79,17 +79,17 @@ fn seal_now(signal: Signal, body: &[u8], style: &Style, cut: &Cut) -> Sealed {
     Sealed { items, refused, next, body }
 }
 
-fn compress(compression: Compression, group: Vec<u8>) -> Body {
+fn compress(compression: PackCompression, group: Vec<u8>) -> SealedBody {
     let raw_len = group.len();
     let (packing, bytes) = match compression {
-        Compression::None => (None, group),
+        PackCompression::None => (None, group),
         // The raw block: Log Service takes neither a frame nor a length in front.
-        Compression::Lz4 => (Some("lz4"), lz4_flex::block::compress(&group)),
-        Compression::Zstd => {
+        PackCompression::Lz4 => (Some("lz4"), lz4_flex::block::compress(&group)),
+        PackCompression::Zstd => {
             (Some("zstd"), zstd::bulk::compress(&group, 1).expect("compressing into memory does not fail"))
         }
     };
-    Body { raw_len, packing, bytes: bytes.into() }
+    SealedBody { raw_len, packing, bytes: bytes.into() }
 }
 
 /// Runs `work` where it may take its time, if there is much of it.

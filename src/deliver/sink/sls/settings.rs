@@ -25,7 +25,7 @@ pub struct SlsSettings {
     /// Logstore of log records. None: logs are not taken.
     pub logs: Option<String>,
     pub signature: SignatureVersion,
-    pub compression: Compression,
+    pub compression: PackCompression,
     pub trace_time_unit: TimeUnit,
     pub metrics_path: MetricsPath,
     /// Any text that stays the same over restarts pins all writes to one shard, which keeps their
@@ -53,7 +53,7 @@ impl Default for SlsSettings {
             metrics: None,
             logs: None,
             signature: SignatureVersion::default(),
-            compression: Compression::default(),
+            compression: PackCompression::default(),
             trace_time_unit: TimeUnit::default(),
             metrics_path: MetricsPath::default(),
             shard_key: None,
@@ -67,7 +67,7 @@ impl Default for SlsSettings {
 
 /// How bodies are packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
+pub enum PackCompression {
     /// A raw LZ4 block: little CPU on both sides.
     #[default]
     Lz4,
@@ -115,7 +115,7 @@ impl SlsSettings {
     }
 
     /// Scheme, `Host` and region of all requests, or what to write instead.
-    pub(super) fn place(&self) -> Result<Place, String> {
+    pub(super) fn place(&self) -> Result<RequestTarget, String> {
         let (scheme, authority) = self.endpoint.split_once("://").unwrap_or(("https", &self.endpoint));
         let authority = authority.trim_end_matches('/');
         if !matches!(scheme, "http" | "https") {
@@ -140,7 +140,7 @@ impl SlsSettings {
         if host.contains('@') || !http::uri::Authority::try_from(host.as_str()).is_ok_and(is_host) {
             return Err(format!("endpoint: {host:?} is no host name; write cn-hangzhou.log.aliyuncs.com"));
         }
-        Ok(Place { scheme: scheme.to_owned(), host, region: self.region_of(authority)? })
+        Ok(RequestTarget { scheme: scheme.to_owned(), host, region: self.region_of(authority)? })
     }
 
     fn check_names(&self) -> Result<(), String> {
@@ -187,7 +187,7 @@ impl SlsSettings {
 
 /// Where requests go.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct RequestTarget {
     pub(super) scheme: String,
     pub(super) host: String,
     pub(super) region: String,

@@ -23,7 +23,7 @@ pub enum SignatureVersion {
 }
 
 /// A request before it is signed. Header names are lowercase.
-pub struct Message<'a> {
+pub struct UnsignedRequest<'a> {
     pub method: &'static str,
     /// As sent: project and logstore names need no escaping.
     pub path: &'a str,
@@ -34,7 +34,7 @@ pub struct Message<'a> {
     pub body: &'a [u8],
 }
 
-impl Message<'_> {
+impl UnsignedRequest<'_> {
     fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(n, _)| *n == name).map_or("", |(_, value)| value)
     }
@@ -75,7 +75,7 @@ impl Signer {
     }
 
     /// Adds the headers that belong to the signature, `authorization` last.
-    pub fn sign(&mut self, message: &mut Message, credentials: &Credentials, now: Utc) {
+    pub fn sign(&mut self, message: &mut UnsignedRequest, credentials: &Credentials, now: Utc) {
         if let Some(token) = &credentials.token {
             message.set("x-acs-security-token", token.expose().to_owned());
         }
@@ -86,7 +86,7 @@ impl Signer {
         message.set("authorization", authorization);
     }
 
-    fn sign_v4(&mut self, message: &mut Message, credentials: &Credentials, now: Utc) -> String {
+    fn sign_v4(&mut self, message: &mut UnsignedRequest, credentials: &Credentials, now: Utc) -> String {
         let date = now.compact();
         message.set("x-log-content-sha256", hex(&Sha256::digest(message.body)));
         message.set("x-log-date", date.clone());
@@ -112,11 +112,11 @@ impl Signer {
     }
 }
 
-fn sign_v1(message: &mut Message, credentials: &Credentials, now: Utc) -> String {
+fn sign_v1(message: &mut UnsignedRequest, credentials: &Credentials, now: Utc) -> String {
     sign_v1_with_date(message, credentials, &now.http())
 }
 
-fn sign_v1_with_date(message: &mut Message, credentials: &Credentials, date: &str) -> String {
+fn sign_v1_with_date(message: &mut UnsignedRequest, credentials: &Credentials, date: &str) -> String {
     message.set("x-log-signaturemethod", "hmac-sha1".into());
     message.set("date", date.to_owned());
     if !message.body.is_empty() {
@@ -146,7 +146,7 @@ fn is_product_header(name: &str) -> bool {
     (name.starts_with("x-log-") || name.starts_with("x-acs-")) && name != "x-log-date"
 }
 
-fn canonical_v4(message: &Message) -> String {
+fn canonical_v4(message: &UnsignedRequest) -> String {
     let (headers, names) = canonical_headers(message, |name| {
         matches!(name, "content-type" | "host" | "x-log-date") || is_product_header(name)
     });
@@ -162,7 +162,7 @@ fn canonical_v4(message: &Message) -> String {
 }
 
 /// The chosen headers, sorted, as `name:value\n` each, and their names joined by `;`.
-fn canonical_headers(message: &Message, chosen: impl Fn(&str) -> bool) -> (String, String) {
+fn canonical_headers(message: &UnsignedRequest, chosen: impl Fn(&str) -> bool) -> (String, String) {
     let mut headers: Vec<_> = message.headers.iter().filter(|(name, _)| chosen(name)).collect();
     headers.sort_unstable_by_key(|(name, _)| *name);
     let text = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();

@@ -22,15 +22,15 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now, u
 }
 
 /// Writes a leaf; none if it has no form in Log Service.
-pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &Origin) -> Option<()> + 'a;
+pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &ResourceFields) -> Option<()> + 'a;
 
 pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, write: &WriteLeaf<'_>) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
-    let mut origin: Option<(*const u8, Option<Origin>)> = None;
+    let mut origin: Option<(*const u8, Option<ResourceFields>)> = None;
     for leaf in leaves(request, from) {
         // Made once for all leaves of a resource.
         if origin.as_ref().is_none_or(|(of, _)| *of != leaf.resource.as_ptr()) {
-            origin = Some((leaf.resource.as_ptr(), Origin::new(leaf.resource, limits)));
+            origin = Some((leaf.resource.as_ptr(), ResourceFields::new(leaf.resource, limits)));
         }
         let of_leaf = origin.as_ref().and_then(|(_, origin)| origin.as_ref());
         let before = pack.items();
@@ -50,16 +50,16 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
 }
 
 /// What all logs of one resource share.
-pub(super) struct Origin {
+pub(super) struct ResourceFields {
     pub(super) host: String,
     pub(super) service: String,
     /// JSON of the other attributes.
     pub(super) rest: String,
 }
 
-impl Origin {
+impl ResourceFields {
     /// Of a `ResourceSpans` or its like. None if it is too much text.
-    pub(super) fn new(group: &[u8], limits: &PackLimits) -> Option<Origin> {
+    pub(super) fn new(group: &[u8], limits: &PackLimits) -> Option<ResourceFields> {
         let attributes = || all(group, 1).flat_map(|resource| all(resource, 1));
         let limit = limits.text(group.len());
         // Of equal keys the first counts here, as in the exporter.
@@ -73,7 +73,7 @@ impl Origin {
         let mut rest = Text::new(limit);
         let is_other = |attribute: &&[u8]| !matches!(json::pair(attribute).0, b"service.name" | b"host.name");
         json::write_text_object(&mut rest, attributes().filter(is_other));
-        Some(Origin { host: text(b"host.name")?, service: text(b"service.name")?, rest: rest.finish()? })
+        Some(ResourceFields { host: text(b"host.name")?, service: text(b"service.name")?, rest: rest.finish()? })
     }
 }
 
@@ -134,7 +134,7 @@ impl<'a> Plain<'a> {
 fn write_span(
     pack: &mut Pack,
     leaf: &Leaf<'_>,
-    origin: &Origin,
+    origin: &ResourceFields,
     limits: &PackLimits,
     now: Now,
     unit: TimeUnit,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::deliver::{
     BatchLimits,
-    queue::{Next, Queue},
+    queue::{NextBatch, Queue},
     sink::Batch,
     spool::{files::Files, tests::Simulated},
 };
@@ -37,7 +37,7 @@ fn push(writer: &Writer) {
 
 fn deliver_all(writer: &Writer) {
     let mut queue = writer.shared.queue();
-    while let Next::Take(taken) = queue.next(0, [true; 3], Instant::now()) {
+    while let NextBatch::Take(taken) = queue.next(0, [true; 3], Instant::now()) {
         queue.delivered(0, taken.signal, taken.items, &[]);
         queue.done(0, taken.signal);
     }

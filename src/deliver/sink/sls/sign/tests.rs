@@ -22,8 +22,8 @@ fn demo_keys(token: bool) -> Credentials {
 }
 
 /// The three requests of the vectors: a plain write, a routed, compressed write with a token, a listing.
-fn demo<'a>(case: char, raw: &'a [u8], lz4: &'a [u8]) -> Message<'a> {
-    let write = |path, query, body| Message {
+fn demo<'a>(case: char, raw: &'a [u8], lz4: &'a [u8]) -> UnsignedRequest<'a> {
+    let write = |path, query, body| UnsignedRequest {
         method: "POST",
         path,
         query,
@@ -43,7 +43,7 @@ fn demo<'a>(case: char, raw: &'a [u8], lz4: &'a [u8]) -> Message<'a> {
             message.headers.push(("x-log-compresstype", "lz4".into()));
             message
         }
-        _ => Message {
+        _ => UnsignedRequest {
             method: "GET",
             path: "/logstores",
             query: &[("logstoreName", ""), ("size", "100"), ("offset", "0")],
@@ -116,7 +116,7 @@ fn the_go_sdks_own_v1_vectors() {
     let sign = |path, size: &str, kind: Option<&str>, body| {
         let mut headers = vec![("x-log-apiversion", "0.6.0".into()), ("x-log-bodyrawsize", size.into())];
         headers.extend(kind.map(|kind| ("content-type", kind.into())));
-        let mut message = Message { method: "GET", path, query: &[], headers, body };
+        let mut message = UnsignedRequest { method: "GET", path, query: &[], headers, body };
         // 2010-01-03 08:33:47 was a Sunday; the SDK's vector says Monday and writes the day as "3".
         let text = sign_v1_with_date(&mut message, &keys, "Mon, 3 Jan 2010 08:33:47 GMT");
         text.rsplit(':').next().unwrap().to_owned()
@@ -133,7 +133,7 @@ fn the_sdks_shared_v4_vectors() {
     let more = [("x-log-test", "het123".to_owned()), ("x-acs-ppp", "dds".to_owned())];
     let body = b"adasd= -asd zcas";
     let sign = |method, region, query, headers: &[(&'static str, String)], body| {
-        let mut message = Message { method, path: "/logstores", query, headers: headers.to_vec(), body };
+        let mut message = UnsignedRequest { method, path: "/logstores", query, headers: headers.to_vec(), body };
         Signer::new(SignatureVersion::V4, region).sign(
             &mut message,
             &keys,
