@@ -140,33 +140,36 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let queue_map = loader.section(map, "queue", queue::KEYS).unwrap_or(empty);
     let measure_map = measure::section(loader, map);
 
-    let receive_wishes = receive::requested(loader, &receive_map);
-    let measure_wishes = measure::requested(loader, measure_map.as_ref());
+    let receive_requested = receive::requested(loader, &receive_map);
+    let measure_requested = measure::requested(loader, measure_map.as_ref());
     let [traces, metrics, logs] = queue::requested(loader, &queue_map);
     let ring = loader.section(map, "ring", RING_KEYS).and_then(|ring| ring_size(loader, &ring));
-    let in_flight = receive_wishes.in_flight.or_else(|| {
+    let in_flight = receive_requested.in_flight.or_else(|| {
         // Not less than usual, and enough for a request.
-        Some((2 * receive_wishes.max_request?).max(budget::usual(BudgetPart::InFlight, memory)))
+        Some((2 * receive_requested.max_request?).max(budget::usual(BudgetPart::InFlight, memory)))
     });
-    let pooled = receive_wishes.pooled;
-    let given = [ring, in_flight, pooled, traces, metrics, logs, measure_wishes.series, measure_wishes.windows];
+    let pooled = receive_requested.pooled;
+    let given = [ring, in_flight, pooled, traces, metrics, logs, measure_requested.series, measure_requested.windows];
     let sizes = divide_or_report(loader, map, memory, &given);
 
-    let mut receive = receive::settings(loader, &receive_map, &receive_wishes, (memory, &sizes));
+    let mut receive = receive::settings(loader, &receive_map, &receive_requested, (memory, &sizes));
     receive.instance.clone_from(&instance);
     receive.hop.clone_from(&loader.host.hop);
     let (admin, admin_token) = admin(loader, map);
+    let queue = queue::settings(loader, &queue_map, &sizes);
+    let mut sinks = match map.get("sinks") {
+        Some(node) => sink::sinks(loader, node, &hops),
+        None => sink::default_sinks(loader, map),
+    };
+    sinks.iter_mut().for_each(|sink| sink.set_longest_refusal(queue.longest_refusal));
     let config = Config {
         receive,
         memory,
         ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
         measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
-        sinks: match map.get("sinks") {
-            Some(node) => sink::sinks(loader, node, &hops),
-            None => sink::default_sinks(loader, map),
-        },
-        queue: queue::settings(loader, &queue_map, &sizes),
+        sinks,
+        queue,
         health: health(loader, map),
         admin,
         admin_token,

@@ -133,6 +133,16 @@ fn refusal(status: u16, code: &str) -> Reply {
     Reply::Answer(status, vec![("x-log-requestid", "REQ-9".into())], body)
 }
 
+/// Between two attempts.
+const PATIENT: Duration = Duration::from_secs(30);
+
+/// Time goes by at once; the network's time does not.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// Items of parts that were refused as a whole.
 fn refused(outcome: SendResult) -> u64 {
     let lost = outcome.expect("the batch is done with").lost;
@@ -276,16 +286,18 @@ async fn what_is_our_fault_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_wrong_signature_is_tried_for_an_hour_and_then_dropped() {
+async fn a_wrong_signature_is_tried_for_the_configured_time_and_then_dropped() {
     let server = Server::start(|_, _| refusal(401, "SignatureNotMatch")).await;
-    let mut sink = sink(settings(&server));
+    let longest_refusal = Duration::from_secs(3600);
+    let mut sink = sink(SlsSettings { longest_refusal, ..settings(&server) });
     let batch = spans(5);
-    for _ in 0..119 {
-        let Err(SendError::Retry { after, .. }) = sink.send(&batch).await else { panic!("given up at once") };
-        assert_eq!(after, Some(Duration::from_secs(30)), "somebody may be correcting it");
+    for _ in 0..120 {
+        let Err(SendError::Retry { after, .. }) = sink.send(&batch).await else { panic!("given up too early") };
+        assert_eq!(after, Some(PATIENT), "somebody may be correcting it");
+        pass(PATIENT).await;
     }
     assert_eq!(refused(sink.send(&batch).await), 5);
-    assert_eq!(server.received().len(), 120);
+    assert_eq!(server.received().len(), 121);
 }
 
 #[tokio::test]
@@ -368,9 +380,11 @@ async fn refusals_of_one_signal_are_counted_while_another_is_taken() {
         false => ok(),
     })
     .await;
-    let mut sink = sink(settings(&server));
-    for _ in 0..119 {
+    let longest_refusal = 2 * PATIENT;
+    let mut sink = sink(SlsSettings { longest_refusal, ..settings(&server) });
+    for _ in 0..2 {
         assert!(matches!(sink.send(&spans(5)).await, Err(SendError::Retry { .. })));
+        pass(PATIENT).await;
         assert_eq!(sink.send(&sample()).await, Ok(Sent::default()));
     }
     assert_eq!(refused(sink.send(&spans(5)).await), 5);

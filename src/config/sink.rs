@@ -22,6 +22,7 @@ use crate::trace::Signal;
 use crate::yaml::{Map, MappingEntry, Node, Reader, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(super) const KEYS: &[&str] = &["name", "store", "otlp", "arms", "sls", "file"];
 const KINDS: &[&str] = &["store", "otlp", "arms", "sls", "file"];
@@ -117,6 +118,13 @@ impl SinkConfig {
             SinkKind::File(settings) => Ok(boxed(FileSink::new(settings.clone()))),
         };
         built.map_err(|error| conceal_text(&error, &self.origin.substituted))
+    }
+
+    /// `queue.longest_refusal`, for the sink that divides batches itself.
+    pub(super) fn set_longest_refusal(&mut self, longest: Duration) {
+        if let SinkKind::Sls(settings) = &mut self.kind {
+            settings.longest_refusal = longest;
+        }
     }
 
     /// Reports what [`SinkConfig::build`] said where it belongs: sinks begin their errors with the setting

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 pub const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which another part of the batch has its turn.
 const TRIES: u32 = 3;
-/// Refusals in a row of a single item, while the sink takes others, that are no accident: with the pauses between them
-/// some ten minutes, in which a rollout or a bad backend among good ones is over.
-const LAST_TRIES: u32 = 40;
+/// A single item that is refused for as long, while the sink takes others, is to blame itself: a rollout, or a bad
+/// backend among good ones, is over by then.
+const LONGEST_ALONE: Duration = Duration::from_secs(600);
 
 /// What to do with a piece that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +30,34 @@ pub(super) enum Next {
     GiveUp,
 }
 
+/// For how long something was refused and nothing else: the time between refusals that follow each other.
+#[derive(Debug, Default)]
+pub(super) struct RefusedFor {
+    total: Duration,
+    /// The last refusal, if nothing came after it.
+    last: Option<Instant>,
+}
+
+impl RefusedFor {
+    /// One more refusal; gives the time with it.
+    pub(super) fn refused(&mut self, now: Instant) -> Duration {
+        self.total += self.last.replace(now).map_or(Duration::ZERO, |last| now.duration_since(last));
+        self.total
+    }
+
+    /// Something else than a refusal: until the next one, time does not count.
+    pub(super) fn interrupted(&mut self) {
+        self.last = None;
+    }
+}
+
 /// The refusals of the batch that one signal is busy with.
 #[derive(Debug)]
 pub(super) struct Refusals {
     longest: Duration,
-    /// How long it was refused and nothing else: between refusals that follow each other.
-    lasted: Duration,
-    /// The last refusal, if nothing came after it.
-    last: Option<Instant>,
+    batch: RefusedFor,
+    /// The piece at the front, since it is there.
+    piece: RefusedFor,
     was_refused: bool,
     /// In a row, of the piece at the front.
     tries: u32,
@@ -47,24 +67,26 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new(longest: Duration) -> Refusals {
-        Refusals { longest, lasted: Duration::ZERO, last: None, was_refused: false, tries: 0, others_taken: false }
+        let (batch, piece) = Default::default();
+        Refusals { longest, batch, piece, was_refused: false, tries: 0, others_taken: false }
     }
 
     /// The piece at the front was refused; `pieces` are left of its batch, with this one.
     pub(super) fn refused(&mut self, items: u64, pieces: usize, now: Instant) -> Next {
         self.tries += 1;
         self.was_refused = true;
-        self.lasted += self.last.replace(now).map_or(Duration::ZERO, |last| now.duration_since(last));
-        if self.lasted >= self.longest {
+        let alone = self.piece.refused(now);
+        if self.batch.refused(now) >= self.longest {
             return Next::GiveUp;
         }
-        let is_last = self.others_taken && items <= 1;
-        if self.tries < if is_last { LAST_TRIES } else { TRIES } {
+        if self.others_taken && items <= 1 {
+            return if alone >= LONGEST_ALONE { Next::GiveUp } else { Next::Again };
+        }
+        if self.tries < TRIES {
             return Next::Again;
         }
-        self.tries = 0;
+        self.next_piece();
         match (self.others_taken, pieces) {
-            (true, _) if is_last => Next::GiveUp,
             (true, _) => Next::Halve { or_give_up: true },
             (false, 1) => Next::Halve { or_give_up: false },
             (false, _) => Next::Others,
@@ -73,18 +95,20 @@ impl Refusals {
 
     /// A piece was taken.
     pub(super) fn taken(&mut self) {
-        (self.last, self.tries) = (None, 0);
+        self.batch.interrupted();
+        self.next_piece();
         self.others_taken = self.was_refused;
     }
 
     /// It could not be sent, or the sink is busy: that says nothing of the batch.
     pub(super) fn interrupted(&mut self) {
-        self.last = None;
+        self.batch.interrupted();
+        self.piece.interrupted();
     }
 
-    /// A piece was given up or divided: the next one begins.
+    /// A piece was taken, given up, divided or put behind others: the next one begins.
     pub(super) fn next_piece(&mut self) {
-        self.tries = 0;
+        (self.piece, self.tries) = Default::default();
     }
 
     /// Nothing is left of the batch.
@@ -94,7 +118,7 @@ impl Refusals {
 
     /// How long the batch has been refused.
     pub(super) fn lasted(&self) -> Duration {
-        self.lasted
+        self.batch.total
     }
 }
 
@@ -130,14 +154,20 @@ mod tests {
 
     #[test]
     fn what_is_refused_while_others_are_taken_is_halved_and_given_up_at_last() {
-        let (mut refusals, now) = (Refusals::new(15 * MINUTE), Instant::now());
-        let times =
-            |refusals: &mut Refusals, items, times| (0..times).map(|_| refusals.refused(items, 2, now)).last().unwrap();
+        let (mut refusals, start) = (Refusals::new(60 * MINUTE), Instant::now());
+        let at = |refusals: &mut Refusals, items, minutes| refusals.refused(items, 2, start + minutes * MINUTE);
+        let thrice =
+            |refusals: &mut Refusals, items| [at(refusals, items, 0), at(refusals, items, 0), at(refusals, items, 0)];
         refusals.taken();
-        assert_eq!(times(&mut refusals, 2, TRIES), Next::Others, "what was taken before proves nothing");
+        assert_eq!(thrice(&mut refusals, 2)[2], Next::Others, "what was taken before proves nothing");
         refusals.taken();
-        assert_eq!(times(&mut refusals, 2, TRIES), Next::Halve { or_give_up: true });
-        assert_eq!(times(&mut refusals, 1, LAST_TRIES - 1), Next::Again);
-        assert_eq!(times(&mut refusals, 1, 1), Next::GiveUp);
+        assert_eq!(thrice(&mut refusals, 2)[2], Next::Halve { or_give_up: true });
+        assert_eq!(thrice(&mut refusals, 1), [Next::Again; 3], "however fast the refusals come");
+        assert_eq!(at(&mut refusals, 1, 9), Next::Again);
+        refusals.interrupted();
+        assert_eq!(at(&mut refusals, 1, 12), Next::Again, "the sink was away in between");
+        assert_eq!(at(&mut refusals, 1, 13), Next::GiveUp);
+        refusals.next_piece();
+        assert_eq!(at(&mut refusals, 1, 14), Next::Again, "the next item has its own time");
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn settings(loader: &mut Loader<'_>, entry: &MappingEntry) -> Option<
         topic: loader.text(&map, "topic"),
         source: loader.text(&map, "source"),
         timeout: loader.duration(&map, "timeout", range).unwrap_or(defaults.timeout),
+        longest_refusal: defaults.longest_refusal,
         auth: map.get("auth").map_or(defaults.auth, |node| auth::settings(loader, node)),
     };
     let url = match settings.endpoint.contains("://") {

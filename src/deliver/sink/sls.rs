@@ -23,7 +23,7 @@ pub use sign::SignatureVersion;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::otlp::walk::Place;
 use crate::{
-    deliver::{Discard, refusal::LONGEST_REFUSAL},
+    deliver::{Discard, refusal::RefusedFor},
     identity::{Identity, World},
     trace::Signal,
 };
@@ -34,15 +34,12 @@ use reply::{Action, QuotaScope};
 use seal::{Cut, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
 use time::Now;
+use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
 const SLOWEST: Duration = Duration::from_secs(60);
 /// Pause before a store that is missing, or keys or a signature that are refused, are tried again.
 const PATIENT: Duration = Duration::from_secs(30);
-/// Doubtful refusals of one batch before its logs are dropped: a wrong secret does not heal, but somebody
-/// may correct it, and a proxy that changes headers may go away.
-const DOUBT_TRIES: u32 = (LONGEST_REFUSAL.as_secs() / PATIENT.as_secs()) as u32;
-
 const UNWRITABLE: &str = "log service has no form for them, or one alone is too much text";
 
 /// One project's stores as a sink.
@@ -69,7 +66,9 @@ struct BatchProgress {
     place: Place,
     sent: Sent,
     limits: PackLimits,
-    doubts: u32,
+    /// The pack that is next: a wrong secret does not heal, but somebody may correct it, and a proxy that changes
+    /// headers may go away.
+    doubted: RefusedFor,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
 }
@@ -167,6 +166,9 @@ impl Sls {
     fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> AfterPack {
         let packs_of = &mut self.signals[signal as usize];
         let progress = packs_of.progress.as_mut().expect("a batch is on its way");
+        if !matches!(problem, Problem::Refused(refusal) if refusal.action == Action::Doubt) {
+            progress.doubted.interrupted();
+        }
         let refusal = match problem {
             Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return AfterPack::Repack,
             Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return AfterPack::Wait(None),
@@ -183,13 +185,10 @@ impl Sls {
                 }
             }
             Action::WaitForStore => AfterPack::Wait(Some(PATIENT)),
-            Action::Doubt => {
-                progress.doubts += 1;
-                match progress.doubts {
-                    DOUBT_TRIES.. => AfterPack::GiveUp,
-                    _ => AfterPack::Wait(Some(PATIENT)),
-                }
+            Action::Doubt if progress.doubted.refused(Instant::now()) >= self.settings.longest_refusal => {
+                AfterPack::GiveUp
             }
+            Action::Doubt => AfterPack::Wait(Some(PATIENT)),
             Action::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 AfterPack::Repack
@@ -236,7 +235,7 @@ impl PackState {
 
     fn advance(&mut self, next: Place, pack: Sent) {
         let progress = self.progress.as_mut().expect("a batch is on its way");
-        progress.place = next;
+        (progress.place, progress.doubted) = (next, RefusedFor::default());
         progress.sent.lost.extend(pack.lost);
         self.packs.next += 1;
     }
@@ -249,7 +248,7 @@ impl BatchProgress {
             place: Place::default(),
             sent: Sent::default(),
             limits: PackLimits::default(),
-            doubts: 0,
+            doubted: RefusedFor::default(),
             clock_set: false,
         }
     }

@@ -1,7 +1,7 @@
 //! `sls` of a sink, and what is derived from it.
 
 use super::SignatureVersion;
-use crate::{http_client::TlsSettings, identity, trace::Signal};
+use crate::{deliver::refusal::LONGEST_REFUSAL, http_client::TlsSettings, identity, trace::Signal};
 use std::time::Duration;
 
 /// Delivers spans to a logstore, samples to a metricstore and log records to a logstore of one project.
@@ -37,6 +37,8 @@ pub struct SlsSettings {
     pub source: Option<String>,
     /// From the request's first byte to the reply's last.
     pub timeout: Duration,
+    /// For how long a pack is sent again that is refused by what may be corrected: a wrong secret, a proxy.
+    pub longest_refusal: Duration,
     pub auth: identity::IdentitySettings,
 }
 
@@ -60,6 +62,7 @@ impl Default for SlsSettings {
             topic: None,
             source: None,
             timeout: Duration::from_secs(15),
+            longest_refusal: LONGEST_REFUSAL,
             auth: identity::IdentitySettings::default(),
         }
     }
