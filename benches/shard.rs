@@ -106,7 +106,7 @@ fn append(c: &mut Criterion) {
             let taken = shard.append(&turn, walked, body, rest, &mut out);
             rest = &rest[taken..];
         }
-        while shard.tick(&turn, &mut out) == Progress::More {}
+        while shard.tick(&turn, true, &mut out) == Progress::More {}
     };
     let mut next = || {
         number += 1;

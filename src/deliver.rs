@@ -227,13 +227,18 @@ impl Delivery {
         }
     }
 
-    /// Waits until the queue can hold so many bytes more of a signal, or some sink has taken all that there
-    /// is of it, so that a push takes nothing from who is about to take it. False if neither is so at `until`.
+    /// Whether the queue can hold so many bytes more of a signal, or some sink has taken all that there is of it,
+    /// so that a push takes nothing from who is about to take it.
+    pub fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
+        self.shared.queue().is_ready_for(signal, bytes)
+    }
+
+    /// Waits until it [`Delivery::is_ready_for`] a push. False if it is not so at `until`.
     pub async fn ready_for(&self, signal: Signal, bytes: usize, until: Instant) -> bool {
         loop {
             let mut progress = std::pin::pin!(self.shared.progress.notified());
             progress.as_mut().enable();
-            if self.shared.queue().is_ready_for(signal, bytes) {
+            if self.is_ready_for(signal, bytes) {
                 return true;
             }
             if tokio::time::timeout_at(until, progress).await.is_err() {

@@ -20,6 +20,7 @@ use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
 use service::Services;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
@@ -224,29 +225,54 @@ impl Pipeline {
         Ok(accepted)
     }
 
-    /// Judges and delivers what is due in all shards.
+    /// Judges what is due in all shards, and delivers what is kept while the queue has room: until then it stays in
+    /// the ring, which is larger, and leaves by force only where the ring itself needs the memory.
     pub async fn tick(&self) {
         let mut out = Outbox::default();
-        for shard in 0..self.shards.len() {
-            while self.work_on(shard, &mut out, |shard, turn, out| shard.tick(turn, out)) == Progress::More {
+        let count = self.shards.len();
+        // Each is the first in turn, for the first ones may take all the room.
+        let first = self.now() as usize % count;
+        for shard in (first..count).chain(0..first) {
+            loop {
+                let room = self.delivery.is_ready_for(Signal::Traces, self.copied_max());
+                if self.work_on(shard, &mut out, |shard, turn, out| shard.tick(turn, room, out)) == Progress::Done {
+                    break;
+                }
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Bytes that one call on a shard copies out, at most: it stops after the span that goes beyond its budget,
+    /// which may bring a scope and a resource.
+    fn copied_max(&self) -> usize {
+        COPY_MAX + 2 * self.bounds.span_bytes as usize
     }
 
     /// Judges what waits, delivers what is kept and counts what is dropped, in all shards: failed and slow
     /// traces first, and until `deadline` no faster than the sinks take them.
     pub async fn drain(&self, deadline: tokio::time::Instant) {
         self.delivery.start_ending();
-        // A call stops after the span that goes beyond its budget, which may bring a scope and a resource.
-        let piece = COPY_MAX + 2 * self.bounds.span_bytes as usize;
-        let mut out = Outbox::default();
+        let mut broken = vec![false; self.shards.len()];
         for pass in [DrainPass::Kept, DrainPass::Rest] {
-            for shard in 0..self.shards.len() {
-                self.delivery.ready_for(Signal::Traces, piece, deadline).await;
-                while self.work_on(shard, &mut out, |shard, turn, out| shard.drain(turn, pass, out)) == Progress::More {
-                    self.delivery.ready_for(Signal::Traces, piece, deadline).await;
-                    tokio::task::yield_now().await;
+            for (shard, broken) in broken.iter_mut().enumerate().filter(|(_, broken)| !**broken) {
+                *broken = !self.drain_shard(shard, pass, deadline).await;
+            }
+        }
+    }
+
+    /// False if the code failed at this shard: what is in it is lost, and nothing else.
+    async fn drain_shard(&self, shard: usize, pass: DrainPass, deadline: tokio::time::Instant) -> bool {
+        let mut out = Outbox::default();
+        loop {
+            self.delivery.ready_for(Signal::Traces, self.copied_max(), deadline).await;
+            let step = || self.work_on(shard, &mut out, |shard, turn, out| shard.drain(turn, pass, out));
+            match catch_unwind(AssertUnwindSafe(step)) {
+                Ok(Progress::More) => tokio::task::yield_now().await,
+                Ok(Progress::Done) => return true,
+                Err(_) => {
+                    tracing::error!(shard, "the code failed at this part of the ring: what is in it is lost");
+                    return false;
                 }
             }
         }

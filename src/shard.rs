@@ -119,7 +119,7 @@ pub struct Shard {
     wheel: Wheel,
     /// Work on one trace that did not fit into a call.
     walk: Option<Walk>,
-    /// Kept traces whose spans are to be copied out, in order.
+    /// Kept traces whose spans are to be copied out when there is room behind, in order.
     outgoing: VecDeque<(u32, TraceId)>,
     verdicts: VerdictCache,
     pub counts: Counts,
@@ -410,7 +410,7 @@ impl Shard {
         let entry = self.index.entry_mut(slot);
         entry.state = TraceStatus::Kept;
         entry.again = 0;
-        if entry.undelivered > 0 {
+        if entry.undelivered > 0 && !std::mem::replace(&mut entry.is_outgoing, true) {
             self.outgoing.push_back((slot, entry.id));
         }
     }

@@ -90,7 +90,7 @@ fn a_span_and_its_attributes_cost_no_allocation() {
         while !rest.is_empty() {
             rest = &rest[shard.append(&turn, &scan, body, rest, &mut out)..];
         }
-        while shard.tick(&turn, &mut out) == Progress::More {}
+        while shard.tick(&turn, true, &mut out) == Progress::More {}
     }
     let allocations = ALLOCATIONS.load(Relaxed) - before;
     assert!(shard.index().len() < (WARM_UP as usize) * 64, "old traces have left");

@@ -48,6 +48,8 @@ pub struct TraceEntry {
     pub delivered: bool,
     /// It began as the late part of a kept trace that had left the ring.
     pub recalled: bool,
+    /// It stands in the row of what is to be delivered.
+    pub is_outgoing: bool,
     pub(super) timer: Timer,
 }
 
@@ -69,6 +71,7 @@ impl TraceEntry {
             stored_bytes: 0,
             delivered: false,
             recalled: false,
+            is_outgoing: false,
             timer: Timer::default(),
         }
     }

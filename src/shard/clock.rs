@@ -24,11 +24,12 @@ impl Shard {
         }
     }
 
-    /// Judges and delivers what is due. Call again while there is more.
-    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, out: &mut Outbox) -> Progress {
+    /// Judges what is due and, where there is `room` behind, delivers what is kept. Call again while there is more.
+    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, room: bool, out: &mut Outbox) -> Progress {
+        self.forget_delivered();
         self.work(turn, out, |shard, budget| {
-            if let Some((slot, id)) = shard.outgoing.pop_front() {
-                shard.start_delivery(slot, id);
+            if room && let Some((slot, _)) = shard.next_outgoing() {
+                shard.walk = Some(Walk::new(slot, Purpose::Deliver));
                 return Progress::More;
             }
             match shard.wheel.fire(shard.index.timers(), turn.now, &mut budget.records) {
@@ -40,11 +41,26 @@ impl Shard {
         })
     }
 
-    fn start_delivery(&mut self, slot: u32, id: TraceId) {
-        // The sweep may have delivered and evicted it meanwhile.
-        let entry = self.index.entry(slot);
-        if self.index.is_live(slot) && entry.id == id && entry.state == TraceStatus::Kept && entry.undelivered > 0 {
-            self.walk = Some(Walk::new(slot, Purpose::Deliver));
+    fn next_outgoing(&mut self) -> Option<(u32, TraceId)> {
+        self.forget_delivered();
+        let next = self.outgoing.pop_front()?;
+        self.index.entry_mut(next.0).is_outgoing = false;
+        Some(next)
+    }
+
+    /// The sweep may have delivered and evicted what is to go out: so what waits here for room is never more than
+    /// the ring turns over.
+    fn forget_delivered(&mut self) {
+        while let Some(&(slot, id)) = self.outgoing.front() {
+            let entry = self.index.entry(slot);
+            let is_this = self.index.is_live(slot) && entry.id == id;
+            if is_this && entry.state == TraceStatus::Kept && entry.undelivered > 0 {
+                return;
+            }
+            self.outgoing.pop_front();
+            if is_this {
+                self.index.entry_mut(slot).is_outgoing = false;
+            }
         }
     }
 

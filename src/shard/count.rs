@@ -59,7 +59,7 @@ pub struct Counts {
     pub services: Vec<Spans>,
     /// Traces by their first verdict.
     pub verdicts: HashMap<VerdictKey, u64>,
-    /// VerdictCache that turned a drop into a keep, or the other way round, by the later rule.
+    /// Verdicts that turned a drop into a keep, or the other way round, by the later rule.
     pub changes: HashMap<RuleId, u64>,
     /// Traces that left the ring, by the last verdict's rule.
     pub traces: HashMap<(RuleId, bool), u64>,

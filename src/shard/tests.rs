@@ -87,7 +87,7 @@ impl Harness {
     fn pass(&mut self, ticks: Tick) {
         for _ in 0..ticks {
             self.now += 1;
-            while self.with(|shard, turn, _, out| shard.tick(turn, out)) == Progress::More {
+            while self.with(|shard, turn, _, out| shard.tick(turn, true, out)) == Progress::More {
                 self.check();
             }
         }
@@ -447,7 +447,7 @@ fn what_leaves_in_one_call_counts_by_what_it_weighs() {
     harness.now += 60;
     let (mut largest, mut left) = (0, 0);
     loop {
-        let progress = harness.with(|shard, turn, _, out| shard.tick(turn, out));
+        let progress = harness.with(|shard, turn, _, out| shard.tick(turn, true, out));
         let out = std::mem::take(&mut harness.out);
         largest = largest.max(out.body.len());
         left += out.spans;

@@ -1,4 +1,4 @@
-//! VerdictCache of traces that have left the ring. Bounded: the oldest go first.
+//! Verdicts of traces that have left the ring. Bounded: the oldest go first.
 //!
 //! A kept trace is known by its exact id, so its late spans follow it. A dropped one is known by a
 //! fingerprint, which answers questions and marks what comes late; it never decides.

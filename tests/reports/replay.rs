@@ -88,7 +88,7 @@ impl Player {
 
     fn pass(&mut self, now: u64) {
         self.now = tick(now);
-        while self.with(now, |shard, turn, _, out| shard.tick(turn, out)) == Progress::More {}
+        while self.with(now, |shard, turn, _, out| shard.tick(turn, true, out)) == Progress::More {}
     }
 
     fn drain(&mut self, now: u64) {

@@ -70,7 +70,7 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
 fn send_traces(pipeline: &Pipeline, count: u64) {
     for n in 1..=count {
         let span = |id: u8, code: i32| Span {
-            trace_id: [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat(),
+            trace_id: trace_id(n).0.to_vec(),
             span_id: vec![id; 8],
             parent_span_id: if id == 1 { vec![] } else { vec![1; 8] },
             name: "n".repeat(6000),
@@ -83,6 +83,12 @@ fn send_traces(pipeline: &Pipeline, count: u64) {
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
         pipeline.accept_traces(&body).expect("valid");
     }
+}
+
+/// As [`send_traces`] numbers them.
+fn trace_id(n: u64) -> TraceId {
+    let id = [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat();
+    TraceId(id.try_into().expect("16 bytes"))
 }
 
 async fn end(pipeline: &Pipeline, time: Duration) {
@@ -128,6 +134,38 @@ async fn what_a_slow_sink_does_not_take_in_time_is_not_what_failed() {
     assert!(tally.discarded(Discard::Shutdown) > 500, "{tally:?}");
 }
 
+/// Nobody stops: the ring holds what the sink has not had time for.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_waits_in_the_ring_while_the_queue_has_no_room() {
+    let (pipeline, sink) = pipeline(Duration::from_millis(100));
+    send_traces(&pipeline, 3000);
+    (1..=3000).for_each(|n| assert!(pipeline.keep(trace_id(n))));
+    for _ in 0..300 {
+        pipeline.tick().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let tally = pipeline.delivery.snapshot()[0].tally.clone();
+    assert_eq!((tally.pushed, tally.delivered), (6000, 6000), "{tally:?}");
+    assert_eq!(sink.taken.lock().unwrap().len(), 6000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_at_which_the_code_failed_costs_what_is_in_it() {
+    let (pipeline, sink) = pipeline(Duration::ZERO);
+    assert!(pipeline.shards.len() > 1);
+    send_traces(&pipeline, 500);
+    let lost = 2 * (1..=500).filter(|&n| pipeline.shard_of(trace_id(n)) == 0).count();
+    let failing = AssertUnwindSafe(|| {
+        let _shard = pipeline.lock(0);
+        panic!("as code that fails");
+    });
+    assert!(catch_unwind(failing).is_err());
+    (1..=500).filter(|&n| pipeline.shard_of(trace_id(n)) != 0).for_each(|n| assert!(pipeline.keep(trace_id(n))));
+    end(&pipeline, Duration::from_secs(15)).await;
+    assert!(0 < lost && lost < 1000);
+    assert_eq!(sink.taken.lock().unwrap().len(), 1000 - lost);
+}
+
 #[tokio::test]
 async fn a_thread_serves_several_pipelines() {
     let pace = Duration::ZERO;
@@ -136,8 +174,7 @@ async fn a_thread_serves_several_pipelines() {
         send_traces(pipeline, 50);
     }
     for n in 1..=50u64 {
-        let id = [n.to_be_bytes(), n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()].concat();
-        let id = TraceId(id.try_into().expect("16 bytes"));
+        let id = trace_id(n);
         let spans = |pipeline: &Pipeline| {
             pipeline.look(id, |shard| match shard.why(id) {
                 crate::shard::Why::InRing(entry) => entry.summary.spans,
