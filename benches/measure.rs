@@ -3,6 +3,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tailkeep::measure::{Flavour, Kinds, Meter, MeterSettings, Now, SeriesLabels};
+use tailkeep::prometheus::PageReader;
 use tailkeep::trace::{SpanKind, SpanView};
 
 /// Spans whose durations spread from 1 to 100 ms.
@@ -62,7 +63,11 @@ fn read(c: &mut Criterion) {
     group.bench_function("operations", |b| b.iter(|| meter.operations(NOW.ms)));
     group.bench_function("export", |b| b.iter(|| meter.export(NOW).count()));
     group.bench_function("prometheus", |b| {
-        b.iter_batched_ref(String::new, |text| meter.prometheus(NOW.ms, text), BatchSize::PerIteration)
+        b.iter_batched_ref(
+            String::new,
+            |text| meter.prometheus(PageReader::Scraper, NOW.ms, text),
+            BatchSize::PerIteration,
+        )
     });
     group.finish();
 }

@@ -14,6 +14,7 @@ pub use answer::{Answer, SpansSeen};
 pub use caller::Token;
 pub use connections::serve;
 
+use crate::prometheus::PageReader;
 use crate::trace::TraceId;
 use std::fmt;
 use std::io;
@@ -23,7 +24,7 @@ pub trait AdminApi: Send + Sync + 'static {
     /// False before the policy is loaded and while draining. Overload does not make it false.
     fn is_ready(&self) -> bool;
     /// Writes all metrics as Prometheus text; fails only if `out` does.
-    fn metrics(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+    fn metrics(&self, reader: PageReader, out: &mut dyn fmt::Write) -> fmt::Result;
     /// The policy in force, as JSON.
     fn policy(&self) -> String;
     /// The one that was in force before it, if there was one.

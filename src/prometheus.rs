@@ -1,7 +1,31 @@
 //! Prometheus' text format for metrics.
 //! Source: Prometheus documentation, "Exposition formats".
 
+use http::{HeaderMap, header};
 use std::fmt::{self, Write};
+
+/// Who asks for a page of metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageReader {
+    /// Comes again and computes differences.
+    Scraper,
+    /// A person or a script, who wants what is counted so far.
+    Person,
+}
+
+impl PageReader {
+    /// By the headers of a request: Prometheus and what is built on it name their patience, and other scrapers ask for
+    /// the format by its name (Prometheus documentation, "Exposition formats", "Content negotiation").
+    pub fn of(headers: &HeaderMap) -> PageReader {
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut formats =
+            accepted.flat_map(|value| ["openmetrics", "version=", "delimited"].map(|word| value.contains(word)));
+        match headers.contains_key("x-prometheus-scrape-timeout-seconds") || formats.any(|asked_for| asked_for) {
+            true => PageReader::Scraper,
+            false => PageReader::Person,
+        }
+    }
+}
 
 /// What a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tailkeep::measure::*;
+use tailkeep::prometheus::PageReader;
 use tailkeep::trace::{SpanKind, SpanView, Status};
 
 const START: u64 = 1_763_000_000_000_000_000;
@@ -75,8 +76,12 @@ impl Feed {
     }
 
     fn page(&self, now_ms: u64) -> Scrape {
+        self.page_for(PageReader::Scraper, now_ms)
+    }
+
+    fn page_for(&self, reader: PageReader, now_ms: u64) -> Scrape {
         let mut text = String::new();
-        self.meter.prometheus(now_ms, &mut text).unwrap();
+        self.meter.prometheus(reader, now_ms, &mut text).unwrap();
         Scrape::parse(&text)
     }
 
@@ -834,6 +839,19 @@ fn a_name_that_reads_like_one_that_was_cut_is_the_same_series() {
     assert_eq!((rows.len(), rows[0].calls), (1, 2));
     // A reader that is strict: no labels twice.
     assert_eq!(feed.prometheus(10 * SECOND).samples.len(), 2 + 19 + 3);
+}
+
+/// Who looks once wants the count; and the scraper that comes later needs its step all the same.
+#[test]
+fn a_person_sees_the_count_and_takes_no_first_step_from_scrapers() {
+    let feed = Feed::new(settings());
+    feed.send_as(0, Status::Error, &[(labels("shop", "x"), MILLI)]);
+    let failed = |reader, now_ms| feed.page_for(reader, now_ms).failed();
+    assert_eq!(failed(PageReader::Person, SECOND), [Some(1.0); 2]);
+    assert_eq!(failed(PageReader::Person, 9 * SECOND), [Some(1.0); 2]);
+    assert_eq!(failed(PageReader::Scraper, 10 * SECOND), [Some(0.0); 2]);
+    assert_eq!(failed(PageReader::Person, 11 * SECOND), [Some(1.0); 2]);
+    assert_eq!(failed(PageReader::Scraper, 20 * SECOND), [Some(1.0); 2]);
 }
 
 /// A table that is full of operations that succeed takes their errors all the same.

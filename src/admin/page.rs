@@ -1,6 +1,7 @@
 //! The page of metrics: made once for all who ask meanwhile, and shared by those who read it.
 
 use super::AdminApi;
+use crate::prometheus::PageReader;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,15 +15,16 @@ const PIECE: usize = 64 << 10;
 /// A page, in pieces: so it takes its own length, where a growing text would take up to three times as much.
 pub(super) struct Page {
     number: u64,
+    reader: PageReader,
     pieces: Vec<Bytes>,
 }
 
 impl Page {
-    fn write(number: u64, api: &dyn AdminApi) -> Page {
+    fn write(number: u64, reader: PageReader, api: &dyn AdminApi) -> Page {
         let mut writer = Writer::default();
-        api.metrics(&mut writer).expect("memory takes everything");
+        api.metrics(reader, &mut writer).expect("memory takes everything");
         writer.finish_piece();
-        Page { number, pieces: writer.pieces }
+        Page { number, reader, pieces: writer.pieces }
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -68,20 +70,20 @@ impl Pages {
         Pages { api, read: Arc::default(), begun: Arc::default() }
     }
 
-    /// A page that was begun after this was asked, unless [`PAGES`] are being read. None if it cannot be made.
-    pub async fn get(&self) -> Option<Arc<Page>> {
+    /// A page that was begun after this was asked, for such a reader, unless [`PAGES`] are being read. None if it cannot be made.
+    pub async fn get(&self, reader: PageReader) -> Option<Arc<Page>> {
         let begun_before = self.begun.load(Relaxed);
         let mut read = self.read.clone().lock_owned().await;
         read.retain(|page| page.strong_count() > 0);
-        if let Some(newest) = read.last().and_then(Weak::upgrade)
-            && (newest.number > begun_before || read.len() >= PAGES)
-        {
+        let is_full = read.len() >= PAGES;
+        let shared = |page: &Arc<Page>| page.number > begun_before && page.reader == reader || is_full;
+        if let Some(newest) = read.iter().rev().filter_map(Weak::upgrade).find(shared) {
             return Some(newest);
         }
         let (api, begun) = (self.api.clone(), self.begun.clone());
         // The lock goes with the work: whoever asks and goes away does not have two pages made at once.
         let made = tokio::task::spawn_blocking(move || {
-            let page = Arc::new(Page::write(begun.fetch_add(1, Relaxed) + 1, api.as_ref()));
+            let page = Arc::new(Page::write(begun.fetch_add(1, Relaxed) + 1, reader, api.as_ref()));
             read.push(Arc::downgrade(&page));
             page
         });

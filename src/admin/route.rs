@@ -4,6 +4,7 @@ use super::caller::{self, Token};
 use super::content::Content;
 use super::page::Pages;
 use super::{AdminApi, Audience, pieces};
+use crate::prometheus::PageReader;
 use crate::trace::TraceId;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -56,7 +57,7 @@ impl Router {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.api.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
-            _ => match self.pages.get().await {
+            _ => match self.pages.get(PageReader::of(request.headers())).await {
                 Some(page) => typed("text/plain; version=0.0.4; charset=utf-8", Content::Shared(page, 0)),
                 None => failed(),
             },

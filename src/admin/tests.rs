@@ -4,6 +4,7 @@ use super::connections::{ANSWER_TIME, CONNECTIONS, Connections};
 use super::page::{PAGES, Pages};
 use super::route::Router;
 use super::*;
+use crate::prometheus::PageReader;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
@@ -30,7 +31,7 @@ impl AdminApi for Api {
         true
     }
 
-    fn metrics(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn metrics(&self, _: PageReader, out: &mut dyn fmt::Write) -> fmt::Result {
         let made_before = self.pages.fetch_add(1, Relaxed);
         if let Some(barrier) = self.making.as_ref().filter(|_| made_before == 0) {
             barrier.wait();
@@ -177,7 +178,7 @@ async fn whoever_asks_while_a_page_is_made_shares_the_next_one() {
     let ask = || {
         tokio::spawn({
             let pages = pages.clone();
-            async move { pages.get().await.unwrap() }
+            async move { pages.get(PageReader::Scraper).await.unwrap() }
         })
     };
     let wait = || {
@@ -205,12 +206,32 @@ async fn whoever_asks_while_a_page_is_made_shares_the_next_one() {
 async fn a_page_is_made_anew_but_where_two_are_being_read() {
     let api = Arc::new(Api::default());
     let pages = Pages::new(api.clone());
-    let first = pages.get().await.unwrap();
-    let second = pages.get().await.unwrap();
+    let first = pages.get(PageReader::Scraper).await.unwrap();
+    let second = pages.get(PageReader::Scraper).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &second));
-    assert!(Arc::ptr_eq(&pages.get().await.unwrap(), &second), "the newest of them");
+    assert!(Arc::ptr_eq(&pages.get(PageReader::Scraper).await.unwrap(), &second), "the newest of them");
     drop(first);
-    assert!(!Arc::ptr_eq(&pages.get().await.unwrap(), &second));
+    assert!(!Arc::ptr_eq(&pages.get(PageReader::Scraper).await.unwrap(), &second));
+}
+
+#[tokio::test]
+async fn scrapers_share_no_page_with_persons() {
+    let pages = Pages::new(Arc::new(Api::default()));
+    let (scraped, seen) = (pages.get(PageReader::Scraper).await, pages.get(PageReader::Person).await);
+    assert!(!Arc::ptr_eq(&scraped.unwrap(), &seen.unwrap()));
+    let of = |name: &'static str, value: &'static str| {
+        PageReader::of(&http::HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]))
+    };
+    for scraper in [
+        ("x-prometheus-scrape-timeout-seconds", "10"),
+        ("accept", "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+        ("accept", "text/plain; version=0.0.4"),
+    ] {
+        assert_eq!(of(scraper.0, scraper.1), PageReader::Scraper, "{scraper:?}");
+    }
+    for person in [("accept", "*/*"), ("accept", "text/html,application/xhtml+xml"), ("user-agent", "curl/8.14.1")] {
+        assert_eq!(of(person.0, person.1), PageReader::Person, "{person:?}");
+    }
 }
 
 /// Bodies that an answer has: whole ones, so that their length is known beforehand.

@@ -5,6 +5,7 @@ use super::reload::Reloader;
 use super::sighting::Sighting;
 use crate::admin::{AdminApi, Answer, Closed, SpansSeen};
 use crate::pipeline::Pipeline;
+use crate::prometheus::PageReader;
 use crate::receive::StatsReader;
 use crate::store::{Store, StoredTrace};
 use crate::trace::TraceId;
@@ -90,8 +91,8 @@ impl AdminApi for AdminService {
         self.ready.load(Relaxed)
     }
 
-    fn metrics(&self, mut out: &mut dyn fmt::Write) -> fmt::Result {
-        write_page(&mut out, &self.snapshot(), &self.pipeline)
+    fn metrics(&self, reader: PageReader, mut out: &mut dyn fmt::Write) -> fmt::Result {
+        write_page(&mut out, reader, &self.snapshot(), &self.pipeline)
     }
 
     fn policy(&self) -> String {

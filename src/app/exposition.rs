@@ -5,7 +5,7 @@ use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
-use crate::prometheus::{MetricKind, write_metric};
+use crate::prometheus::{MetricKind, PageReader, write_metric};
 use crate::receive::{ConnectionFault, RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
 use crate::telemetry::log;
@@ -54,7 +54,7 @@ type LabelPairs<'a> = Vec<(&'a str, &'a str)>;
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
+pub fn write_page(out: &mut impl Write, reader: PageReader, snapshot: &Snapshot, pipeline: &Pipeline) -> fmt::Result {
     write_intake(out, snapshot)?;
     write_spans(out, snapshot)?;
     write_verdicts(out, snapshot)?;
@@ -80,7 +80,7 @@ pub fn write_page(out: &mut impl Write, snapshot: &Snapshot, pipeline: &Pipeline
         one("tailkeep_series_retired_total", Counter, "Series retired after being idle.", totals.retired as f64)?;
         let help = "Spans of which a sampler upstream had dropped a part: request metrics count what arrived.";
         one("tailkeep_spans_head_sampled_total", Counter, help, totals.head_sampled as f64)?;
-        meter.prometheus(pipeline.now_ms(), out)?;
+        meter.prometheus(reader, pipeline.now_ms(), out)?;
     }
     Ok(())
 }

@@ -3,11 +3,12 @@
 //! `traces_span_metrics_duration_quantile_milliseconds`.
 
 use super::Meter;
+use super::debut::Debut;
 use super::histogram::Cumulative;
 use super::series::{Operation, SeriesKey};
 use super::settings::{MeterSettings, QUANTILE};
 use super::window::{Latency, Minute};
-use crate::prometheus::write_label;
+use crate::prometheus::{PageReader, write_label};
 use crate::trace::Status;
 use std::fmt::{self, Write};
 
@@ -17,8 +18,8 @@ const DURATION: &str = "traces_span_metrics_duration";
 impl Meter {
     /// Appends all series to `out`; fails only if `out` does. A series takes about 250 bytes for each
     /// bucket: an `out` that passes text on piece by piece keeps a scrape of thousands of them small.
-    pub fn prometheus(&self, now_ms: u64, out: &mut impl Write) -> fmt::Result {
-        let mut page = Exposition { settings: &self.settings, now_ms, labels: String::new(), out };
+    pub fn prometheus(&self, reader: PageReader, now_ms: u64, out: &mut impl Write) -> fmt::Result {
+        let mut page = Exposition { settings: &self.settings, reader, now_ms, labels: String::new(), out };
         let keys = self.keys();
         let help = "Spans received, before sampling; a new series is shown at 0 first.";
         page.head(CALLS, "counter", help)?;
@@ -44,6 +45,7 @@ impl Meter {
 /// A page that is being written.
 struct Exposition<'a, W> {
     settings: &'a MeterSettings,
+    reader: PageReader,
     now_ms: u64,
     /// Those of the series that is being written.
     labels: String,
@@ -59,7 +61,7 @@ impl<W: Write> Exposition<'_, W> {
         let (identity, mut all) = operation.series();
         all.try_for_each(|(status, series)| {
             self.set_labels(identity, status);
-            let count = if series.calls.is_at_zero(self.now_ms) { 0 } else { series.count() };
+            let count = if self.shows_zero(&mut series.calls) { 0 } else { series.count() };
             writeln!(self.out, "{CALLS}{{{}}} {count}", self.labels)
         })
     }
@@ -69,11 +71,16 @@ impl<W: Write> Exposition<'_, W> {
         all.try_for_each(|(status, series)| {
             let Some(counted) = &mut series.counted else { return Ok(()) };
             self.set_labels(identity, status);
-            match counted.durations.is_at_zero(self.now_ms) {
+            match self.shows_zero(&mut counted.durations) {
                 true => self.histogram(name, &self.settings.nothing()),
                 false => self.histogram(name, &counted.total),
             }
         })
+    }
+
+    /// Whoever does not come again wants the count, and has not seen the series for those who do.
+    fn shows_zero(&self, debut: &mut Debut) -> bool {
+        self.reader == PageReader::Scraper && debut.is_at_zero(self.now_ms)
     }
 
     fn histogram(&mut self, name: &str, total: &Cumulative) -> fmt::Result {
