@@ -21,7 +21,7 @@ pub use spool::SpoolSettings;
 
 use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
-use queue::{Gone, Pushed, Queue};
+use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
@@ -213,6 +213,20 @@ impl Delivery {
     /// Never waits and never fails: see [`Discard`] for what can become of them.
     pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
         self.divide(Batch { signal, body: body.into(), items }, &mut |part| self.push_part(part, false));
+    }
+
+    /// As [`Delivery::push`], but no more than the queue holds of the signal: what is beyond would push out a part of
+    /// itself. Gives the items that it took, the first ones.
+    pub fn push_what_fits(&self, signal: Signal, body: impl Into<Bytes>, items: u64) -> u64 {
+        let (mut room, mut taken) = (self.piece_max(signal), 0);
+        self.divide(Batch { signal, body: body.into(), items }, &mut |part| {
+            room = room.checked_sub(part.body.len() + ENTRY_OVERHEAD).unwrap_or_default();
+            if room > 0 {
+                taken += part.items;
+                self.push_part(part, false);
+            }
+        });
+        taken
     }
 
     /// As [`Delivery::push`], for our own metrics. They are on disk at the end alone, because the next

@@ -213,16 +213,12 @@ impl Pipeline {
     fn pass_on(&self, signal: Signal, body: &[u8]) -> Result<Accepted, MalformedRequest> {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
         let not_valid = |_| MalformedRequest(format!("the body is not a valid Export{name}ServiceRequest"));
-        let Repaired { body, mut items, mut rejected } = repair::request(signal, body).map_err(not_valid)?;
-        if body.len() > self.delivery.piece_max(signal) {
-            rejected.too_many += std::mem::take(&mut items);
-        }
+        let most = self.delivery.piece_max(signal);
+        let Repaired { body, items, mut rejected } = repair::request(signal, body, most).map_err(not_valid)?;
         let _accounts = self.hold_accounts();
-        let accepted = self.count(signal, items, &rejected);
-        if items > 0 {
-            self.delivery.push(signal, body.into_owned(), items);
-        }
-        Ok(accepted)
+        let taken = if items > 0 { self.delivery.push_what_fits(signal, body.into_owned(), items) } else { 0 };
+        rejected.too_many += items - taken;
+        Ok(self.count(signal, taken, &rejected))
     }
 
     /// Judges what is due in all shards, and delivers what is kept while the queue has room: until then it stays in

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
-const ENTRY_OVERHEAD: usize = 128;
+pub(super) const ENTRY_OVERHEAD: usize = 128;
 
 /// Where an entry's bytes are.
 #[derive(Clone, Debug)]

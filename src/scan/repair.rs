@@ -25,11 +25,12 @@ pub struct Repaired<'a> {
     pub rejected: Rejected,
 }
 
-/// `body` without the parts that no receiver would take, and with texts in UTF-8.
+/// `body` without the parts that no receiver would take, and with texts in UTF-8. A text may triple: where the whole
+/// would be longer than `most`, and than twice what came, nothing is left of it.
 ///
 /// # Errors
 /// When it is malformed outside of its metrics or log records; then nothing of it can be taken.
-pub fn request(signal: Signal, body: &[u8]) -> Result<Repaired<'_>, Malformed> {
+pub fn request(signal: Signal, body: &[u8], most: usize) -> Result<Repaired<'_>, Malformed> {
     let items = items::count(signal, body)?;
     let shape = Shape::request(signal);
     if check(shape, body) == Ok(true) {
@@ -37,9 +38,14 @@ pub fn request(signal: Signal, body: &[u8]) -> Result<Repaired<'_>, Malformed> {
     }
     let mut plan = Plan::new(body);
     let changed = plan.message(shape, whole(body), shape.depth()).map_err(|_| Malformed)?;
+    let mut rejected = plan.rejected;
+    if changed.is_some_and(|len| len as usize > most.max(2 * body.len())) {
+        rejected.too_many += items - rejected.total();
+        return Ok(Repaired { body: Cow::Borrowed(&[]), items: 0, rejected });
+    }
     let body = changed.map_or(Cow::Borrowed(body), |len| Cow::Owned(plan.write(shape, len)));
     let items = items::count(signal, &body)?;
-    Ok(Repaired { body, items, rejected: plan.rejected })
+    Ok(Repaired { body, items, rejected })
 }
 
 /// A message that was taken, as it came if all of its texts are UTF-8.
