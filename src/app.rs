@@ -1,6 +1,6 @@
 //! Builds the stages from a configuration and runs them: the only module that knows them all.
 //!
-//! Everything is parsed and checked before a port is bound. The end comes in the order of the story:
+//! Everything is parsed and checked, and every sink built, before a port is bound. The end comes in the order of the story:
 //! stop saying ready, keep accepting for a while, close the intake, judge what waits, deliver, exit.
 
 pub mod admin_service;
@@ -87,11 +87,11 @@ impl App {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
         });
+        let world = World::system();
+        let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
         let admin = bind(config.admin, "admin.listen").await?;
-        let world = World::system();
-        let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
         let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
