@@ -13,6 +13,7 @@ pub mod parse;
 mod pattern;
 mod renamed;
 mod review;
+pub mod witness;
 
 pub use change::{Change, listed};
 pub use explain::explain;
@@ -29,6 +30,7 @@ use limit::{Claim, Cost, Limit};
 use parse::WrittenRule;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
+use witness::Witnesses;
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub struct Policy {
     pub masks: Masks,
     pub rules: Vec<Rule>,
     pub otherwise: Keep,
+    /// What a part of a trace must show so that the whole may be kept.
+    pub witnesses: Witnesses,
 }
 
 /// How long a trace waits to be judged, and how long a share's keep can still change.
@@ -138,6 +142,7 @@ impl Policy {
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
         };
+        let witnesses = Witnesses::of(&document.rules, otherwise, &mut table);
         let rules = document.rules.into_iter().zip(matchers);
         let rules = rules.map(|(written, matcher)| Rule { id: names.id(&written.name), written, matcher }).collect();
         let policy = Policy {
@@ -150,6 +155,7 @@ impl Policy {
             conditions: table.conditions,
             rules,
             otherwise,
+            witnesses,
         };
         (Some(policy), reader.finish())
     }
