@@ -4,6 +4,7 @@
 //! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
 //! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
 
+pub mod baseline;
 mod change;
 pub mod condition;
 pub mod explain;
