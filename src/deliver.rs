@@ -2,10 +2,12 @@
 //!
 //! Pieces of OTLP grow into batches ([`batch`]) in one bounded queue ([`queue`]); each sink has a
 //! loop of its own (`worker`) that sends them in order and tries again for as long as it takes
-//! ([`retry`]). With a path, the queue is also on disk ([`spool`]). Pushing never waits.
+//! ([`retry`]). With a path, the queue is also on disk ([`spool`]). What comes from outside is pushed without
+//! waiting; our own metrics ([`Delivery::push_own`]) wait for room.
 
 pub mod batch;
 pub mod hops;
+mod loss_log;
 pub mod queue;
 pub mod refusal;
 pub mod retry;
@@ -21,6 +23,7 @@ pub use spool::SpoolSettings;
 
 use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
+use loss_log::LossLog;
 use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
 use spool::{
     Recovered, Spool,
@@ -77,8 +80,8 @@ pub struct Delivery {
 
 struct SinkTasks {
     workers: JoinSet<()>,
-    /// At most one.
-    writers: JoinSet<()>,
+    /// What outlives the workers: the log of losses, and the spool's writer if there is a spool.
+    others: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +118,7 @@ struct Shared {
     /// Something was taken or written to disk.
     progress: Notify,
     phase: watch::Sender<DeliveryPhase>,
-    losses: Mutex<[LogThrottle; 3]>,
+    losses: LossLog,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
     /// Bytes that the spool may have, if there is one.
@@ -173,24 +176,25 @@ impl Delivery {
             wake: sinks.iter().map(|_| Notify::new()).collect(),
             progress: Notify::new(),
             phase: watch::Sender::new(DeliveryPhase::Running),
-            losses: Mutex::default(),
+            losses: LossLog::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
             disk: settings.spool.as_ref().map(|spool| spool.quotas),
             damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
             spool_error: Mutex::default(),
         });
-        let (mut workers, mut writers, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
+        let (mut workers, mut others, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
         for (index, named) in sinks.into_iter().enumerate() {
             let name = format!("the sink {}", named.name);
             let worker = SinkWorker::new(index, named, shared.clone(), &settings);
             workers.spawn(supervisor.watch(&name, worker.run(), shared.is_ending()));
         }
+        others.spawn(supervisor.watch("the log of losses", loss_log::repeat(shared.clone()), shared.is_ending()));
         if let Some((spool, recovered)) = opened {
             let writer = Writer::new(spool, shared.clone(), recovered.cursors);
-            writers.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
+            others.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, writers }), supervisor })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, others }), supervisor })
     }
 
     /// The name of a sink or queue whose task ended though it should not; for ever if none does.
@@ -282,25 +286,7 @@ impl Delivery {
             warn!(signal, "no sink takes this signal: it is accepted, counted and discarded");
         }
         if pushed.lost > 0 {
-            let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
-            if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
-                let behind = self.shared.behind(signal);
-                let (signal, sinks) = (signal.word(), behind.join(", "));
-                if *self.shared.phase.borrow() != DeliveryPhase::Running {
-                    error!(
-                        signal,
-                        items, sinks, "the process ends before these had room in the queue: they are discarded"
-                    );
-                    return;
-                }
-                error!(
-                    signal,
-                    items,
-                    sinks,
-                    "the queue is full: the oldest were discarded for sinks that had not taken them; raise `queue.memory` \
-                     or write a `queue.path`"
-                );
-            }
+            self.shared.note_loss(signal, pushed.lost, now);
         }
     }
 
@@ -334,8 +320,12 @@ impl Delivery {
         self.shared.queue().start_draining();
         let time = deadline.saturating_duration_since(Instant::now());
         for AccountRow { sink, signal, tally } in self.snapshot().into_iter().filter(|row| row.tally.queued > 0) {
-            let (signal, items, seconds) = (signal.word(), tally.queued, time.as_secs());
-            info!(sink, signal, items, seconds, "delivers what waits, for so long at most");
+            let (signal, items, ms) = (signal.word(), tally.queued, time.as_millis() as u64);
+            if ms == 0 {
+                info!(sink, signal, items, "no time is left to deliver what waits");
+            } else {
+                info!(sink, signal, items, ms, "delivers what waits, for so long at most");
+            }
         }
         self.shared.phase.send_replace(DeliveryPhase::Draining);
         self.shared.wake_all();
@@ -346,8 +336,8 @@ impl Delivery {
             tasks.workers.abort_all();
         }
         self.shared.phase.send_replace(DeliveryPhase::Over);
-        all_end(&mut tasks.writers, deadline).await;
-        self.say_what_was_lost_since();
+        all_end(&mut tasks.others, deadline).await;
+        self.shared.say_rest_of_losses();
         let gone = self.shared.queue().close();
         for Gone { sink, signal, items, superseded } in gone {
             let (sink, signal, lost) = (&self.shared.names[sink], signal.word(), items - superseded);
@@ -361,17 +351,6 @@ impl Delivery {
             }
             if lost > 0 {
                 error!(sink, signal, items = lost, "the process ends before the sink took them: they are discarded");
-            }
-        }
-    }
-
-    /// Repeated losses are said with pauses: at the end, what came since the last time.
-    fn say_what_was_lost_since(&self) {
-        let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
-        for (signal, losses) in Signal::ALL.into_iter().zip(losses.iter_mut()) {
-            let (signal, items) = (signal.word(), losses.rest());
-            if items > 0 {
-                error!(signal, items, "the queue was full: so many more were discarded since this was last said");
             }
         }
     }
@@ -433,6 +412,11 @@ impl LogThrottle {
         }
         self.until = Some(now + REPEAT_LOG);
         Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// What has not been said yet, if there is any and the pause is over.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.unsaid == 0 { None } else { self.say(0, now) }
     }
 
     /// What has not been said yet, for the end.

@@ -502,6 +502,24 @@ async fn the_log_of_a_sink_that_is_down_counts_on_and_says_when_the_queue_is_ful
     assert!((50..=100).contains(&down) && (195..=215).contains(&(down + full)), "{last}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_full_queue_names_the_whole_loss_though_nothing_more_is_lost() {
+    let said = Said::default();
+    let writer = said.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(log);
+    let delivery = start(settings(), vec![Script::new(&[Step::Hang]).named("here")]);
+    let long = "x".repeat(100_000);
+    (0..50).for_each(|_| push(&delivery, &[&long]));
+    let lost = delivery.snapshot()[0].tally.discarded(Discard::QueueFull);
+    assert!(lost > 20);
+    pass(&delivery, 60 * SECOND).await;
+    let lines = said.lines("the queue is full");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains(&format!(" total={lost} ")), "{lines:?}");
+    assert!(lines[1].contains("write a `queue.path`"), "{lines:?}");
+}
+
 mod servers {
     use super::*;
     use http::{HeaderMap, Request, Response, header::HeaderName};

@@ -7,6 +7,7 @@ use crate::http_client::{Client, ClientSettings};
 use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
 use crate::telemetry::log;
+use crate::terminal::clean;
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -179,6 +180,26 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), CommandFailure> {
         // Not on standard output: a script that reads the list finds it empty.
         let plural = if held == 1 { "" } else { "s" };
         log::say(&format!("no trace matches; {} holds {held} trace{plural}\n", path.display()));
+        if let Some(service) = &wanted.service {
+            let known = store.services().map_err(CommandFailure::Running)?;
+            log::say(&unknown_service(service, &known));
+        }
     }
     Ok(())
+}
+
+/// More names than that are no help.
+const SERVICES_SHOWN: usize = 20;
+
+/// Which services there are, if this is none of them.
+fn unknown_service(service: &str, known: &[String]) -> String {
+    if known.is_empty() || known.iter().any(|name| name == service) {
+        return String::new();
+    }
+    let shown: Vec<String> = known.iter().take(SERVICES_SHOWN).map(|name| clean(name)).collect();
+    let more = match known.len().saturating_sub(SERVICES_SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("no trace has a service `{}`; there are {}{more}\n", clean(service), shown.join(", "))
 }

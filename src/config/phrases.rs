@@ -1,6 +1,6 @@
 //! Examples of the configuration, and its words for those of other tools.
 
-use crate::yaml::{Example, FileFormat, Foreign, Phrases, row};
+use crate::yaml::{Example, FileFormat, Foreign, Phrases, REFINERY_CONFIGURATION, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -78,15 +78,7 @@ const FORMATS: &[FileFormat] = &[
                all, under \"Coming from another tool\"; config/tailkeep.yaml shows every key",
     },
     FileFormat {
-        keys: &[
-            "General",
-            "Network",
-            "AccessKeys",
-            "RefineryTelemetry",
-            "Collection",
-            "PeerManagement",
-            "StressRelief",
-        ],
+        keys: REFINERY_CONFIGURATION,
         title: "this is a configuration of Refinery, not of tailkeep",
         help: "where it listens is `receive:`, and where it sends `sinks:`: docs/configuration.md has all, under \
                \"Coming from another tool\"; config/tailkeep.yaml shows every key",
