@@ -1,11 +1,12 @@
 //! Two small HTTP listeners. `health` (`/healthz`, `/readyz`, `/metrics`) shows no content of traces and
 //! asks nobody who he is; `admin` (`/policy` and below it, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
-//! it listens on loopback or wants a token.
+//! it listens on loopback or wants a token, and may speak TLS.
 
 pub mod answer;
 mod caller;
 mod connections;
 mod content;
+mod door;
 mod page;
 mod pieces;
 mod route;
@@ -50,6 +51,16 @@ pub enum Audience {
     },
 }
 
+impl Audience {
+    /// The section of the configuration.
+    fn word(&self) -> &'static str {
+        match self {
+            Audience::Health => "health",
+            Audience::Admin { .. } => "admin",
+        }
+    }
+}
+
 /// Why a connection was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closed {
@@ -57,15 +68,25 @@ pub enum Closed {
     ForAnother,
     /// Its peer did not take the answer in time.
     TooSlow,
+    /// The TLS handshake failed, or did not end in time.
+    TlsFailed,
+    /// It does not speak TLS on a listener with it.
+    TlsMissing,
+    /// It speaks TLS on a listener without.
+    TlsUnexpected,
 }
 
 impl Closed {
-    pub const ALL: [Closed; 2] = [Closed::ForAnother, Closed::TooSlow];
+    pub const ALL: [Closed; 5] =
+        [Closed::ForAnother, Closed::TooSlow, Closed::TlsFailed, Closed::TlsMissing, Closed::TlsUnexpected];
 
     pub fn word(self) -> &'static str {
         match self {
             Closed::ForAnother => "for_another",
             Closed::TooSlow => "too_slow",
+            Closed::TlsFailed => "tls_failed",
+            Closed::TlsMissing => "tls_missing",
+            Closed::TlsUnexpected => "tls_unexpected",
         }
     }
 }

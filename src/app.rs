@@ -21,6 +21,7 @@ use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
 use crate::supervise::Supervisor;
+use crate::tls::{ServerTls, TlsFiles};
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
@@ -62,12 +63,19 @@ pub enum Stop {
 /// At the end, how long the last export may wait for a queue that is full.
 const LAST_EXPORT_MOST: Duration = Duration::from_secs(2);
 
+/// Bound, and what its callers must do.
+struct AdminListener {
+    socket: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    token: Option<Token>,
+}
+
 /// Bound to its ports, serving nothing yet.
 pub struct App {
     drain: Drain,
     receiver: Receiver,
     health: Option<TcpListener>,
-    admin: Option<(TcpListener, Option<Token>)>,
+    admin: Option<AdminListener>,
     admin_service: Arc<AdminService>,
 }
 
@@ -89,6 +97,7 @@ impl App {
         });
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
+        let admin_tls = load_admin_tls(config.admin_tls.as_ref())?;
         let admin = bind(config.admin, "admin.listen").await?;
         let world = World::system();
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
@@ -108,7 +117,7 @@ impl App {
             pipeline,
         });
         let token = config.admin_token.map(|token| Token::new(token.expose()));
-        let admin = admin.map(|listener| (listener, token));
+        let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token });
         Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
@@ -120,7 +129,7 @@ impl App {
     /// Where questions are answered: health, then admin.
     pub fn listeners(&self) -> [Option<SocketAddr>; 2] {
         let address = |listener: &TcpListener| listener.local_addr().ok();
-        [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|(listener, _)| address(listener))]
+        [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|admin| address(&admin.socket))]
     }
 
     pub fn admin_service(&self) -> Arc<AdminService> {
@@ -146,12 +155,13 @@ impl App {
             Some(reloader) => tasks.spawn("the reload of the policy", reloader.clone().run()),
             None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
-        let answers = |listener, audience| admin::serve(listener, audience, admin_service.clone(), closed.subscribe());
-        if let Some(listener) = health {
-            tasks.spawn("the health listener", answers(listener, Audience::Health));
+        let answers =
+            |socket, tls, audience| admin::serve(socket, tls, audience, admin_service.clone(), closed.subscribe());
+        if let Some(socket) = health {
+            tasks.spawn("the health listener", answers(socket, None, Audience::Health));
         }
-        if let Some((listener, token)) = admin {
-            tasks.spawn("the admin listener", answers(listener, Audience::Admin { token }));
+        if let Some(AdminListener { socket, tls, token }) = admin {
+            tasks.spawn("the admin listener", answers(socket, tls, Audience::Admin { token }));
         }
         let ends = phase.subscribe();
         let serving = receiver.serve(pipeline.clone(), phase.subscribe());
@@ -264,6 +274,13 @@ async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListen
             Err(StartError::World(format!("{key}: cannot listen on {address}: {error}; write another address")))
         }
     }
+}
+
+/// `admin` speaks HTTP/1.1.
+fn load_admin_tls(files: Option<&TlsFiles>) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let load = |files| ServerTls::load("admin.tls", files, &[b"http/1.1"]);
+    let tls = files.map(load).transpose();
+    tls.map(|tls| tls.map(Arc::new)).map_err(|error| StartError::World(format!("admin.tls.{error}")))
 }
 
 fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {

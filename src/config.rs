@@ -35,6 +35,7 @@ pub use text::read_text;
 use crate::deliver::HopMemory;
 use crate::diagnostic::{Diagnostic, Span, has_errors};
 use crate::identity::Secret;
+use crate::tls::TlsFiles;
 use crate::yaml::{Map, Node, Value};
 use budget::{BudgetPart, MEMORY_MAX, MEMORY_MIN, Sizes, divide, show_size};
 use expand::Variables;
@@ -62,6 +63,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// What whoever asks `admin` must present. Always there if others than this host can reach it.
     pub admin_token: Option<Secret>,
+    /// Makes `admin` speak TLS. Default: it does not.
+    pub admin_tls: Option<TlsFiles>,
     pub drain: Drain,
     /// `collector.instance.id`.
     pub instance: String,
@@ -96,7 +99,7 @@ const KEYS: &[&str] =
     &["receive", "memory", "ring", "policy", "measure", "sinks", "queue", "health", "admin", "drain", "instance"];
 const RING_KEYS: &[&str] = &["size"];
 const HEALTH_KEYS: &[&str] = &["listen"];
-const ADMIN_KEYS: &[&str] = &["listen", "token"];
+const ADMIN_KEYS: &[&str] = &["listen", "token", "tls"];
 const DRAIN_KEYS: &[&str] = &["accept", "deadline"];
 
 const HEALTH_PORT: u16 = 13133;
@@ -155,7 +158,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let mut receive = receive::settings(loader, &receive_map, &receive_wishes, (memory, &sizes));
     receive.instance.clone_from(&instance);
     receive.hop.clone_from(&loader.host.hop);
-    let (admin, admin_token) = admin(loader, map);
+    let admin = admin(loader, map);
     let config = Config {
         receive,
         memory,
@@ -168,8 +171,9 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
         },
         queue: queue::settings(loader, &queue_map, &sizes),
         health: health(loader, map),
-        admin,
-        admin_token,
+        admin: admin.listen,
+        admin_token: admin.token,
+        admin_tls: admin.tls,
         drain: drain(loader, map),
         instance,
         hops,
@@ -255,15 +259,24 @@ fn health(loader: &mut Loader<'_>, map: &Map<'_>) -> Option<SocketAddr> {
     }
 }
 
-fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<Secret>) {
+/// The section `admin`.
+struct Admin {
+    listen: Option<SocketAddr>,
+    token: Option<Secret>,
+    tls: Option<TlsFiles>,
+}
+
+fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> Admin {
     let default = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)));
-    let Some(node) = map.get("admin") else { return (default, None) };
+    let without_more = |listen| Admin { listen, token: None, tls: None };
+    let Some(node) = map.get("admin") else { return without_more(default) };
     if is_off(node) {
-        return (None, None);
+        return without_more(None);
     }
-    let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return (default, None) };
+    let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return without_more(default) };
     let listen = loader.listener(&section, "listen").unwrap_or(default);
     let token = loader.secret(&section, "token");
+    let tls = loader.server_tls(&section);
     let is_open = listen.is_some_and(|address| !address.ip().is_loopback()) && section.entry("token").is_none();
     if let (true, Some(node)) = (is_open, section.get("listen")) {
         loader
@@ -271,7 +284,7 @@ fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<
             .error("C10", node.span, "everybody could read traces here", "reachable from other hosts")
             .help("add `token: ${env:TAILKEEP_ADMIN_TOKEN}`, or listen on 127.0.0.1");
     }
-    (listen, token)
+    Admin { listen, token, tls }
 }
 
 fn drain(loader: &mut Loader<'_>, map: &Map<'_>) -> Drain {
@@ -316,7 +329,7 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
     let sections: &[(&str, &[&str])] = &[
         ("", KEYS),
         ("receive", receive::KEYS),
-        ("receive.tls", receive::TLS_KEYS),
+        ("receive.tls", load::SERVER_TLS_KEYS),
         ("ring", RING_KEYS),
         ("measure", measure::KEYS),
         ("queue", queue::KEYS),
@@ -324,6 +337,7 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("queue.size", queue::SIGNAL_KEYS),
         ("health", HEALTH_KEYS),
         ("admin", ADMIN_KEYS),
+        ("admin.tls", load::SERVER_TLS_KEYS),
         ("drain", DRAIN_KEYS),
         ("sinks", sink::KEYS),
         ("sinks.store", sink::STORE_KEYS),

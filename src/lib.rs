@@ -31,4 +31,6 @@ pub mod prometheus;
 pub mod supervise;
 pub mod telemetry;
 pub mod terminal;
+pub mod tls;
+pub mod watched_files;
 pub mod yaml;

@@ -20,13 +20,12 @@ mod outcome;
 mod refusal;
 mod refusal_log;
 mod stats;
-mod tls;
 mod wire;
 
 pub use outcome::{ConnectionFault, RequestOutcome};
 pub use stats::{Stats, StatsReader};
-pub use tls::{TlsError, TlsFiles};
 
+use crate::tls::{ServerTls, TlsError, TlsFiles};
 use crate::trace::Signal;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use admission::Admission;
@@ -39,7 +38,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -129,8 +127,6 @@ pub struct ReceiverSettings {
     pub http: Option<SocketAddr>,
     /// Makes both listeners speak TLS. Default: they do not.
     pub tls: Option<TlsFiles>,
-    /// How often a new connection may look whether the TLS files changed. Default 10 s.
-    pub tls_check_every: Duration,
     /// This process's `collector.instance.id`, for texts. Default: empty.
     pub instance: String,
     /// The id that this process's sinks mark requests with, a UUID, known to nobody else: requests whose
@@ -188,7 +184,6 @@ impl Default for ReceiverSettings {
             grpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4317))),
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4318))),
             tls: None,
-            tls_check_every: Duration::from_secs(10),
             instance: String::new(),
             hop: String::new(),
             max_request: 20 << 20,
@@ -215,7 +210,7 @@ impl Default for ReceiverSettings {
 pub enum BindError {
     #[error("receive.{protocol}: cannot listen on {address}: {error}; {advice}")]
     Listen { address: SocketAddr, protocol: &'static str, error: io::Error, advice: &'static str },
-    #[error(transparent)]
+    #[error("receive.tls.{0}")]
     Tls(#[from] TlsError),
     #[error(
         "{in_flight} bytes in flight are too few for requests of {max_request} bytes: allow at least {} in flight",
@@ -293,7 +288,7 @@ async fn listen(
     settings: &ReceiverSettings,
 ) -> Result<Listener, BindError> {
     let tls = match &settings.tls {
-        Some(files) => Some(Arc::new(Tls::load(files.clone(), protocol.alpn(), settings.tls_check_every)?)),
+        Some(files) => Some(Arc::new(ServerTls::load("receive.tls", files, protocol.alpn())?)),
         None => None,
     };
     match TcpListener::bind(address).await {

@@ -9,7 +9,9 @@ use super::phrases::PHRASES;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::http_client::{ClientCertificate, ClientSettings, TlsSettings};
 use crate::identity::Secret;
+use crate::tls::TlsFiles;
 use crate::trace::Signal;
+use crate::watched_files::CHECK_EVERY;
 use crate::yaml::{Map, Meaning, Node, Reader, Value};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -18,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) const SERVER_TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
 pub(super) const CLIENT_TLS_KEYS: &[&str] = &["ca_file", "cert", "key"];
 
 /// Where a sink connects to.
@@ -261,6 +264,17 @@ impl<'a> Loader<'a> {
         let identity = cert.zip(key);
         let identity = identity.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
         TlsSettings { ca_file: self.path(&tls, "ca_file"), identity }
+    }
+
+    /// The files that make a listener speak TLS.
+    pub fn server_tls(&mut self, map: &Map<'_>) -> Option<TlsFiles> {
+        let tls = self.section(map, "tls", SERVER_TLS_KEYS)?;
+        let cert = self.require(&tls, "cert", "`tls` of a listener").and_then(|_| self.path(&tls, "cert"));
+        let key = self.require(&tls, "key", "`tls` of a listener").and_then(|_| self.path(&tls, "key"));
+        let client_ca = self.path(&tls, "client_ca");
+        let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        let check_every = self.duration(&tls, "check_every", range).unwrap_or(CHECK_EVERY);
+        cert.zip(key).map(|(cert, key)| TlsFiles { cert, key, client_ca, check_every })
     }
 
     /// Reports a key without its partner.

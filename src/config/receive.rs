@@ -2,7 +2,7 @@
 
 use super::budget::{BudgetPart, Sizes, usual_connections, usual_request};
 use super::load::Loader;
-use crate::receive::{ReceiverSettings, TlsFiles, descriptors};
+use crate::receive::{ReceiverSettings, descriptors};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ pub(super) const KEYS: &[&str] = &[
     "cors",
     "retry_after",
 ];
-pub(super) const TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
 
 const MIB: u64 = 1 << 20;
 
@@ -72,12 +71,10 @@ pub(super) fn settings(
     let connections = loader.count(map, "connections", 1..=100_000).map(|count| count as usize);
     warn_of_descriptors(loader, map, connections, most);
     let (connections, usual_window) = usual_connections(memory, connections, most);
-    let (tls, tls_check_every) = tls(loader, map);
     let settings = ReceiverSettings {
         grpc,
         http,
-        tls,
-        tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
+        tls: loader.server_tls(map),
         instance: String::new(),
         hop: String::new(),
         max_request: requested.max_request.unwrap_or_else(|| usual_request(in_flight)),
@@ -137,15 +134,6 @@ fn is_origin(text: &str) -> bool {
     let is_shaped = has_host && text.matches('/').count() == 2 && text.matches('*').count() <= 1;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
     text == "*" || is_shaped && is_plain
-}
-
-fn tls(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<TlsFiles>, Option<Duration>) {
-    let Some(tls) = loader.section(map, "tls", TLS_KEYS) else { return (None, None) };
-    let cert = loader.require(&tls, "cert", "`tls` of a listener").and_then(|_| loader.path(&tls, "cert"));
-    let key = loader.require(&tls, "key", "`tls` of a listener").and_then(|_| loader.path(&tls, "key"));
-    let client_ca = loader.path(&tls, "client_ca");
-    let check_every = loader.duration(&tls, "check_every", Duration::from_secs(1)..=Duration::from_secs(24 * 3600));
-    (cert.zip(key).map(|(cert, key)| TlsFiles { cert, key, client_ca }), check_every)
 }
 
 /// Peers can make both listeners hold connections × window. Only warned of where the file asks for it: the

@@ -4,9 +4,9 @@ use super::activity::Activity;
 use super::context::RequestContext;
 use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
-use super::tls::Tls;
-use super::wire::{Productive, ReadProgress, Spoken, Watched};
+use super::wire::{Productive, ReadProgress, Watched};
 use super::{Phase, ReceiverSettings, grpc, http};
+use crate::tls::{HandshakeFault, ServerTls, Spoken};
 use ::http::header::{CONNECTION, HeaderName};
 use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -20,11 +20,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::sleep;
 
 /// Streams that a peer opened and reset before we looked at them (rapid reset, CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
@@ -37,9 +36,6 @@ const READ_BUFFER: usize = 64 << 10;
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// A connection's age ends up to so much of it earlier or later, so that not all come back at once.
 const AGE_JITTER: f64 = 0.1;
-/// Longest goodbye to a peer that does not speak TLS, and most of what it says meanwhile.
-const GOODBYE_TIME: Duration = Duration::from_secs(1);
-const GOODBYE_BYTES: u64 = 64 << 10;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What a listener speaks.
@@ -70,7 +66,7 @@ impl ListenerProtocol {
 pub(super) struct Opened {
     pub peer: SocketAddr,
     pub protocol: ListenerProtocol,
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<ServerTls>>,
     pub context: Arc<RequestContext>,
     pub phase: watch::Receiver<Phase>,
     pub activity: Arc<Activity>,
@@ -126,45 +122,14 @@ pub(super) async fn serve(stream: TcpStream, opened: Opened) {
     }
 }
 
-async fn shake_hands(stream: TcpStream, tls: &Tls, opened: Opened) {
-    let patience = opened.context.settings.header_timeout;
-    let mut first = [0; 1];
-    let spoken = match timeout(patience, stream.peek(&mut first)).await {
-        Ok(read) => Spoken::of(&first[..read.unwrap_or(0)]),
-        Err(_) => return opened.note(ConnectionFault::Silent, ""),
-    };
-    match spoken {
-        // A probe of the port opens a connection and says nothing.
-        Spoken::Nothing => return,
-        Spoken::Tls => {}
-        Spoken::Http1 | Spoken::Http2 | Spoken::Other => {
-            opened.note(ConnectionFault::TlsMissing, ConnectionFault::TlsMissing.advice());
-            if spoken == Spoken::Http1 {
-                say_tls_is_wanted(stream).await;
-            }
-            return;
-        }
+async fn shake_hands(stream: TcpStream, tls: &ServerTls, opened: Opened) {
+    match tls.accept(stream, opened.context.settings.header_timeout).await {
+        Ok(stream) => converse(stream, opened).await,
+        Err(HandshakeFault::Left) => {}
+        Err(HandshakeFault::Silent) => opened.note(ConnectionFault::Silent, ""),
+        Err(HandshakeFault::Missing) => opened.note(ConnectionFault::TlsMissing, ConnectionFault::TlsMissing.advice()),
+        Err(HandshakeFault::Failed(error)) => opened.note(ConnectionFault::TlsFailed, error),
     }
-    match timeout(patience, TlsAcceptor::from(tls.config()).accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, opened).await,
-        Ok(Err(error)) => opened.note(ConnectionFault::TlsFailed, error),
-        Err(_) => opened.note(ConnectionFault::TlsFailed, "the handshake did not end in time"),
-    }
-}
-
-async fn say_tls_is_wanted(mut stream: TcpStream) {
-    let line = "this port speaks TLS: write https:// in the endpoint\n";
-    let length = line.len();
-    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close";
-    let answer = format!("{head}\r\ncontent-length: {length}\r\n\r\n{line}");
-    let goodbye = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closing over unread bytes would reset the connection, and with it the answer.
-        tokio::io::copy(&mut stream.take(GOODBYE_BYTES), &mut tokio::io::sink()).await
-    };
-    // A peer that goes away without the answer is its own affair.
-    let _ = timeout(GOODBYE_TIME, goodbye).await;
 }
 
 /// What the requests of one connection share.
