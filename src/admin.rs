@@ -12,12 +12,13 @@ mod pieces;
 mod route;
 
 pub use answer::{Answer, SpansSeen};
-pub use caller::Token;
 pub use connections::serve;
 
+use crate::secret::Credential;
 use crate::trace::TraceId;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// Whoever can answer. Called on a thread where blocking does no harm, but for `is_ready` and `count_closed`.
 pub trait AdminApi: Send + Sync + 'static {
@@ -47,7 +48,7 @@ pub enum Audience {
     Health,
     /// With a token, requests must carry `Authorization: Bearer TOKEN`; without one, they must come from this host.
     Admin {
-        token: Option<Token>,
+        token: Option<Arc<Credential>>,
     },
 }
 

@@ -9,7 +9,7 @@ mod limit_log;
 pub mod reload;
 mod sighting;
 
-use crate::admin::{self, Audience, Token};
+use crate::admin::{self, Audience};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
@@ -20,6 +20,7 @@ use crate::policy::Policy;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
+use crate::secret::{Credential, SecretSource};
 use crate::supervise::Supervisor;
 use crate::tls::{ServerTls, TlsFiles};
 use crate::trace::{RuleNames, Signal};
@@ -67,7 +68,7 @@ const LAST_EXPORT_MOST: Duration = Duration::from_secs(2);
 struct AdminListener {
     socket: TcpListener,
     tls: Option<Arc<ServerTls>>,
-    token: Option<Token>,
+    token: Option<Arc<Credential>>,
 }
 
 /// Bound to its ports, serving nothing yet.
@@ -98,6 +99,7 @@ impl App {
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
         let admin_tls = load_admin_tls(config.admin_tls.as_ref())?;
+        let admin_token = load_admin_token(config.admin_token.as_ref())?;
         let admin = bind(config.admin, "admin.listen").await?;
         let world = World::system();
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
@@ -116,8 +118,7 @@ impl App {
             connections_closed: Default::default(),
             pipeline,
         });
-        let token = config.admin_token.map(|token| Token::new(token.expose()));
-        let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token });
+        let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token: admin_token });
         Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
@@ -281,6 +282,11 @@ fn load_admin_tls(files: Option<&TlsFiles>) -> Result<Option<Arc<ServerTls>>, St
     let load = |files| ServerTls::load("admin.tls", files, &[b"http/1.1"]);
     let tls = files.map(load).transpose();
     tls.map(|tls| tls.map(Arc::new)).map_err(|error| StartError::World(format!("admin.tls.{error}")))
+}
+
+fn load_admin_token(source: Option<&SecretSource>) -> Result<Option<Arc<Credential>>, StartError> {
+    let token = source.map(|source| Credential::bearer("admin.token", source)).transpose();
+    token.map(|token| token.map(Arc::new)).map_err(|error| StartError::World(format!("admin.token: {error}")))
 }
 
 fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {

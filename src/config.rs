@@ -2,14 +2,14 @@
 //!
 //! Every key has a default, so an empty file and no file are the same and fine. What the file does not say
 //! follows from the memory budget, see [`budget`]. Paths are relative to the folder of the file. Values may
-//! hold `${env:NAME}`; what that stands for is never shown.
+//! hold `${env:NAME}` and `${file:PATH}`; what they stand for is never shown.
 //!
 //! Codes: C01 variable that is not set, C02 `${…}` that is no variable, C03 address, C04 two listeners on a
 //! port, C05 budget, C06 more than the host has (a warning), C07 kind, name or place of a sink, C08 sink that
 //! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
-//! file or folder that cannot be used (a warning where only this machine may be at fault).
+//! file or folder that cannot be used (a warning where only this machine may be at fault), C18 file of a secret.
 
 pub mod budget;
 mod check;
@@ -34,7 +34,7 @@ pub use text::read_text;
 
 use crate::deliver::HopMemory;
 use crate::diagnostic::{Diagnostic, Span, has_errors};
-use crate::identity::Secret;
+use crate::secret::SecretSource;
 use crate::tls::TlsFiles;
 use crate::yaml::{Map, Node, Value};
 use budget::{BudgetPart, MEMORY_MAX, MEMORY_MIN, Sizes, divide, show_size};
@@ -62,7 +62,7 @@ pub struct Config {
     /// Where questions about traces are answered; none: nowhere. Default 127.0.0.1:13134.
     pub admin: Option<SocketAddr>,
     /// What whoever asks `admin` must present. Always there if others than this host can reach it.
-    pub admin_token: Option<Secret>,
+    pub admin_token: Option<SecretSource>,
     /// Makes `admin` speak TLS. Default: it does not.
     pub admin_tls: Option<TlsFiles>,
     pub drain: Drain,
@@ -109,8 +109,8 @@ const RING_MIN: u64 = 4 << 20;
 const INSTANCE_MAX: usize = 128;
 
 impl Config {
-    /// The configuration in `text`, unless it has an error, and all problems found. Looks at no file;
-    /// `variables` are those of the environment.
+    /// The configuration in `text`, unless it has an error, and all problems found. Looks at no file but
+    /// those of secrets; `variables` are those of the environment.
     pub fn parse(
         file: &Path,
         text: &str,
@@ -262,7 +262,7 @@ fn health(loader: &mut Loader<'_>, map: &Map<'_>) -> Option<SocketAddr> {
 /// The section `admin`.
 struct Admin {
     listen: Option<SocketAddr>,
-    token: Option<Secret>,
+    token: Option<SecretSource>,
     tls: Option<TlsFiles>,
 }
 
@@ -275,7 +275,7 @@ fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> Admin {
     }
     let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return without_more(default) };
     let listen = loader.listener(&section, "listen").unwrap_or(default);
-    let token = loader.secret(&section, "token");
+    let token = loader.secret_source(&section, "token");
     let tls = loader.server_tls(&section);
     let is_open = listen.is_some_and(|address| !address.ip().is_loopback()) && section.entry("token").is_none();
     if let (true, Some(node)) = (is_open, section.get("listen")) {

@@ -28,6 +28,7 @@ pub mod doctor;
 pub mod http_client;
 pub mod identity;
 pub mod prometheus;
+pub mod secret;
 pub mod supervise;
 pub mod telemetry;
 pub mod terminal;

@@ -150,7 +150,7 @@ fn every_code_has_a_case() {
     let is_code =
         |word: &&str| word.len() == 3 && word.starts_with('C') && word[1..].bytes().all(|c| c.is_ascii_digit());
     let used: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('"')).filter(is_code).collect();
-    assert_eq!(used.len(), 17, "{used:?}");
+    assert_eq!(used.len(), 18, "{used:?}");
     let reports = reports();
     let shown: BTreeSet<&str> =
         reports.iter().flat_map(|(_, text, _)| text.split(['[', ']'])).filter(is_code).collect();
@@ -169,6 +169,23 @@ fn a_file_that_is_not_there_is_an_error_and_none_is_fine() {
     assert_eq!(report.exit_code, 0, "{}", report.text);
     let want = "config/policy.yaml: 9 rules, no problem\n";
     assert_eq!(report.text, want);
+}
+
+#[test]
+fn a_token_that_is_all_of_a_file_is_followed_and_a_part_of_one_is_not() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let file = folder.path().join("token");
+    fs::write(&file, format!("{SECRET}\n")).expect("it can be written");
+    let token = |text: &str| {
+        let written = text.replace("FILE", &format!("${{file:{}}}", file.display()));
+        let config = good(&format!("admin: {{ token: \"{written}\" }}\n"));
+        assert!(!format!("{config:?}").contains(SECRET));
+        config.admin_token.expect("a token")
+    };
+    let whole = token("FILE");
+    assert_eq!((whole.secret.expose(), whole.file.as_deref()), (SECRET, Some(file.as_path())));
+    let part = token("x-FILE");
+    assert_eq!((part.secret.expose(), part.file), ("x-swordfish", None));
 }
 
 // Examples.
@@ -492,7 +509,7 @@ fn measuring_is_set_as_written() {
 #[test]
 fn administration_for_others_needs_a_token() {
     let config = good("admin: { listen: 0.0.0.0:13134, token: ${env:TAILKEEP_ADMIN_TOKEN} }");
-    assert!(config.admin_token.is_some_and(|token| token.expose() == SECRET));
+    assert!(config.admin_token.is_some_and(|token| token.secret.expose() == SECRET));
     assert_eq!(codes("admin: { listen: '[::]:13134' }"), ["C10"]);
     assert_eq!(codes("admin: { listen: '[::1]:13134' }"), [""; 0]);
 }

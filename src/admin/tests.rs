@@ -4,6 +4,7 @@ use super::connections::{ANSWER_TIME, CONNECTIONS, Connections};
 use super::page::{PAGES, Pages};
 use super::route::Router;
 use super::*;
+use crate::secret::{Secret, SecretSource};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
@@ -214,6 +215,11 @@ async fn a_page_is_made_anew_but_where_two_are_being_read() {
     assert!(!Arc::ptr_eq(&pages.get().await.unwrap(), &second));
 }
 
+fn token(text: &str) -> Arc<Credential> {
+    let source = SecretSource { secret: Secret::new(text), file: None };
+    Arc::new(Credential::bearer("admin.token", &source).unwrap())
+}
+
 /// Bodies that an answer has: whole ones, so that their length is known beforehand.
 async fn ask(
     listener: &Router,
@@ -268,8 +274,8 @@ async fn a_probe_by_head_gets_no_body() {
 #[tokio::test]
 async fn what_is_no_path_is_refused() {
     let api = Arc::new(Api::default());
-    let token = Some(Token::new("t"));
-    for audience in [Audience::Health, Audience::Admin { token: None }, Audience::Admin { token }] {
+    let guarded = Audience::Admin { token: Some(token("t")) };
+    for audience in [Audience::Health, Audience::Admin { token: None }, guarded] {
         let listener = listener(&api, audience);
         for (method, uri) in [(Method::CONNECT, "localhost:80"), (Method::GET, "policy"), (Method::OPTIONS, "*")] {
             let headers = [("host", "localhost"), ("authorization", "Bearer t")];
@@ -282,7 +288,7 @@ async fn what_is_no_path_is_refused() {
 #[tokio::test]
 async fn without_a_token_only_this_host_is_answered() {
     let api = Arc::new(Api::default());
-    let (open, guarded) = (Audience::Admin { token: None }, Audience::Admin { token: Some(Token::new("s3cret")) });
+    let (open, guarded) = (Audience::Admin { token: None }, Audience::Admin { token: Some(token("s3cret")) });
     let (open, guarded) = (listener(&api, open), listener(&api, guarded));
     for (host, is_this_one) in [
         ("localhost", true),

@@ -96,7 +96,8 @@ impl AdminAddress {
         };
         let config = super::serve::load(Some(file))?;
         let file = file.display();
-        let from_file = config.admin_token.map(|token| (token.expose().to_owned(), format!("`admin.token` of {file}")));
+        let from_file =
+            config.admin_token.map(|token| (token.secret.expose().to_owned(), format!("`admin.token` of {file}")));
         let url = match (&running.admin, config.admin) {
             (Some(url), _) => url.clone(),
             (None, Some(address)) if address.port() != 0 => {

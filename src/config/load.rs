@@ -4,11 +4,11 @@
 //! reported, and then no configuration comes out. So the caller's default never hides a problem.
 
 use super::Host;
-use super::expand::{Substituted, Variables, conceal, expand, protect};
+use super::expand::{Sources, Substituted, Variables, conceal, expand, protect};
 use super::phrases::PHRASES;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::http_client::{ClientCertificate, ClientSettings, TlsSettings};
-use crate::identity::Secret;
+use crate::secret::{Secret, SecretSource};
 use crate::tls::TlsFiles;
 use crate::trace::Signal;
 use crate::watched_files::CHECK_EVERY;
@@ -45,11 +45,12 @@ impl<'a> Loader<'a> {
         Loader { reader, host, targets: Vec::new(), substituted: Vec::new(), folder }
     }
 
-    /// The tree with variables put in. `None` without an error: nothing is in the file.
+    /// The tree with what `${…}` stands for put in. `None` without an error: nothing is in the file.
     pub fn parse(&mut self, text: &str, variables: Variables<'_>) -> Option<Node> {
         let mut root = self.reader.parse(&protect(text))?;
         self.refuse_run_on(&mut root, text);
-        expand(&mut self.reader, &mut root, variables, &mut self.substituted);
+        let sources = Sources { variables, folder: &self.folder };
+        expand(&mut self.reader, &mut root, sources, &mut self.substituted);
         Some(root)
     }
 
@@ -163,15 +164,33 @@ impl<'a> Loader<'a> {
 
     /// A secret; one that stands in the file itself is warned of.
     pub fn secret(&mut self, map: &Map<'_>, key: &str) -> Option<Secret> {
-        let node = map.get(key)?;
+        self.secret_of(map.get(key)?, key)
+    }
+
+    fn secret_of(&mut self, node: &Node, key: &str) -> Option<Secret> {
         let secret = self.reader.text(node, &format!("`{key}`")).map(Secret::new)?;
         if !self.is_substituted(node.span) {
             let name = key.to_ascii_uppercase();
             self.reader
                 .warn("C12", node.span, format!("the secret of `{key}` stands in this file"), "readable by many")
-                .help(format!("write `${{env:{name}}}` and set the environment variable {name}"));
+                .help(format!(
+                    "write `${{env:{name}}}` and set the environment variable {name}, or `${{file:/path}}` where a file \
+                     holds it"
+                ));
         }
         Some(secret)
+    }
+
+    /// A secret that may be renewed where a file holds it.
+    pub fn secret_source(&mut self, map: &Map<'_>, key: &str) -> Option<SecretSource> {
+        self.secret_source_of(map.get(key)?, key)
+    }
+
+    pub fn secret_source_of(&mut self, node: &Node, key: &str) -> Option<SecretSource> {
+        let secret = self.secret_of(node, key)?;
+        let substituted = self.substituted.iter().find(|substituted| substituted.span == node.span);
+        let file = substituted.and_then(Substituted::file).map(|file| self.folder.join(file));
+        Some(SecretSource { secret, file })
     }
 
     fn is_substituted(&self, span: Span) -> bool {
