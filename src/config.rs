@@ -6,10 +6,11 @@
 //!
 //! Codes: C01 variable that is not set, C02 `${…}` that is no variable, C03 address, C04 two listeners on a
 //! port, C05 budget, C06 more than the host has (a warning), C07 kind, name or place of a sink, C08 sink that
-//! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
+//! is our own listener, C09 what a sink does not take, C10 administration open to everybody, or credentials in clear text (a warning), C11 keys that
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
-//! file or folder that cannot be used (a warning where only this machine may be at fault), C18 file of a secret.
+//! file or folder that cannot be used (a warning where only this machine may be at fault), C18 file of a secret, C19
+//! credential that nobody could send.
 
 pub mod budget;
 mod check;
@@ -330,6 +331,8 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("", KEYS),
         ("receive", receive::KEYS),
         ("receive.tls", load::SERVER_TLS_KEYS),
+        ("receive.auth", receive::AUTH_KEYS),
+        ("receive.auth.basic", receive::BASIC_KEYS),
         ("ring", RING_KEYS),
         ("measure", measure::KEYS),
         ("queue", queue::KEYS),

@@ -45,6 +45,8 @@ fn variables(name: &str) -> Option<String> {
         "SECRET"
         | "ARMS_TOKEN"
         | "TAILKEEP_ADMIN_TOKEN"
+        | "INGEST_TOKEN"
+        | "INGEST_PASSWORD"
         | "OTLP_AUTHORIZATION"
         | "ARMS_LICENSE_KEY"
         | "SLS_KEY_SECRET"
@@ -150,7 +152,7 @@ fn every_code_has_a_case() {
     let is_code =
         |word: &&str| word.len() == 3 && word.starts_with('C') && word[1..].bytes().all(|c| c.is_ascii_digit());
     let used: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('"')).filter(is_code).collect();
-    assert_eq!(used.len(), 18, "{used:?}");
+    assert_eq!(used.len(), 19, "{used:?}");
     let reports = reports();
     let shown: BTreeSet<&str> =
         reports.iter().flat_map(|(_, text, _)| text.split(['[', ']'])).filter(is_code).collect();
@@ -264,10 +266,12 @@ fn the_values_of_the_reference_are_the_defaults() {
     let (reference, default) = (good(&reference()), good(""));
     let show = |value: &dyn std::fmt::Debug| format!("{value:#?}");
     assert_eq!(reference.receive.connection_age, Some(Duration::from_secs(300)));
+    assert_eq!(reference.receive.auth.len(), 2);
     assert_eq!(reference.receive.cors, ["https://shop.example", "https://*.shop.example"]);
     let receive = tailkeep::receive::ReceiverSettings {
         // Examples, not defaults.
         tls: None,
+        auth: Vec::new(),
         connection_age: None,
         cors: Vec::new(),
         instance: default.instance.clone(),
@@ -517,6 +521,10 @@ fn administration_for_others_needs_a_token() {
 /// Secrets where they may stand, written out.
 const WITH_SECRETS: &str = "admin:
   token: swordfish
+receive:
+  auth:
+    bearer: [swordfish]
+    basic: { username: u, password: swordfish }
 sinks:
   - arms: { endpoint: http://a:8090, token: swordfish }
   - name: v2

@@ -15,7 +15,9 @@ use super::{cors, grpc, items, json};
 use crate::terminal::quote;
 use crate::trace::Signal;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
@@ -300,8 +302,12 @@ fn refuse(context: &RequestContext, format: BodyFormat, refusal: &Refusal) -> Re
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(refusal, Refusal::Encoding(_)) {
-        headers.insert(ACCEPT_ENCODING, Encoding::ACCEPTED);
+    match refusal {
+        Refusal::Encoding(_) => drop(headers.insert(ACCEPT_ENCODING, Encoding::ACCEPTED)),
+        Refusal::Unauthenticated { .. } => {
+            headers.extend(context.authentication.challenges().iter().map(|scheme| (WWW_AUTHENTICATE, scheme.clone())));
+        }
+        _ => {}
     }
     response
 }
