@@ -171,16 +171,17 @@ impl Conversation {
         let version = request.version();
         let request = request.map(|body| Productive { body, progress: self.progress.clone() });
         let call = match protocol {
-            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map(Call::Grpc),
-            ListenerProtocol::Http => http::enter(context, peer, request).map(Call::Http),
+            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map_or_else(Call::Answered, Call::Grpc),
+            ListenerProtocol::Http => http::enter(context, peer, request).map_or_else(Call::Stray, Call::Http),
         };
         async move {
             let _in_flight = in_flight;
             let context = &conversation.opened.context;
             let mut response = match call {
-                Ok(Call::Grpc(call)) => call.answer(context).await,
-                Ok(Call::Http(call)) => call.answer(context).await,
-                Err(response) => *response,
+                Call::Grpc(call) => call.answer(context).await,
+                Call::Http(call) => call.answer(context).await,
+                Call::Stray(stray) => stray.answer(context).await,
+                Call::Answered(response) => *response,
             };
             conversation.say_how_long(version, &mut response);
             Ok(response)
@@ -223,6 +224,9 @@ fn keep_alive(settings: &ReceiverSettings) -> Option<(HeaderName, HeaderValue)> 
 enum Call<B> {
     Grpc(grpc::Call<B>),
     Http(http::Call<B>),
+    Stray(http::Stray<B>),
+    /// HTTP/2 carries an answer whatever its request does.
+    Answered(Box<Response<super::context::Reply>>),
 }
 
 /// Serves requests until either side ends the connection.
