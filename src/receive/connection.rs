@@ -108,22 +108,18 @@ pub(super) async fn serve(stream: TcpStream, opened: Opened) {
     let _open = OpenConnection::new(opened.context.clone());
     // Answers are small and awaited; an error means that the peer has gone already.
     let _ = stream.set_nodelay(true);
-    let activity = opened.activity.clone();
-    let unneeded = opened.clone();
-    let served = async {
-        match opened.tls.clone() {
-            None => converse(stream, opened).await,
-            Some(tls) => shake_hands(stream, &tls, opened).await,
-        }
-    };
-    tokio::select! {
-        () = served => {}
-        () = activity.is_in_the_way() => unneeded.note(ConnectionFault::GaveWay, ""),
+    match opened.tls.clone() {
+        None => converse(stream, opened).await,
+        Some(tls) => shake_hands(stream, &tls, opened).await,
     }
 }
 
 async fn shake_hands(stream: TcpStream, tls: &ServerTls, opened: Opened) {
-    match tls.accept(stream, opened.context.settings.header_timeout).await {
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream, opened.context.settings.header_timeout) => shaken,
+        () = opened.activity.is_in_the_way() => return opened.note(ConnectionFault::GaveWay, ""),
+    };
+    match shaken {
         Ok(stream) => converse(stream, opened).await,
         Err(HandshakeFault::Left) => {}
         Err(HandshakeFault::Silent) => opened.note(ConnectionFault::Silent, ""),
@@ -250,12 +246,25 @@ where
     let (mut patient, mut finishing, mut aging) = (true, false, true);
     loop {
         tokio::select! {
-            () = &mut idle => return,
+            // First what has come, so that whoever is told to go is known to idle.
+            biased;
             ended = connection.as_mut() => {
                 if let Some(fault) = conversation.fault(ended.err().as_deref().map(|error| error as _)) {
                     opened.note(fault, fault.advice());
                 }
                 return;
+            }
+            () = &mut idle => return,
+            () = opened.activity.is_in_the_way() => {
+                opened.note(ConnectionFault::GaveWay, "");
+                if !opened.activity.has_requests() {
+                    return;
+                }
+                // A request has just begun: it is answered before the place is given away.
+                if !finishing {
+                    finishing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             () = &mut patience, if patient => {
                 patient = false;
