@@ -42,8 +42,32 @@ impl fmt::Debug for Secret {
 pub struct SecretSource {
     /// As it was when the configuration was read.
     pub secret: Secret,
-    /// The file that holds nothing else and may be renewed; none: it is what it is until the next start.
-    pub file: Option<PathBuf>,
+    /// Where it comes from and may be renewed; none: it is what it is until the next start.
+    pub file: Option<FileText>,
+}
+
+/// A text that a file is part of, or all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileText {
+    pub before: Secret,
+    pub file: PathBuf,
+    pub after: Secret,
+}
+
+impl SecretSource {
+    /// What a change of it shows in.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.file.iter().map(|text| text.file.clone()).collect()
+    }
+
+    /// As it is now.
+    ///
+    /// # Errors
+    /// Why its file cannot be used.
+    pub fn read(&self) -> Result<Secret, String> {
+        let Some(FileText { before, file, after }) = &self.file else { return Ok(self.secret.clone()) };
+        Ok(Secret::new([before.expose(), read_secret(file)?.expose(), after.expose()].concat()))
+    }
 }
 
 /// What a file holds, without the line feed at its end.

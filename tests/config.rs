@@ -174,7 +174,7 @@ fn a_file_that_is_not_there_is_an_error_and_none_is_fine() {
 }
 
 #[test]
-fn a_token_that_is_all_of_a_file_is_followed_and_a_part_of_one_is_not() {
+fn a_secret_from_a_file_is_followed_with_the_text_around_it() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let file = folder.path().join("token");
     fs::write(&file, format!("{SECRET}\n")).expect("it can be written");
@@ -184,10 +184,20 @@ fn a_token_that_is_all_of_a_file_is_followed_and_a_part_of_one_is_not() {
         assert!(!format!("{config:?}").contains(SECRET));
         config.admin_token.expect("a token")
     };
-    let whole = token("FILE");
-    assert_eq!((whole.secret.expose(), whole.file.as_deref()), (SECRET, Some(file.as_path())));
-    let part = token("x-FILE");
-    assert_eq!((part.secret.expose(), part.file), ("x-swordfish", None));
+    for (written, read) in [("FILE", "renewed"), ("x-FILE", "x-renewed"), ("${env:SECRET}-FILE", "swordfish-swordfish")]
+    {
+        fs::write(&file, format!("{SECRET}\n")).expect("it can be written");
+        let source = token(written);
+        assert!(source.secret.expose().ends_with(SECRET));
+        fs::write(&file, "renewed\n").expect("it can be written");
+        assert_eq!(source.read().expect("it can be read").expose(), read, "{written}");
+    }
+    let headers = format!("{{ a: \"Bearer ${{file:{}}}\", b: c }}", file.display());
+    let config = good(&format!("sinks: [{{ otlp: {{ endpoint: http://a:4317, headers: {headers} }} }}]\n"));
+    let SinkKind::Otlp(settings) = &config.sinks[0].kind else { panic!("an otlp sink") };
+    let [(name, source)] = &settings.headers.renewed[..] else { panic!("one is renewed: {:?}", settings.headers) };
+    assert_eq!((name.as_str(), source.read().expect("it can be read").expose()), ("a", "Bearer renewed"));
+    assert_eq!(settings.headers.fixed["b"], "c");
 }
 
 // Examples.
@@ -444,7 +454,7 @@ fn otlp_takes_its_protocol_from_the_endpoint() {
         "endpoint: http://g:4317, headers: { X-Tenant: \"${env:SECRET}\" }, timeout: 3s, compression: none, \
          signals: [traces, logs], tls: { cert: c, key: k }, connect_to: 10.0.0.1:1",
     );
-    assert_eq!(full.headers["x-tenant"], SECRET);
+    assert_eq!(full.headers.fixed["x-tenant"], SECRET);
     let hops = full.hops.value(tailkeep::trace::Signal::Traces, std::time::Instant::now());
     assert_eq!((full.client.timeout, hops.as_str()), (Duration::from_secs(3), "hop-1"));
     assert_eq!((full.signals, full.client.connect_to.as_deref()), ([true, false, true], Some("10.0.0.1:1")));

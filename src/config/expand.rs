@@ -4,7 +4,7 @@
 //! words that the file has.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::secret::{Secret, read_secret};
+use crate::secret::{FileText, Secret, read_secret};
 use crate::yaml::{Node, Reader, Value};
 use std::path::Path;
 
@@ -52,10 +52,13 @@ pub(super) struct Substituted {
 }
 
 impl Substituted {
-    /// The file that the value is all of.
-    pub fn file(&self) -> Option<&Path> {
-        let path = self.written.strip_prefix("${file:")?.strip_suffix('}')?;
-        (!path.contains('}')).then_some(Path::new(path))
+    /// The one file that the value is made of, with the text around it.
+    pub fn file(&self, folder: &Path) -> Option<FileText> {
+        let (before, rest) = self.written.split_once("${file:")?;
+        let (path, after) = rest.split_once('}')?;
+        let is_more = before.contains("${") || after.contains("${");
+        let text = |text: &str| Secret::new(text);
+        (!is_more).then(|| FileText { before: text(before), file: folder.join(path), after: text(after) })
     }
 
     /// Of what an error speaks.
@@ -258,16 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_a_file_and_nothing_else_is_known_as_such() {
-        for (written, file) in [
-            ("${file:/run/token}", Some("/run/token")),
-            ("Bearer ${file:/run/token}", None),
+    fn a_value_that_one_file_is_part_of_is_known_as_such() {
+        for (written, parts) in [
+            ("${file:/run/token}", Some(["", "/run/token", ""])),
+            ("Bearer ${file:token}", Some(["Bearer ", "/etc/token", ""])),
+            ("${file:a}:b ", Some(["", "/etc/a", ":b "])),
             ("${file:a}${file:b}", None),
-            ("${file:a} ", None),
+            ("${env:A} ${file:b}", None),
+            ("$${ ${file:b}", None),
             ("${env:A}", None),
         ] {
             let value = Substituted { span: Span::default(), written: written.into(), value: Secret::default() };
-            assert_eq!(value.file(), file.map(Path::new), "{written}");
+            let found = value.file(Path::new("/etc"));
+            let wanted = parts.map(|[before, file, after]| FileText {
+                before: Secret::new(before),
+                file: file.into(),
+                after: Secret::new(after),
+            });
+            assert_eq!(found, wanted, "{written}");
         }
     }
 

@@ -6,15 +6,16 @@
 use super::Host;
 use super::expand::{Sources, Substituted, Variables, conceal, expand, protect};
 use super::phrases::PHRASES;
+use crate::deliver::sink::headers::SinkHeaders;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::http_client::{ClientCertificate, ClientSettings, TlsSettings};
-use crate::secret::{Secret, SecretSource};
+use crate::secret::{FileText, Secret, SecretSource};
 use crate::tls::TlsFiles;
 use crate::trace::Signal;
 use crate::watched_files::CHECK_EVERY;
 use crate::yaml::{Map, Meaning, Node, Reader, Value};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -188,9 +189,11 @@ impl<'a> Loader<'a> {
 
     pub fn secret_source_of(&mut self, node: &Node, key: &str) -> Option<SecretSource> {
         let secret = self.secret_of(node, key)?;
-        let substituted = self.substituted.iter().find(|substituted| substituted.span == node.span);
-        let file = substituted.and_then(Substituted::file).map(|file| self.folder.join(file));
-        Some(SecretSource { secret, file })
+        Some(SecretSource { secret, file: self.file_of(node.span) })
+    }
+
+    fn file_of(&self, span: Span) -> Option<FileText> {
+        self.substituted.iter().find(|substituted| substituted.span == span)?.file(&self.folder)
     }
 
     fn is_substituted(&self, span: Span) -> bool {
@@ -237,10 +240,10 @@ impl<'a> Loader<'a> {
     }
 
     /// Header names with their values, which may be secrets.
-    pub fn headers(&mut self, map: &Map<'_>, key: &str) -> Option<HeaderMap> {
+    pub fn headers(&mut self, map: &Map<'_>, key: &str) -> Option<SinkHeaders> {
         let node = map.get(key)?;
         let entries = self.reader.any_map(node, &format!("`{key}`"))?.entries;
-        let mut headers = HeaderMap::new();
+        let mut headers = SinkHeaders::default();
         for entry in entries {
             let Ok(name) = HeaderName::try_from(entry.key.as_str()) else {
                 let title = "this is no name of a header";
@@ -249,10 +252,13 @@ impl<'a> Loader<'a> {
             };
             let Some(text) = self.reader.scalar(&entry.value, "the value of a header") else { continue };
             match HeaderValue::from_str(&text.text) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    headers.append(name, value);
-                }
+                Ok(value) => match self.file_of(entry.value.span) {
+                    None => drop(headers.fixed.append(name, value)),
+                    file => {
+                        let secret = Secret::new(text.text.as_str());
+                        headers.renewed.push((name, SecretSource { secret, file }));
+                    }
+                },
                 Err(_) => {
                     let title = format!("the value of `{name}` has characters that no header has");
                     let diagnostic = self.reader.error("C09", entry.value.span, title, "no value of a header");

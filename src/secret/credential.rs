@@ -1,6 +1,6 @@
 //! What whoever asks must present.
 
-use super::{Secret, SecretSource, read_secret};
+use super::{Secret, SecretSource};
 use crate::watched_files::{CHECK_EVERY, WatchedFiles};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -42,12 +42,8 @@ impl Credential {
         source: &SecretSource,
         write: impl Fn(&Secret) -> String + Send + Sync + 'static,
     ) -> Result<Credential, String> {
-        let SecretSource { secret, file } = source.clone();
-        let files = file.iter().cloned().collect();
-        let read = move || {
-            let read = file.as_deref().map(read_secret).transpose()?;
-            Ok::<_, String>(Arc::new(Digest::of(&write(read.as_ref().unwrap_or(&secret)))))
-        };
+        let (files, source) = (source.files(), source.clone());
+        let read = move || source.read().map(|secret| Arc::new(Digest::of(&write(&secret))));
         let expected = WatchedFiles::start(setting, files, CHECK_EVERY, read)?;
         Ok(Credential { scheme, expected })
     }
@@ -83,6 +79,7 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::FileText;
     use std::time::Duration;
 
     fn presents(credential: &Credential, value: &str) -> bool {
@@ -124,7 +121,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, "old\n").unwrap();
-        let source = SecretSource { secret: Secret::new("old"), file: Some(file.clone()) };
+        let text = FileText { before: Secret::default(), file: file.clone(), after: Secret::default() };
+        let source = SecretSource { secret: Secret::new("old"), file: Some(text) };
         let credential = Credential::bearer("admin.token", &source).unwrap();
         assert!(presents(&credential, "Bearer old"));
         std::fs::write(&file, "renewed\n").unwrap();
