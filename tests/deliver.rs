@@ -560,7 +560,7 @@ mod servers {
             endpoint: "http://sink.test:4317".to_owned(),
             urls: [None, None, None],
             signals: [true, true, false],
-            headers,
+            headers: headers.into(),
             compression: Compression::Gzip,
             client: ClientSettings {
                 connect_to: Some(address.to_owned()),

@@ -7,6 +7,8 @@
 mod accounts;
 #[path = "process/admin.rs"]
 mod admin;
+#[path = "process/certificates.rs"]
+mod certificates;
 #[path = "process/chain.rs"]
 mod chain;
 #[path = "process/collector.rs"]

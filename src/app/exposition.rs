@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub policy_refusals: u64,
     pub policy_set_aside: bool,
     /// Connections of health and admin, by [`Closed`].
-    pub connections_closed: [u64; 2],
+    pub connections_closed: [u64; Closed::ALL.len()],
 }
 
 impl Snapshot {

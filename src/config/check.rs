@@ -6,7 +6,7 @@ use super::{Config, Host, PolicySource, drawable, parse, read_text};
 use crate::diagnostic::{Diagnostic, Span, count_line, has_errors, render};
 use crate::identity::World;
 use crate::policy::{Report, check_policy};
-use crate::receive::TlsFiles;
+use crate::tls::TlsFiles;
 use crate::yaml::{Map, Node, Reader, Value};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -139,12 +139,14 @@ fn refuse_unbuildable(config: &Config, diagnostics: &[Diagnostic], world: &World
 
 /// The listeners' certificates.
 fn refuse_unusable_tls(config: &Config, root: &Node, reader: &mut Reader) {
-    let Some(Err(error)) = config.receive.tls.as_ref().map(TlsFiles::check) else { return };
-    let span = span_of(root, &["receive", "tls", error.key]).unwrap_or(root.span);
-    let title = format!("`receive.tls.{}` cannot be used", error.key);
-    reader
-        .error("C17", span, title, error.problem)
-        .help("write the path of a PEM file; a path is relative to the folder of this file");
+    for (section, files) in [("receive", &config.receive.tls), ("admin", &config.admin_tls)] {
+        let Some(Err(error)) = files.as_ref().map(TlsFiles::check) else { continue };
+        let span = span_of(root, &[section, "tls", error.key]).unwrap_or(root.span);
+        let title = format!("`{section}.tls.{}` cannot be used", error.key);
+        reader
+            .error("C17", span, title, error.problem)
+            .help("write the path of a PEM file; a path is relative to the folder of this file");
+    }
 }
 
 /// Only warned of: on the machine where it is to run, the folder may be there.
