@@ -17,6 +17,7 @@ use crate::identity::World;
 use crate::measure::{Meter, Now};
 use crate::pipeline::{Pipeline, active_policy::ActivePolicy};
 use crate::policy::Policy;
+use crate::processing::Processing;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
@@ -94,7 +95,10 @@ impl App {
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
+        let processing = Processing::new(config.processing, random_seed());
+        let pipeline =
+            Pipeline::new(config.ring, random_seed(), active_policy, meter, processing, delivery, config.hops);
+        let pipeline = Arc::new(pipeline);
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
@@ -333,6 +337,7 @@ async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     for request in meter.export(now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
+        let body = pipeline.processing.apply(Signal::Metrics, body.into()).into_owned();
         pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;
     }
 }

@@ -9,7 +9,8 @@
 //! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
-//! file or folder that cannot be used (a warning where only this machine may be at fault).
+//! file or folder that cannot be used (a warning where only this machine may be at fault), C18 processing that would
+//! not do what it says.
 
 pub mod budget;
 mod check;
@@ -20,6 +21,7 @@ mod mask;
 mod measure;
 mod phrases;
 mod place;
+mod processing;
 mod queue;
 mod receive;
 mod sink;
@@ -54,6 +56,8 @@ pub struct Config {
     pub policy: PolicySource,
     /// How requests are measured; none: they are not.
     pub measure: Option<crate::measure::MeterSettings>,
+    /// What is done to attributes before they leave.
+    pub processing: crate::processing::ProcessingSettings,
     pub sinks: Vec<SinkConfig>,
     pub queue: QueueConfig,
     /// Where `/healthz`, `/readyz` and `/metrics` are answered; none: nowhere. Default 127.0.0.1:13133.
@@ -92,8 +96,20 @@ impl Default for Drain {
     }
 }
 
-const KEYS: &[&str] =
-    &["receive", "memory", "ring", "policy", "measure", "sinks", "queue", "health", "admin", "drain", "instance"];
+const KEYS: &[&str] = &[
+    "receive",
+    "memory",
+    "ring",
+    "policy",
+    "measure",
+    "processing",
+    "sinks",
+    "queue",
+    "health",
+    "admin",
+    "drain",
+    "instance",
+];
 const RING_KEYS: &[&str] = &["size"];
 const HEALTH_KEYS: &[&str] = &["listen"];
 const ADMIN_KEYS: &[&str] = &["listen", "token"];
@@ -156,12 +172,14 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     receive.instance.clone_from(&instance);
     receive.hop.clone_from(&loader.host.hop);
     let (admin, admin_token) = admin(loader, map);
+    let measure = measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance));
     let config = Config {
         receive,
         memory,
         ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
-        measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
+        processing: processing::settings(loader, map, measure.as_ref()),
+        measure,
         sinks: match map.get("sinks") {
             Some(node) => sink::sinks(loader, node, &hops),
             None => sink::default_sinks(loader, map),
@@ -319,6 +337,8 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("receive.tls", receive::TLS_KEYS),
         ("ring", RING_KEYS),
         ("measure", measure::KEYS),
+        ("processing", processing::KEYS),
+        ("processing.mask", processing::MASK_KEYS),
         ("queue", queue::KEYS),
         ("queue.memory", queue::SIGNAL_KEYS),
         ("queue.size", queue::SIGNAL_KEYS),

@@ -10,6 +10,7 @@ pub use accounts::{IntakeCounts, ShardTotals};
 use crate::deliver::{self, Delivery};
 use crate::measure::{Meter, SeriesLabels};
 use crate::policy::Limits;
+use crate::processing::Processing;
 use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
@@ -36,6 +37,8 @@ pub struct Pipeline {
     pub services: Services,
     /// None with `measure: off`.
     pub meter: Option<Meter>,
+    /// What is done to all that leaves.
+    pub processing: Processing,
     pub delivery: Arc<Delivery>,
     hops: deliver::HopMemory,
     intake: Mutex<IntakeCounts>,
@@ -83,6 +86,7 @@ impl Pipeline {
         seed: u64,
         active_policy: ActivePolicy,
         meter: Option<Meter>,
+        processing: Processing,
         delivery: Arc<Delivery>,
         hops: deliver::HopMemory,
     ) -> Self {
@@ -101,6 +105,7 @@ impl Pipeline {
             limits: Mutex::new(limits),
             services: Services::default(),
             meter,
+            processing,
             delivery,
             hops,
             intake: Mutex::default(),
@@ -199,7 +204,8 @@ impl Pipeline {
     fn deliver(&self, out: &mut Outbox) {
         if out.spans > 0 {
             let Outbox { body, spans } = std::mem::take(out);
-            self.delivery.push(Signal::Traces, body, spans);
+            let body = self.processing.apply(Signal::Traces, body.into());
+            self.delivery.push(Signal::Traces, body.into_owned(), spans);
         }
     }
 
@@ -213,12 +219,16 @@ impl Pipeline {
         let name = if signal == Signal::Metrics { "Metrics" } else { "Logs" };
         let not_valid = |_| MalformedRequest(format!("the body is not a valid Export{name}ServiceRequest"));
         let Repaired { body, mut items, mut rejected } = repair::request(signal, body).map_err(not_valid)?;
-        if body.len() > self.delivery.piece_max(signal) {
+        let processed = match self.delivery.takes(signal) {
+            true => self.processing.apply_within(signal, body, self.delivery.piece_max(signal)),
+            false => Some(body),
+        };
+        if processed.is_none() {
             rejected.too_many += std::mem::take(&mut items);
         }
         let _accounts = self.hold_accounts();
         let accepted = self.count(signal, items, &rejected);
-        if items > 0 {
+        if let Some(body) = processed.filter(|_| items > 0) {
             self.delivery.push(signal, body.into_owned(), items);
         }
         Ok(accepted)

@@ -45,6 +45,7 @@ fn variables(name: &str) -> Option<String> {
         "SECRET"
         | "ARMS_TOKEN"
         | "TAILKEEP_ADMIN_TOKEN"
+        | "TAILKEEP_HASH_KEY"
         | "OTLP_AUTHORIZATION"
         | "ARMS_LICENSE_KEY"
         | "SLS_KEY_SECRET"
@@ -150,7 +151,7 @@ fn every_code_has_a_case() {
     let is_code =
         |word: &&str| word.len() == 3 && word.starts_with('C') && word[1..].bytes().all(|c| c.is_ascii_digit());
     let used: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('"')).filter(is_code).collect();
-    assert_eq!(used.len(), 17, "{used:?}");
+    assert_eq!(used.len(), 18, "{used:?}");
     let reports = reports();
     let shown: BTreeSet<&str> =
         reports.iter().flat_map(|(_, text, _)| text.split(['[', ']'])).filter(is_code).collect();
@@ -214,9 +215,9 @@ fn collect_keys(node: &Node, section: &str, out: &mut BTreeSet<(String, String)>
             for entry in entries {
                 out.insert((section.to_owned(), entry.key.clone()));
                 let below = if section.is_empty() { entry.key.clone() } else { format!("{section}.{}", entry.key) };
-                // Headers have the user's keys; a base has those of `auth`.
+                // Headers and resources have the user's keys; a base has those of `auth`.
                 match entry.key.as_str() {
-                    "headers" => {}
+                    "headers" | "resource" => {}
                     "base" => collect_keys(&entry.value, section, out),
                     _ => collect_keys(&entry.value, &below, out),
                 }

@@ -23,6 +23,8 @@ mod log;
 mod memory;
 #[path = "process/peers.rs"]
 mod peers;
+#[path = "process/processing.rs"]
+mod processing;
 #[path = "process/reload.rs"]
 mod reload;
 #[path = "process/shutdown.rs"]
