@@ -25,7 +25,7 @@ use crate::supervise::Supervisor;
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
-use reload::{Reloader, nothing_to_reload};
+use reload::{Reloader, nothing_to_reload, warn_of_routes};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -82,6 +82,7 @@ impl App {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let active_policy = load_policy(&config.policy, &dimensions)?;
+        config.check_rules(&active_policy.policy).map_err(StartError::Files)?;
         config.check_places().map_err(StartError::World)?;
         announce(&config, &active_policy.policy);
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
@@ -99,6 +100,7 @@ impl App {
         let pipeline =
             Pipeline::new(config.ring, random_seed(), active_policy, meter, processing, delivery, config.hops);
         let pipeline = Arc::new(pipeline);
+        warn_of_routes(&pipeline, &pipeline.active_policy.load().policy);
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
@@ -227,7 +229,8 @@ fn announce(config: &Config, policy: &Policy) {
     let (policy, rules, hash) = (&policy.file, policy.rules.len(), &policy.hash);
     tracing::info!(policy, rules, hash, memory_mib, ring_mib, queue, "starting");
     for sink in &config.sinks {
-        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), "delivering to");
+        let rules = sink.rule_names().map(|rules| rules.join(", "));
+        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), rules, "delivering to");
     }
 }
 
@@ -272,7 +275,7 @@ async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListen
 
 fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {
     match sink.build(world) {
-        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built }),
+        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built, rules: sink.rule_names() }),
         Err(error) => Err(StartError::Files(format!("sink {}: {error}", sink.name))),
     }
 }

@@ -10,7 +10,7 @@
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
 //! file or folder that cannot be used (a warning where only this machine may be at fault), C18 processing that would
-//! not do what it says.
+//! not do what it says, C19 rule that the policy does not have.
 
 pub mod budget;
 mod check;
@@ -24,6 +24,7 @@ mod place;
 mod processing;
 mod queue;
 mod receive;
+mod routes;
 mod sink;
 mod text;
 

@@ -15,8 +15,8 @@ use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
 use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
-use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, Shard, Turn};
-use crate::trace::{Signal, SpanView, TraceId};
+use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, RulePart, Shard, Turn};
+use crate::trace::{RuleId, Signal, SpanView, TraceId};
 use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
 use service::Services;
@@ -203,9 +203,26 @@ impl Pipeline {
 
     fn deliver(&self, out: &mut Outbox) {
         if out.spans > 0 {
-            let Outbox { body, spans } = std::mem::take(out);
+            let Outbox { body, spans, parts } = std::mem::take(out);
+            if self.delivery.routes_by_rule() {
+                return self.deliver_by_rule(&body, &parts);
+            }
             let body = self.processing.apply(Signal::Traces, body.into());
             self.delivery.push(Signal::Traces, body.into_owned(), spans);
+        }
+    }
+
+    fn deliver_by_rule(&self, mut rest: &[u8], parts: &[RulePart]) {
+        let rules = &self.active_policy.load().rules;
+        for part in parts.iter().filter(|part| part.spans > 0) {
+            let (body, behind) = rest.split_at(part.bytes);
+            let body = self.processing.apply(Signal::Traces, body.into());
+            match part.rule {
+                // Whoever asks for a trace wants it wherever traces go.
+                RuleId::API => self.delivery.push(Signal::Traces, body.into_owned(), part.spans),
+                rule => self.delivery.push_of_rule(rules.name(rule), body.into_owned(), part.spans),
+            }
+            rest = behind;
         }
     }
 

@@ -27,6 +27,8 @@ mod peers;
 mod processing;
 #[path = "process/reload.rs"]
 mod reload;
+#[path = "process/routes.rs"]
+mod routes;
 #[path = "process/shutdown.rs"]
 mod shutdown;
 #[path = "process/signals.rs"]

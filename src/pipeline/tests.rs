@@ -84,7 +84,7 @@ fn pass_processed(processing: ProcessingSettings, signal: Signal, body: &[u8]) -
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let recorder = Recorder::default();
-        let sinks = vec![NamedSink { name: "recorder".into(), sink: Box::new(recorder.clone()) }];
+        let sinks = vec![NamedSink { name: "recorder".into(), sink: Box::new(recorder.clone()), rules: None }];
         let settings = DeliverySettings {
             batch: BatchLimits::default(),
             quotas: [8 << 20; 3],

@@ -12,6 +12,8 @@ const KEY: u32 = 1;
 const VALUE: u32 = 2;
 const TEXT: u32 = 1;
 const INT: u32 = 3;
+const LIST: u32 = 5;
+const MAP: u32 = 6;
 
 /// What holds for the messages below one.
 #[derive(Clone, Copy)]
@@ -121,6 +123,9 @@ impl<'a> Walk<'a> {
             return self.hashed(field, pair, &processing.hasher);
         }
         let masks = place.masks | processing.masks.of_key(key);
+        if masks == 0 && !all(pair, VALUE).any(nests) {
+            return self.copy(field);
+        }
         self.nested(field, pair, |walk| walk.message(Shape::KeyValue, pair, Place { masks, ..place }))
     }
 
@@ -167,6 +172,11 @@ impl<'a> Walk<'a> {
         self.done[Action::Mask as usize] += 1;
         true
     }
+}
+
+/// Whether a value has attributes inside, or lists that may.
+fn nests(value: &[u8]) -> bool {
+    fields_of(value).any(|field| (LIST..=MAP).contains(&field.number))
 }
 
 /// Texts that hold what applications put together: values (log bodies are one too), span and event names, and what a

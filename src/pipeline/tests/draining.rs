@@ -59,7 +59,7 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
         spool: None,
         seed: 1,
     };
-    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()) };
+    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()), rules: None };
     let delivery = Delivery::start(settings, vec![named]).expect("without a spool");
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
