@@ -264,7 +264,7 @@ impl Delivery {
         loop {
             let mut progress = std::pin::pin!(self.shared.progress.notified());
             progress.as_mut().enable();
-            if self.shared.queue().is_ready_for(signal, bytes) {
+            if self.shared.queue().is_ready_for(Route::ALL, signal, bytes) {
                 return true;
             }
             if tokio::time::timeout_at(until, progress).await.is_err() {

@@ -235,12 +235,14 @@ impl Queue {
     }
 
     /// Whether so many bytes more push out nothing that some sink is about to take.
-    pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
+    pub(crate) fn is_ready_for(&self, route: Route, signal: Signal, bytes: usize) -> bool {
         let waiting = &self.waiting[signal as usize];
         let mut consumers =
             self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
         let is_idle = |(sink, consumer): (usize, &Consumer)| {
-            consumer.under_way.is_none() && waiting.first_for(&self.routing, sink, consumer.next).is_none()
+            self.routing.takes(route, sink)
+                && consumer.under_way.is_none()
+                && waiting.first_for(&self.routing, sink, consumer.next).is_none()
         };
         waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota
             || waiting.growing.is_empty() && consumers.any(is_idle)

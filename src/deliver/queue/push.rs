@@ -37,7 +37,7 @@ impl Queue {
             self.discard_pushed(route, signal, items, Discard::Shutdown);
             return Pushed::default();
         }
-        if self.phase == QueuePhase::Ending && !self.is_ready_for(signal, bytes) {
+        if self.phase == QueuePhase::Ending && !self.is_ready_for(route, signal, bytes) {
             self.discard_pushed(route, signal, items, Discard::Shutdown);
             return Pushed { lost: items, ..Pushed::default() };
         }

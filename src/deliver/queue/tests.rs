@@ -260,6 +260,26 @@ fn a_sink_gets_what_is_for_it_alone_and_passes_the_rest_over() {
     assert_eq!(none.tally.discarded(Discard::NoSink), 3);
 }
 
+/// That another sink has nothing to do is no reason to push out what this one waits for.
+#[test]
+fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
+    let (mut queue, now) = (queue(1000), Instant::now());
+    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
+    let large = |items| piece(Signal::Traces, &"x".repeat(250), items);
+    (0..2).for_each(|_| drop(queue.push(mine, large(10), false, now)));
+    queue.start_ending();
+    assert_eq!(queue.push(mine, large(4), false, now).lost, 4);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 4);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
+    queue.push(yours, large(5), false, now);
+    assert_eq!(
+        (queue.tally(1, Signal::Traces).pushed, queue.tally(1, Signal::Traces).queued),
+        (5, 5),
+        "who is idle gets it"
+    );
+    queue.audit();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push { rule: &'static str, signal: u8, items: u64, bytes: usize, own: bool },
