@@ -17,6 +17,7 @@ use crate::identity::World;
 use crate::measure::{Meter, Now};
 use crate::pipeline::{Pipeline, active_policy::ActivePolicy};
 use crate::policy::Policy;
+use crate::processing::Processing;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
@@ -26,7 +27,7 @@ use crate::tls::{ServerTls, TlsFiles};
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
-use reload::{Reloader, nothing_to_reload};
+use reload::{Reloader, nothing_to_reload, warn_of_routes};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -90,6 +91,7 @@ impl App {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let active_policy = load_policy(&config.policy, &dimensions)?;
+        config.check_rules(&active_policy.policy).map_err(StartError::Files)?;
         config.check_places().map_err(StartError::World)?;
         announce(&config, &active_policy.policy);
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
@@ -105,7 +107,11 @@ impl App {
         let admin = bind(config.admin, "admin.listen").await?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
+        let processing = Processing::new(config.processing, random_seed());
+        let pipeline =
+            Pipeline::new(config.ring, random_seed(), active_policy, meter, processing, delivery, config.hops);
+        let pipeline = Arc::new(pipeline);
+        warn_of_routes(&pipeline, &pipeline.active_policy.load().policy);
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
@@ -234,7 +240,8 @@ fn announce(config: &Config, policy: &Policy) {
     let (policy, rules, hash) = (&policy.file, policy.rules.len(), &policy.hash);
     tracing::info!(policy, rules, hash, memory_mib, ring_mib, queue, "starting");
     for sink in &config.sinks {
-        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), "delivering to");
+        let rules = sink.rule_names().map(|rules| rules.join(", "));
+        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), rules, "delivering to");
     }
 }
 
@@ -291,7 +298,7 @@ fn load_admin_token(source: Option<&SecretSource>) -> Result<Option<Arc<Credenti
 
 fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {
     match sink.build(world) {
-        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built }),
+        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built, rules: sink.rule_names() }),
         Err(error) => Err(StartError::Files(format!("sink {}: {error}", sink.name))),
     }
 }
@@ -356,6 +363,7 @@ async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     for request in meter.export(now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
+        let body = pipeline.processing.apply(Signal::Metrics, body.into()).into_owned();
         pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;
     }
 }

@@ -10,7 +10,8 @@
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
 //! file or folder that cannot be used (a warning where only this machine may be at fault), C18 file of a secret, C19
-//! credential that nobody could send.
+//! credential that nobody could send, C20 processing that would not do what it says, C21 rule that the policy does
+//! not have.
 
 pub mod budget;
 mod check;
@@ -21,8 +22,10 @@ mod mask;
 mod measure;
 mod phrases;
 mod place;
+mod processing;
 mod queue;
 mod receive;
+mod routes;
 mod sink;
 mod text;
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub policy: PolicySource,
     /// How requests are measured; none: they are not.
     pub measure: Option<crate::measure::MeterSettings>,
+    /// What is done to attributes before they leave.
+    pub processing: crate::processing::ProcessingSettings,
     pub sinks: Vec<SinkConfig>,
     pub queue: QueueConfig,
     /// Where `/healthz`, `/readyz` and `/metrics` are answered; none: nowhere. Default 127.0.0.1:13133.
@@ -96,8 +101,20 @@ impl Default for Drain {
     }
 }
 
-const KEYS: &[&str] =
-    &["receive", "memory", "ring", "policy", "measure", "sinks", "queue", "health", "admin", "drain", "instance"];
+const KEYS: &[&str] = &[
+    "receive",
+    "memory",
+    "ring",
+    "policy",
+    "measure",
+    "processing",
+    "sinks",
+    "queue",
+    "health",
+    "admin",
+    "drain",
+    "instance",
+];
 const RING_KEYS: &[&str] = &["size"];
 const HEALTH_KEYS: &[&str] = &["listen"];
 const ADMIN_KEYS: &[&str] = &["listen", "token", "tls"];
@@ -166,12 +183,14 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
         None => sink::default_sinks(loader, map),
     };
     sinks.iter_mut().for_each(|sink| sink.set_longest_refusal(queue.longest_refusal));
+    let measure = measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance));
     let config = Config {
         receive,
         memory,
         ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
-        measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
+        processing: processing::settings(loader, map, measure.as_ref()),
+        measure,
         sinks,
         queue,
         health: health(loader, map),
@@ -338,6 +357,8 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("receive.auth.basic", receive::BASIC_KEYS),
         ("ring", RING_KEYS),
         ("measure", measure::KEYS),
+        ("processing", processing::KEYS),
+        ("processing.mask", processing::MASK_KEYS),
         ("queue", queue::KEYS),
         ("queue.memory", queue::SIGNAL_KEYS),
         ("queue.size", queue::SIGNAL_KEYS),

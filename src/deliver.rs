@@ -11,6 +11,7 @@ mod loss_log;
 pub mod queue;
 pub mod refusal;
 pub mod retry;
+mod routing;
 pub mod sink;
 pub mod spool;
 mod worker;
@@ -25,6 +26,7 @@ use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
 use loss_log::LossLog;
 use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
+use routing::{Route, Routing};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
@@ -69,6 +71,8 @@ pub struct DeliverySettings {
 pub struct NamedSink {
     pub name: String,
     pub sink: Box<dyn Sink>,
+    /// It gets the traces of these rules alone; of all if there are none.
+    pub rules: Option<Vec<String>>,
 }
 
 /// The deliver stage. Dropping it without [`Delivery::drain`] stops the sinks at once.
@@ -165,7 +169,8 @@ impl Delivery {
     pub fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Result<Delivery, String> {
         let takes: Vec<[bool; 3]> = sinks.iter().map(|named| Signal::ALL.map(|s| named.sink.takes(s))).collect();
         let names: Vec<String> = sinks.iter().map(|named| named.name.clone()).collect();
-        let mut queue = Queue::new(settings.batch, settings.quotas, &takes);
+        let rules: Vec<_> = sinks.iter().map(|named| (named.name.as_str(), named.rules.as_deref())).collect();
+        let mut queue = Queue::new(settings.batch, settings.quotas, &takes, Routing::new(&rules));
         let opened = settings.spool.as_ref().map(open_spool).transpose()?;
         if let Some((_, recovered)) = &opened {
             recover(&mut queue, &names, recovered);
@@ -216,7 +221,33 @@ impl Delivery {
     /// Queues fields of an `Export*ServiceRequest` with that many spans, data points or log records.
     /// Never waits and never fails: see [`Discard`] for what can become of them.
     pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
-        self.divide(Batch { signal, body: body.into(), items }, &mut |part| self.push_part(part, false));
+        self.push_to(Route::ALL, Batch { signal, body: body.into(), items });
+    }
+
+    /// As [`Delivery::push`], for traces that a rule kept: only to the sinks that take them.
+    pub fn push_of_rule(&self, rule: &str, body: impl Into<Bytes>, spans: u64) {
+        let route = self.shared.queue().routing().of_rule(rule);
+        self.push_to(route, Batch { signal: Signal::Traces, body: body.into(), items: spans });
+    }
+
+    /// Whether traces of one rule go to other sinks than those of another.
+    pub fn routes_by_rule(&self) -> bool {
+        self.shared.queue().routing().is_split()
+    }
+
+    /// The rules that sinks name.
+    pub fn routed_rules(&self) -> Vec<String> {
+        self.shared.queue().routing().rules().map(str::to_owned).collect()
+    }
+
+    /// Whether a rule's traces go anywhere, or no traces do.
+    pub fn takes_of_rule(&self, rule: &str) -> bool {
+        let queue = self.shared.queue();
+        !queue.takes(Signal::Traces) || queue.is_claimed(queue.routing().of_rule(rule), Signal::Traces)
+    }
+
+    fn push_to(&self, route: Route, piece: Batch) {
+        self.divide(piece, &mut |part| self.push_part(route, part, false));
     }
 
     /// As [`Delivery::push`], but no more than the queue holds of the signal: what is beyond would push out a part of
@@ -227,7 +258,7 @@ impl Delivery {
             room = room.checked_sub(part.body.len() + ENTRY_OVERHEAD).unwrap_or_default();
             if room > 0 {
                 taken += part.items;
-                self.push_part(part, false);
+                self.push_part(Route::ALL, part, false);
             }
         });
         taken
@@ -241,14 +272,14 @@ impl Delivery {
         self.divide(Batch { signal, body: body.into(), items }, &mut |part| parts.push(part));
         for part in parts {
             self.ready_for(signal, part.body.len(), until).await;
-            self.push_part(part, true);
+            self.push_part(Route::ALL, part, true);
         }
     }
 
     /// Whether the queue can hold so many bytes more of a signal, or some sink has taken all that there is of it,
     /// so that a push takes nothing from who is about to take it.
     pub fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
-        self.shared.queue().is_ready_for(signal, bytes)
+        self.shared.queue().is_ready_for(Route::ALL, signal, bytes)
     }
 
     /// Waits until it [`Delivery::is_ready_for`] a push. False if it is not so at `until`.
@@ -270,9 +301,9 @@ impl Delivery {
         batch::divide(piece, &limits, each);
     }
 
-    fn push_part(&self, part: Batch, own: bool) {
+    fn push_part(&self, route: Route, part: Batch, own: bool) {
         let (signal, now) = (part.signal, Instant::now());
-        let pushed = self.shared.queue().push(part, own, now);
+        let pushed = self.shared.queue().push(route, part, own, now);
         self.report(signal, pushed, now);
     }
 
@@ -388,8 +419,14 @@ fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
             queue.set_cursor(index, signal, cursor.unwrap_or(0));
         }
     }
+    let mut unknown = 0;
     for found in &recovered.records {
-        queue.recover(found.signal, found.number, found.items, found.location);
+        let route = queue.routing().find(found.route);
+        unknown += if route.is_none() { found.items } else { 0 };
+        queue.recover(route.unwrap_or(Route::ALL), found.signal, found.number, found.items, found.location);
+    }
+    if unknown > 0 {
+        warn!(items = unknown, "sinks or their `rules` have changed: what waited on disk for some of them goes to all");
     }
     if !recovered.records.is_empty() {
         let items: u64 = recovered.records.iter().map(|found| found.items).sum();

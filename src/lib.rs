@@ -12,6 +12,7 @@ pub mod deliver;
 pub mod measure;
 pub mod pipeline;
 pub mod policy;
+pub mod processing;
 pub mod receive;
 pub mod ring;
 pub mod scan;

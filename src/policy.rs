@@ -121,6 +121,9 @@ pub enum Then {
     Share(Threshold),
 }
 
+/// What [`RuleId::OTHERWISE`] is called.
+const OTHERWISE: &str = "otherwise";
+
 impl Policy {
     /// The policy in `text`, unless it has an error, and all problems found. `names` learns the names of
     /// its rules only if it has none.
@@ -159,6 +162,22 @@ impl Policy {
             witnesses,
         };
         (Some(policy), reader.finish())
+    }
+
+    /// The names of its rules, and its last word.
+    pub fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.written.name.as_str()).chain([OTHERWISE])
+    }
+
+    pub fn has_rule(&self, name: &str) -> bool {
+        self.rule_names().any(|known| known == name)
+    }
+
+    /// Of these, those that keep something.
+    pub fn keeping_rules(&self) -> impl Iterator<Item = &str> {
+        let keeps = |rule: &&Rule| rule.written.keep != Keep::None;
+        let rules = self.rules.iter().filter(keeps).map(|rule| rule.written.name.as_str());
+        rules.chain((self.otherwise != Keep::None).then_some(OTHERWISE))
     }
 
     /// The policy that is in force without a file.

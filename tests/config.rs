@@ -47,6 +47,7 @@ fn variables(name: &str) -> Option<String> {
         | "TAILKEEP_ADMIN_TOKEN"
         | "INGEST_TOKEN"
         | "INGEST_PASSWORD"
+        | "TAILKEEP_HASH_KEY"
         | "OTLP_AUTHORIZATION"
         | "ARMS_LICENSE_KEY"
         | "SLS_KEY_SECRET"
@@ -243,9 +244,9 @@ fn collect_keys(node: &Node, section: &str, out: &mut BTreeSet<(String, String)>
             for entry in entries {
                 out.insert((section.to_owned(), entry.key.clone()));
                 let below = if section.is_empty() { entry.key.clone() } else { format!("{section}.{}", entry.key) };
-                // Headers have the user's keys; a base has those of `auth`.
+                // Headers and resources have the user's keys; a base has those of `auth`.
                 match entry.key.as_str() {
-                    "headers" => {}
+                    "headers" | "resource" => {}
                     "base" => collect_keys(&entry.value, section, out),
                     _ => collect_keys(&entry.value, &below, out),
                 }

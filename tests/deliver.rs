@@ -59,7 +59,7 @@ impl Script {
     }
 
     fn named(&self, name: &str) -> NamedSink {
-        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()) }
+        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()), rules: None }
     }
 
     async fn act(&self, batch: &Batch) -> SendResult {
@@ -894,7 +894,7 @@ mod servers {
         let (address, log) =
             http_server(vec![(503, vec![], vec![]), (503, vec![], vec![]), (200, vec![], vec![])]).await;
         let sink = OtlpSink::new(settings(Protocol::Http, &address)).unwrap();
-        let sink = NamedSink { name: "upstream".to_owned(), sink: Box::new(sink) };
+        let sink = NamedSink { name: "upstream".to_owned(), sink: Box::new(sink), rules: None };
         let delivery = start(super::settings(), vec![sink]);
         push(&delivery, &["a", "b"]);
         delivery.drain(Instant::now() + 10 * SECOND).await;

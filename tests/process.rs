@@ -25,8 +25,12 @@ mod log;
 mod memory;
 #[path = "process/peers.rs"]
 mod peers;
+#[path = "process/processing.rs"]
+mod processing;
 #[path = "process/reload.rs"]
 mod reload;
+#[path = "process/routes.rs"]
+mod routes;
 #[path = "process/shutdown.rs"]
 mod shutdown;
 #[path = "process/signals.rs"]

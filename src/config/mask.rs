@@ -6,7 +6,8 @@ use crate::diagnostic::Span;
 use crate::yaml::{MappingEntry, Node, Scalar, Value, glued_key, parse, without_comment};
 
 /// Keys whose values are secrets, wherever they stand.
-const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers", "bearer", "password"];
+const SECRET_KEYS: &[&str] =
+    &["token", "access_key_secret", "security_token", "headers", "bearer", "password", "hash_key"];
 
 /// The text without secrets that it holds itself, nor values of keys that nobody knows: a misspelt key may
 /// have one.

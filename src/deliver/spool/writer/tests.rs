@@ -3,6 +3,7 @@ use crate::deliver::{
     BatchLimits,
     loss_log::LossLog,
     queue::{NextBatch, Queue},
+    routing::{Route, Routing},
     sink::Batch,
     spool::{files::Files, tests::Simulated},
 };
@@ -16,7 +17,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
     let (spool, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
     let limits = BatchLimits { items: 1, ..BatchLimits::default() };
     let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]])),
+        queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]], Routing::new(&[("sink", None)]))),
         names: vec!["sink".to_owned()],
         wake: vec![Notify::new()],
         progress: Notify::new(),
@@ -33,7 +34,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
 
 fn push(writer: &Writer) {
     let batch = Batch { signal: Signal::Traces, body: vec![7; 500].into(), items: 1 };
-    writer.shared.queue().push(batch, false, Instant::now());
+    writer.shared.queue().push(Route::ALL, batch, false, Instant::now());
 }
 
 fn deliver_all(writer: &Writer) {
@@ -56,7 +57,7 @@ async fn a_disk_that_the_queue_itself_filled_has_room_again_when_the_sink_has_ta
     push(&writer);
     writer.pass(true).unwrap_err();
     writer.pass(true).unwrap();
-    assert_eq!(writer.shared.queue().unwritten(Signal::Traces, 1), []);
+    assert_eq!(writer.shared.queue().unwritten(Signal::Traces, 1).len(), 0);
 }
 
 #[tokio::test]
