@@ -10,6 +10,7 @@ pub mod reload;
 mod sighting;
 
 use crate::admin::{self, Audience};
+use crate::config::budget::RING_SHARE;
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
@@ -384,10 +385,12 @@ async fn watch_memory(pipeline: Arc<Pipeline>, phase: watch::Receiver<Phase>) {
         let short = evicting && reach_ms < wanted.as_millis() as u64;
         if short && !said {
             let needed = (ring as u128 * wanted.as_millis() / u128::from(reach_ms.max(1))).div_ceil(1 << 20);
+            let memory = (needed * 1000).div_ceil(RING_SHARE as u128);
             let seconds = reach_ms as f64 / 1e3;
             tracing::warn!(
                 ring_seconds = seconds,
-                "the ring is too small to wait for roots: at this rate it needs ring.size: {needed}MiB"
+                "the ring is too small to wait for roots: at this rate it needs ring.size: {needed}MiB, \
+                 or without that key memory: {memory}MiB"
             );
         }
         said = short;

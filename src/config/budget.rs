@@ -31,6 +31,9 @@ pub const SERIES_BYTES: usize = 3_300;
 /// The default bound on one request, where it fits: what the OTLP specification recommends.
 const REQUEST_MAX: usize = 20 << 20;
 
+/// What the ring takes of a budget, in thousandths, unless the file says it.
+pub const RING_SHARE: usize = 600;
+
 /// A part of the budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -74,7 +77,7 @@ impl BudgetPart {
 
     /// Its part of the budget in thousandths. Their sum leaves a few for rounding.
     fn share(self) -> usize {
-        [600, 150, 15, 90, 30, 30, 51, 32][self as usize]
+        [RING_SHARE, 150, 15, 90, 30, 30, 51, 32][self as usize]
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 pub const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which another part of the batch has its turn.
 const TRIES: u32 = 3;
-/// A single item that is refused for as long, while the sink takes others, is to blame itself: a rollout, or a bad
-/// backend among good ones, is over by then.
+/// Single items that are refused for as long, after others of their batch were taken, are to blame themselves: a
+/// rollout, or a bad backend among good ones, is over by then.
 const LONGEST_ALONE: Duration = Duration::from_secs(600);
 
 /// What to do with a piece that was refused.
@@ -56,8 +56,8 @@ impl RefusedFor {
 pub(super) struct Refusals {
     longest: Duration,
     batch: RefusedFor,
-    /// The piece at the front, since it is there.
-    piece: RefusedFor,
+    /// Since a part of the batch was taken.
+    since_taken: RefusedFor,
     was_refused: bool,
     /// In a row, of the piece at the front.
     tries: u32,
@@ -67,35 +67,38 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new(longest: Duration) -> Refusals {
-        let (batch, piece) = Default::default();
-        Refusals { longest, batch, piece, was_refused: false, tries: 0, others_taken: false }
+        let (batch, since_taken) = Default::default();
+        Refusals { longest, batch, since_taken, was_refused: false, tries: 0, others_taken: false }
     }
 
     /// The piece at the front was refused; `pieces` are left of its batch, with this one.
     pub(super) fn refused(&mut self, items: u64, pieces: usize, now: Instant) -> Next {
         self.tries += 1;
         self.was_refused = true;
-        let alone = self.piece.refused(now);
-        if self.batch.refused(now) >= self.longest {
+        let since_taken = self.since_taken.refused(now);
+        let is_over = self.batch.refused(now) >= self.longest;
+        let is_single = items <= 1;
+        if is_over && (is_single || !self.others_taken)
+            || self.others_taken && is_single && since_taken >= LONGEST_ALONE
+        {
             return Next::GiveUp;
         }
-        if self.others_taken && items <= 1 {
-            return if alone >= LONGEST_ALONE { Next::GiveUp } else { Next::Again };
-        }
-        if self.tries < TRIES {
+        if self.tries < TRIES && !is_over {
             return Next::Again;
         }
         self.next_piece();
         match (self.others_taken, pieces) {
-            (true, _) => Next::Halve { or_give_up: true },
+            (true, _) if !is_single => Next::Halve { or_give_up: true },
             (false, 1) => Next::Halve { or_give_up: false },
-            (false, _) => Next::Others,
+            (true, 1) => Next::Again,
+            (_, _) => Next::Others,
         }
     }
 
     /// A piece was taken.
     pub(super) fn taken(&mut self) {
         self.batch.interrupted();
+        self.since_taken = RefusedFor::default();
         self.next_piece();
         self.others_taken = self.was_refused;
     }
@@ -103,12 +106,12 @@ impl Refusals {
     /// It could not be sent, or the sink is busy: that says nothing of the batch.
     pub(super) fn interrupted(&mut self) {
         self.batch.interrupted();
-        self.piece.interrupted();
+        self.since_taken.interrupted();
     }
 
     /// A piece was taken, given up, divided or put behind others: the next one begins.
     pub(super) fn next_piece(&mut self) {
-        (self.piece, self.tries) = Default::default();
+        self.tries = 0;
     }
 
     /// Nothing is left of the batch.
@@ -162,12 +165,28 @@ mod tests {
         assert_eq!(thrice(&mut refusals, 2)[2], Next::Others, "what was taken before proves nothing");
         refusals.taken();
         assert_eq!(thrice(&mut refusals, 2)[2], Next::Halve { or_give_up: true });
-        assert_eq!(thrice(&mut refusals, 1), [Next::Again; 3], "however fast the refusals come");
+        let others = [Next::Again, Next::Again, Next::Others];
+        assert_eq!(thrice(&mut refusals, 1), others, "however fast the refusals come");
         assert_eq!(at(&mut refusals, 1, 9), Next::Again);
         refusals.interrupted();
         assert_eq!(at(&mut refusals, 1, 12), Next::Again, "the sink was away in between");
         assert_eq!(at(&mut refusals, 1, 13), Next::GiveUp);
         refusals.next_piece();
-        assert_eq!(at(&mut refusals, 1, 14), Next::Again, "the next item has its own time");
+        assert_eq!(at(&mut refusals, 1, 14), Next::GiveUp, "all that is to blame has waited as long");
+        refusals.taken();
+        assert_eq!(at(&mut refusals, 1, 15), Next::Again, "the sink has shown once more that it takes others");
+    }
+
+    /// Else good items would go with the bad ones of their batch.
+    #[test]
+    fn beyond_the_longest_time_what_is_mixed_is_halved_at_once_and_only_single_items_are_given_up() {
+        let (mut refusals, start) = (Refusals::new(5 * MINUTE), Instant::now());
+        assert_eq!(refusals.refused(100, 2, start), Next::Again);
+        refusals.taken();
+        assert_eq!(refusals.refused(100, 2, start), Next::Again);
+        let over = start + 6 * MINUTE;
+        assert_eq!(refusals.refused(100, 2, over), Next::Halve { or_give_up: true });
+        assert_eq!(refusals.refused(50, 3, over), Next::Halve { or_give_up: true });
+        assert_eq!(refusals.refused(1, 3, over), Next::GiveUp);
     }
 }

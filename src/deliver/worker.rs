@@ -21,6 +21,8 @@ use tracing::{error, info, warn};
 const CLOSE_MOST: Duration = Duration::from_secs(5);
 /// A place on disk that cannot be read for as long is given up, so that what is behind it goes on.
 const READ_MOST: Duration = Duration::from_secs(600);
+/// Over what time it is seen how fast a queue fills.
+const RATE_TIME: Duration = Duration::from_secs(60);
 
 pub(super) struct SinkWorker {
     index: usize,
@@ -54,15 +56,23 @@ struct SignalState {
 struct Outage {
     since: Instant,
     failures: u64,
-    /// What waited when it began.
-    queued_bytes: u64,
+    /// When and how much waited: a minute or two ago, or at the beginning; and since then.
+    waited: [(Instant, u64); 2],
 }
 
 impl Outage {
-    /// When `room` more bytes will be used up, if what waits grows as it did so far.
-    fn full_in(&self, now: Instant, queued_bytes: u64, room: u64) -> Option<Duration> {
-        let grown = queued_bytes.saturating_sub(self.queued_bytes);
-        let seconds = now.duration_since(self.since).as_secs_f64() * room as f64 / grown as f64;
+    fn new(now: Instant, queued_bytes: u64) -> Outage {
+        Outage { since: now, failures: 0, waited: [(now, queued_bytes); 2] }
+    }
+
+    /// When `room` more bytes will be used up, if what waits grows as it did in the last minute or two.
+    fn full_in(&mut self, now: Instant, queued_bytes: u64, room: u64) -> Option<Duration> {
+        let [(then, queued_then), (later, _)] = self.waited;
+        if now.duration_since(later) >= RATE_TIME {
+            self.waited = [self.waited[1], (now, queued_bytes)];
+        }
+        let grown = queued_bytes.saturating_sub(queued_then);
+        let seconds = now.duration_since(then).as_secs_f64() * room as f64 / grown as f64;
         Duration::try_from_secs_f64(seconds).ok()
     }
 }
@@ -323,7 +333,7 @@ impl SinkWorker {
         let state = &mut self.signals[signal as usize];
         let wait = state.backoff.next(after, random);
         state.not_before = Some(now + wait);
-        let outage = state.outage.get_or_insert(Outage { since: now, failures: 0, queued_bytes });
+        let outage = state.outage.get_or_insert(Outage::new(now, queued_bytes));
         outage.failures += 1;
         if state.failures.say(1, now).is_some() {
             let (wait_ms, failures) = (wait.as_millis() as u64, outage.failures);

@@ -26,10 +26,12 @@ impl Shard {
 
     /// Judges what is due and, where there is `room` behind, delivers what is kept. Call again while there is more.
     pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, room: bool, out: &mut Outbox) -> Progress {
-        self.forget_delivered();
         self.work(turn, out, |shard, budget| {
-            if room && let Some((slot, _)) = shard.next_outgoing() {
-                shard.walk = Some(Walk::new(slot, Purpose::Deliver));
+            if let Some(&(slot, id)) = shard.outgoing.front()
+                && (room || !shard.is_to_leave(slot, id))
+            {
+                budget.pay();
+                shard.start_delivery(slot, id);
                 return Progress::More;
             }
             match shard.wheel.fire(shard.index.timers(), turn.now, &mut budget.records) {
@@ -41,27 +43,21 @@ impl Shard {
         })
     }
 
-    fn next_outgoing(&mut self) -> Option<(u32, TraceId)> {
-        self.forget_delivered();
-        let next = self.outgoing.pop_front()?;
-        self.index.entry_mut(next.0).is_outgoing = false;
-        Some(next)
+    /// Takes the first off those that are to be delivered. The sweep may have delivered and evicted it meanwhile: so
+    /// what waits here for room is never more than the ring turns over.
+    fn start_delivery(&mut self, slot: u32, id: TraceId) {
+        self.outgoing.pop_front();
+        if self.is_to_leave(slot, id) {
+            self.walk = Some(Walk::new(slot, Purpose::Deliver));
+        }
+        if self.index.is_live(slot) && self.index.entry(slot).id == id {
+            self.index.entry_mut(slot).is_outgoing = false;
+        }
     }
 
-    /// The sweep may have delivered and evicted what is to go out: so what waits here for room is never more than
-    /// the ring turns over.
-    fn forget_delivered(&mut self) {
-        while let Some(&(slot, id)) = self.outgoing.front() {
-            let entry = self.index.entry(slot);
-            let is_this = self.index.is_live(slot) && entry.id == id;
-            if is_this && entry.state == TraceStatus::Kept && entry.undelivered > 0 {
-                return;
-            }
-            self.outgoing.pop_front();
-            if is_this {
-                self.index.entry_mut(slot).is_outgoing = false;
-            }
-        }
+    fn is_to_leave(&self, slot: u32, id: TraceId) -> bool {
+        let entry = self.index.entry(slot);
+        self.index.is_live(slot) && entry.id == id && entry.state == TraceStatus::Kept && entry.undelivered > 0
     }
 
     /// The trace's timer fired: asks what is due, if anything.
