@@ -2,6 +2,7 @@
 
 mod ask;
 mod policy;
+mod policy_test;
 mod serve;
 mod view;
 
@@ -52,7 +53,7 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
-    /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
+    /// Test a policy's file; show the one in force, and go back to the one before.    tailkeep policy test
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
@@ -134,6 +135,14 @@ enum CommandFailure {
     /// Wrong arguments or files.
     Usage(String),
     Running(String),
+}
+
+impl CommandFailure {
+    fn text(&self) -> &str {
+        match self {
+            CommandFailure::Usage(text) | CommandFailure::Running(text) => text,
+        }
+    }
 }
 
 fn refuse_file(path: &str) -> Result<Infallible, String> {

@@ -234,6 +234,28 @@ fn explain_judges_a_file_and_refuses_what_is_none() {
 }
 
 #[test]
+fn cases_beside_a_policy_are_judged() {
+    let case = |expect: &str| {
+        format!("cases: [{{ name: an error is kept, trace: {{ status: error }}, expect: {{ {expect} }} }}]\n")
+    };
+    let (right, wrong, broken) = (case("keep: all"), case("keep: none"), case("kep: all"));
+    let files =
+        [("policy.yaml", POLICY), ("policy.tests.yaml", &right), ("wrong.yaml", &wrong), ("broken.yaml", &broken)];
+    let place = Place::with(&[&files[..], &[("alone.yaml", POLICY)]].concat());
+    let test = ["policy", "test"];
+    let with = |more: &[&'static str]| [&test[..], more].concat();
+    assert_says(&place, &test, 0, &["policy.tests.yaml: 1 passed, 0 failed; 1 of 2 rules reached", "otherwise"]);
+    assert_says(&place, &with(&["policy.yaml", "--fail-uncovered"]), 1, &["no case reaches otherwise"]);
+    assert_says(&place, &with(&["--tests", "wrong.yaml"]), 1, &["FAILED  an error is kept (wrong.yaml:1)"]);
+    assert_says(&place, &with(&["--tests", "wrong.yaml", "--format", "junit"]), 1, &["<failure message="]);
+    assert_says(&place, &with(&["--tests", "broken.yaml"]), 2, &["broken.yaml:1:", "did you mean `keep`?"]);
+    assert_says(&place, &with(&["--tests", "nowhere.yaml"]), 2, &["cannot read nowhere.yaml"]);
+    assert_says(&place, &with(&["alone.yaml"]), 2, &["there are no cases at alone.tests.yaml", "cases:\n  - name:"]);
+    assert_says(&place, &with(&["nowhere.yaml"]), 2, &["cannot read nowhere.yaml"]);
+    assert_says(&place, &with(&["--format", "xml"]), 2, &["text, junit"]);
+}
+
+#[test]
 fn asking_where_nothing_is_says_so() {
     let place = Place::with(&[(
         "garbage.db",

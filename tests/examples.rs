@@ -19,6 +19,7 @@ use std::path::Path;
 use tailkeep::config::{Config, Host};
 use tailkeep::diagnostic::render;
 use tailkeep::policy::Policy;
+use tailkeep::policy_test::{self, File, Tested};
 use tailkeep::trace::RuleNames;
 
 /// Variables that examples name, with values of the right form.
@@ -55,12 +56,24 @@ fn load_config(what: &str, text: &str) -> Config {
     config.expect("no diagnostics, so a configuration")
 }
 
-/// Loads a policy, rules of one, or a configuration: its first key tells.
+/// The cases in `text`, judged by `config/policy.yaml`: each is as it says.
+fn load_cases(what: &str, text: &str) -> Tested {
+    let policy = File { name: "config/policy.yaml", text: &read("config/policy.yaml") };
+    let mut recordings = |name: &str| Err(format!("{name} is not at hand"));
+    let tested = policy_test::test(policy, File { name: what, text }, &mut recordings, false);
+    let tested = tested.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(tested.failed(), 0, "{}", tested.text());
+    tested
+}
+
+/// Loads a policy, rules of one, cases for one, or a configuration: its first key tells.
 fn load(what: &str, text: &str) {
     let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.is_empty());
     let first = first.unwrap_or_else(|| panic!("{what} is empty"));
     if first.starts_with("version:") {
         load_policy(what, text);
+    } else if first.starts_with("cases:") {
+        load_cases(what, text);
     } else if first.starts_with("- name:") {
         load_policy(what, &format!("version: 1\nrules:\n{text}otherwise: {{ keep: none }}\n"));
     } else {
@@ -89,6 +102,13 @@ fn every_file_in_config_is_checked() {
             _ => panic!("say here how {name} is checked"),
         }
     }
+}
+
+#[test]
+fn every_rule_of_the_example_has_a_case() {
+    let name = "config/policy.tests.yaml";
+    let tested = load_cases(name, &read(name));
+    assert!(tested.covers_all(), "{}", tested.text());
 }
 
 #[test]

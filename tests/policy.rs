@@ -11,6 +11,8 @@ mod random;
 mod reference;
 #[path = "policy/span.rs"]
 mod span;
+#[path = "policy/tested.rs"]
+mod tested;
 #[path = "policy/weights.rs"]
 mod weights;
 #[path = "policy/witness.rs"]

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
 const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
-fn read(path: &Path) -> Result<String, CommandFailure> {
+pub(super) fn read(path: &Path) -> Result<String, CommandFailure> {
     read_text(path).map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
@@ -30,7 +30,7 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const INFLATED_MAX: u64 = 1 << 30;
 
 /// The file, decompressed if it is gzip.
-fn read_trace(path: &Path) -> Result<Vec<u8>, CommandFailure> {
+pub(super) fn read_trace(path: &Path) -> Result<Vec<u8>, CommandFailure> {
     let cannot = |error: std::io::Error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display()));
     let file = std::fs::read(path).map_err(cannot)?;
     if !file.starts_with(GZIP) {

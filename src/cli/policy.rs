@@ -1,5 +1,6 @@
-//! The policy that a running process has in force, and the way back.
+//! Policies: those of a running process, and files.
 
+use super::policy_test::{self, TestArguments};
 use super::{CommandFailure, Running, ask, print};
 use clap::Subcommand;
 use http::Method;
@@ -20,6 +21,8 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         running: Running,
     },
+    /// Judge the cases beside a policy.    tailkeep policy test policy.yaml --fail-uncovered
+    Test(TestArguments),
 }
 
 /// A policy as the admin listener tells it.
@@ -46,6 +49,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
                  {file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it\n"
             ));
         }
+        PolicyCommand::Test(arguments) => policy_test::run(arguments)?,
     }
     Ok(())
 }

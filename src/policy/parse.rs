@@ -197,7 +197,8 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
     Some(WrittenRule { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
 }
 
-fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
+/// `all`, `none` or a share.
+pub(crate) fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
     match reader.scalar(node, "`keep`")?.text.as_str() {
         "all" => Some(Keep::All),
         "none" => Some(Keep::None),

@@ -67,25 +67,28 @@ fn standing(span: &Span, kind: SpanKind, here: &HashSet<SpanId>) -> Standing {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The spans of OTLP/JSON by trace; several documents may follow each other, or be a list. The error says
-/// what is wrong.
-pub(super) fn decode(json: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
-    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-    let read = json::read_all(Signal::Traces, json).map_err(|error| format!("this is not OTLP/JSON: {error}"));
-    let traces = read.and_then(|request| by_trace(&request));
-    let error = match traces {
-        Ok(traces) if !traces.is_empty() => return Ok(traces),
+/// The traces in a file as one OTLP request. The error says what is wrong with the file.
+pub(crate) fn read(file: &[u8]) -> Result<Vec<u8>, String> {
+    let json = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    let error = match json::read_all(Signal::Traces, json) {
+        Ok(request) if has_span(&request) => return Ok(request),
         Ok(_) => format!("no span in it; it must be {READABLE}"),
-        Err(error) => error,
+        Err(error) => format!("this is not OTLP/JSON: {error}"),
     };
     let recognised = formats::recognise(json);
     Err(recognised.map_or(error, |name| format!("this is {name}; `explain` reads {READABLE}")))
 }
 
+/// True also of what no receiver takes: [`by_trace`] says so.
+fn has_span(request: &[u8]) -> bool {
+    by_trace(request).map_or(true, |traces| !traces.is_empty())
+}
+
 const READABLE: &str = "OTLP/JSON, an object with `resourceSpans`, as `/traces/{id}`, the file sink and the \
     Collector's file exporter write it";
 
-fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+/// The spans of a request by trace. The error says what is wrong.
+pub(crate) fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
     let request = ExportTraceServiceRequest::decode(request)
         .map_err(|error| format!("this is OTLP/JSON that no receiver takes: {error}"))?;
     let mut traces: BTreeMap<TraceId, Vec<DecodedSpan>> = BTreeMap::new();
