@@ -66,12 +66,16 @@ fn load_cases(what: &str, text: &str) -> Tested {
     tested
 }
 
-/// Loads a policy, rules of one, cases for one, or a configuration: its first key tells.
+/// Loads a policy, rules of one, cases for one, alerts, a manifest, or a configuration: its first key tells.
 fn load(what: &str, text: &str) {
     let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.is_empty());
     let first = first.unwrap_or_else(|| panic!("{what} is empty"));
     if first.starts_with("version:") {
         load_policy(what, text);
+    } else if first.starts_with("groups:") {
+        manifests::check_alerts(what, text);
+    } else if first.starts_with("apiVersion:") {
+        manifests::check_snippet(what, text);
     } else if first.starts_with("cases:") {
         load_cases(what, text);
     } else if first.starts_with("- name:") {

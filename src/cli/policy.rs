@@ -2,9 +2,12 @@
 
 use super::policy_test::{self, TestArguments};
 use super::{CommandFailure, Running, ask, print};
+use crate::policy::{Policy, check_policy};
+use crate::trace::RuleNames;
 use clap::Subcommand;
 use http::Method;
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -18,6 +21,13 @@ pub(super) enum PolicyCommand {
     },
     /// Set the policy in force aside for the one before it.    tailkeep policy restore
     Restore {
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Print the hash of a policy's file, as /policy and /metrics have it.    tailkeep policy hash policy.yaml
+    Hash {
+        file: PathBuf,
+        /// Ask the process of --admin or --config too: exit code 1 if another policy is in force there.
         #[command(flatten)]
         running: Running,
     },
@@ -49,7 +59,30 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
                  {file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it\n"
             ));
         }
+        PolicyCommand::Hash { file, running } => hash(file, running)?,
         PolicyCommand::Test(arguments) => policy_test::run(arguments)?,
     }
     Ok(())
+}
+
+/// Of a policy that can be used: a pipeline must not wait for another to be in force.
+fn hash(path: &Path, running: &Running) -> Result<(), CommandFailure> {
+    let (file, text) = (path.display().to_string(), ask::read(path)?);
+    let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
+    let Some(Policy { hash, .. }) = policy else {
+        return Err(CommandFailure::Usage(check_policy(&file, &text, false).text));
+    };
+    print(&format!("{hash}\n"));
+    if running.admin.is_none() && running.config.is_none() {
+        return Ok(());
+    }
+    let told: Told = ask::ask(Method::GET, running, "policy")?;
+    if told.hash == hash {
+        return Ok(());
+    }
+    let (there, number) = (&told.file, told.number);
+    Err(CommandFailure::Running(format!(
+        "another policy is in force: number {number}, hash {}, of {there}, where {file} has {hash}",
+        told.hash
+    )))
 }
