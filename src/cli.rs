@@ -37,13 +37,17 @@ enum Command {
     Demo,
     /// Report every problem of the files, start nothing.    tailkeep check --policy policy.yaml
     Check(FileArguments),
-    /// Judge one trace (OTLP/JSON), rule by rule.    tailkeep explain --policy policy.yaml trace.json
+    /// Judge traces of a file or a running tailkeep, rule by rule.    tailkeep explain --policy policy.yaml trace.json
     Explain {
-        /// The policy; without it the built-in one.
+        /// The policy; without it that of the running tailkeep, and for a file the built-in one.
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
-        /// OTLP/JSON as the file sink and `/traces/{id}` write it.
+        /// A file: OTLP as JSON or protobuf, the JSON of Jaeger or Tempo, gzip and zstd; or the id of a trace that a
+        /// running tailkeep has.
+        #[arg(value_name = "TRACE")]
         trace: PathBuf,
+        #[command(flatten)]
+        running: Running,
     },
     /// Why a running tailkeep kept or dropped a trace.    tailkeep why 4bf92f3577b34da6a3ce929d0e0e4736
     Why {
@@ -176,7 +180,7 @@ pub fn run() -> ExitCode {
         Command::Run(files) => serve::run(&files, &cli.log, cli.log_format),
         Command::Demo => serve::demo(&cli.log, cli.log_format),
         Command::Check(files) => serve::check(&files),
-        Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
+        Command::Explain { policy, trace, running } => ask::explain(policy.as_deref(), &trace, &running),
         Command::Why { trace_id, running } => ask::why(trace_id, &running),
         Command::Policy { command } => policy::run(&command),
         Command::Doctor { config, .. } => serve::doctor(config.as_deref()),

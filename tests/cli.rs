@@ -223,10 +223,18 @@ fn explain_judges_a_file_and_refuses_what_is_none() {
     );
     assert_says(&place, &["explain", "trace.json"], 0, &["keep-errors"]);
     assert_says(&place, &["explain", "listed.json"], 0, &["keep-errors"]);
-    assert_says(&place, &["explain", "jaeger.json"], 2, &["jaeger.json: this is Jaeger's JSON; `explain` reads OTLP"]);
+    assert_says(
+        &place,
+        &["explain", "jaeger.json"],
+        2,
+        &["jaeger.json: this is Jaeger's JSON, without a span; `explain` reads OTLP"],
+    );
     let compressed = File::create(place.0.path().join("trace.json.gz")).unwrap();
     GzEncoder::new(compressed, Compression::fast()).write_all(trace.as_bytes()).unwrap();
     assert_says(&place, &["explain", "trace.json.gz"], 0, &["keep-errors"]);
+    std::fs::write(place.0.path().join("trace.json.zst"), zstd::encode_all(trace.as_bytes(), 1).unwrap()).unwrap();
+    assert_says(&place, &["explain", "trace.json.zst"], 0, &["keep-errors"]);
+    assert_says(&place, &["explain", "trace.json", "--admin", "http://127.0.0.1:1"], 2, &["is no trace id"]);
     assert_says(&place, &["explain", "cut.json"], 2, &["cut.json"]);
     assert_says(&place, &["explain", "empty.json"], 2, &["empty.json"]);
     assert_says(&place, &["explain", "nowhere.json"], 2, &["cannot read nowhere.json"]);
@@ -278,7 +286,7 @@ fn asking_where_nothing_is_says_so() {
         ("off".to_owned(), 2, "`admin` is off".to_owned()),
     ] {
         let place = Place::with(&[("tailkeep.yaml", &format!("admin: {listen}\n"))]);
-        for command in [&["why", id][..], &["policy", "show"], &["policy", "restore"]] {
+        for command in [&["why", id][..], &["explain", id], &["policy", "show"], &["policy", "restore"]] {
             assert_says(&place, &[command, &["--config", "tailkeep.yaml"]].concat(), code, &[&told]);
         }
     }

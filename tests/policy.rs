@@ -7,6 +7,8 @@
 mod files;
 #[path = "policy/random.rs"]
 mod random;
+#[path = "policy/recordings.rs"]
+mod recordings;
 #[path = "policy/reference.rs"]
 mod reference;
 #[path = "policy/span.rs"]

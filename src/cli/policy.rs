@@ -1,12 +1,12 @@
 //! Policies: those of a running process, and files.
 
+use super::ask::Told;
 use super::policy_test::{self, TestArguments};
 use super::{CommandFailure, Running, ask, print};
 use crate::policy::{Policy, check_policy};
 use crate::trace::RuleNames;
 use clap::Subcommand;
 use http::Method;
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -33,15 +33,6 @@ pub(super) enum PolicyCommand {
     },
     /// Judge the cases beside a policy.    tailkeep policy test policy.yaml --fail-uncovered
     Test(TestArguments),
-}
-
-/// A policy as the admin listener tells it.
-#[derive(Deserialize)]
-struct Told {
-    file: String,
-    number: u32,
-    hash: String,
-    text: String,
 }
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {

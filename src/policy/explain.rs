@@ -3,10 +3,14 @@
 pub mod answer;
 pub mod decoded;
 mod formats;
+mod jaeger;
 pub mod observe;
+mod recording;
 mod span_condition;
+mod tempo;
 
-pub(crate) use observe::{by_trace, read};
+pub(crate) use observe::by_trace;
+pub(crate) use recording::read;
 
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
@@ -50,7 +54,7 @@ pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]
     for rule in &policy.rules {
         let ConditionFinding { holds, seen } = answer::of_when(&rule.written.when, trace);
         let is_first = holds && decider.is_none();
-        let limited = rule.written.limited.filter(|_| is_first && reached.contains(&rule.id));
+        let limited = rule.written.limited.as_ref().filter(|_| is_first && reached.contains(&rule.id));
         let steps_back = limited.is_some_and(|limited| limited.then == Then::Next);
         let word = match (holds, is_first && !steps_back) {
             (false, _) => "no ",
@@ -59,7 +63,7 @@ pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]
         };
         let _ = writeln!(out, "  {:width$}  {word}  {seen}", rule.written.name);
         if let Some(limited) = limited {
-            let text = format!("its limit of {} is reached: {}", rate(&limited), beyond(&limited));
+            let text = format!("its limit of {} is reached: {}", rate(limited), beyond(limited));
             let _ = writeln!(out, "  {:width$}       {text}", "");
         } else if is_first {
             out.push_str(&notes(&rule.written, randomness, width));
