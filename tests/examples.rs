@@ -56,9 +56,9 @@ fn load_config(what: &str, text: &str) -> Config {
     config.expect("no diagnostics, so a configuration")
 }
 
-/// The cases in `text`, judged by `config/policy.yaml`: each is as it says.
-fn load_cases(what: &str, text: &str) -> Tested {
-    let policy = File { name: "config/policy.yaml", text: &read("config/policy.yaml") };
+/// The cases in `text`, judged by the policy in a file: each is as it says.
+fn load_cases(policy: &str, what: &str, text: &str) -> Tested {
+    let policy = File { name: policy, text: &read(policy) };
     let mut recordings = |name: &str| Err(format!("{name} is not at hand"));
     let tested = policy_test::test(policy, File { name: what, text }, &mut recordings, false);
     let tested = tested.unwrap_or_else(|problems| panic!("{problems}"));
@@ -77,7 +77,7 @@ fn load(what: &str, text: &str) {
     } else if first.starts_with("apiVersion:") {
         manifests::check_snippet(what, text);
     } else if first.starts_with("cases:") {
-        load_cases(what, text);
+        load_cases("config/policy.yaml", what, text);
     } else if first.starts_with("- name:") {
         load_policy(what, &format!("version: 1\nrules:\n{text}otherwise: {{ keep: none }}\n"));
     } else {
@@ -102,6 +102,7 @@ fn every_file_in_config_is_checked() {
             // Run by `tests/image/run`.
             Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
             None if name == "config/k8s" => manifests::check_all(),
+            None if name == "config/examples" => check_examples(),
             None if name == "config/ram" => check_ram(),
             _ => panic!("say here how {name} is checked"),
         }
@@ -111,8 +112,23 @@ fn every_file_in_config_is_checked() {
 #[test]
 fn every_rule_of_the_example_has_a_case() {
     let name = "config/policy.tests.yaml";
-    let tested = load_cases(name, &read(name));
+    let tested = load_cases("config/policy.yaml", name, &read(name));
     assert!(tested.covers_all(), "{}", tested.text());
+}
+
+/// Policies to begin with, each with cases for all of its rules.
+fn check_examples() {
+    let names = std::fs::read_dir(path("config/examples")).expect("a folder");
+    let names = names.map(|entry| format!("config/examples/{}", entry.expect("readable").file_name().display()));
+    let (tests, policies): (Vec<String>, Vec<String>) = names.partition(|name| name.ends_with(".tests.yaml"));
+    assert_eq!(tests.len(), policies.len(), "{policies:?} and {tests:?}");
+    for policy in policies {
+        load_policy(&policy, &read(&policy));
+        let tests = policy.replace(".yaml", ".tests.yaml");
+        let tested = load_cases(&policy, &tests, &read(&tests));
+        assert!(tested.covers_all(), "{}", tested.text());
+        assert!(read("docs/policy.md").contains(&policy), "docs/policy.md does not name {policy}");
+    }
 }
 
 #[test]

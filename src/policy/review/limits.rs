@@ -95,7 +95,8 @@ fn exact(patterns: &[Pattern]) -> Option<&str> {
 
 impl Alternative<'_> {
     fn is_without_entry(&self) -> bool {
-        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(Check::Incomplete(set)) if *set == IncompleteSet::of([Incomplete::NoEntry]));
-        self.atoms.iter().any(|atom| is_so(&atom))
+        let no_entry = IncompleteSet::of([Incomplete::NoEntry]);
+        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(Check::Incomplete(set)) if *set == no_entry);
+        self.atoms.iter().any(is_so)
     }
 }
