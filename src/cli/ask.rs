@@ -155,7 +155,8 @@ impl AdminAddress {
 
     async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let settings = ClientSettings { tls: Some(self.tls.clone()), response_max: TRACE_MAX, ..ClientSettings::default() };
+        let settings =
+            ClientSettings { tls: Some(self.tls.clone()), response_max: TRACE_MAX, ..ClientSettings::default() };
         let client = Client::new(settings).map_err(CommandFailure::Usage)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {
