@@ -2,6 +2,7 @@
 
 mod ask;
 mod policy;
+mod policy_test;
 mod serve;
 mod view;
 
@@ -36,13 +37,17 @@ enum Command {
     Demo,
     /// Report every problem of the files, start nothing.    tailkeep check --policy policy.yaml
     Check(FileArguments),
-    /// Judge one trace (OTLP/JSON), rule by rule.    tailkeep explain --policy policy.yaml trace.json
+    /// Judge traces of a file or a running tailkeep, rule by rule.    tailkeep explain --policy policy.yaml trace.json
     Explain {
-        /// The policy; without it the built-in one.
+        /// The policy; without it that of the running tailkeep, and for a file the built-in one.
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
-        /// OTLP/JSON as the file sink and `/traces/{id}` write it.
+        /// A file: OTLP as JSON or protobuf, the JSON of Jaeger or Tempo, gzip and zstd; or the id of a trace that a
+        /// running tailkeep has.
+        #[arg(value_name = "TRACE")]
         trace: PathBuf,
+        #[command(flatten)]
+        running: Running,
     },
     /// Why a running tailkeep kept or dropped a trace.    tailkeep why 4bf92f3577b34da6a3ce929d0e0e4736
     Why {
@@ -52,7 +57,7 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
-    /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
+    /// Test a policy's file; show the one in force, and go back to the one before.    tailkeep policy test
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
@@ -136,6 +141,14 @@ enum CommandFailure {
     Running(String),
 }
 
+impl CommandFailure {
+    fn text(&self) -> &str {
+        match self {
+            CommandFailure::Usage(text) | CommandFailure::Running(text) => text,
+        }
+    }
+}
+
 fn refuse_file(path: &str) -> Result<Infallible, String> {
     Err(format!("did you mean --policy {path} or --config {path}?"))
 }
@@ -167,7 +180,7 @@ pub fn run() -> ExitCode {
         Command::Run(files) => serve::run(&files, &cli.log, cli.log_format),
         Command::Demo => serve::demo(&cli.log, cli.log_format),
         Command::Check(files) => serve::check(&files),
-        Command::Explain { policy, trace } => ask::explain(policy.as_deref(), &trace),
+        Command::Explain { policy, trace, running } => ask::explain(policy.as_deref(), &trace, &running),
         Command::Why { trace_id, running } => ask::why(trace_id, &running),
         Command::Policy { command } => policy::run(&command),
         Command::Doctor { config, .. } => serve::doctor(config.as_deref()),

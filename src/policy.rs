@@ -135,7 +135,7 @@ impl Policy {
     pub fn compile(file: &str, text: &str, number: u32, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
         let mut reader = parse::reader(file);
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
-        review::review(&mut reader, &document.rules);
+        review::review(&mut reader, &document.rules, document.otherwise);
         let mut table = FactTable::default();
         let mut matchers = Vec::with_capacity(document.rules.len());
         for rule in &document.rules {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 /// Code that an hour of traffic can be played to in a second: time and randomness are arguments.
 const PURE: &[&str] =
-    &["trace", "otlp", "scan", "ring", "shard", "policy", "processing", "measure", "yaml", "diagnostic"];
+    &["trace", "otlp", "scan", "ring", "shard", "policy", "policy_test", "processing", "measure", "yaml", "diagnostic"];
 /// What pure code leaves out.
 const IMPURE: &[&str] = &[
     "Instant::now",

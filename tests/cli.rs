@@ -223,14 +223,44 @@ fn explain_judges_a_file_and_refuses_what_is_none() {
     );
     assert_says(&place, &["explain", "trace.json"], 0, &["keep-errors"]);
     assert_says(&place, &["explain", "listed.json"], 0, &["keep-errors"]);
-    assert_says(&place, &["explain", "jaeger.json"], 2, &["jaeger.json: this is Jaeger's JSON; `explain` reads OTLP"]);
+    assert_says(
+        &place,
+        &["explain", "jaeger.json"],
+        2,
+        &["jaeger.json: this is Jaeger's JSON, without a span; `explain` reads OTLP"],
+    );
     let compressed = File::create(place.0.path().join("trace.json.gz")).unwrap();
     GzEncoder::new(compressed, Compression::fast()).write_all(trace.as_bytes()).unwrap();
     assert_says(&place, &["explain", "trace.json.gz"], 0, &["keep-errors"]);
+    std::fs::write(place.0.path().join("trace.json.zst"), zstd::encode_all(trace.as_bytes(), 1).unwrap()).unwrap();
+    assert_says(&place, &["explain", "trace.json.zst"], 0, &["keep-errors"]);
+    assert_says(&place, &["explain", "trace.json", "--admin", "http://127.0.0.1:1"], 2, &["is no trace id"]);
     assert_says(&place, &["explain", "cut.json"], 2, &["cut.json"]);
     assert_says(&place, &["explain", "empty.json"], 2, &["empty.json"]);
     assert_says(&place, &["explain", "nowhere.json"], 2, &["cannot read nowhere.json"]);
     assert_says(&place, &["explain", "--policy", "nowhere.yaml", "trace.json"], 2, &["cannot read nowhere.yaml"]);
+}
+
+#[test]
+fn cases_beside_a_policy_are_judged() {
+    let case = |expect: &str| {
+        format!("cases: [{{ name: an error is kept, trace: {{ status: error }}, expect: {{ {expect} }} }}]\n")
+    };
+    let (right, wrong, broken) = (case("keep: all"), case("keep: none"), case("kep: all"));
+    let files =
+        [("policy.yaml", POLICY), ("policy.tests.yaml", &right), ("wrong.yaml", &wrong), ("broken.yaml", &broken)];
+    let place = Place::with(&[&files[..], &[("alone.yaml", POLICY)]].concat());
+    let test = ["policy", "test"];
+    let with = |more: &[&'static str]| [&test[..], more].concat();
+    assert_says(&place, &test, 0, &["policy.tests.yaml: 1 passed, 0 failed; 1 of 2 rules reached", "otherwise"]);
+    assert_says(&place, &with(&["policy.yaml", "--fail-uncovered"]), 1, &["no case reaches otherwise"]);
+    assert_says(&place, &with(&["--tests", "wrong.yaml"]), 1, &["FAILED  an error is kept (wrong.yaml:1)"]);
+    assert_says(&place, &with(&["--tests", "wrong.yaml", "--format", "junit"]), 1, &["<failure message="]);
+    assert_says(&place, &with(&["--tests", "broken.yaml"]), 2, &["broken.yaml:1:", "did you mean `keep`?"]);
+    assert_says(&place, &with(&["--tests", "nowhere.yaml"]), 2, &["cannot read nowhere.yaml"]);
+    assert_says(&place, &with(&["alone.yaml"]), 2, &["there are no cases at alone.tests.yaml", "cases:\n  - name:"]);
+    assert_says(&place, &with(&["nowhere.yaml"]), 2, &["cannot read nowhere.yaml"]);
+    assert_says(&place, &with(&["--format", "xml"]), 2, &["text, junit"]);
 }
 
 #[test]
@@ -256,7 +286,7 @@ fn asking_where_nothing_is_says_so() {
         ("off".to_owned(), 2, "`admin` is off".to_owned()),
     ] {
         let place = Place::with(&[("tailkeep.yaml", &format!("admin: {listen}\n"))]);
-        for command in [&["why", id][..], &["policy", "show"], &["policy", "restore"]] {
+        for command in [&["why", id][..], &["explain", id], &["policy", "show"], &["policy", "restore"]] {
             assert_says(&place, &[command, &["--config", "tailkeep.yaml"]].concat(), code, &[&told]);
         }
     }

@@ -19,6 +19,7 @@ use std::path::Path;
 use tailkeep::config::{Config, Host};
 use tailkeep::diagnostic::render;
 use tailkeep::policy::Policy;
+use tailkeep::policy_test::{self, File, Tested};
 use tailkeep::trace::RuleNames;
 
 /// Variables that examples name, with values of the right form.
@@ -55,12 +56,28 @@ fn load_config(what: &str, text: &str) -> Config {
     config.expect("no diagnostics, so a configuration")
 }
 
-/// Loads a policy, rules of one, or a configuration: its first key tells.
+/// The cases in `text`, judged by the policy in a file: each is as it says.
+fn load_cases(policy: &str, what: &str, text: &str) -> Tested {
+    let policy = File { name: policy, text: &read(policy) };
+    let mut recordings = |name: &str| Err(format!("{name} is not at hand"));
+    let tested = policy_test::test(policy, File { name: what, text }, &mut recordings, false);
+    let tested = tested.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(tested.failed(), 0, "{}", tested.text());
+    tested
+}
+
+/// Loads a policy, rules of one, cases for one, alerts, a manifest, or a configuration: its first key tells.
 fn load(what: &str, text: &str) {
     let first = text.lines().find(|line| !line.trim_start().starts_with('#') && !line.is_empty());
     let first = first.unwrap_or_else(|| panic!("{what} is empty"));
     if first.starts_with("version:") {
         load_policy(what, text);
+    } else if first.starts_with("groups:") {
+        manifests::check_alerts(what, text);
+    } else if first.starts_with("apiVersion:") {
+        manifests::check_snippet(what, text);
+    } else if first.starts_with("cases:") {
+        load_cases("config/policy.yaml", what, text);
     } else if first.starts_with("- name:") {
         load_policy(what, &format!("version: 1\nrules:\n{text}otherwise: {{ keep: none }}\n"));
     } else {
@@ -85,9 +102,32 @@ fn every_file_in_config_is_checked() {
             // Run by `tests/image/run`.
             Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
             None if name == "config/k8s" => manifests::check_all(),
+            None if name == "config/examples" => check_examples(),
             None if name == "config/ram" => check_ram(),
             _ => panic!("say here how {name} is checked"),
         }
+    }
+}
+
+#[test]
+fn every_rule_of_the_example_has_a_case() {
+    let name = "config/policy.tests.yaml";
+    let tested = load_cases("config/policy.yaml", name, &read(name));
+    assert!(tested.covers_all(), "{}", tested.text());
+}
+
+/// Policies to begin with, each with cases for all of its rules.
+fn check_examples() {
+    let names = std::fs::read_dir(path("config/examples")).expect("a folder");
+    let names = names.map(|entry| format!("config/examples/{}", entry.expect("readable").file_name().display()));
+    let (tests, policies): (Vec<String>, Vec<String>) = names.partition(|name| name.ends_with(".tests.yaml"));
+    assert_eq!(tests.len(), policies.len(), "{policies:?} and {tests:?}");
+    for policy in policies {
+        load_policy(&policy, &read(&policy));
+        let tests = policy.replace(".yaml", ".tests.yaml");
+        let tested = load_cases(&policy, &tests, &read(&tests));
+        assert!(tested.covers_all(), "{}", tested.text());
+        assert!(read("docs/policy.md").contains(&policy), "docs/policy.md does not name {policy}");
     }
 }
 

@@ -7,10 +7,14 @@
 mod files;
 #[path = "policy/random.rs"]
 mod random;
+#[path = "policy/recordings.rs"]
+mod recordings;
 #[path = "policy/reference.rs"]
 mod reference;
 #[path = "policy/span.rs"]
 mod span;
+#[path = "policy/tested.rs"]
+mod tested;
 #[path = "policy/weights.rs"]
 mod weights;
 #[path = "policy/witness.rs"]

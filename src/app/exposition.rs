@@ -295,7 +295,11 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    let number = [(vec![], f64::from(snapshot.active_policy.policy.number))];
+    let policy = &snapshot.active_policy.policy;
+    let info = [(vec![("file", policy.file.as_str()), ("hash", policy.hash.as_str())], 1.0)];
+    let help = "The policy in force; the hash is what `tailkeep policy hash` prints for its file.";
+    write_metric(out, "tailkeep_policy_info", Gauge, help, info)?;
+    let number = [(vec![], f64::from(policy.number))];
     write_metric(out, "tailkeep_policy_number", Gauge, "Counts the policies put in force since the start.", number)?;
     let set_aside = [(vec![], f64::from(u8::from(snapshot.policy_set_aside)))];
     let help = "1 while an earlier policy than the file's is in force, because somebody brought it back.";

@@ -12,6 +12,7 @@ use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::Method;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,41 +22,61 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
 const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
-fn read(path: &Path) -> Result<String, CommandFailure> {
+pub(super) fn read(path: &Path) -> Result<String, CommandFailure> {
     read_text(path).map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// What a compressed file may grow to.
 const INFLATED_MAX: u64 = 1 << 30;
+/// A trace as JSON: far more than a ring gives to one.
+const TRACE_MAX: usize = 256 << 20;
 
-/// The file, decompressed if it is gzip.
-fn read_trace(path: &Path) -> Result<Vec<u8>, CommandFailure> {
+/// The file, decompressed if it is gzip or zstd.
+pub(super) fn read_trace(path: &Path) -> Result<Vec<u8>, CommandFailure> {
     let cannot = |error: std::io::Error| CommandFailure::Usage(format!("cannot read {}: {error}", path.display()));
     let file = std::fs::read(path).map_err(cannot)?;
-    if !file.starts_with(GZIP) {
-        return Ok(file);
-    }
+    let inflate: Box<dyn Read + '_> = match file.as_slice() {
+        gzip if gzip.starts_with(GZIP) => Box::new(MultiGzDecoder::new(gzip)),
+        zstd if zstd.starts_with(ZSTD) => Box::new(zstd::Decoder::with_buffer(zstd).map_err(cannot)?),
+        _ => return Ok(file),
+    };
     let mut inflated = Vec::new();
-    MultiGzDecoder::new(file.as_slice()).take(INFLATED_MAX + 1).read_to_end(&mut inflated).map_err(cannot)?;
+    inflate.take(INFLATED_MAX + 1).read_to_end(&mut inflated).map_err(cannot)?;
     if inflated.len() as u64 > INFLATED_MAX {
         return Err(CommandFailure::Usage(format!("{} has more than 1 GiB when it is decompressed", path.display())));
     }
     Ok(inflated)
 }
 
-pub(super) fn explain(policy_file: Option<&Path>, trace: &Path) -> Result<(), CommandFailure> {
-    let (file, text) = match policy_file {
-        Some(path) => (path.display().to_string(), read(path)?),
-        None => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
+/// `trace` is a file, or the id of a trace that a running process has.
+pub(super) fn explain(policy_file: Option<&Path>, trace: &Path, running: &Running) -> Result<(), CommandFailure> {
+    let is_asked = running.admin.is_some() || running.config.is_some();
+    let id = trace.to_str().and_then(TraceId::parse).filter(|_| is_asked || !trace.exists());
+    if is_asked && id.is_none() {
+        let text = format!("{} is no trace id, 32 hexadecimal digits: only those are asked for", trace.display());
+        return Err(CommandFailure::Usage(text));
+    }
+    let (file, text) = match (policy_file, id) {
+        (Some(path), _) => (path.display().to_string(), read(path)?),
+        (None, Some(_)) => {
+            let Told { file, text, .. } = ask(Method::GET, running, "policy")?;
+            (file, text)
+        }
+        (None, None) => ("the built-in policy".to_owned(), Policy::builtin().to_owned()),
     };
     let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
     let Some(policy) = policy else {
         return Err(CommandFailure::Usage(policy::check_policy(&file, &text, false).text));
     };
-    let explained = policy::explain(&policy, &read_trace(trace)?);
+    let spans = match id {
+        Some(id) => fetch(Method::GET, running, &format!("traces/{id}"))?.1.to_vec(),
+        None => read_trace(trace)?,
+    };
+    let explained = policy::explain(&policy, &spans);
     let explained = explained.map_err(|error| CommandFailure::Usage(format!("{}: {error}", trace.display())))?;
-    print(&explained.to_string());
+    print(&explained);
     Ok(())
 }
 
@@ -67,13 +88,27 @@ pub(super) fn why(id: TraceId, running: &Running) -> Result<(), CommandFailure> 
 
 /// What the admin listener of a running tailkeep answers.
 pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, CommandFailure> {
+    let (url, body) = fetch(method, running, path)?;
+    serde_json::from_slice(&body)
+        .map_err(|error| CommandFailure::Running(format!("{url} does not answer like an admin listener: {error}")))
+}
+
+/// Who was asked, and the answer.
+fn fetch(method: Method, running: &Running, path: &str) -> Result<(String, Bytes), CommandFailure> {
     let admin = AdminAddress::of(running)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandFailure::Running(error.to_string()))?;
     let body = runtime.block_on(admin.fetch(method, path))?;
-    let url = &admin.url;
-    serde_json::from_slice(&body)
-        .map_err(|error| CommandFailure::Running(format!("{url} does not answer like an admin listener: {error}")))
+    Ok((admin.url, body))
+}
+
+/// A policy as the admin listener tells it.
+#[derive(Deserialize)]
+pub(super) struct Told {
+    pub file: String,
+    pub number: u32,
+    pub hash: String,
+    pub text: String,
 }
 
 /// Where a running tailkeep is asked.
@@ -120,7 +155,8 @@ impl AdminAddress {
 
     async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let settings = ClientSettings { tls: Some(self.tls.clone()), ..ClientSettings::default() };
+        let settings =
+            ClientSettings { tls: Some(self.tls.clone()), response_max: TRACE_MAX, ..ClientSettings::default() };
         let client = Client::new(settings).map_err(CommandFailure::Usage)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {

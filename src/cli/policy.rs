@@ -1,9 +1,13 @@
-//! The policy that a running process has in force, and the way back.
+//! Policies: those of a running process, and files.
 
+use super::ask::Told;
+use super::policy_test::{self, TestArguments};
 use super::{CommandFailure, Running, ask, print};
+use crate::policy::{Policy, check_policy};
+use crate::trace::RuleNames;
 use clap::Subcommand;
 use http::Method;
-use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -20,15 +24,15 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         running: Running,
     },
-}
-
-/// A policy as the admin listener tells it.
-#[derive(Deserialize)]
-struct Told {
-    file: String,
-    number: u32,
-    hash: String,
-    text: String,
+    /// Print the hash of a policy's file, as /policy and /metrics have it.    tailkeep policy hash policy.yaml
+    Hash {
+        file: PathBuf,
+        /// Ask the process of --admin or --config too: exit code 1 if another policy is in force there.
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Judge the cases beside a policy.    tailkeep policy test policy.yaml --fail-uncovered
+    Test(TestArguments),
 }
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
@@ -46,6 +50,30 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
                  {file} is as it was, and set aside until it changes, SIGHUP or a restart: mend it\n"
             ));
         }
+        PolicyCommand::Hash { file, running } => hash(file, running)?,
+        PolicyCommand::Test(arguments) => policy_test::run(arguments)?,
     }
     Ok(())
+}
+
+/// Of a policy that can be used: a pipeline must not wait for another to be in force.
+fn hash(path: &Path, running: &Running) -> Result<(), CommandFailure> {
+    let (file, text) = (path.display().to_string(), ask::read(path)?);
+    let (policy, _) = Policy::compile(&file, &text, 1, &mut RuleNames::default());
+    let Some(Policy { hash, .. }) = policy else {
+        return Err(CommandFailure::Usage(check_policy(&file, &text, false).text));
+    };
+    print(&format!("{hash}\n"));
+    if running.admin.is_none() && running.config.is_none() {
+        return Ok(());
+    }
+    let told: Told = ask::ask(Method::GET, running, "policy")?;
+    if told.hash == hash {
+        return Ok(());
+    }
+    let (there, number) = (&told.file, told.number);
+    Err(CommandFailure::Running(format!(
+        "another policy is in force: number {number}, hash {}, of {there}, where {file} has {hash}",
+        told.hash
+    )))
 }

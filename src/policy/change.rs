@@ -241,7 +241,7 @@ impl Class {
 
 impl Keep {
     /// The share of traces that it keeps, 0 to 1.
-    fn share(self) -> f64 {
+    pub(super) fn share(self) -> f64 {
         match self {
             Keep::All => Threshold::ALL.share(),
             Keep::None => Threshold::NONE.share(),

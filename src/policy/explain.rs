@@ -3,54 +3,73 @@
 pub mod answer;
 pub mod decoded;
 mod formats;
+mod jaeger;
 pub mod observe;
+mod recording;
 mod span_condition;
+mod tempo;
+
+pub(crate) use observe::by_trace;
+pub(crate) use recording::read;
 
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
-use super::{Case, Keep, Policy, Then};
+use super::{Case, Keep, Limited, Policy, Then};
 use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
 use answer::label;
 use observe::DecodedTrace;
 use span_condition::{ConditionFinding, duration};
 use std::fmt::Write;
 
-/// Says of each trace in a text of OTLP/JSON what every rule answers and what becomes of the trace.
-/// Limits are assumed not to be reached. The error says what is wrong with the text.
-pub fn explain(policy: &Policy, otlp_json: &[u8]) -> Result<String, String> {
-    let traces = observe::decode(otlp_json)?;
+/// Says of each trace in a file what every rule answers and what becomes of the trace.
+/// Limits are assumed not to be reached. The error says what is wrong with the file.
+pub fn explain(policy: &Policy, file: &[u8]) -> Result<String, String> {
+    let traces = by_trace(&read(file)?)?;
     let texts = traces.into_iter().map(|(id, spans)| explain_trace(policy, &DecodedTrace::of(id, spans, policy)));
     Ok(texts.collect::<Vec<_>>().join("\n"))
 }
 
-/// A limit that is never reached.
-struct Unreached;
+/// The limits of these rules are reached, and no other.
+struct Reached<'a>(&'a [RuleId]);
 
-impl Charge for Unreached {
-    fn admit(&mut self, _: &Claim<'_>) -> bool {
-        true
+impl Charge for Reached<'_> {
+    fn admit(&mut self, claim: &Claim<'_>) -> bool {
+        !self.0.contains(&claim.rule)
     }
 }
 
-/// One trace, rule by rule.
+/// One trace, rule by rule, while no limit is reached.
 pub fn explain_trace(policy: &Policy, trace: &DecodedTrace) -> String {
+    explain_reached(policy, trace, &[])
+}
+
+/// One trace, rule by rule, while the limits of `reached` are.
+pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]) -> String {
     let case = Case { id: trace.id, summary: &trace.summary, charged: None, stored_bytes: 0 };
-    let verdict = policy.judge(&case, Trigger::Root, &mut Unreached, 0);
+    let verdict = policy.judge(&case, Trigger::Root, &mut Reached(reached), 0);
     let randomness = trace.summary.randomness(trace.id).0;
     let width = policy.rules.iter().map(|rule| rule.written.name.chars().count()).max().unwrap_or(0).max(9);
     let mut out = head(trace);
     let mut decider: Option<&WrittenRule> = None;
     for rule in &policy.rules {
         let ConditionFinding { holds, seen } = answer::of_when(&rule.written.when, trace);
-        let word = match (holds, decider) {
+        let is_first = holds && decider.is_none();
+        let limited = rule.written.limited.as_ref().filter(|_| is_first && reached.contains(&rule.id));
+        let steps_back = limited.is_some_and(|limited| limited.then == Then::Next);
+        let word = match (holds, is_first && !steps_back) {
             (false, _) => "no ",
-            (true, None) => "YES",
-            (true, Some(_)) => "yes",
+            (true, true) => "YES",
+            (true, false) => "yes",
         };
         let _ = writeln!(out, "  {:width$}  {word}  {seen}", rule.written.name);
-        if holds && decider.is_none() {
-            decider = Some(&rule.written);
+        if let Some(limited) = limited {
+            let text = format!("its limit of {} is reached: {}", rate(limited), beyond(limited));
+            let _ = writeln!(out, "  {:width$}       {text}", "");
+        } else if is_first {
             out.push_str(&notes(&rule.written, randomness, width));
+        }
+        if is_first && !steps_back {
+            decider = Some(&rule.written);
         }
     }
     if decider.is_none() {
@@ -82,18 +101,25 @@ fn head(trace: &DecodedTrace) -> String {
 fn notes(rule: &WrittenRule, randomness: Randomness, width: usize) -> String {
     let mut out = share_note(rule.keep, randomness, width);
     if let Some(limited) = &rule.limited {
-        let each = limited.limit.each.as_ref().map(|each| format!(" for each {each}")).unwrap_or_default();
-        let then = match limited.then {
-            Then::Otherwise => "what `otherwise` says".to_owned(),
-            Then::Next => "later rules decide".to_owned(),
-            Then::None => "dropped".to_owned(),
-            Then::Share(threshold) => format!("{} of them", percent(threshold)),
-        };
-        let rate = limited.limit.rate;
-        let text = format!("assumes that its limit of {rate}{each} is not reached; beyond it: {then}");
+        let (rate, then) = (rate(limited), beyond(limited));
+        let text = format!("assumes that its limit of {rate} is not reached; beyond it: {then}");
         let _ = writeln!(out, "  {:width$}       {text}", "");
     }
     out
+}
+
+fn rate(limited: &Limited) -> String {
+    let each = limited.limit.each.as_ref().map(|each| format!(" for each {each}")).unwrap_or_default();
+    format!("{}{each}", limited.limit.rate)
+}
+
+fn beyond(limited: &Limited) -> String {
+    match limited.then {
+        Then::Otherwise => "what `otherwise` says".to_owned(),
+        Then::Next => "later rules decide".to_owned(),
+        Then::None => "dropped".to_owned(),
+        Then::Share(threshold) => format!("{} of them", percent(threshold)),
+    }
 }
 
 fn share_note(keep: Keep, randomness: Randomness, width: usize) -> String {

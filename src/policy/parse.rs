@@ -3,7 +3,7 @@
 //! Codes: P01 version, P02 rule name, P03 field in the wrong place, P04 `keep`, P05 range, P07 regular
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value,
 //! P17 a text that looks like a list or an expression;
-//! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
+//! `review` adds P11, P12 and P18 to P20, compiling P14. P13 warns of a text where a number is usual.
 
 mod limit;
 mod phrases;
@@ -197,7 +197,8 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
     Some(WrittenRule { name: name.to_owned(), span, why: why.map(str::to_owned), when, keep, limited })
 }
 
-fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
+/// `all`, `none` or a share.
+pub(crate) fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
     match reader.scalar(node, "`keep`")?.text.as_str() {
         "all" => Some(Keep::All),
         "none" => Some(Keep::None),

@@ -1,7 +1,11 @@
-//! What is allowed, but probably not what the author wants: P11, a rule that can never match, and P12, a
-//! `next` that leads to an unlimited `keep: all`.
+//! What is allowed, but probably not what the author wants: P11, a rule that comes too late to match, P12, a
+//! `next` that leads to an unlimited `keep: all`, P18, conditions that exclude each other, P19 and P20, limits that change
+//! nothing.
 //!
-//! Both compare rules without knowing any trace, so they speak only when it is plain.
+//! All compare without knowing any trace, so they speak only when it is plain.
+
+mod contradiction;
+mod limits;
 
 use super::condition::{Atom, Check, When};
 use super::parse::WrittenRule;
@@ -10,9 +14,13 @@ use crate::trace::Status;
 use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::yaml::Reader;
 
-pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule]) {
+pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule], otherwise: Option<Keep>) {
     for (at, rule) in rules.iter().enumerate() {
+        if contradiction::warn_if_impossible(reader, rule) {
+            continue;
+        }
         warn_if_never_reached(reader, rule, &rules[..at]);
+        limits::warn_of_idle(reader, rule, otherwise);
         warn_if_next_is_unlimited(reader, rule, &rules[at + 1..]);
     }
 }

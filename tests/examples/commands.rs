@@ -97,6 +97,12 @@ impl Session {
             }
             ["traces", ..] | ["why", ..] => self.expect(arguments, TRACE, place),
             ["check", ..] => self.expect(arguments, "no problem", place),
+            ["policy", "test", ..] => self.expect(arguments, " 0 failed", place),
+            // Whether they agree depends on what is running: `tests/process/reload.rs` knows it.
+            ["policy", "hash", _, "--admin", _] => {
+                self.expect(&["policy", "hash", "--help"].map(str::to_owned), "--admin", place);
+            }
+            ["policy", "hash", _] => self.expect(arguments, "\n", place),
             ["policy", "show"] => self.expect(arguments, "version: 1", place),
             // No policy was in force before: `tests/process/reload.rs` has one.
             ["policy", "restore"] => self.expect(&["policy", "restore", "--help"].map(str::to_owned), "--admin", place),

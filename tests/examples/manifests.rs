@@ -1,7 +1,8 @@
 //! The Kubernetes manifests: what they embed loads, is the same as the file beside them, and fits what
 //! the pod is given.
 
-use super::documents::{path, read};
+use super::documents::{Document, path, read};
+use super::process::Place;
 use super::{load_config, load_policy};
 use tailkeep::config::Config;
 use tailkeep::yaml::{Meaning, Node, Value, parse, parse_size};
@@ -112,6 +113,45 @@ fn check_manifest(name: &str, documents: &[Part<'_>]) -> Vec<String> {
     let (pod, container) = &ours[0];
     check_container(pod, container, &config, data.get("tailkeep.yaml").text());
     secrets(container)
+}
+
+/// Rules of Prometheus: each is complete, and asks for metrics that are documented.
+pub fn check_alerts(what: &str, text: &str) {
+    let tree = tree(what, text);
+    let documented = Document::read("docs/operating.md").first_cells();
+    let rules = Part { node: &tree, place: what.to_owned() }.get("groups").items();
+    for rule in rules.iter().flat_map(|group| group.get("rules").items()) {
+        let (name, expr) = (rule.get("alert").text(), rule.get("expr").text());
+        assert!(name.starts_with("Tailkeep") && !rule.get("annotations/summary").text().is_empty(), "{name}");
+        let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let metrics: Vec<&str> = words.filter(|word| word.starts_with("tailkeep_")).collect();
+        assert!(!metrics.is_empty(), "{name} asks for none of our metrics");
+        for metric in metrics {
+            let is_shown = |shown: &String| shown.split('{').next() == Some(metric);
+            assert!(documented.iter().any(is_shown), "{name}: there is no {metric}");
+        }
+    }
+}
+
+/// A part of a manifest: YAML with a kind, whose containers of ours run commands that there are.
+pub fn check_snippet(what: &str, text: &str) {
+    let tree = tree(what, text);
+    let part = Part { node: &tree, place: what.to_owned() };
+    match part.get("kind").text() {
+        "Kustomization" => {
+            let files = part.get("configMapGenerator").items().into_iter().flat_map(|map| map.get("files").items());
+            let names: Vec<&str> = files.map(|file| file.text()).collect();
+            assert!(names.contains(&"policy.yaml") && names.contains(&"policy.tests.yaml"), "{what}: {names:?}");
+        }
+        "Job" => {
+            let (_, container) = our_containers(&part.get("spec/template/spec")).pop().expect("it runs tailkeep");
+            let words: Vec<&str> = container.get("args").items().iter().map(|word| word.text()).collect();
+            let here: Vec<String> = words.iter().map(|word| word.replace("/candidate/", "config/")).collect();
+            let output = Place::new().run(&here);
+            assert!(output.status.success(), "{what}: {words:?}: {output:?}");
+        }
+        kind => panic!("{what}: say here how a {kind} is checked"),
+    }
 }
 
 fn secrets(container: &Part<'_>) -> Vec<String> {

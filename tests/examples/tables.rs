@@ -23,6 +23,8 @@ fn the_policy_language_is_documented_as_a_whole() {
         ("src/policy/parse.rs", "RULE_KEYS"),
         ("src/policy/parse/when.rs", "TRACE_KEYS"),
         ("src/policy/parse/when.rs", "SPAN_KEYS"),
+        ("src/policy_test/case.rs", "CASE_KEYS"),
+        ("src/policy_test/spans.rs", "SPAN_KEYS"),
     ] {
         for key in constant(file, name) {
             assert!(documented.contains(&key), "docs/policy.md has no row for `{key}` of {name}");

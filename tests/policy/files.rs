@@ -7,15 +7,15 @@ use tailkeep::diagnostic::{self, Diagnostic, Severity};
 use tailkeep::policy::{Policy, check_policy, explain};
 use tailkeep::trace::RuleNames;
 
-fn tests_folder() -> PathBuf {
+pub fn tests_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-fn read(path: &Path) -> String {
+pub fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn listing(folder: &Path) -> Vec<PathBuf> {
+pub fn listing(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
     paths.sort();
@@ -23,7 +23,7 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Compares with the file, or with `UPDATE_EXPECT=1` writes it.
-fn expect(path: &Path, found: &str) -> bool {
+pub fn expect(path: &Path, found: &str) -> bool {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(path, found).expect("the expected text can be written");
     }
@@ -128,7 +128,7 @@ fn only_errors_decide_the_exit_code() {
 fn every_code_has_a_case() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut texts = vec![read(&source.join("yaml.rs")), read(&source.join("policy.rs"))];
-    for folder in ["yaml", "policy", "policy/parse"] {
+    for folder in ["yaml", "policy", "policy/parse", "policy/review"] {
         let files = listing(&source.join(folder));
         texts.extend(files.iter().filter(|path| path.is_file()).map(|path| read(path)));
     }

@@ -31,10 +31,13 @@ fn compare(text: &str, choices: &mut Choices<'_>) -> Result<(), TestCaseError> {
             tailkeep::diagnostic::render(&diagnostics, text, false)
         )));
     };
-    let never = diagnostics.iter().filter(|d| d.code == "P11");
-    let unreachable = never.filter_map(|d| d.title.split('`').nth(1)).map(str::to_owned).collect();
+    let named = |code: &str| {
+        let of_a_rule = diagnostics.iter().filter(|d| d.code == code && d.title.starts_with("rule `"));
+        of_a_rule.filter_map(|d| d.title.split('`').nth(1)).map(str::to_owned).collect()
+    };
+    let (unreachable, impossible) = (named("P11"), named("P18"));
     let reference = Reference::new(text);
-    let mut run = Run { policy, names, limits: Limits::default(), reference, unreachable, now_ms: 5 };
+    let mut run = Run { policy, names, limits: Limits::default(), reference, unreachable, impossible, now_ms: 5 };
     for _ in 0..12 {
         run.now_ms += *choices.of(&[0, 0, 1, 40, 300, 1000, 20_000]);
         let mut trace = random_trace(choices);
@@ -54,8 +57,9 @@ struct Run {
     names: RuleNames,
     limits: Limits,
     reference: Reference,
-    /// Rules of which the diagnostics say that they can never match.
+    /// Rules of which the diagnostics say that they can never match: for those above them, and for their own conditions.
     unreachable: Vec<String>,
+    impossible: Vec<String>,
     now_ms: u64,
 }
 
@@ -75,6 +79,8 @@ impl Run {
         for rule in &self.policy.rules {
             let explained = answer::of_when(&rule.written.when, &decoded);
             prop_assert_eq!(explained.holds, rule.matches(&decoded.summary), "{}: {}", explained.seen, context());
+            let name = &rule.written.name;
+            prop_assert!(!explained.holds || !self.impossible.contains(name), "{name} matches: {}", context());
         }
         prop_assert_eq!(self.names.name(found.rule), &expected.rule, "rule of\n{}", context());
         prop_assert!(

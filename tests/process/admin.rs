@@ -87,6 +87,28 @@ fn a_trace_of_many_spans_is_shown_whole() {
 }
 
 #[test]
+fn a_dropped_trace_is_explained_by_the_policy_in_force_and_by_another() {
+    let tailkeep = Setup::new().start();
+    let (trace, admin) = (Trace::ok(), format!("http://{}", tailkeep.ports.admin));
+    tailkeep.send(&trace);
+    let other = tailkeep.path().join("other.yaml");
+    std::fs::write(&other, "version: 1\nrules: [{ name: all-of-them, keep: all }]\notherwise: { keep: none }\n")
+        .unwrap();
+    let explain = |id: &str, more: &[&str]| {
+        let output = program().args(["explain", id, "--admin", &admin]).args(more).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = explain(&trace.hex(), &[]);
+    assert!(code == Some(0) && said.contains("keep-slow    no ") && said.ends_with("drop, by otherwise\n"), "{said}");
+    let (code, said) = explain(&trace.hex(), &["--policy", other.to_str().unwrap()]);
+    assert!(code == Some(0) && said.contains("by all-of-them (") && said.contains("other.yaml:2)"), "{said}");
+    let (code, said) = explain(&"ab".repeat(16), &[]);
+    assert!(code == Some(1) && said.contains("404"), "{said}");
+    tailkeep.stop();
+}
+
+#[test]
 fn a_dropped_trace_is_kept_on_demand() {
     let sink = Sink::start();
     let tailkeep = Setup::new().otlp("stub", &sink).start();

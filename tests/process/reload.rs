@@ -322,6 +322,35 @@ fn a_policy_that_keeps_everything_is_a_warning_and_one_command_brings_the_old_on
 }
 
 #[test]
+fn which_policy_is_in_force_is_seen_by_its_hash() {
+    let tailkeep = Setup::new().store().start();
+    let file = tailkeep.path().join("policy.yaml");
+    let merged = tailkeep.path().join("merged.yaml");
+    let name = merged.to_str().unwrap();
+    let in_force = |hash: &str| tailkeep.accounts().sum("tailkeep_policy_info", &[&format!("hash=\"{hash}\"")]);
+    let mut former = "none".to_owned();
+    for (number, text) in [(1, POLICY.to_owned()), (2, version(2))] {
+        fs::write(&merged, &text).unwrap();
+        if number > 1 {
+            let (code, said) = tailkeep_policy(&tailkeep, &["hash", name]);
+            assert!(code == 1 && said.contains(&format!("hash {former}")), "the old one is in force yet: {said}");
+            fs::write(&file, &text).unwrap();
+            wait_for_policy(&tailkeep, number);
+        }
+        let (code, hash) = tailkeep_policy(&tailkeep, &["hash", name]);
+        let hash = hash.trim_end().to_owned();
+        assert_eq!((code, hash.len()), (0, 16), "{hash}");
+        assert_eq!(tailkeep.ask("/policy").json()["hash"], hash.as_str());
+        assert_eq!((in_force(&hash), in_force(&former)), (1.0, 0.0));
+        former = hash;
+    }
+    fs::write(&merged, "version: 2\n").unwrap();
+    let (code, said) = tailkeep_policy(&tailkeep, &["hash", name]);
+    assert!(code == 2 && said.contains("merged.yaml:1:10"), "{said}");
+    tailkeep.stop();
+}
+
+#[test]
 fn two_mistakes_are_two_steps_back_and_a_mended_file_ends_it() {
     let tailkeep = Setup::new().store().start();
     let file = tailkeep.path().join("policy.yaml");

@@ -1,11 +1,10 @@
 //! Decoded traces, and what is known of them: the plain counterpart of scan and summary keeping.
 
 use super::decoded::{DecodedSpan, span_id};
-use super::{formats, span_condition};
-use crate::otlp::json;
+use super::span_condition;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
-use crate::trace::{Facts, Signal, SpanId, SpanKind, Standing, Summary, TraceId};
+use crate::trace::{Facts, SpanId, SpanKind, Standing, Summary, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -65,29 +64,10 @@ fn standing(span: &Span, kind: SpanKind, here: &HashSet<SpanId>) -> Standing {
     if is_entry { Standing::Entry } else { Standing::Inner }
 }
 
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// The spans of OTLP/JSON by trace; several documents may follow each other, or be a list. The error says
-/// what is wrong.
-pub(super) fn decode(json: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
-    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-    let read = json::read_all(Signal::Traces, json).map_err(|error| format!("this is not OTLP/JSON: {error}"));
-    let traces = read.and_then(|request| by_trace(&request));
-    let error = match traces {
-        Ok(traces) if !traces.is_empty() => return Ok(traces),
-        Ok(_) => format!("no span in it; it must be {READABLE}"),
-        Err(error) => error,
-    };
-    let recognised = formats::recognise(json);
-    Err(recognised.map_or(error, |name| format!("this is {name}; `explain` reads {READABLE}")))
-}
-
-const READABLE: &str = "OTLP/JSON, an object with `resourceSpans`, as `/traces/{id}`, the file sink and the \
-    Collector's file exporter write it";
-
-fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
+/// The spans of a request by trace. The error says what is wrong.
+pub(crate) fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSpan>>, String> {
     let request = ExportTraceServiceRequest::decode(request)
-        .map_err(|error| format!("this is OTLP/JSON that no receiver takes: {error}"))?;
+        .map_err(|error| format!("this is a request that no receiver takes: {error}"))?;
     let mut traces: BTreeMap<TraceId, Vec<DecodedSpan>> = BTreeMap::new();
     for group in request.resource_spans {
         let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();

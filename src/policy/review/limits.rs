@@ -1,0 +1,102 @@
+//! Limits that change nothing: P19, one that is never reached or bounds nothing, and P20, a `for_each` whose traces
+//! all have the same key.
+
+use super::{Alternative, Reader, WrittenRule, alternatives};
+use crate::policy::condition::{Atom, Check, IncompleteSet};
+use crate::policy::limit::{Each, Rate};
+use crate::policy::{Keep, Limited, Then};
+use crate::trace::Incomplete;
+use crate::trace::question::{Condition, Pattern, SpanScope, Test};
+
+/// `otherwise` is unknown where it has an error.
+pub(super) fn warn_of_idle(reader: &mut Reader, rule: &WrittenRule, otherwise: Option<Keep>) {
+    let Some(limited) = &rule.limited else { return };
+    warn_if_beyond_keeps_as_much(reader, rule, limited, otherwise);
+    let Some(each) = &limited.limit.each else { return };
+    if is_reached_first(each.total, limited.limit.rate) {
+        let title = format!("no key of `{}` ever reaches its `limit`", rule.name);
+        let label = format!("`limit_total` is {} for all keys together", each.total);
+        let help = format!("write a `limit_total` above `limit: {}`, or leave out `for_each`", limited.limit.rate);
+        reader.warn("P19", rule.span, title, label).help(help);
+    }
+    warn_if_one_key(reader, rule, each);
+}
+
+/// What is beyond the limit must be fewer, or the limit is none.
+fn warn_if_beyond_keeps_as_much(reader: &mut Reader, rule: &WrittenRule, limited: &Limited, otherwise: Option<Keep>) {
+    let (beyond, place) = match limited.then {
+        Then::Share(share) => (Keep::Share(share), "`then`"),
+        Then::Otherwise => match otherwise {
+            Some(keep) => (keep, "`otherwise`"),
+            None => return,
+        },
+        Then::Next | Then::None => return,
+    };
+    // With `keep: none` a limit is an error already.
+    if beyond.share() < rule.keep.share() || rule.keep == Keep::None {
+        return;
+    }
+    let title = format!("the limit of `{}` bounds nothing", rule.name);
+    let label = format!("keeps {}, and beyond {} {place} keeps {beyond}", rule.keep, limited.limit.rate);
+    let help = "write a smaller share under `then:`, or `then: none`; or leave out the limit";
+    reader.warn("P19", rule.span, title, label).help(help);
+}
+
+/// Both the bucket and the rate of `total` are used up before those of one key could be.
+fn is_reached_first(total: Rate, one: Rate) -> bool {
+    let of_second = |rate: Rate, period_ms: u64| u128::from(rate.amount) * u128::from(period_ms);
+    let is_slower = of_second(total, one.period_ms) <= of_second(one, total.period_ms);
+    total.unit == one.unit && total.amount <= one.amount && is_slower
+}
+
+fn warn_if_one_key(reader: &mut Reader, rule: &WrittenRule, each: &Each) {
+    let alternatives = alternatives(&rule.when);
+    let without_entry = alternatives.iter().all(Alternative::is_without_entry);
+    let parts = [(each.service, "entry.service"), (each.name, "entry.name")];
+    for (_, part) in parts.iter().filter(|(is_part, _)| *is_part) {
+        let pinned = only_value(&alternatives, part);
+        let label = match &pinned {
+            Some(value) => format!("`{part}` is always `{value}` here"),
+            None if without_entry => "these traces have no entry span".to_owned(),
+            None => continue,
+        };
+        let title = format!("`for_each: {part}` of `{}` tells no traces apart", rule.name);
+        let help = match parts.iter().filter(|(is_part, _)| *is_part).count() {
+            1 => "leave out `for_each` and `limit_total`: one limit for all is the same".to_owned(),
+            _ => format!("leave `{part}` out of `for_each`"),
+        };
+        reader.warn("P20", rule.span, title, label).help(help);
+    }
+}
+
+/// The text that this part of the entry has in every trace that the rule matches, if it has.
+fn only_value(alternatives: &[Alternative<'_>], part: &str) -> Option<String> {
+    let mut values =
+        alternatives.iter().map(|alternative| alternative.atoms.iter().find_map(|atom| value_in(atom, part)));
+    let first = values.next()??;
+    values.all(|value| value == Some(first)).then(|| first.to_owned())
+}
+
+fn value_in<'a>(atom: &'a Atom, part: &str) -> Option<&'a str> {
+    let Atom::Span(Condition { scope: SpanScope::Entry | SpanScope::Root, tests }) = atom else { return None };
+    tests.iter().find_map(|test| match test {
+        Test::Service(patterns) if part == "entry.service" => exact(patterns),
+        Test::Name(patterns) if part == "entry.name" => exact(patterns),
+        _ => None,
+    })
+}
+
+fn exact(patterns: &[Pattern]) -> Option<&str> {
+    match patterns {
+        [Pattern::Exact(text)] => Some(text),
+        _ => None,
+    }
+}
+
+impl Alternative<'_> {
+    fn is_without_entry(&self) -> bool {
+        let no_entry = IncompleteSet::of([Incomplete::NoEntry]);
+        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(Check::Incomplete(set)) if *set == no_entry);
+        self.atoms.iter().any(is_so)
+    }
+}
