@@ -27,6 +27,7 @@ pub mod diagnostic;
 pub mod doctor;
 pub mod http_client;
 pub mod identity;
+pub mod import;
 pub mod prometheus;
 pub mod supervise;
 pub mod telemetry;

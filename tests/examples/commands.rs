@@ -97,6 +97,7 @@ impl Session {
             }
             ["traces", ..] | ["why", ..] => self.expect(arguments, TRACE, place),
             ["check", ..] => self.expect(arguments, "no problem", place),
+            ["policy", "import", ..] => self.expect(arguments, "version: 1", place),
             ["policy", "show"] => self.expect(arguments, "version: 1", place),
             // No policy was in force before: `tests/process/reload.rs` has one.
             ["policy", "restore"] => self.expect(&["policy", "restore", "--help"].map(str::to_owned), "--admin", place),
