@@ -8,8 +8,8 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --bin tailkeep
-RUN config/image.sh target/release/tailkeep /image
+RUN cargo build --profile dist --locked --bin tailkeep
+RUN config/image.sh target/dist/tailkeep /image
 
 FROM scratch
 COPY --from=build /image /

@@ -2,7 +2,7 @@
 # Lays out the container's file system: the program, the shared libraries that it names, the authorities that TLS
 # trusts, a user, and a folder for that user's data. Used by the Dockerfile and by tests/image/run.
 #
-#   config/image.sh target/release/tailkeep FOLDER
+#   config/image.sh target/dist/tailkeep FOLDER
 set -eu
 program=$1
 image=$2

@@ -1,7 +1,8 @@
 //! Two small HTTP listeners. `health` (`/healthz`, `/readyz`, `/metrics`) shows no content of traces and
 //! asks nobody who he is; `admin` (`/policy` and below it, `/why/{id}`, `/traces/{id}`, `/keep/{id}`) does show it, so
-//! it listens on loopback or wants a token.
+//! it listens on loopback or wants a token, and may speak TLS.
 
+mod acceptor;
 pub mod answer;
 mod caller;
 mod connections;
@@ -11,13 +12,14 @@ mod pieces;
 mod route;
 
 pub use answer::{Answer, SpansSeen};
-pub use caller::Token;
 pub use connections::serve;
 
 use crate::prometheus::PageReader;
+use crate::secret::Credential;
 use crate::trace::TraceId;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// Whoever can answer. Called on a thread where blocking does no harm, but for `is_ready` and `count_closed`.
 pub trait AdminApi: Send + Sync + 'static {
@@ -47,8 +49,18 @@ pub enum Audience {
     Health,
     /// With a token, requests must carry `Authorization: Bearer TOKEN`; without one, they must come from this host.
     Admin {
-        token: Option<Token>,
+        token: Option<Arc<Credential>>,
     },
+}
+
+impl Audience {
+    /// The section of the configuration.
+    fn word(&self) -> &'static str {
+        match self {
+            Audience::Health => "health",
+            Audience::Admin { .. } => "admin",
+        }
+    }
 }
 
 /// Why a connection was closed.
@@ -58,15 +70,25 @@ pub enum Closed {
     ForAnother,
     /// Its peer did not take the answer in time.
     TooSlow,
+    /// The TLS handshake failed, or did not end in time.
+    TlsFailed,
+    /// It does not speak TLS on a listener with it.
+    TlsMissing,
+    /// It speaks TLS on a listener without.
+    TlsUnexpected,
 }
 
 impl Closed {
-    pub const ALL: [Closed; 2] = [Closed::ForAnother, Closed::TooSlow];
+    pub const ALL: [Closed; 5] =
+        [Closed::ForAnother, Closed::TooSlow, Closed::TlsFailed, Closed::TlsMissing, Closed::TlsUnexpected];
 
     pub fn word(self) -> &'static str {
         match self {
             Closed::ForAnother => "for_another",
             Closed::TooSlow => "too_slow",
+            Closed::TlsFailed => "tls_failed",
+            Closed::TlsMissing => "tls_missing",
+            Closed::TlsUnexpected => "tls_unexpected",
         }
     }
 }

@@ -9,7 +9,7 @@ mod limit_log;
 pub mod reload;
 mod sighting;
 
-use crate::admin::{self, Audience, Token};
+use crate::admin::{self, Audience};
 use crate::config::{Config, Drain, PolicySource, QueueConfig, SinkConfig, SinkKind, read_text};
 use crate::deliver::{BatchLimits, CLOSE_TIME, Delivery, DeliverySettings, NamedSink};
 use crate::diagnostic::{self, Diagnostic};
@@ -17,14 +17,17 @@ use crate::identity::World;
 use crate::measure::{Meter, Now};
 use crate::pipeline::{Pipeline, active_policy::ActivePolicy};
 use crate::policy::Policy;
+use crate::processing::Processing;
 use crate::receive::{LocalAddrs, Phase, Receiver};
 use crate::ring::wheel::TICK_MS;
 use crate::scan::items;
+use crate::secret::{Credential, SecretSource};
 use crate::supervise::Supervisor;
+use crate::tls::{ServerTls, TlsFiles};
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
 use prost::Message;
-use reload::{Reloader, nothing_to_reload};
+use reload::{Reloader, nothing_to_reload, warn_of_routes};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -62,12 +65,19 @@ pub enum Stop {
 /// At the end, how long the last export may wait for a queue that is full.
 const LAST_EXPORT_MOST: Duration = Duration::from_secs(2);
 
+/// Bound, and what its callers must do.
+struct AdminListener {
+    socket: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    token: Option<Arc<Credential>>,
+}
+
 /// Bound to its ports, serving nothing yet.
 pub struct App {
     drain: Drain,
     receiver: Receiver,
     health: Option<TcpListener>,
-    admin: Option<(TcpListener, Option<Token>)>,
+    admin: Option<AdminListener>,
     admin_service: Arc<AdminService>,
 }
 
@@ -81,6 +91,7 @@ impl App {
         let names = config.measure.iter().flat_map(|measure| measure.dimensions.names());
         let dimensions: Vec<String> = names.map(|name| name.attribute.clone()).collect();
         let active_policy = load_policy(&config.policy, &dimensions)?;
+        config.check_rules(&active_policy.policy).map_err(StartError::Files)?;
         config.check_places().map_err(StartError::World)?;
         announce(&config, &active_policy.policy);
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
@@ -91,10 +102,16 @@ impl App {
         let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
+        let admin_tls = load_admin_tls(config.admin_tls.as_ref())?;
+        let admin_token = load_admin_token(config.admin_token.as_ref())?;
         let admin = bind(config.admin, "admin.listen").await?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;
-        let pipeline = Arc::new(Pipeline::new(config.ring, random_seed(), active_policy, meter, delivery, config.hops));
+        let processing = Processing::new(config.processing, random_seed());
+        let pipeline =
+            Pipeline::new(config.ring, random_seed(), active_policy, meter, processing, delivery, config.hops);
+        let pipeline = Arc::new(pipeline);
+        warn_of_routes(&pipeline, &pipeline.active_policy.load().policy);
         let reloader = match config.policy {
             PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
@@ -107,8 +124,7 @@ impl App {
             connections_closed: Default::default(),
             pipeline,
         });
-        let token = config.admin_token.map(|token| Token::new(token.expose()));
-        let admin = admin.map(|listener| (listener, token));
+        let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token: admin_token });
         Ok(App { drain: config.drain, receiver, health, admin, admin_service })
     }
 
@@ -120,7 +136,7 @@ impl App {
     /// Where questions are answered: health, then admin.
     pub fn listeners(&self) -> [Option<SocketAddr>; 2] {
         let address = |listener: &TcpListener| listener.local_addr().ok();
-        [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|(listener, _)| address(listener))]
+        [self.health.as_ref().and_then(address), self.admin.as_ref().and_then(|admin| address(&admin.socket))]
     }
 
     pub fn admin_service(&self) -> Arc<AdminService> {
@@ -146,12 +162,13 @@ impl App {
             Some(reloader) => tasks.spawn("the reload of the policy", reloader.clone().run()),
             None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
-        let answers = |listener, audience| admin::serve(listener, audience, admin_service.clone(), closed.subscribe());
-        if let Some(listener) = health {
-            tasks.spawn("the health listener", answers(listener, Audience::Health));
+        let answers =
+            |socket, tls, audience| admin::serve(socket, tls, audience, admin_service.clone(), closed.subscribe());
+        if let Some(socket) = health {
+            tasks.spawn("the health listener", answers(socket, None, Audience::Health));
         }
-        if let Some((listener, token)) = admin {
-            tasks.spawn("the admin listener", answers(listener, Audience::Admin { token }));
+        if let Some(AdminListener { socket, tls, token }) = admin {
+            tasks.spawn("the admin listener", answers(socket, tls, Audience::Admin { token }));
         }
         let ends = phase.subscribe();
         let serving = receiver.serve(pipeline.clone(), phase.subscribe());
@@ -223,7 +240,8 @@ fn announce(config: &Config, policy: &Policy) {
     let (policy, rules, hash) = (&policy.file, policy.rules.len(), &policy.hash);
     tracing::info!(policy, rules, hash, memory_mib, ring_mib, queue, "starting");
     for sink in &config.sinks {
-        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), "delivering to");
+        let rules = sink.rule_names().map(|rules| rules.join(", "));
+        tracing::info!(sink = sink.name, kind = sink.kind.word(), to = sink.destination(), rules, "delivering to");
     }
 }
 
@@ -266,9 +284,21 @@ async fn bind(address: Option<SocketAddr>, key: &str) -> Result<Option<TcpListen
     }
 }
 
+/// `admin` speaks HTTP/1.1.
+fn load_admin_tls(files: Option<&TlsFiles>) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let load = |files| ServerTls::load("admin.tls", files, &[b"http/1.1"]);
+    let tls = files.map(load).transpose();
+    tls.map(|tls| tls.map(Arc::new)).map_err(|error| StartError::World(format!("admin.tls.{error}")))
+}
+
+fn load_admin_token(source: Option<&SecretSource>) -> Result<Option<Arc<Credential>>, StartError> {
+    let token = source.map(|source| Credential::bearer("admin.token", source)).transpose();
+    token.map(|token| token.map(Arc::new)).map_err(|error| StartError::World(format!("admin.token: {error}")))
+}
+
 fn build_sink(sink: &SinkConfig, world: &World) -> Result<NamedSink, StartError> {
     match sink.build(world) {
-        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built }),
+        Ok(built) => Ok(NamedSink { name: sink.name.clone(), sink: built, rules: sink.rule_names() }),
         Err(error) => Err(StartError::Files(format!("sink {}: {error}", sink.name))),
     }
 }
@@ -333,6 +363,7 @@ async fn push_metrics(pipeline: &Pipeline, until: Instant) {
     for request in meter.export(now) {
         let body = request.encode_to_vec();
         let items = items::count(Signal::Metrics, &body).expect("our own request is well formed");
+        let body = pipeline.processing.apply(Signal::Metrics, body.into()).into_owned();
         pipeline.delivery.push_own(Signal::Metrics, body, items, until).await;
     }
 }

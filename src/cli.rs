@@ -92,6 +92,15 @@ struct Running {
     /// Its admin listener; without it the one in the configuration, or http://127.0.0.1:13134.
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    /// PEM file with the authority of its certificate, where this host does not trust that anyway.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file with a certificate to present, where its `admin.tls` names a `client_ca`.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file with that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

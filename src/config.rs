@@ -2,14 +2,16 @@
 //!
 //! Every key has a default, so an empty file and no file are the same and fine. What the file does not say
 //! follows from the memory budget, see [`budget`]. Paths are relative to the folder of the file. Values may
-//! hold `${env:NAME}`; what that stands for is never shown.
+//! hold `${env:NAME}` and `${file:PATH}`; what they stand for is never shown.
 //!
 //! Codes: C01 variable that is not set, C02 `${…}` that is no variable, C03 address, C04 two listeners on a
 //! port, C05 budget, C06 more than the host has (a warning), C07 kind, name or place of a sink, C08 sink that
-//! is our own listener, C09 what a sink does not take, C10 administration open to everybody, C11 keys that
+//! is our own listener, C09 what a sink does not take, C10 administration open to everybody, or credentials in clear text (a warning), C11 keys that
 //! need or exclude each other, C12 secret in the file (a warning), C13 nothing is delivered (a warning), C14
 //! buckets and dimensions, C15 policy file that cannot be read, C16 instance, C17
-//! file or folder that cannot be used (a warning where only this machine may be at fault).
+//! file or folder that cannot be used (a warning where only this machine may be at fault), C18 file of a secret, C19
+//! credential that nobody could send, C20 processing that would not do what it says, C21 rule that the policy does
+//! not have.
 
 pub mod budget;
 mod check;
@@ -20,8 +22,10 @@ mod mask;
 mod measure;
 mod phrases;
 mod place;
+mod processing;
 mod queue;
 mod receive;
+mod routes;
 mod sink;
 mod text;
 
@@ -34,7 +38,8 @@ pub use text::read_text;
 
 use crate::deliver::HopMemory;
 use crate::diagnostic::{Diagnostic, Span, has_errors};
-use crate::identity::Secret;
+use crate::secret::SecretSource;
+use crate::tls::TlsFiles;
 use crate::yaml::{Map, Node, Value};
 use budget::{BudgetPart, MEMORY_MAX, MEMORY_MIN, Sizes, divide, show_size};
 use expand::Variables;
@@ -54,6 +59,8 @@ pub struct Config {
     pub policy: PolicySource,
     /// How requests are measured; none: they are not.
     pub measure: Option<crate::measure::MeterSettings>,
+    /// What is done to attributes before they leave.
+    pub processing: crate::processing::ProcessingSettings,
     pub sinks: Vec<SinkConfig>,
     pub queue: QueueConfig,
     /// Where `/healthz`, `/readyz` and `/metrics` are answered; none: nowhere. Default 127.0.0.1:13133.
@@ -61,7 +68,9 @@ pub struct Config {
     /// Where questions about traces are answered; none: nowhere. Default 127.0.0.1:13134.
     pub admin: Option<SocketAddr>,
     /// What whoever asks `admin` must present. Always there if others than this host can reach it.
-    pub admin_token: Option<Secret>,
+    pub admin_token: Option<SecretSource>,
+    /// Makes `admin` speak TLS. Default: it does not.
+    pub admin_tls: Option<TlsFiles>,
     pub drain: Drain,
     /// `collector.instance.id`.
     pub instance: String,
@@ -92,11 +101,23 @@ impl Default for Drain {
     }
 }
 
-const KEYS: &[&str] =
-    &["receive", "memory", "ring", "policy", "measure", "sinks", "queue", "health", "admin", "drain", "instance"];
+const KEYS: &[&str] = &[
+    "receive",
+    "memory",
+    "ring",
+    "policy",
+    "measure",
+    "processing",
+    "sinks",
+    "queue",
+    "health",
+    "admin",
+    "drain",
+    "instance",
+];
 const RING_KEYS: &[&str] = &["size"];
 const HEALTH_KEYS: &[&str] = &["listen"];
-const ADMIN_KEYS: &[&str] = &["listen", "token"];
+const ADMIN_KEYS: &[&str] = &["listen", "token", "tls"];
 const DRAIN_KEYS: &[&str] = &["accept", "deadline"];
 
 const HEALTH_PORT: u16 = 13133;
@@ -106,8 +127,8 @@ const RING_MIN: u64 = 4 << 20;
 const INSTANCE_MAX: usize = 128;
 
 impl Config {
-    /// The configuration in `text`, unless it has an error, and all problems found. Looks at no file;
-    /// `variables` are those of the environment.
+    /// The configuration in `text`, unless it has an error, and all problems found. Looks at no file but
+    /// those of secrets; `variables` are those of the environment.
     pub fn parse(
         file: &Path,
         text: &str,
@@ -155,24 +176,27 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
     let mut receive = receive::settings(loader, &receive_map, &receive_requested, (memory, &sizes));
     receive.instance.clone_from(&instance);
     receive.hop.clone_from(&loader.host.hop);
-    let (admin, admin_token) = admin(loader, map);
+    let admin = admin(loader, map);
     let queue = queue::settings(loader, &queue_map, &sizes);
     let mut sinks = match map.get("sinks") {
         Some(node) => sink::sinks(loader, node, &hops),
         None => sink::default_sinks(loader, map),
     };
     sinks.iter_mut().for_each(|sink| sink.set_longest_refusal(queue.longest_refusal));
+    let measure = measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance));
     let config = Config {
         receive,
         memory,
         ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
-        measure: measure_map.map(|map| measure::settings(loader, &map, &sizes, &instance)),
+        processing: processing::settings(loader, map, measure.as_ref()),
+        measure,
         sinks,
         queue,
         health: health(loader, map),
-        admin,
-        admin_token,
+        admin: admin.listen,
+        admin_token: admin.token,
+        admin_tls: admin.tls,
         drain: drain(loader, map),
         instance,
         hops,
@@ -258,15 +282,24 @@ fn health(loader: &mut Loader<'_>, map: &Map<'_>) -> Option<SocketAddr> {
     }
 }
 
-fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<Secret>) {
+/// The section `admin`.
+struct Admin {
+    listen: Option<SocketAddr>,
+    token: Option<SecretSource>,
+    tls: Option<TlsFiles>,
+}
+
+fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> Admin {
     let default = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)));
-    let Some(node) = map.get("admin") else { return (default, None) };
+    let without_more = |listen| Admin { listen, token: None, tls: None };
+    let Some(node) = map.get("admin") else { return without_more(default) };
     if is_off(node) {
-        return (None, None);
+        return without_more(None);
     }
-    let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return (default, None) };
+    let Some(section) = loader.section(map, "admin", ADMIN_KEYS) else { return without_more(default) };
     let listen = loader.listener(&section, "listen").unwrap_or(default);
-    let token = loader.secret(&section, "token");
+    let token = loader.secret_source(&section, "token");
+    let tls = loader.server_tls(&section);
     let is_open = listen.is_some_and(|address| !address.ip().is_loopback()) && section.entry("token").is_none();
     if let (true, Some(node)) = (is_open, section.get("listen")) {
         loader
@@ -274,7 +307,7 @@ fn admin(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<SocketAddr>, Option<
             .error("C10", node.span, "everybody could read traces here", "reachable from other hosts")
             .help("add `token: ${env:TAILKEEP_ADMIN_TOKEN}`, or listen on 127.0.0.1");
     }
-    (listen, token)
+    Admin { listen, token, tls }
 }
 
 fn drain(loader: &mut Loader<'_>, map: &Map<'_>) -> Drain {
@@ -319,14 +352,19 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
     let sections: &[(&str, &[&str])] = &[
         ("", KEYS),
         ("receive", receive::KEYS),
-        ("receive.tls", receive::TLS_KEYS),
+        ("receive.tls", load::SERVER_TLS_KEYS),
+        ("receive.auth", receive::AUTH_KEYS),
+        ("receive.auth.basic", receive::BASIC_KEYS),
         ("ring", RING_KEYS),
         ("measure", measure::KEYS),
+        ("processing", processing::KEYS),
+        ("processing.mask", processing::MASK_KEYS),
         ("queue", queue::KEYS),
         ("queue.memory", queue::SIGNAL_KEYS),
         ("queue.size", queue::SIGNAL_KEYS),
         ("health", HEALTH_KEYS),
         ("admin", ADMIN_KEYS),
+        ("admin.tls", load::SERVER_TLS_KEYS),
         ("drain", DRAIN_KEYS),
         ("sinks", sink::KEYS),
         ("sinks.store", sink::STORE_KEYS),

@@ -2,13 +2,16 @@
 //!
 //! Pieces of OTLP grow into batches ([`batch`]) in one bounded queue ([`queue`]); each sink has a
 //! loop of its own (`worker`) that sends them in order and tries again for as long as it takes
-//! ([`retry`]). With a path, the queue is also on disk ([`spool`]). Pushing never waits.
+//! ([`retry`]). With a path, the queue is also on disk ([`spool`]). What comes from outside is pushed without
+//! waiting; our own metrics ([`Delivery::push_own`]) wait for room.
 
 pub mod batch;
 pub mod hops;
+mod loss_log;
 pub mod queue;
 pub mod refusal;
 pub mod retry;
+mod routing;
 pub mod sink;
 pub mod spool;
 mod worker;
@@ -21,7 +24,9 @@ pub use spool::SpoolSettings;
 
 use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
+use loss_log::LossLog;
 use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
+use routing::{Route, Routing};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
@@ -66,6 +71,8 @@ pub struct DeliverySettings {
 pub struct NamedSink {
     pub name: String,
     pub sink: Box<dyn Sink>,
+    /// It gets the traces of these rules alone; of all if there are none.
+    pub rules: Option<Vec<String>>,
 }
 
 /// The deliver stage. Dropping it without [`Delivery::drain`] stops the sinks at once.
@@ -77,8 +84,8 @@ pub struct Delivery {
 
 struct SinkTasks {
     workers: JoinSet<()>,
-    /// At most one.
-    writers: JoinSet<()>,
+    /// What outlives the workers: the log of losses, and the spool's writer if there is a spool.
+    others: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +122,7 @@ struct Shared {
     /// Something was taken or written to disk.
     progress: Notify,
     phase: watch::Sender<DeliveryPhase>,
-    losses: Mutex<[LogThrottle; 3]>,
+    losses: LossLog,
     /// Where bodies on disk are read.
     spool: Option<Arc<dyn Files>>,
     /// Bytes that the spool may have, if there is one.
@@ -162,7 +169,8 @@ impl Delivery {
     pub fn start(settings: DeliverySettings, sinks: Vec<NamedSink>) -> Result<Delivery, String> {
         let takes: Vec<[bool; 3]> = sinks.iter().map(|named| Signal::ALL.map(|s| named.sink.takes(s))).collect();
         let names: Vec<String> = sinks.iter().map(|named| named.name.clone()).collect();
-        let mut queue = Queue::new(settings.batch, settings.quotas, &takes);
+        let rules: Vec<_> = sinks.iter().map(|named| (named.name.as_str(), named.rules.as_deref())).collect();
+        let mut queue = Queue::new(settings.batch, settings.quotas, &takes, Routing::new(&rules));
         let opened = settings.spool.as_ref().map(open_spool).transpose()?;
         if let Some((_, recovered)) = &opened {
             recover(&mut queue, &names, recovered);
@@ -173,24 +181,25 @@ impl Delivery {
             wake: sinks.iter().map(|_| Notify::new()).collect(),
             progress: Notify::new(),
             phase: watch::Sender::new(DeliveryPhase::Running),
-            losses: Mutex::default(),
+            losses: LossLog::default(),
             spool: opened.as_ref().map(|(spool, _)| spool.files()),
             disk: settings.spool.as_ref().map(|spool| spool.quotas),
             damaged: opened.as_ref().map_or([0; 3], |(_, recovered)| recovered.damaged),
             spool_wake: Notify::new(),
             spool_error: Mutex::default(),
         });
-        let (mut workers, mut writers, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
+        let (mut workers, mut others, supervisor) = (JoinSet::new(), JoinSet::new(), Supervisor::default());
         for (index, named) in sinks.into_iter().enumerate() {
             let name = format!("the sink {}", named.name);
             let worker = SinkWorker::new(index, named, shared.clone(), &settings);
             workers.spawn(supervisor.watch(&name, worker.run(), shared.is_ending()));
         }
+        others.spawn(supervisor.watch("the log of losses", loss_log::repeat(shared.clone()), shared.is_ending()));
         if let Some((spool, recovered)) = opened {
             let writer = Writer::new(spool, shared.clone(), recovered.cursors);
-            writers.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
+            others.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
-        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, writers }), supervisor })
+        Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, others }), supervisor })
     }
 
     /// The name of a sink or queue whose task ended though it should not; for ever if none does.
@@ -212,7 +221,33 @@ impl Delivery {
     /// Queues fields of an `Export*ServiceRequest` with that many spans, data points or log records.
     /// Never waits and never fails: see [`Discard`] for what can become of them.
     pub fn push(&self, signal: Signal, body: impl Into<Bytes>, items: u64) {
-        self.divide(Batch { signal, body: body.into(), items }, &mut |part| self.push_part(part, false));
+        self.push_to(Route::ALL, Batch { signal, body: body.into(), items });
+    }
+
+    /// As [`Delivery::push`], for traces that a rule kept: only to the sinks that take them.
+    pub fn push_of_rule(&self, rule: &str, body: impl Into<Bytes>, spans: u64) {
+        let route = self.shared.queue().routing().of_rule(rule);
+        self.push_to(route, Batch { signal: Signal::Traces, body: body.into(), items: spans });
+    }
+
+    /// Whether traces of one rule go to other sinks than those of another.
+    pub fn routes_by_rule(&self) -> bool {
+        self.shared.queue().routing().is_split()
+    }
+
+    /// The rules that sinks name.
+    pub fn routed_rules(&self) -> Vec<String> {
+        self.shared.queue().routing().rules().map(str::to_owned).collect()
+    }
+
+    /// Whether a rule's traces go anywhere, or no traces do.
+    pub fn takes_of_rule(&self, rule: &str) -> bool {
+        let queue = self.shared.queue();
+        !queue.takes(Signal::Traces) || queue.is_claimed(queue.routing().of_rule(rule), Signal::Traces)
+    }
+
+    fn push_to(&self, route: Route, piece: Batch) {
+        self.divide(piece, &mut |part| self.push_part(route, part, false));
     }
 
     /// As [`Delivery::push`], but no more than the queue holds of the signal: what is beyond would push out a part of
@@ -223,7 +258,7 @@ impl Delivery {
             room = room.checked_sub(part.body.len() + ENTRY_OVERHEAD).unwrap_or_default();
             if room > 0 {
                 taken += part.items;
-                self.push_part(part, false);
+                self.push_part(Route::ALL, part, false);
             }
         });
         taken
@@ -237,14 +272,14 @@ impl Delivery {
         self.divide(Batch { signal, body: body.into(), items }, &mut |part| parts.push(part));
         for part in parts {
             self.ready_for(signal, part.body.len(), until).await;
-            self.push_part(part, true);
+            self.push_part(Route::ALL, part, true);
         }
     }
 
     /// Whether the queue can hold so many bytes more of a signal, or some sink has taken all that there is of it,
     /// so that a push takes nothing from who is about to take it.
     pub fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
-        self.shared.queue().is_ready_for(signal, bytes)
+        self.shared.queue().is_ready_for(Route::ALL, signal, bytes)
     }
 
     /// Waits until it [`Delivery::is_ready_for`] a push. False if it is not so at `until`.
@@ -266,9 +301,9 @@ impl Delivery {
         batch::divide(piece, &limits, each);
     }
 
-    fn push_part(&self, part: Batch, own: bool) {
+    fn push_part(&self, route: Route, part: Batch, own: bool) {
         let (signal, now) = (part.signal, Instant::now());
-        let pushed = self.shared.queue().push(part, own, now);
+        let pushed = self.shared.queue().push(route, part, own, now);
         self.report(signal, pushed, now);
     }
 
@@ -282,25 +317,7 @@ impl Delivery {
             warn!(signal, "no sink takes this signal: it is accepted, counted and discarded");
         }
         if pushed.lost > 0 {
-            let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
-            if let Some(items) = losses[signal as usize].say(pushed.lost, now) {
-                let behind = self.shared.behind(signal);
-                let (signal, sinks) = (signal.word(), behind.join(", "));
-                if *self.shared.phase.borrow() != DeliveryPhase::Running {
-                    error!(
-                        signal,
-                        items, sinks, "the process ends before these had room in the queue: they are discarded"
-                    );
-                    return;
-                }
-                error!(
-                    signal,
-                    items,
-                    sinks,
-                    "the queue is full: the oldest were discarded for sinks that had not taken them; raise `queue.memory` \
-                     or write a `queue.path`"
-                );
-            }
+            self.shared.note_loss(signal, pushed.lost, now);
         }
     }
 
@@ -334,8 +351,12 @@ impl Delivery {
         self.shared.queue().start_draining();
         let time = deadline.saturating_duration_since(Instant::now());
         for AccountRow { sink, signal, tally } in self.snapshot().into_iter().filter(|row| row.tally.queued > 0) {
-            let (signal, items, seconds) = (signal.word(), tally.queued, time.as_secs());
-            info!(sink, signal, items, seconds, "delivers what waits, for so long at most");
+            let (signal, items, ms) = (signal.word(), tally.queued, time.as_millis() as u64);
+            if ms == 0 {
+                info!(sink, signal, items, "no time is left to deliver what waits");
+            } else {
+                info!(sink, signal, items, ms, "delivers what waits, for so long at most");
+            }
         }
         self.shared.phase.send_replace(DeliveryPhase::Draining);
         self.shared.wake_all();
@@ -346,8 +367,8 @@ impl Delivery {
             tasks.workers.abort_all();
         }
         self.shared.phase.send_replace(DeliveryPhase::Over);
-        all_end(&mut tasks.writers, deadline).await;
-        self.say_what_was_lost_since();
+        all_end(&mut tasks.others, deadline).await;
+        self.shared.say_rest_of_losses();
         let gone = self.shared.queue().close();
         for Gone { sink, signal, items, superseded } in gone {
             let (sink, signal, lost) = (&self.shared.names[sink], signal.word(), items - superseded);
@@ -361,17 +382,6 @@ impl Delivery {
             }
             if lost > 0 {
                 error!(sink, signal, items = lost, "the process ends before the sink took them: they are discarded");
-            }
-        }
-    }
-
-    /// Repeated losses are said with pauses: at the end, what came since the last time.
-    fn say_what_was_lost_since(&self) {
-        let mut losses = self.shared.losses.lock().expect("no code panics under this lock");
-        for (signal, losses) in Signal::ALL.into_iter().zip(losses.iter_mut()) {
-            let (signal, items) = (signal.word(), losses.rest());
-            if items > 0 {
-                error!(signal, items, "the queue was full: so many more were discarded since this was last said");
             }
         }
     }
@@ -409,8 +419,14 @@ fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
             queue.set_cursor(index, signal, cursor.unwrap_or(0));
         }
     }
+    let mut unknown = 0;
     for found in &recovered.records {
-        queue.recover(found.signal, found.number, found.items, found.location);
+        let route = queue.routing().find(found.route);
+        unknown += if route.is_none() { found.items } else { 0 };
+        queue.recover(route.unwrap_or(Route::ALL), found.signal, found.number, found.items, found.location);
+    }
+    if unknown > 0 {
+        warn!(items = unknown, "sinks or their `rules` have changed: what waited on disk for some of them goes to all");
     }
     if !recovered.records.is_empty() {
         let items: u64 = recovered.records.iter().map(|found| found.items).sum();
@@ -433,6 +449,11 @@ impl LogThrottle {
         }
         self.until = Some(now + REPEAT_LOG);
         Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// What has not been said yet, if there is any and the pause is over.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.unsaid == 0 { None } else { self.say(0, now) }
     }
 
     /// What has not been said yet, for the end.

@@ -35,7 +35,8 @@ pub enum HttpVersion {
     Http2,
 }
 
-/// How a client trusts and presents itself. Verification cannot be switched off.
+/// How a client trusts and presents itself. Verification cannot be switched off. Files that change are used by the
+/// next connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// PEM certificates trusted besides those of the host.

@@ -8,15 +8,14 @@
 mod cache;
 mod clock;
 mod metadata;
-mod secret;
 mod source;
 mod sts;
 mod utc;
 
+pub use crate::secret::Secret;
 pub use cache::{EnvironmentLookup, Identity, World};
 pub use clock::ClockOffset;
 pub use metadata::EcsRole;
-pub use secret::Secret;
 pub use sts::{AssumeRole, Rrsa};
 pub use utc::Utc;
 

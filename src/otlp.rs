@@ -1,6 +1,7 @@
 //! OTLP's messages as bytes: their fields in protobuf, and the same as OTLP/JSON. Nothing is decoded into structs:
 //! two bytes on the wire can be a hundred in memory. Pure.
 
+pub mod attributes;
 pub mod json;
 pub mod schema;
 pub mod spans;

@@ -10,12 +10,13 @@ pub use accounts::{IntakeCounts, ShardTotals};
 use crate::deliver::{self, Delivery};
 use crate::measure::{Meter, SeriesLabels};
 use crate::policy::Limits;
+use crate::processing::Processing;
 use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
 use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
-use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, Shard, Turn};
-use crate::trace::{Signal, SpanView, TraceId};
+use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, RulePart, Shard, Turn};
+use crate::trace::{RuleId, Signal, SpanView, TraceId};
 use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
 use service::Services;
@@ -37,6 +38,8 @@ pub struct Pipeline {
     pub services: Services,
     /// None with `measure: off`.
     pub meter: Option<Meter>,
+    /// What is done to all that leaves.
+    pub processing: Processing,
     pub delivery: Arc<Delivery>,
     hops: deliver::HopMemory,
     intake: Mutex<IntakeCounts>,
@@ -84,6 +87,7 @@ impl Pipeline {
         seed: u64,
         active_policy: ActivePolicy,
         meter: Option<Meter>,
+        processing: Processing,
         delivery: Arc<Delivery>,
         hops: deliver::HopMemory,
     ) -> Self {
@@ -102,6 +106,7 @@ impl Pipeline {
             limits: Mutex::new(limits),
             services: Services::default(),
             meter,
+            processing,
             delivery,
             hops,
             intake: Mutex::default(),
@@ -199,8 +204,26 @@ impl Pipeline {
 
     fn deliver(&self, out: &mut Outbox) {
         if out.spans > 0 {
-            let Outbox { body, spans } = std::mem::take(out);
-            self.delivery.push(Signal::Traces, body, spans);
+            let Outbox { body, spans, parts } = std::mem::take(out);
+            if self.delivery.routes_by_rule() {
+                return self.deliver_by_rule(&body, &parts);
+            }
+            let body = self.processing.apply(Signal::Traces, body.into());
+            self.delivery.push(Signal::Traces, body.into_owned(), spans);
+        }
+    }
+
+    fn deliver_by_rule(&self, mut rest: &[u8], parts: &[RulePart]) {
+        let rules = &self.active_policy.load().rules;
+        for part in parts.iter().filter(|part| part.spans > 0) {
+            let (body, behind) = rest.split_at(part.bytes);
+            let body = self.processing.apply(Signal::Traces, body.into());
+            match part.rule {
+                // Whoever asks for a trace wants it wherever traces go.
+                RuleId::API => self.delivery.push(Signal::Traces, body.into_owned(), part.spans),
+                rule => self.delivery.push_of_rule(rules.name(rule), body.into_owned(), part.spans),
+            }
+            rest = behind;
         }
     }
 
@@ -215,8 +238,19 @@ impl Pipeline {
         let not_valid = |_| MalformedRequest(format!("the body is not a valid Export{name}ServiceRequest"));
         let most = self.delivery.piece_max(signal);
         let Repaired { body, items, mut rejected } = repair::request(signal, body, most).map_err(not_valid)?;
+        let processed = match self.delivery.takes(signal) {
+            // What grew beyond that leaves in part, as what came too large does.
+            true => {
+                let bound = most.max(2 * body.len());
+                self.processing.apply_within(signal, body, bound)
+            }
+            false => Some(body),
+        };
         let _accounts = self.hold_accounts();
-        let taken = if items > 0 { self.delivery.push_what_fits(signal, body.into_owned(), items) } else { 0 };
+        let taken = match processed {
+            Some(body) if items > 0 => self.delivery.push_what_fits(signal, body.into_owned(), items),
+            _ => 0,
+        };
         rejected.too_many += items - taken;
         Ok(self.count(signal, taken, &rejected))
     }

@@ -4,6 +4,7 @@
 //! conditions on spans into numbered facts that scan answers, and judging then is masks and comparisons on
 //! a [`Summary`]. No I/O and no clock: time is an argument. It never looks at the bytes of a span.
 
+pub mod baseline;
 mod change;
 pub mod condition;
 pub mod explain;
@@ -13,6 +14,7 @@ pub mod parse;
 mod pattern;
 mod renamed;
 mod review;
+pub mod witness;
 
 pub use change::{Change, listed};
 pub use explain::explain;
@@ -30,6 +32,7 @@ use limit::{Claim, Cost, Limit};
 use parse::WrittenRule;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
+use witness::Witnesses;
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct Policy {
     pub masks: Masks,
     pub rules: Vec<Rule>,
     pub otherwise: Keep,
+    /// What a part of a trace must show so that the whole may be kept.
+    pub witnesses: Witnesses,
 }
 
 /// How long a trace waits to be judged, and how long a share's keep can still change.
@@ -117,6 +122,9 @@ pub enum Then {
     Share(Threshold),
 }
 
+/// What [`RuleId::OTHERWISE`] is called.
+const OTHERWISE: &str = "otherwise";
+
 impl Policy {
     /// The policy in `text`, unless it has an error, and all problems found. `names` learns the names of
     /// its rules only if it has none.
@@ -139,6 +147,7 @@ impl Policy {
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
         };
+        let witnesses = Witnesses::of(&document.rules, otherwise, &mut table);
         let rules = document.rules.into_iter().zip(matchers);
         let rules = rules.map(|(written, matcher)| Rule { id: names.id(&written.name), written, matcher }).collect();
         let policy = Policy {
@@ -151,8 +160,25 @@ impl Policy {
             conditions: table.conditions,
             rules,
             otherwise,
+            witnesses,
         };
         (Some(policy), reader.finish())
+    }
+
+    /// The names of its rules, and its last word.
+    pub fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.written.name.as_str()).chain([OTHERWISE])
+    }
+
+    pub fn has_rule(&self, name: &str) -> bool {
+        self.rule_names().any(|known| known == name)
+    }
+
+    /// Of these, those that keep something.
+    pub fn keeping_rules(&self) -> impl Iterator<Item = &str> {
+        let keeps = |rule: &&Rule| rule.written.keep != Keep::None;
+        let rules = self.rules.iter().filter(keeps).map(|rule| rule.written.name.as_str());
+        rules.chain((self.otherwise != Keep::None).then_some(OTHERWISE))
     }
 
     /// The policy that is in force without a file.

@@ -6,6 +6,7 @@
 
 mod activity;
 mod admission;
+mod authentication;
 mod connection;
 mod context;
 mod cors;
@@ -20,16 +21,17 @@ mod outcome;
 mod refusal;
 mod refusal_log;
 mod stats;
-mod tls;
 mod wire;
 
+pub use authentication::SenderCredential;
 pub use outcome::{ConnectionFault, RequestOutcome};
 pub use stats::{Stats, StatsReader};
-pub use tls::{TlsError, TlsFiles};
 
+use crate::tls::{ServerTls, TlsError, TlsFiles};
 use crate::trace::Signal;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use admission::Admission;
+use authentication::Authentication;
 use connection::ListenerProtocol;
 use context::RequestContext;
 use listener::Listener;
@@ -39,7 +41,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -129,8 +130,8 @@ pub struct ReceiverSettings {
     pub http: Option<SocketAddr>,
     /// Makes both listeners speak TLS. Default: they do not.
     pub tls: Option<TlsFiles>,
-    /// How often a new connection may look whether the TLS files changed. Default 10 s.
-    pub tls_check_every: Duration,
+    /// Who may send: whoever presents one of these. Default: everybody.
+    pub auth: Vec<SenderCredential>,
     /// This process's `collector.instance.id`, for texts. Default: empty.
     pub instance: String,
     /// The id that this process's sinks mark requests with, a UUID, known to nobody else: requests whose
@@ -188,7 +189,7 @@ impl Default for ReceiverSettings {
             grpc: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4317))),
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4318))),
             tls: None,
-            tls_check_every: Duration::from_secs(10),
+            auth: Vec::new(),
             instance: String::new(),
             hop: String::new(),
             max_request: 20 << 20,
@@ -215,8 +216,10 @@ impl Default for ReceiverSettings {
 pub enum BindError {
     #[error("receive.{protocol}: cannot listen on {address}: {error}; {advice}")]
     Listen { address: SocketAddr, protocol: &'static str, error: io::Error, advice: &'static str },
-    #[error(transparent)]
+    #[error("receive.tls.{0}")]
     Tls(#[from] TlsError),
+    #[error("receive.auth: {0}")]
+    Authentication(String),
     #[error(
         "{in_flight} bytes in flight are too few for requests of {max_request} bytes: allow at least {} in flight",
         .max_request * 2
@@ -236,6 +239,7 @@ pub struct Receiver {
     settings: ReceiverSettings,
     listeners: Vec<Listener>,
     admission: Arc<Admission>,
+    authentication: Authentication,
     counters: Arc<ReceiverCounters>,
 }
 
@@ -249,6 +253,7 @@ impl Receiver {
         if in_flight / 2 < max_request {
             return Err(BindError::InFlight { in_flight, max_request });
         }
+        let authentication = Authentication::new(&settings.auth).map_err(BindError::Authentication)?;
         let mut listeners = Vec::new();
         for (protocol, address) in [(ListenerProtocol::Grpc, settings.grpc), (ListenerProtocol::Http, settings.http)] {
             if let Some(address) = address {
@@ -256,7 +261,7 @@ impl Receiver {
             }
         }
         let admission = Admission::new(max_request, in_flight, settings.pooled);
-        Ok(Receiver { settings, listeners, admission, counters: Arc::default() })
+        Ok(Receiver { settings, listeners, admission, authentication, counters: Arc::default() })
     }
 
     /// Where it listens.
@@ -276,9 +281,9 @@ impl Receiver {
     /// Serves until `phase` is [`Phase::Closed`] and what was in flight then has been answered.
     /// The deadline is the caller's: dropping the future aborts all connections.
     pub async fn serve(self, intake: Arc<dyn Intake>, phase: watch::Receiver<Phase>) {
-        let Receiver { settings, listeners, admission, counters } = self;
-        let context =
-            Arc::new(RequestContext { settings, admission, counters, intake, refusals: RefusalLog::default() });
+        let Receiver { settings, listeners, admission, authentication, counters } = self;
+        let refusals = RefusalLog::default();
+        let context = Arc::new(RequestContext { settings, admission, authentication, counters, intake, refusals });
         let mut tasks = tokio::task::JoinSet::new();
         for listener in listeners {
             tasks.spawn(listener.serve(context.clone(), phase.clone()));
@@ -293,7 +298,7 @@ async fn listen(
     settings: &ReceiverSettings,
 ) -> Result<Listener, BindError> {
     let tls = match &settings.tls {
-        Some(files) => Some(Arc::new(Tls::load(files.clone(), protocol.alpn(), settings.tls_check_every)?)),
+        Some(files) => Some(Arc::new(ServerTls::load("receive.tls", files, protocol.alpn())?)),
         None => None,
     };
     match TcpListener::bind(address).await {

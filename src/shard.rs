@@ -71,6 +71,26 @@ pub struct Turn<'a, J> {
 pub struct Outbox {
     pub body: Vec<u8>,
     pub spans: u64,
+    /// What of it each rule kept, in the order of the body.
+    pub parts: Vec<RulePart>,
+}
+
+/// So many bytes and spans of an [`Outbox`] were kept by one rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RulePart {
+    pub rule: RuleId,
+    pub bytes: usize,
+    pub spans: u64,
+}
+
+impl Outbox {
+    /// Says which rule kept what the body has grown by.
+    fn add_part(&mut self, rule: RuleId, bytes: usize, spans: u64) {
+        match self.parts.last_mut().filter(|part| part.rule == rule) {
+            Some(part) => (part.bytes, part.spans) = (part.bytes + bytes, part.spans + spans),
+            None => self.parts.push(RulePart { rule, bytes, spans }),
+        }
+    }
 }
 
 /// How much one call may still do.

@@ -8,7 +8,7 @@ mod phrases;
 mod read;
 
 pub use mistake::{glued_key, without_comment};
-pub use phrases::{Example, FileFormat, Foreign, NO_PHRASES, Phrases, Shape, row};
+pub use phrases::{Example, FileFormat, Foreign, NO_PHRASES, Phrases, REFINERY_CONFIGURATION, Shape, row};
 pub use read::{Map, Reader, closest, parse_duration, parse_size};
 
 use crate::diagnostic::Span;

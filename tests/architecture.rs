@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Code that an hour of traffic can be played to in a second: time and randomness are arguments.
-const PURE: &[&str] = &["trace", "otlp", "scan", "ring", "shard", "policy", "import", "measure", "yaml", "diagnostic"];
+const PURE: &[&str] =
+    &["trace", "otlp", "scan", "ring", "shard", "policy", "import", "processing", "measure", "yaml", "diagnostic"];
 /// What pure code leaves out.
 const IMPURE: &[&str] = &[
     "Instant::now",
@@ -192,7 +193,7 @@ fn every_channel_is_bounded() {
 #[test]
 fn nothing_is_left_undone() {
     let mut files = Vec::new();
-    ["src", "tests", "benches"].iter().for_each(|folder| rust_files(&root().join(folder), &mut files));
+    ["src", "tests", "benches", "examples"].iter().for_each(|folder| rust_files(&root().join(folder), &mut files));
     let unfinished = Regex::new(r"\b(todo|unimplemented|dbg)!|#\[ignore").expect("valid");
     for file in files.iter().filter(|file| !file.ends_with("tests/architecture.rs")) {
         let text = read(file);
@@ -212,7 +213,7 @@ fn files_are_short() {
 #[test]
 fn functions_fit_on_a_screen() {
     let mut files = Vec::new();
-    ["src", "tests", "benches"].iter().for_each(|folder| rust_files(&root().join(folder), &mut files));
+    ["src", "tests", "benches", "examples"].iter().for_each(|folder| rust_files(&root().join(folder), &mut files));
     let long: Vec<String> = files.iter().flat_map(|file| long_functions(file)).collect();
     assert!(long.is_empty(), "more than {FUNCTION_LINES_MAX} lines:\n{}", long.join("\n"));
 }
@@ -243,7 +244,8 @@ fn long_functions(file: &Path) -> Vec<String> {
 #[test]
 fn every_file_that_the_architecture_names_is_there() {
     let text = read(&root().join("ARCHITECTURE.md"));
-    let path = Regex::new(r"`((?:src|tests|benches|config|docs)/[\w./-]+|[\w-]+\.(?:md|toml))`").expect("valid");
+    let path =
+        Regex::new(r"`((?:src|tests|benches|examples|config|docs)/[\w./-]+|[\w-]+\.(?:md|toml))`").expect("valid");
     let missing: Vec<&str> = path.captures_iter(&text).filter_map(|found| found.get(1)).map(|m| m.as_str()).collect();
     assert!(missing.len() > 20, "the code map names files");
     let missing: Vec<&&str> = missing.iter().filter(|path| !root().join(path).exists()).collect();

@@ -45,6 +45,9 @@ fn variables(name: &str) -> Option<String> {
         "SECRET"
         | "ARMS_TOKEN"
         | "TAILKEEP_ADMIN_TOKEN"
+        | "INGEST_TOKEN"
+        | "INGEST_PASSWORD"
+        | "TAILKEEP_HASH_KEY"
         | "OTLP_AUTHORIZATION"
         | "ARMS_LICENSE_KEY"
         | "SLS_KEY_SECRET"
@@ -150,7 +153,7 @@ fn every_code_has_a_case() {
     let is_code =
         |word: &&str| word.len() == 3 && word.starts_with('C') && word[1..].bytes().all(|c| c.is_ascii_digit());
     let used: BTreeSet<&str> = texts.iter().flat_map(|text| text.split('"')).filter(is_code).collect();
-    assert_eq!(used.len(), 17, "{used:?}");
+    assert_eq!(used.len(), 21, "{used:?}");
     let reports = reports();
     let shown: BTreeSet<&str> =
         reports.iter().flat_map(|(_, text, _)| text.split(['[', ']'])).filter(is_code).collect();
@@ -169,6 +172,33 @@ fn a_file_that_is_not_there_is_an_error_and_none_is_fine() {
     assert_eq!(report.exit_code, 0, "{}", report.text);
     let want = "config/policy.yaml: 9 rules, no problem\n";
     assert_eq!(report.text, want);
+}
+
+#[test]
+fn a_secret_from_a_file_is_followed_with_the_text_around_it() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let file = folder.path().join("token");
+    fs::write(&file, format!("{SECRET}\n")).expect("it can be written");
+    let token = |text: &str| {
+        let written = text.replace("FILE", &format!("${{file:{}}}", file.display()));
+        let config = good(&format!("admin: {{ token: \"{written}\" }}\n"));
+        assert!(!format!("{config:?}").contains(SECRET));
+        config.admin_token.expect("a token")
+    };
+    for (written, read) in [("FILE", "renewed"), ("x-FILE", "x-renewed"), ("${env:SECRET}-FILE", "swordfish-swordfish")]
+    {
+        fs::write(&file, format!("{SECRET}\n")).expect("it can be written");
+        let source = token(written);
+        assert!(source.secret.expose().ends_with(SECRET));
+        fs::write(&file, "renewed\n").expect("it can be written");
+        assert_eq!(source.read().expect("it can be read").expose(), read, "{written}");
+    }
+    let headers = format!("{{ a: \"Bearer ${{file:{}}}\", b: c }}", file.display());
+    let config = good(&format!("sinks: [{{ otlp: {{ endpoint: http://a:4317, headers: {headers} }} }}]\n"));
+    let SinkKind::Otlp(settings) = &config.sinks[0].kind else { panic!("an otlp sink") };
+    let [(name, source)] = &settings.headers.renewed[..] else { panic!("one is renewed: {:?}", settings.headers) };
+    assert_eq!((name.as_str(), source.read().expect("it can be read").expose()), ("a", "Bearer renewed"));
+    assert_eq!(settings.headers.fixed["b"], "c");
 }
 
 // Examples.
@@ -214,9 +244,9 @@ fn collect_keys(node: &Node, section: &str, out: &mut BTreeSet<(String, String)>
             for entry in entries {
                 out.insert((section.to_owned(), entry.key.clone()));
                 let below = if section.is_empty() { entry.key.clone() } else { format!("{section}.{}", entry.key) };
-                // Headers have the user's keys; a base has those of `auth`.
+                // Headers and resources have the user's keys; a base has those of `auth`.
                 match entry.key.as_str() {
-                    "headers" => {}
+                    "headers" | "resource" => {}
                     "base" => collect_keys(&entry.value, section, out),
                     _ => collect_keys(&entry.value, &below, out),
                 }
@@ -247,10 +277,12 @@ fn the_values_of_the_reference_are_the_defaults() {
     let (reference, default) = (good(&reference()), good(""));
     let show = |value: &dyn std::fmt::Debug| format!("{value:#?}");
     assert_eq!(reference.receive.connection_age, Some(Duration::from_secs(300)));
+    assert_eq!(reference.receive.auth.len(), 2);
     assert_eq!(reference.receive.cors, ["https://shop.example", "https://*.shop.example"]);
     let receive = tailkeep::receive::ReceiverSettings {
         // Examples, not defaults.
         tls: None,
+        auth: Vec::new(),
         connection_age: None,
         cors: Vec::new(),
         instance: default.instance.clone(),
@@ -423,7 +455,7 @@ fn otlp_takes_its_protocol_from_the_endpoint() {
         "endpoint: http://g:4317, headers: { X-Tenant: \"${env:SECRET}\" }, timeout: 3s, compression: none, \
          signals: [traces, logs], tls: { cert: c, key: k }, connect_to: 10.0.0.1:1",
     );
-    assert_eq!(full.headers["x-tenant"], SECRET);
+    assert_eq!(full.headers.fixed["x-tenant"], SECRET);
     let hops = full.hops.value(tailkeep::trace::Signal::Traces, std::time::Instant::now());
     assert_eq!((full.client.timeout, hops.as_str()), (Duration::from_secs(3), "hop-1"));
     assert_eq!((full.signals, full.client.connect_to.as_deref()), ([true, false, true], Some("10.0.0.1:1")));
@@ -492,7 +524,7 @@ fn measuring_is_set_as_written() {
 #[test]
 fn administration_for_others_needs_a_token() {
     let config = good("admin: { listen: 0.0.0.0:13134, token: ${env:TAILKEEP_ADMIN_TOKEN} }");
-    assert!(config.admin_token.is_some_and(|token| token.expose() == SECRET));
+    assert!(config.admin_token.is_some_and(|token| token.secret.expose() == SECRET));
     assert_eq!(codes("admin: { listen: '[::]:13134' }"), ["C10"]);
     assert_eq!(codes("admin: { listen: '[::1]:13134' }"), [""; 0]);
 }
@@ -500,6 +532,10 @@ fn administration_for_others_needs_a_token() {
 /// Secrets where they may stand, written out.
 const WITH_SECRETS: &str = "admin:
   token: swordfish
+receive:
+  auth:
+    bearer: [swordfish]
+    basic: { username: u, password: swordfish }
 sinks:
   - arms: { endpoint: http://a:8090, token: swordfish }
   - name: v2

@@ -59,7 +59,7 @@ impl Script {
     }
 
     fn named(&self, name: &str) -> NamedSink {
-        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()) }
+        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()), rules: None }
     }
 
     async fn act(&self, batch: &Batch) -> SendResult {
@@ -502,6 +502,24 @@ async fn the_log_of_a_sink_that_is_down_counts_on_and_says_when_the_queue_is_ful
     assert!((50..=100).contains(&down) && (195..=215).contains(&(down + full)), "{last}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_full_queue_names_the_whole_loss_though_nothing_more_is_lost() {
+    let said = Said::default();
+    let writer = said.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(log);
+    let delivery = start(settings(), vec![Script::new(&[Step::Hang]).named("here")]);
+    let long = "x".repeat(100_000);
+    (0..50).for_each(|_| push(&delivery, &[&long]));
+    let lost = delivery.snapshot()[0].tally.discarded(Discard::QueueFull);
+    assert!(lost > 20);
+    pass(&delivery, 60 * SECOND).await;
+    let lines = said.lines("the queue is full");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains(&format!(" total={lost} ")), "{lines:?}");
+    assert!(lines[1].contains("write a `queue.path`"), "{lines:?}");
+}
+
 mod servers {
     use super::*;
     use http::{HeaderMap, Request, Response, header::HeaderName};
@@ -542,7 +560,7 @@ mod servers {
             endpoint: "http://sink.test:4317".to_owned(),
             urls: [None, None, None],
             signals: [true, true, false],
-            headers,
+            headers: headers.into(),
             compression: Compression::Gzip,
             client: ClientSettings {
                 connect_to: Some(address.to_owned()),
@@ -876,7 +894,7 @@ mod servers {
         let (address, log) =
             http_server(vec![(503, vec![], vec![]), (503, vec![], vec![]), (200, vec![], vec![])]).await;
         let sink = OtlpSink::new(settings(Protocol::Http, &address)).unwrap();
-        let sink = NamedSink { name: "upstream".to_owned(), sink: Box::new(sink) };
+        let sink = NamedSink { name: "upstream".to_owned(), sink: Box::new(sink), rules: None };
         let delivery = start(super::settings(), vec![sink]);
         push(&delivery, &["a", "b"]);
         delivery.drain(Instant::now() + 10 * SECOND).await;

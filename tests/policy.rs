@@ -13,3 +13,5 @@ mod reference;
 mod span;
 #[path = "policy/weights.rs"]
 mod weights;
+#[path = "policy/witness.rs"]
+mod witness;

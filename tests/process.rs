@@ -7,6 +7,8 @@
 mod accounts;
 #[path = "process/admin.rs"]
 mod admin;
+#[path = "process/certificates.rs"]
+mod certificates;
 #[path = "process/chain.rs"]
 mod chain;
 #[path = "process/collector.rs"]
@@ -23,8 +25,12 @@ mod log;
 mod memory;
 #[path = "process/peers.rs"]
 mod peers;
+#[path = "process/processing.rs"]
+mod processing;
 #[path = "process/reload.rs"]
 mod reload;
+#[path = "process/routes.rs"]
+mod routes;
 #[path = "process/shutdown.rs"]
 mod shutdown;
 #[path = "process/signals.rs"]

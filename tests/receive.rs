@@ -3,6 +3,8 @@
 #[path = "receive/harness.rs"]
 mod harness;
 
+#[path = "receive/authentication.rs"]
+mod authentication;
 #[path = "receive/drain.rs"]
 mod drain;
 #[path = "receive/grpc.rs"]

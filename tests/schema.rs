@@ -37,6 +37,8 @@ const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("c15-no-policy", "files"),
     ("c17-no-certificate", "files"),
     ("c17-tls", "files"),
+    ("c18-files-of-secrets", "files"),
+    ("c21-rules", "the policy"),
     ("p-policy-with-errors", "another file"),
     ("substituted-values-are-not-shown-when-built", "the environment"),
 ];
@@ -65,7 +67,7 @@ fn listing(folder: &str, extension: &str) -> Vec<PathBuf> {
 /// What an editor sees; `None` if it is not YAML. Variables stay as they are written.
 fn document(text: &str) -> Option<Value> {
     // In braces of YAML those of a variable would be braces too.
-    let variable = Regex::new(r"\$\{(\w+:\w+)\}").expect("valid");
+    let variable = Regex::new(r"\$\{([\w:./-]*)\}").expect("valid");
     let (tree, flaws) = yaml::parse(&variable.replace_all(text, "$$<$1>"));
     let is_yaml = flaws.iter().all(|flaw| flaw.code == "Y03");
     is_yaml.then(|| tree.map_or(Value::Null, |tree| json(&tree)))

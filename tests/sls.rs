@@ -194,7 +194,7 @@ async fn signatures_compressions_and_paths_are_choices() {
 }
 
 #[tokio::test]
-async fn metrics_go_to_the_metricstore_by_either_door() {
+async fn metrics_go_to_the_metricstore_by_either_path() {
     let server = Server::start(|_, _| ok()).await;
     let batch = sample();
     for (path, target) in [

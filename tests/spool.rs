@@ -42,7 +42,7 @@ impl Place {
     }
 
     fn sink(&self, name: &str) -> NamedSink {
-        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()) }
+        NamedSink { name: name.to_owned(), sink: Box::new(self.clone()), rules: None }
     }
 
     fn numbers(&self) -> Vec<u64> {

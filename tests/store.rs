@@ -100,11 +100,12 @@ fn the_sql_of_the_document_finds_and_shows_a_trace() {
     }
 }
 
-/// As its user's shell runs it. Continuous integration sees to it that the program is there.
+/// As its user's shell runs it. Where everything must be proven (`.ci/run`) the program has to be there.
 #[test]
 fn the_sql_of_the_documents_runs_with_the_system_s_own_sqlite() {
     if Command::new("sqlite3").arg("--version").output().is_err() {
-        println!("there is no sqlite3 here");
+        assert!(std::env::var_os("TAILKEEP_CI").is_none(), "there is no sqlite3 here: install it");
+        eprintln!("skipped: there is no sqlite3 here");
         return;
     }
     let home = Home::new();
@@ -152,7 +153,7 @@ fn the_document_names_every_table_view_and_column_and_no_other() {
     let mut real = BTreeMap::new();
     for name in names.map(Result::unwrap) {
         let mut statement = store.prepare(&format!("SELECT * FROM {name}")).expect("SQL");
-        let _ = statement.query([]).expect("it can be read");
+        statement.query([]).expect("it can be read").next().expect("so can its rows");
         let mut columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         columns.sort();
         real.insert(name, columns);

@@ -1,34 +1,13 @@
 //! Who may ask the admin listener. A browser on this host reaches it too, for whatever page it shows.
 
 use super::route::{Reply, text};
-use hmac::{Hmac, Mac};
+use crate::secret::Credential;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use sha2::Sha256;
+use http::{HeaderValue, Request, StatusCode, header};
 use std::net::IpAddr;
 
-/// What whoever asks must present, known by its digest under itself: comparing two digests takes the same time
-/// whatever their first difference, and says nothing of the token's length.
-#[derive(Clone)]
-pub struct Token {
-    mac: Hmac<Sha256>,
-    digest: [u8; 32],
-}
-
-impl Token {
-    pub fn new(token: &str) -> Token {
-        let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("keys may have any length");
-        let digest = mac.clone().chain_update(token).finalize().into_bytes().into();
-        Token { mac, digest }
-    }
-
-    fn is(&self, given: &[u8]) -> bool {
-        self.mac.clone().chain_update(given).verify_slice(&self.digest).is_ok()
-    }
-}
-
 /// The answer to whoever may not ask.
-pub(super) fn refusal<B>(request: &Request<B>, token: Option<&Token>) -> Option<Reply> {
+pub(super) fn refusal<B>(request: &Request<B>, token: Option<&Credential>) -> Option<Reply> {
     if is_of_another_site(request) {
         return Some(text(StatusCode::FORBIDDEN, "pages of other sites may not ask this listener\n"));
     }
@@ -38,18 +17,13 @@ pub(super) fn refusal<B>(request: &Request<B>, token: Option<&Token>) -> Option<
             "this listener has no token, so it answers to the names localhost, 127.0.0.1 and [::1] only: \
              ask it by one of them, or set `admin.token`\n",
         )),
-        Some(token) if !bearer(request.headers()).is_some_and(|given| token.is(given)) => {
+        Some(token) if !token.is_in(request.headers()) => {
             let mut reply = text(StatusCode::UNAUTHORIZED, "this listener wants `Authorization: Bearer TOKEN`\n");
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             Some(reply)
         }
         _ => None,
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// A browser says which page asks: in `Origin`, in `Sec-Fetch-Site`, or both. Nobody else sends them.

@@ -1,9 +1,11 @@
 //! Accepts connections and bounds them, so that a probe is answered whatever others do: a new connection is always
 //! let in, and whoever neither asks nor reads goes.
 
+use super::acceptor::Acceptor;
 use super::content::WatchedBody;
 use super::route::Router;
 use super::{AdminApi, Audience, Closed};
+use crate::tls::ServerTls;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,8 +22,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Connections of one listener at a time. One more takes the place of that which has been silent longest.
 pub(super) const CONNECTIONS: usize = 64;
-/// A request's header must be here by then.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+/// A TLS handshake must have ended by then, and a request's header must be here.
+pub(super) const HEADER_TIME: Duration = Duration::from_secs(10);
 /// An answer must be taken by then; of one that is written while it is read, the next piece.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// What hyper holds of an answer that is not taken, and of a request's header.
@@ -33,8 +35,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// So often at most the log speaks of that.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves until `stop` becomes true, and ends what is open then.
-pub async fn serve(listener: TcpListener, audience: Audience, api: Arc<dyn AdminApi>, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` becomes true, and ends what is open then. With `tls` it speaks TLS alone.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    audience: Audience,
+    api: Arc<dyn AdminApi>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let acceptor = Arc::new(Acceptor::new(audience.word(), api.clone()));
     let mut connections = Connections::new(api.clone());
     let answers = Arc::new(Router::new(audience, api));
     let mut complained: Option<Instant> = None;
@@ -46,11 +55,17 @@ pub async fn serve(listener: TcpListener, audience: Audience, api: Arc<dyn Admin
             _ = stop.changed() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 if let Err(error) = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
                     tracing::debug!(%error, "the kernel may hold more of answers");
                 }
-                connections.open(stream, answers.clone()).await;
+                match &tls {
+                    None => connections.open(acceptor.clone().plain(stream, peer), answers.clone()).await,
+                    Some(tls) => {
+                        let opening = acceptor.clone().encrypted(tls.clone(), stream, peer);
+                        connections.open(opening, answers.clone()).await;
+                    }
+                }
             }
             Err(error) => {
                 if complained.is_none_or(|since| since.elapsed() >= COMPLAIN_EVERY) {
@@ -92,13 +107,19 @@ impl Connections {
         }
     }
 
-    pub async fn open<S>(&mut self, stream: S, answers: Arc<Router>)
+    /// `opening` becomes the connection, or nothing where its peer is turned away.
+    pub async fn open<S>(&mut self, opening: impl Future<Output = Option<S>> + Send + 'static, answers: Arc<Router>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.make_room().await;
         let activity = Arc::new(LastActivity::new(self.since));
-        let task = self.tasks.spawn(converse(stream, answers, activity.clone(), self.api.clone()));
+        let (heard, api) = (activity.clone(), self.api.clone());
+        let task = self.tasks.spawn(async move {
+            if let Some(stream) = opening.await {
+                converse(stream, answers, heard, api).await;
+            }
+        });
         self.open.push((task, activity));
     }
 }

@@ -1,10 +1,11 @@
 //! Which question is answered by what.
 
-use super::caller::{self, Token};
+use super::caller;
 use super::content::Content;
 use super::page::Pages;
 use super::{AdminApi, Audience, pieces};
 use crate::prometheus::PageReader;
+use crate::secret::Credential;
 use crate::trace::TraceId;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -40,7 +41,7 @@ impl Router {
     pub async fn answer<B>(&self, request: Request<B>) -> Reply {
         match &self.audience {
             Audience::Health => self.health(&request).await,
-            Audience::Admin { token } => self.admin(&request, token.as_ref()).await,
+            Audience::Admin { token } => self.admin(&request, token.as_deref()).await,
         }
     }
 
@@ -64,7 +65,7 @@ impl Router {
         }
     }
 
-    async fn admin<B>(&self, request: &Request<B>, token: Option<&Token>) -> Reply {
+    async fn admin<B>(&self, request: &Request<B>, token: Option<&Credential>) -> Reply {
         if let Some(refusal) = caller::refusal(request, token) {
             return refusal;
         }

@@ -5,9 +5,11 @@ use super::page::{PAGES, Pages};
 use super::route::Router;
 use super::*;
 use crate::prometheus::PageReader;
+use crate::secret::{Secret, SecretSource};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -21,7 +23,7 @@ const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 #[derive(Default)]
 struct Api {
     pages: AtomicU64,
-    closed: [AtomicU64; 2],
+    closed: [AtomicU64; Closed::ALL.len()],
     /// The maker of the first page waits here twice.
     making: Option<Barrier>,
 }
@@ -89,7 +91,7 @@ impl House {
     async fn connect(&mut self, said: &str) -> DuplexStream {
         let (mut near, far) = duplex(1 << 10);
         near.write_all(said.as_bytes()).await.unwrap();
-        self.connections.open(far, self.listener.clone()).await;
+        self.connections.open(ready(Some(far)), self.listener.clone()).await;
         near
     }
 
@@ -234,6 +236,11 @@ async fn scrapers_share_no_page_with_persons() {
     }
 }
 
+fn token(text: &str) -> Arc<Credential> {
+    let source = SecretSource { secret: Secret::new(text), file: None };
+    Arc::new(Credential::bearer("admin.token", &source).unwrap())
+}
+
 /// Bodies that an answer has: whole ones, so that their length is known beforehand.
 async fn ask(
     listener: &Router,
@@ -288,8 +295,8 @@ async fn a_probe_by_head_gets_no_body() {
 #[tokio::test]
 async fn what_is_no_path_is_refused() {
     let api = Arc::new(Api::default());
-    let token = Some(Token::new("t"));
-    for audience in [Audience::Health, Audience::Admin { token: None }, Audience::Admin { token }] {
+    let guarded = Audience::Admin { token: Some(token("t")) };
+    for audience in [Audience::Health, Audience::Admin { token: None }, guarded] {
         let listener = listener(&api, audience);
         for (method, uri) in [(Method::CONNECT, "localhost:80"), (Method::GET, "policy"), (Method::OPTIONS, "*")] {
             let headers = [("host", "localhost"), ("authorization", "Bearer t")];
@@ -302,7 +309,7 @@ async fn what_is_no_path_is_refused() {
 #[tokio::test]
 async fn without_a_token_only_this_host_is_answered() {
     let api = Arc::new(Api::default());
-    let (open, guarded) = (Audience::Admin { token: None }, Audience::Admin { token: Some(Token::new("s3cret")) });
+    let (open, guarded) = (Audience::Admin { token: None }, Audience::Admin { token: Some(token("s3cret")) });
     let (open, guarded) = (listener(&api, open), listener(&api, guarded));
     for (host, is_this_one) in [
         ("localhost", true),

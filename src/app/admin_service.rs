@@ -25,7 +25,7 @@ pub struct AdminService {
     /// Watches the policy's file; none: the policy is built in.
     pub reloader: Option<Arc<Reloader>>,
     /// Connections of both listeners, by [`Closed`].
-    pub connections_closed: [AtomicU64; 2],
+    pub connections_closed: [AtomicU64; Closed::ALL.len()],
 }
 
 impl AdminService {

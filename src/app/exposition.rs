@@ -5,6 +5,7 @@ use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
+use crate::processing::{Action, Processing};
 use crate::prometheus::{MetricKind, PageReader, write_metric};
 use crate::receive::{ConnectionFault, RequestOutcome, Stats};
 use crate::shard::count::{Spans, VerdictKey};
@@ -28,7 +29,7 @@ pub struct Snapshot {
     pub policy_refusals: u64,
     pub policy_set_aside: bool,
     /// Connections of health and admin, by [`Closed`].
-    pub connections_closed: [u64; 2],
+    pub connections_closed: [u64; Closed::ALL.len()],
 }
 
 impl Snapshot {
@@ -59,6 +60,7 @@ pub fn write_page(out: &mut impl Write, reader: PageReader, snapshot: &Snapshot,
     write_spans(out, snapshot)?;
     write_verdicts(out, snapshot)?;
     write_ring(out, snapshot)?;
+    write_processing(out, &pipeline.processing)?;
     write_sinks(out, snapshot)?;
     write_queue(out, snapshot)?;
     write_receiver(out, snapshot)?;
@@ -192,6 +194,15 @@ fn write_ring(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         write_metric(out, name, Gauge, help, [(vec![], value)])?;
     }
     Ok(())
+}
+
+fn write_processing(out: &mut impl Write, processing: &Processing) -> fmt::Result {
+    let all = Signal::ALL.into_iter().flat_map(|signal| Action::ALL.map(|action| (signal, action)));
+    let rows = all.map(|(signal, action)| {
+        (vec![("signal", signal.word()), ("action", action.word())], processing.done(signal, action) as f64)
+    });
+    let help = "Attributes and texts that `processing` dropped, hashed, masked or added.";
+    write_metric(out, "tailkeep_processed_total", Counter, help, rows)
 }
 
 fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {

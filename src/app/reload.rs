@@ -153,6 +153,7 @@ impl Reloader {
                 fresh.history = old.history.followed_by(&old.policy);
                 super::warn_of(&diagnostics);
                 say_what_changed(&old.policy, &fresh.policy);
+                warn_of_routes(&self.pipeline, &fresh.policy);
                 self.pipeline.activate(fresh);
                 (state.refused, state.set_aside) = (None, None);
             }
@@ -189,6 +190,7 @@ impl Reloader {
             instead_of,
             "a former policy is in force again: the file's is set aside until the file changes, SIGHUP or a restart"
         );
+        warn_of_routes(&self.pipeline, &fresh.policy);
         state.set_aside.get_or_insert_with(|| old.policy.text.clone());
         self.pipeline.activate(fresh);
         true
@@ -233,6 +235,22 @@ fn say_what_changed(old: &Policy, new: &Policy) {
             changed,
             "new policy in force that keeps much more or less, `tailkeep policy restore` brings the old one back"
         ),
+    }
+}
+
+/// The sinks are those of the start, and a policy can take away what their `rules` name.
+pub(super) fn warn_of_routes(pipeline: &Pipeline, policy: &Policy) {
+    let delivery = &pipeline.delivery;
+    let gone: Vec<String> = delivery.routed_rules().into_iter().filter(|rule| !policy.has_rule(rule)).collect();
+    if !gone.is_empty() {
+        let rules = policy::listed(&gone);
+        tracing::warn!(rules, "sinks name rules that the policy does not have: they get no traces by them");
+    }
+    let nowhere: Vec<String> =
+        policy.keeping_rules().filter(|rule| !delivery.takes_of_rule(rule)).map(str::to_owned).collect();
+    if !nowhere.is_empty() {
+        let rules = policy::listed(&nowhere);
+        tracing::warn!(rules, "no sink takes the traces of these rules of the policy: name them in `rules` of a sink");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::Why;
 use crate::shard::verdict_cache::Remembered;
 use crate::shard::walk::SpanPage;
-use crate::trace::{Decision, RuleId, TraceId, Verdict};
+use crate::trace::{Decision, RuleId, Signal, TraceId, Verdict};
 use std::collections::BTreeSet;
 
 /// Everything about it is of the moment when it was made: the spans are found from the newest one of then to the
@@ -61,7 +61,7 @@ impl Sighting {
         Some(answer)
     }
 
-    /// Fields of an `ExportTraceServiceRequest`. None if it is not in the ring, or has left it meanwhile.
+    /// Fields of an `ExportTraceServiceRequest`, processed as all that leaves. None if it is not in the ring, or has left it meanwhile.
     pub fn spans(self, pipeline: &Pipeline) -> Option<Vec<u8>> {
         let (_, first) = self.held?;
         let mut body = Vec::new();
@@ -70,12 +70,13 @@ impl Sighting {
     }
 }
 
-/// Shows the page and those behind it, each copied under the shard's lock for itself. None if the trace has left
-/// meanwhile.
+/// Shows the page and those behind it, each copied under the shard's lock for itself, and processed as all that leaves.
+/// None if the trace has left meanwhile.
 fn read_pages(pipeline: &Pipeline, id: TraceId, first: SpanPage, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
     let mut page = first;
     loop {
-        show(std::mem::take(&mut page.body));
+        let body = std::mem::take(&mut page.body);
+        show(pipeline.processing.apply(Signal::Traces, body.into()).into_owned());
         if page.is_last() {
             return Some(());
         }
@@ -167,8 +168,9 @@ mod tests {
     use super::*;
     use crate::deliver::{BatchLimits, Delivery, DeliverySettings, HopMemory};
     use crate::policy::Policy;
+    use crate::processing::Processing;
     use crate::receive::Intake;
-    use crate::trace::{RuleNames, Signal};
+    use crate::trace::RuleNames;
     use opentelemetry_proto::tonic::{
         collector::trace::v1::ExportTraceServiceRequest,
         common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -194,7 +196,15 @@ mod tests {
         let mut rules = RuleNames::default();
         let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("it has no error");
         let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-        Pipeline::new(4 << 20, 1, active_policy, None, delivery, HopMemory::default())
+        Pipeline::new(
+            4 << 20,
+            1,
+            active_policy,
+            None,
+            Processing::new(Default::default(), 1),
+            delivery,
+            HopMemory::default(),
+        )
     }
 
     /// Spans of one trace, each of a service of its own.

@@ -3,10 +3,11 @@
 use super::{CommandFailure, Running, Traces, print};
 use crate::admin::Answer;
 use crate::config::read_text;
-use crate::http_client::{Client, ClientSettings};
+use crate::http_client::{Client, ClientCertificate, ClientError, ClientSettings, TlsSettings};
 use crate::policy::{self, Policy};
 use crate::store::{Store, TraceFilter, render_traces};
 use crate::telemetry::log;
+use crate::terminal::clean;
 use crate::trace::{RuleNames, TraceId};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -80,22 +81,30 @@ struct AdminAddress {
     url: String,
     /// And where it stands.
     token: Option<(String, String)>,
+    tls: TlsSettings,
 }
 
 impl AdminAddress {
     fn of(running: &Running) -> Result<AdminAddress, CommandFailure> {
+        let identity = running.cert.clone().zip(running.key.clone());
+        let identity = identity.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
+        let tls = TlsSettings { ca_file: running.ca.clone(), identity };
         let from_environment = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let from_environment = from_environment.map(|token| (token, TOKEN_VARIABLE.to_owned()));
         let Some(file) = &running.config else {
             let url = running.admin.as_deref().unwrap_or(USUAL_ADMIN);
-            return Ok(AdminAddress { url: url.to_owned(), token: from_environment });
+            return Ok(AdminAddress { url: url.to_owned(), token: from_environment, tls });
         };
         let config = super::serve::load(Some(file))?;
         let file = file.display();
-        let from_file = config.admin_token.map(|token| (token.expose().to_owned(), format!("`admin.token` of {file}")));
+        let from_file =
+            config.admin_token.map(|token| (token.secret.expose().to_owned(), format!("`admin.token` of {file}")));
         let url = match (&running.admin, config.admin) {
             (Some(url), _) => url.clone(),
-            (None, Some(address)) if address.port() != 0 => format!("http://{}", near(address)),
+            (None, Some(address)) if address.port() != 0 => {
+                let scheme = if config.admin_tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", near(address))
+            }
             (None, Some(_)) => {
                 let text = format!("{file}: `admin.listen` takes any free port: name it with --admin, the log has it");
                 return Err(CommandFailure::Usage(text));
@@ -106,21 +115,29 @@ impl AdminAddress {
                 )));
             }
         };
-        Ok(AdminAddress { url, token: from_file.or(from_environment) })
+        Ok(AdminAddress { url, token: from_file.or(from_environment), tls })
     }
 
     async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let client = Client::new(ClientSettings::default()).map_err(CommandFailure::Running)?;
+        let settings = ClientSettings { tls: Some(self.tls.clone()), ..ClientSettings::default() };
+        let client = Client::new(settings).map_err(CommandFailure::Usage)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request =
             request.body(Bytes::new()).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
-        let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
-        let answered = client.send(request).await;
-        let response = answered.map_err(|error| CommandFailure::Running(format!("{url}: {error}; {help}")))?;
+        let response = client.send(request).await.map_err(|error| {
+            let help = match error {
+                ClientError::Tls { .. } => {
+                    "name the authority of its certificate with --ca FILE, and it by a name that the certificate has: \
+                     --admin https://NAME:PORT"
+                }
+                _ => "is tailkeep running, and is `admin.listen` of its configuration there?",
+            };
+            CommandFailure::Running(format!("{url}: {error}; {help}"))
+        })?;
         if response.status.is_success() {
             return Ok(response.body);
         }
@@ -179,6 +196,26 @@ pub(super) fn traces(wanted: &Traces) -> Result<(), CommandFailure> {
         // Not on standard output: a script that reads the list finds it empty.
         let plural = if held == 1 { "" } else { "s" };
         log::say(&format!("no trace matches; {} holds {held} trace{plural}\n", path.display()));
+        if let Some(service) = &wanted.service {
+            let known = store.services().map_err(CommandFailure::Running)?;
+            log::say(&unknown_service(service, &known));
+        }
     }
     Ok(())
+}
+
+/// More names than that are no help.
+const SERVICES_SHOWN: usize = 20;
+
+/// Which services there are, if this is none of them.
+fn unknown_service(service: &str, known: &[String]) -> String {
+    if known.is_empty() || known.iter().any(|name| name == service) {
+        return String::new();
+    }
+    let shown: Vec<String> = known.iter().take(SERVICES_SHOWN).map(|name| clean(name)).collect();
+    let more = match known.len().saturating_sub(SERVICES_SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("no trace has a service `{}`; there are {}{more}\n", clean(service), shown.join(", "))
 }

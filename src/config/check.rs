@@ -2,11 +2,12 @@
 
 use super::load::{Loader, Target};
 use super::place::places;
-use super::{Config, Host, PolicySource, drawable, parse, read_text};
+use super::{Config, Host, PolicySource, drawable, parse, read_text, routes};
 use crate::diagnostic::{Diagnostic, Span, count_line, has_errors, render};
 use crate::identity::World;
-use crate::policy::{Report, check_policy};
-use crate::receive::TlsFiles;
+use crate::policy::{Policy, Report, check_policy};
+use crate::tls::TlsFiles;
+use crate::trace::RuleNames;
 use crate::yaml::{Map, Node, Reader, Value};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -110,6 +111,7 @@ pub fn check_config(
         refuse_unbuildable(config, &diagnostics, &world, &mut reader);
         refuse_unusable_tls(config, &root, &mut reader);
         warn_of_places(config, &root, &mut reader);
+        check_routes(config, policy, &mut reader);
         if let (None, PolicySource::File(path)) = (&policy_report, &config.policy) {
             let named_at = span_of(&root, &["policy"]).unwrap_or(root.span);
             policy_report = check_named_policy(path, named_at, &mut reader, color);
@@ -139,12 +141,14 @@ fn refuse_unbuildable(config: &Config, diagnostics: &[Diagnostic], world: &World
 
 /// The listeners' certificates.
 fn refuse_unusable_tls(config: &Config, root: &Node, reader: &mut Reader) {
-    let Some(Err(error)) = config.receive.tls.as_ref().map(TlsFiles::check) else { return };
-    let span = span_of(root, &["receive", "tls", error.key]).unwrap_or(root.span);
-    let title = format!("`receive.tls.{}` cannot be used", error.key);
-    reader
-        .error("C17", span, title, error.problem)
-        .help("write the path of a PEM file; a path is relative to the folder of this file");
+    for (section, files) in [("receive", &config.receive.tls), ("admin", &config.admin_tls)] {
+        let Some(Err(error)) = files.as_ref().map(TlsFiles::check) else { continue };
+        let span = span_of(root, &[section, "tls", error.key]).unwrap_or(root.span);
+        let title = format!("`{section}.tls.{}` cannot be used", error.key);
+        reader
+            .error("C17", span, title, error.problem)
+            .help("write the path of a PEM file; a path is relative to the folder of this file");
+    }
 }
 
 /// Only warned of: on the machine where it is to run, the folder may be there.
@@ -159,6 +163,19 @@ fn warn_of_places(config: &Config, root: &Node, reader: &mut Reader) {
         reader
             .warn("C17", span.unwrap_or(root.span), title, problem)
             .help("tailkeep would not start: write a place that it may write to; it creates missing folders itself");
+    }
+}
+
+/// The rules that sinks name, if there is a policy that can be read: `instead`, or the one that the file names.
+fn check_routes(config: &Config, instead: Option<&Path>, reader: &mut Reader) {
+    let (file, text) = match (instead, &config.policy) {
+        (Some(path), _) => (path.display().to_string(), read_text(path).ok()),
+        (None, PolicySource::File(path)) => (path.display().to_string(), read_text(path).ok()),
+        (None, PolicySource::Builtin) => ("the built-in policy".to_owned(), Some(Policy::builtin().to_owned())),
+    };
+    let policy = text.and_then(|text| Policy::compile(&file, &text, 0, &mut RuleNames::default()).0);
+    if let Some(policy) = policy {
+        routes::report(config, &policy, reader);
     }
 }
 

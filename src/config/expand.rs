@@ -1,11 +1,12 @@
-//! `${env:NAME}` in values.
+//! `${env:NAME}` and `${file:PATH}` in values.
 //!
-//! What a variable stands for may be a secret, so no diagnostic shows it: a problem with such a value is
-//! told with the words that the file has.
+//! What they stand for may be a secret, so no diagnostic shows it: a problem with such a value is told with the
+//! words that the file has.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::identity::Secret;
+use crate::secret::{FileText, Secret, read_secret};
 use crate::yaml::{Node, Reader, Value};
+use std::path::Path;
 
 /// Stand for `{` and `}` while YAML is read: in `{ token: ${env:TOKEN} }` they would be braces of YAML.
 /// Control characters are not part of any YAML text, and one byte long like what they stand for.
@@ -15,13 +16,55 @@ const CLOSE: char = '\u{2}';
 /// Looks up an environment variable.
 pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A value that a variable is part of.
+/// Where it is looked up what `${…}` stands for.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub variables: Variables<'a>,
+    /// That of the file: relative paths begin here.
+    pub folder: &'a Path,
+}
+
+impl Sources<'_> {
+    /// What one `${…}` stands for.
+    fn look_up(&self, written: &str) -> Result<String, Problem> {
+        let form = || Problem::Form { written: written.to_owned() };
+        let inner = written.strip_prefix("${").and_then(|inner| inner.strip_suffix('}')).ok_or_else(form)?;
+        match inner.split_once(':') {
+            Some(("env", name)) if is_name(name) => {
+                (self.variables)(name).ok_or_else(|| Problem::Unset { name: name.to_owned() })
+            }
+            Some(("file", path)) if !path.is_empty() => match read_secret(&self.folder.join(path)) {
+                Ok(secret) => Ok(secret.expose().to_owned()),
+                Err(why) => Err(Problem::File { path: path.to_owned(), why }),
+            },
+            _ => Err(form()),
+        }
+    }
+}
+
+/// A value that `${…}` is part of.
 #[derive(Clone)]
 pub(super) struct Substituted {
     pub span: Span,
     /// As the file has it.
     pub written: String,
     pub value: Secret,
+}
+
+impl Substituted {
+    /// The one file that the value is made of, with the text around it.
+    pub fn file(&self, folder: &Path) -> Option<FileText> {
+        let (before, rest) = self.written.split_once("${file:")?;
+        let (path, after) = rest.split_once('}')?;
+        let is_more = before.contains("${") || after.contains("${");
+        let text = |text: &str| Secret::new(text);
+        (!is_more).then(|| FileText { before: text(before), file: folder.join(path), after: text(after) })
+    }
+
+    /// Of what an error speaks.
+    fn holder(&self) -> &'static str {
+        if self.written.contains("${file:") { "file" } else { "variable" }
+    }
 }
 
 /// Makes `${…}` survive the YAML parser.
@@ -54,23 +97,23 @@ fn unprotect(text: &str) -> String {
     text.replace(OPEN, "{").replace(CLOSE, "}")
 }
 
-/// Puts variables in, everywhere in the tree. A value without its variable becomes [`Value::Refused`].
-pub(super) fn expand(reader: &mut Reader, node: &mut Node, variables: Variables<'_>, out: &mut Vec<Substituted>) {
+/// Puts in what `${…}` stands for, everywhere in the tree. A value that lacks it becomes [`Value::Refused`].
+pub(super) fn expand(reader: &mut Reader, node: &mut Node, sources: Sources<'_>, out: &mut Vec<Substituted>) {
     match &mut node.value {
         Value::Refused => {}
-        Value::List(items) => items.iter_mut().for_each(|item| expand(reader, item, variables, out)),
+        Value::List(items) => items.iter_mut().for_each(|item| expand(reader, item, sources, out)),
         Value::Map(entries) => {
             for entry in entries {
                 entry.key = unprotect(&entry.key);
-                expand(reader, &mut entry.value, variables, out);
+                expand(reader, &mut entry.value, sources, out);
             }
         }
         Value::Scalar(scalar) => {
             scalar.text = unprotect(&scalar.text);
-            match substitute(&scalar.text, variables) {
-                Ok((text, has_variable)) => {
+            match substitute(&scalar.text, sources) {
+                Ok((text, is_substituted)) => {
                     let written = std::mem::replace(&mut scalar.text, text);
-                    if has_variable {
+                    if is_substituted {
                         let value = Secret::new(scalar.text.as_str());
                         out.push(Substituted { span: node.span, written, value });
                     }
@@ -84,10 +127,11 @@ pub(super) fn expand(reader: &mut Reader, node: &mut Node, variables: Variables<
     }
 }
 
-/// Why variables cannot be put into a text.
+/// Why a text cannot be completed.
 #[derive(Debug, PartialEq)]
 enum Problem {
     Unset { name: String },
+    File { path: String, why: String },
     Form { written: String },
 }
 
@@ -98,10 +142,18 @@ impl Problem {
                 let title = format!("the environment variable `{name}` is not set");
                 reader.error("C01", span, title, "stands for nothing").help("set it before the process starts");
             }
+            Problem::File { path, why } => {
+                let help = "write the path of a file with the text and nothing else, up to 64 KiB; a path is relative to the \
+                    folder of this file";
+                reader.error("C18", span, format!("the file `{path}` cannot be used"), why).help(help);
+            }
             Problem::Form { written } => {
                 let inner = written.trim_start_matches("${").trim_end_matches('}');
                 let name = inner.rsplit(':').next().filter(|name| is_name(name)).unwrap_or("NAME");
-                let help = format!("write `${{env:{name}}}` for a variable, or `${written}` for this text itself");
+                let help = format!(
+                    "write `${{env:{name}}}` for a variable, `${{file:/path}}` for what a file holds, or `${written}` for this \
+                     text itself"
+                );
                 let title = format!("`{written}` is no variable");
                 reader.error("C02", span, title, "not understood").help(help);
             }
@@ -114,10 +166,10 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_word) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// The text with variables put in, and whether there were any. `$${` is `${` itself.
-fn substitute(text: &str, variables: Variables<'_>) -> Result<(String, bool), Problem> {
+/// The text with all that `${…}` stands for put in, and whether there was any. `$${` is `${` itself.
+fn substitute(text: &str, sources: Sources<'_>) -> Result<(String, bool), Problem> {
     let mut out = String::new();
-    let mut has_variable = false;
+    let mut is_substituted = false;
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
@@ -128,16 +180,11 @@ fn substitute(text: &str, variables: Variables<'_>) -> Result<(String, bool), Pr
         }
         let end = from.find('}').map_or(from.len(), |end| end + 1);
         let (written, after) = from.split_at(end);
-        let name = written.strip_prefix("${env:").and_then(|name| name.strip_suffix('}'));
-        let Some(name) = name.filter(|name| is_name(name)) else {
-            return Err(Problem::Form { written: written.to_owned() });
-        };
-        let value = variables(name).ok_or_else(|| Problem::Unset { name: name.to_owned() })?;
-        out.extend([before, value.as_str()]);
-        has_variable = true;
+        out.extend([before, sources.look_up(written)?.as_str()]);
+        is_substituted = true;
         rest = after;
     }
-    Ok((out + rest, has_variable))
+    Ok((out + rest, is_substituted))
 }
 
 /// Rewrites what is said of substituted values, so that none of it tells the value.
@@ -153,7 +200,7 @@ pub(super) fn conceal(diagnostics: &mut [Diagnostic], substituted: &[Substituted
         diagnostic.title = format!("what `{}` stands for cannot be used here", about.written);
         let tells = |text: &String| text.contains(about.value.expose());
         if diagnostic.help.as_ref().is_none_or(tells) {
-            diagnostic.help = Some("look at what the variable holds".to_owned());
+            diagnostic.help = Some(format!("look at what the {} holds", about.holder()));
         }
         if tells(&diagnostic.label) {
             diagnostic.label = "holds something else".to_owned();
@@ -182,16 +229,56 @@ mod tests {
         }
     }
 
+    fn sources() -> Sources<'static> {
+        Sources { variables: &variables, folder: Path::new(env!("CARGO_MANIFEST_DIR")) }
+    }
+
     #[test]
     fn variables_are_put_in_where_they_stand() {
-        let substituted = |text: &str| substitute(text, &variables);
+        let substituted = |text: &str| substitute(text, sources());
         let good = |text: &str, has_variable| Ok((text.to_owned(), has_variable));
         assert_eq!(substituted("http://${env:HOST}:1/${env:EMPTY}x"), good("http://h:1/x", true));
         assert_eq!(substituted("a$b{c}"), good("a$b{c}", false));
         assert_eq!(substituted("$${env:HOST} $${"), good("${env:HOST} ${", false));
         assert_eq!(substituted("${env:NONE}"), Err(Problem::Unset { name: "NONE".into() }));
-        for wrong in ["${HOST}", "${env:}", "${env:A B}", "${env:HOST", "${file:/x}", "${}", "${env:1}"] {
+        for wrong in
+            ["${HOST}", "${env:}", "${env:A B}", "${env:HOST", "${file:}", "${file:x", "${fil:x}", "${}", "${env:1}"]
+        {
             assert_eq!(substituted(wrong), Err(Problem::Form { written: wrong.into() }), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn files_are_put_in_and_what_they_hold_is_text_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), "a${env:HOST}: #\n").unwrap();
+        let substituted = |text: &str| substitute(text, Sources { folder: folder.path(), ..sources() });
+        assert_eq!(substituted("Bearer ${file:token}").unwrap().0, "Bearer a${env:HOST}: #");
+        let whole = format!("${{file:{}/token}}", folder.path().display());
+        assert_eq!(substituted(&whole).unwrap().0, "a${env:HOST}: #");
+        let Err(Problem::File { path, .. }) = substituted("${file:no}") else { panic!("there is no such file") };
+        assert_eq!(path, "no");
+    }
+
+    #[test]
+    fn a_value_that_one_file_is_part_of_is_known_as_such() {
+        for (written, parts) in [
+            ("${file:/run/token}", Some(["", "/run/token", ""])),
+            ("Bearer ${file:token}", Some(["Bearer ", "/etc/token", ""])),
+            ("${file:a}:b ", Some(["", "/etc/a", ":b "])),
+            ("${file:a}${file:b}", None),
+            ("${env:A} ${file:b}", None),
+            ("$${ ${file:b}", None),
+            ("${env:A}", None),
+        ] {
+            let value = Substituted { span: Span::default(), written: written.into(), value: Secret::default() };
+            let found = value.file(Path::new("/etc"));
+            let wanted = parts.map(|[before, file, after]| FileText {
+                before: Secret::new(before),
+                file: file.into(),
+                after: Secret::new(after),
+            });
+            assert_eq!(found, wanted, "{written}");
         }
     }
 
@@ -203,7 +290,7 @@ mod tests {
         let mut reader = Reader::new("f");
         let mut root = reader.parse(&protected).expect("a tree");
         let mut substituted = Vec::new();
-        expand(&mut reader, &mut root, &variables, &mut substituted);
+        expand(&mut reader, &mut root, sources(), &mut substituted);
         assert_eq!(reader.finish(), []);
         let written: Vec<&str> = substituted.iter().map(|s| s.written.as_str()).collect();
         assert_eq!(written, ["${env:HOST}", "${env:HOST}", "x${env:HOST}y"]);

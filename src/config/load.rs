@@ -4,20 +4,24 @@
 //! reported, and then no configuration comes out. So the caller's default never hides a problem.
 
 use super::Host;
-use super::expand::{Substituted, Variables, conceal, expand, protect};
+use super::expand::{Sources, Substituted, Variables, conceal, expand, protect};
 use super::phrases::PHRASES;
+use crate::deliver::sink::headers::SinkHeaders;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::http_client::{ClientCertificate, ClientSettings, TlsSettings};
-use crate::identity::Secret;
+use crate::secret::{FileText, Secret, SecretSource};
+use crate::tls::TlsFiles;
 use crate::trace::Signal;
+use crate::watched_files::CHECK_EVERY;
 use crate::yaml::{Map, Meaning, Node, Reader, Value};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) const SERVER_TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
 pub(super) const CLIENT_TLS_KEYS: &[&str] = &["ca_file", "cert", "key"];
 
 /// Where a sink connects to.
@@ -42,11 +46,12 @@ impl<'a> Loader<'a> {
         Loader { reader, host, targets: Vec::new(), substituted: Vec::new(), folder }
     }
 
-    /// The tree with variables put in. `None` without an error: nothing is in the file.
+    /// The tree with what `${…}` stands for put in. `None` without an error: nothing is in the file.
     pub fn parse(&mut self, text: &str, variables: Variables<'_>) -> Option<Node> {
         let mut root = self.reader.parse(&protect(text))?;
         self.refuse_run_on(&mut root, text);
-        expand(&mut self.reader, &mut root, variables, &mut self.substituted);
+        let sources = Sources { variables, folder: &self.folder };
+        expand(&mut self.reader, &mut root, sources, &mut self.substituted);
         Some(root)
     }
 
@@ -160,15 +165,35 @@ impl<'a> Loader<'a> {
 
     /// A secret; one that stands in the file itself is warned of.
     pub fn secret(&mut self, map: &Map<'_>, key: &str) -> Option<Secret> {
-        let node = map.get(key)?;
+        self.secret_of(map.get(key)?, key)
+    }
+
+    fn secret_of(&mut self, node: &Node, key: &str) -> Option<Secret> {
         let secret = self.reader.text(node, &format!("`{key}`")).map(Secret::new)?;
         if !self.is_substituted(node.span) {
             let name = key.to_ascii_uppercase();
             self.reader
                 .warn("C12", node.span, format!("the secret of `{key}` stands in this file"), "readable by many")
-                .help(format!("write `${{env:{name}}}` and set the environment variable {name}"));
+                .help(format!(
+                    "write `${{env:{name}}}` and set the environment variable {name}, or `${{file:/path}}` where a file \
+                     holds it"
+                ));
         }
         Some(secret)
+    }
+
+    /// A secret that may be renewed where a file holds it.
+    pub fn secret_source(&mut self, map: &Map<'_>, key: &str) -> Option<SecretSource> {
+        self.secret_source_of(map.get(key)?, key)
+    }
+
+    pub fn secret_source_of(&mut self, node: &Node, key: &str) -> Option<SecretSource> {
+        let secret = self.secret_of(node, key)?;
+        Some(SecretSource { secret, file: self.file_of(node.span) })
+    }
+
+    fn file_of(&self, span: Span) -> Option<FileText> {
+        self.substituted.iter().find(|substituted| substituted.span == span)?.file(&self.folder)
     }
 
     fn is_substituted(&self, span: Span) -> bool {
@@ -215,10 +240,10 @@ impl<'a> Loader<'a> {
     }
 
     /// Header names with their values, which may be secrets.
-    pub fn headers(&mut self, map: &Map<'_>, key: &str) -> Option<HeaderMap> {
+    pub fn headers(&mut self, map: &Map<'_>, key: &str) -> Option<SinkHeaders> {
         let node = map.get(key)?;
         let entries = self.reader.any_map(node, &format!("`{key}`"))?.entries;
-        let mut headers = HeaderMap::new();
+        let mut headers = SinkHeaders::default();
         for entry in entries {
             let Ok(name) = HeaderName::try_from(entry.key.as_str()) else {
                 let title = "this is no name of a header";
@@ -227,10 +252,13 @@ impl<'a> Loader<'a> {
             };
             let Some(text) = self.reader.scalar(&entry.value, "the value of a header") else { continue };
             match HeaderValue::from_str(&text.text) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    headers.append(name, value);
-                }
+                Ok(value) => match self.file_of(entry.value.span) {
+                    None => drop(headers.fixed.append(name, value)),
+                    file => {
+                        let secret = Secret::new(text.text.as_str());
+                        headers.renewed.push((name, SecretSource { secret, file }));
+                    }
+                },
                 Err(_) => {
                     let title = format!("the value of `{name}` has characters that no header has");
                     let diagnostic = self.reader.error("C09", entry.value.span, title, "no value of a header");
@@ -261,6 +289,17 @@ impl<'a> Loader<'a> {
         let identity = cert.zip(key);
         let identity = identity.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
         TlsSettings { ca_file: self.path(&tls, "ca_file"), identity }
+    }
+
+    /// The files that make a listener speak TLS.
+    pub fn server_tls(&mut self, map: &Map<'_>) -> Option<TlsFiles> {
+        let tls = self.section(map, "tls", SERVER_TLS_KEYS)?;
+        let cert = self.require(&tls, "cert", "`tls` of a listener").and_then(|_| self.path(&tls, "cert"));
+        let key = self.require(&tls, "key", "`tls` of a listener").and_then(|_| self.path(&tls, "key"));
+        let client_ca = self.path(&tls, "client_ca");
+        let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        let check_every = self.duration(&tls, "check_every", range).unwrap_or(CHECK_EVERY);
+        cert.zip(key).map(|(cert, key)| TlsFiles { cert, key, client_ca, check_every })
     }
 
     /// Reports a key without its partner.

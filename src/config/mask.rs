@@ -6,7 +6,8 @@ use crate::diagnostic::Span;
 use crate::yaml::{MappingEntry, Node, Scalar, Value, glued_key, parse, without_comment};
 
 /// Keys whose values are secrets, wherever they stand.
-const SECRET_KEYS: &[&str] = &["token", "access_key_secret", "security_token", "headers"];
+const SECRET_KEYS: &[&str] =
+    &["token", "access_key_secret", "security_token", "headers", "bearer", "password", "hash_key"];
 
 /// The text without secrets that it holds itself, nor values of keys that nobody knows: a misspelt key may
 /// have one.
@@ -50,7 +51,8 @@ impl Finder<'_> {
             Value::Scalar(Scalar { text, .. }) => {
                 // What should be a section may be anything.
                 let is_section = self.sections.iter().any(|(known, _)| *known == section);
-                let may_hold_any = section == "admin" && text != "off" || section.starts_with("sinks.");
+                let may_hold_any = section == "admin" && text != "off"
+                    || ["sinks.", "receive.auth"].iter().any(|place| section.starts_with(place));
                 let is_misplaced = is_section && (may_hold_any || glued_key(text).is_some());
                 let is_secret = hidden || is_misplaced || is_url_with_secret(text, section);
                 if is_secret && !text.is_empty() && !text.contains(OPEN) {

@@ -1,6 +1,6 @@
 //! Examples of the configuration, and its words for those of other tools.
 
-use crate::yaml::{Example, FileFormat, Foreign, Phrases, row};
+use crate::yaml::{Example, FileFormat, Foreign, Phrases, REFINERY_CONFIGURATION, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -15,6 +15,14 @@ const EXAMPLES: &[Example] = &[
     ("`ring`", "ring: { size: 300MiB }"),
     ("`policy`", "policy: policy.yaml"),
     ("`measure`", "measure: { every: 60s }"),
+    ("`processing`", "processing: { drop: [http.request.header.cookie] }"),
+    ("`drop`", "drop: [http.request.header.cookie]"),
+    ("`hash`", "hash: [user.id]"),
+    ("`hash_key`", "hash_key: ${env:TAILKEEP_HASH_KEY}"),
+    ("`mask`", "mask: [email, card]"),
+    ("an item of `mask`", "{ matches: 'sk-[A-Za-z0-9]{20,}' }"),
+    ("`matches`", "matches: 'sk-[A-Za-z0-9]{20,}'"),
+    ("`resource`", "resource: { k8s.cluster.name: prod }"),
     ("`sinks`", "sinks: [{ store: { path: tailkeep.db } }]"),
     ("a sink", "{ name: upstream, otlp: { endpoint: http://otel-gateway:4317 } }"),
     ("`store`", "store: { path: tailkeep.db }"),
@@ -44,6 +52,15 @@ const FOREIGN: &[Foreign] = &[
         "receive",
         "the log is set by flags, like `--log debug`",
     ),
+    row(
+        &["attributes", "redaction", "transform", "resource"],
+        "receive",
+        "write `processing:` with `drop`, `hash`, `mask` or `resource`",
+    ),
+    row(&["delete", "remove"], "hash_key", "write `drop: [http.request.header.cookie]`"),
+    row(&["blocked_values", "redact", "replace"], "hash_key", "write `mask: [email, card]`"),
+    row(&["insert", "add", "upsert"], "hash_key", "write `resource: { k8s.cluster.name: prod }`"),
+    row(&["pattern", "regex", "regexp", "value", "values"], "matches", "write `matches: '[0-9]{4,}'`"),
     row(&["sink", "outputs", "output", "exporter"], "receive", "write `sinks:` with a list"),
     row(&["spool", "sending_queue", "buffer"], "receive", "write `queue: { path: queue }`"),
     row(
@@ -78,15 +95,7 @@ const FORMATS: &[FileFormat] = &[
                all, under \"Coming from another tool\"; `tailkeep policy import otel FILE` writes the policy",
     },
     FileFormat {
-        keys: &[
-            "General",
-            "Network",
-            "AccessKeys",
-            "RefineryTelemetry",
-            "Collection",
-            "PeerManagement",
-            "StressRelief",
-        ],
+        keys: REFINERY_CONFIGURATION,
         title: "this is a configuration of Refinery, not of tailkeep",
         help: "where it listens is `receive:`, and where it sends `sinks:`: docs/configuration.md has all, under \
                \"Coming from another tool\"; config/tailkeep.yaml shows every key",

@@ -2,7 +2,7 @@
 
 use super::budget::{BudgetPart, Sizes, usual_connections, usual_request};
 use super::load::Loader;
-use crate::receive::{ReceiverSettings, TlsFiles, descriptors};
+use crate::receive::{ReceiverSettings, SenderCredential, descriptors};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ pub(super) const KEYS: &[&str] = &[
     "grpc",
     "http",
     "tls",
+    "auth",
     "max_request",
     "in_flight",
     "pooled",
@@ -25,7 +26,8 @@ pub(super) const KEYS: &[&str] = &[
     "cors",
     "retry_after",
 ];
-pub(super) const TLS_KEYS: &[&str] = &["cert", "key", "client_ca", "check_every"];
+pub(super) const AUTH_KEYS: &[&str] = &["bearer", "basic"];
+pub(super) const BASIC_KEYS: &[&str] = &["username", "password"];
 
 const MIB: u64 = 1 << 20;
 
@@ -72,12 +74,11 @@ pub(super) fn settings(
     let connections = loader.count(map, "connections", 1..=100_000).map(|count| count as usize);
     warn_of_descriptors(loader, map, connections, most);
     let (connections, usual_window) = usual_connections(memory, connections, most);
-    let (tls, tls_check_every) = tls(loader, map);
     let settings = ReceiverSettings {
         grpc,
         http,
-        tls,
-        tls_check_every: tls_check_every.unwrap_or(default.tls_check_every),
+        tls: loader.server_tls(map),
+        auth: auth(loader, map),
         instance: String::new(),
         hop: String::new(),
         max_request: requested.max_request.unwrap_or_else(|| usual_request(in_flight)),
@@ -111,7 +112,63 @@ pub(super) fn settings(
             .help("leave one of them on");
     }
     warn_of_windows(loader, map, memory, &settings);
+    warn_of_clear_text(loader, map, &settings);
     settings
+}
+
+/// Who may send.
+fn auth(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<SenderCredential> {
+    let Some(section) = loader.section(map, "auth", AUTH_KEYS) else { return Vec::new() };
+    if section.entries.is_empty() {
+        let help = "name who may send, like `bearer: ${env:INGEST_TOKEN}`, or remove `auth`: then everybody may";
+        loader.reader.error("C11", section.span, "`auth` lets nobody in", "no `bearer`, no `basic`").help(help);
+    }
+    let tokens = list(loader, &section, "bearer").iter().filter_map(|node| bearer(loader, node)).collect::<Vec<_>>();
+    let pairs = list(loader, &section, "basic").iter().filter_map(|node| basic(loader, node)).collect::<Vec<_>>();
+    tokens.into_iter().chain(pairs).collect()
+}
+
+/// One value or several.
+fn list<'n>(loader: &mut Loader<'_>, map: &Map<'n>, key: &str) -> &'n [Node] {
+    let Some(node) = map.get(key) else { return &[] };
+    loader.reader.one_or_more(node, &format!("`{key}` of `auth`")).unwrap_or_default()
+}
+
+fn bearer(loader: &mut Loader<'_>, node: &Node) -> Option<SenderCredential> {
+    let token = loader.secret_source_of(node, "bearer")?;
+    if token.secret.is_empty() || !token.secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        let title = "nobody could send this token in a header";
+        let help = "write visible ASCII without spaces, without the word `Bearer` in front";
+        loader.reader.error("C19", node.span, title, "the token that a sender presents").help(help);
+        return None;
+    }
+    Some(SenderCredential::Bearer(token))
+}
+
+fn basic(loader: &mut Loader<'_>, node: &Node) -> Option<SenderCredential> {
+    let map = loader.map(node, "an entry of `basic`", BASIC_KEYS)?;
+    let name = loader.require(&map, "username", "an entry of `basic`").map(|node| node.span);
+    loader.require(&map, "password", "an entry of `basic`");
+    let (username, password) = (loader.text(&map, "username")?, loader.secret_source(&map, "password")?);
+    if username.contains(':') {
+        let help = "the name ends at the first colon of what is sent, so write one without";
+        loader.reader.error("C19", name?, "no name of a user has a colon", "nobody could send it").help(help);
+        return None;
+    }
+    Some(SenderCredential::Basic { username, password })
+}
+
+/// Credentials that everybody on the way can read.
+fn warn_of_clear_text(loader: &mut Loader<'_>, map: &Map<'_>, settings: &ReceiverSettings) {
+    let is_open = [settings.grpc, settings.http].iter().flatten().any(|address| !address.ip().is_loopback());
+    let Some(entry) = map.entry("auth") else { return };
+    if is_open && settings.tls.is_none() && map.entry("tls").is_none() {
+        let title = "credentials cross the network in clear text";
+        loader
+            .reader
+            .warn("C10", entry.key_span, title, "reachable from other hosts, without TLS")
+            .help("add `tls: { cert: …, key: … }`, unless something on this host ends TLS before it comes here");
+    }
 }
 
 /// Origins of pages, as browsers write them.
@@ -137,15 +194,6 @@ fn is_origin(text: &str) -> bool {
     let is_shaped = has_host && text.matches('/').count() == 2 && text.matches('*').count() <= 1;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
     text == "*" || is_shaped && is_plain
-}
-
-fn tls(loader: &mut Loader<'_>, map: &Map<'_>) -> (Option<TlsFiles>, Option<Duration>) {
-    let Some(tls) = loader.section(map, "tls", TLS_KEYS) else { return (None, None) };
-    let cert = loader.require(&tls, "cert", "`tls` of a listener").and_then(|_| loader.path(&tls, "cert"));
-    let key = loader.require(&tls, "key", "`tls` of a listener").and_then(|_| loader.path(&tls, "key"));
-    let client_ca = loader.path(&tls, "client_ca");
-    let check_every = loader.duration(&tls, "check_every", Duration::from_secs(1)..=Duration::from_secs(24 * 3600));
-    (cert.zip(key).map(|(cert, key)| TlsFiles { cert, key, client_ca }), check_every)
 }
 
 /// Peers can make both listeners hold connections × window. Only warned of where the file asks for it: the

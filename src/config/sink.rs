@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) const KEYS: &[&str] = &["name", "store", "otlp", "arms", "sls", "file"];
+pub(super) const KEYS: &[&str] = &["name", "rules", "store", "otlp", "arms", "sls", "file"];
 const KINDS: &[&str] = &["store", "otlp", "arms", "sls", "file"];
 pub(super) const STORE_KEYS: &[&str] = &["path", "size"];
 pub(super) const FILE_KEYS: &[&str] = &["path", "format", "size", "keep", "signals"];
@@ -43,7 +43,16 @@ pub struct SinkConfig {
     /// Unique; labels metrics.
     pub name: String,
     pub kind: SinkKind,
+    /// It gets the traces of these rules alone; of all if there are none.
+    pub rules: Option<Vec<RuleRef>>,
     origin: SettingsOrigin,
+}
+
+/// A rule by its name, and where a sink names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleRef {
+    pub name: String,
+    pub(super) span: Span,
 }
 
 /// One kind of sink with its settings.
@@ -69,6 +78,11 @@ impl SinkKind {
 }
 
 impl SinkConfig {
+    /// The names of its `rules`.
+    pub fn rule_names(&self) -> Option<Vec<String>> {
+        self.rules.as_ref().map(|rules| rules.iter().map(|rule| rule.name.clone()).collect())
+    }
+
     /// Where it delivers to, for logs: no more of a URL than its host, for the rest may be a token.
     pub fn destination(&self) -> String {
         let host = |url: &str| url.parse().map_or_else(|_| "a wrong URL".to_owned(), |url| place(&url));
@@ -161,7 +175,7 @@ pub(super) fn default_sinks(loader: &mut Loader<'_>, map: &Map<'_>) -> Vec<SinkC
     };
     let origin = SettingsOrigin { section: map.span, end: map.span.end, values: Vec::new(), substituted: Vec::new() };
     let kind = SinkKind::Store(StoreSettings { path, size: STORE_SIZE });
-    vec![SinkConfig { name: kind.word().to_owned(), kind, origin }]
+    vec![SinkConfig { name: kind.word().to_owned(), kind, rules: None, origin }]
 }
 
 fn default_store(loader: &Loader<'_>) -> Option<PathBuf> {
@@ -194,8 +208,9 @@ fn sink(loader: &mut Loader<'_>, node: &Node, hops: &HopMemory, seen: &mut SeenN
     refuse_all_but_one(loader, &map, &kinds);
     let name = name(loader, &map, kinds.first().copied(), seen);
     let read: Vec<Option<SinkKind>> = kinds.iter().map(|entry| kind(loader, entry, hops, seen)).collect();
+    let rules = map.get("rules").map(|node| rules(loader, node));
     let kind = read.into_iter().next()??;
-    Some(SinkConfig { name: name?, kind, origin: SettingsOrigin::of(loader, kinds.first()?) })
+    Some(SinkConfig { name: name?, kind, rules, origin: SettingsOrigin::of(loader, kinds.first()?) })
 }
 
 fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &HopMemory, seen: &mut SeenNames) -> Option<SinkKind> {
@@ -206,6 +221,12 @@ fn kind(loader: &mut Loader<'_>, entry: &MappingEntry, hops: &HopMemory, seen: &
         "sls" => SinkKind::Sls(Box::new(sls::settings(loader, entry)?)),
         _ => SinkKind::File(file(loader, entry, seen)?),
     })
+}
+
+fn rules(loader: &mut Loader<'_>, node: &Node) -> Vec<RuleRef> {
+    let items = loader.reader.one_or_more(node, "`rules`").unwrap_or_default();
+    let name = |item| Some(RuleRef { name: loader.reader.text(item, "`rules`")?.to_owned(), span: item.span });
+    items.iter().filter_map(name).collect()
 }
 
 impl SettingsOrigin {

@@ -2,7 +2,8 @@
 //! the accounts. No clock, no I/O, nothing waits; [`super::Delivery`] puts it behind a mutex.
 //!
 //! Entries of all signals share one numbering, so a sink takes them in the order in which they came.
-//! A consumer is what one sink has to do with one signal. For every consumer, at any moment,
+//! A consumer is what one sink has to do with one signal. Traces are for the sinks of their route alone, which the
+//! others pass over. For every consumer, at any moment,
 //! `pushed + recovered = delivered + queued + discarded`.
 
 mod account;
@@ -14,6 +15,7 @@ pub(crate) use push::Pushed;
 
 use super::{
     batch::{BatchLimits, Growing},
+    routing::{Route, Routing},
     sink::Lost,
     spool::Location,
 };
@@ -37,6 +39,8 @@ struct QueuedBatch {
     number: u64,
     items: u64,
     bytes: usize,
+    /// The sinks that it is for.
+    route: Route,
     /// May go to the spool.
     durable: bool,
     body: StoredBody,
@@ -56,7 +60,8 @@ impl QueuedBatch {
 #[derive(Debug)]
 struct SignalQueue {
     entries: VecDeque<QueuedBatch>,
-    growing: Option<Growing>,
+    /// One for each route that something came for.
+    growing: Vec<(Route, Growing)>,
     limits: BatchLimits,
     /// Bytes of bodies in memory; at most `quota`.
     held: usize,
@@ -70,7 +75,7 @@ struct SignalQueue {
 impl SignalQueue {
     fn new(limits: BatchLimits, quota: usize) -> SignalQueue {
         let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        SignalQueue { entries: VecDeque::new(), growing: None, limits, held: 0, quota, dropped: 0, given: 0 }
+        SignalQueue { entries: VecDeque::new(), growing: Vec::new(), limits, held: 0, quota, dropped: 0, given: 0 }
     }
 
     /// Bytes of bodies on disk.
@@ -78,8 +83,10 @@ impl SignalQueue {
         self.entries.iter().filter(|entry| entry.held() == 0).map(|entry| entry.bytes as u64).sum()
     }
 
-    fn first_from(&self, number: u64) -> Option<&QueuedBatch> {
-        self.entries.get(self.entries.partition_point(|e| e.number < number))
+    /// The first entry from a number on that is for a sink.
+    fn first_for(&self, routing: &Routing, sink: usize, number: u64) -> Option<&QueuedBatch> {
+        let mut rest = self.entries.range(self.entries.partition_point(|e| e.number < number)..);
+        rest.find(|entry| routing.takes(entry.route, sink))
     }
 }
 
@@ -152,6 +159,7 @@ pub(crate) struct Queue {
     unclaimed: [u64; 3],
     next_number: u64,
     phase: QueuePhase,
+    routing: Routing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +175,7 @@ enum QueuePhase {
 
 impl Queue {
     /// `takes[sink][signal]`; `quotas` are bytes of memory per signal.
-    pub(crate) fn new(limits: BatchLimits, quotas: [usize; 3], takes: &[[bool; 3]]) -> Queue {
+    pub(crate) fn new(limits: BatchLimits, quotas: [usize; 3], takes: &[[bool; 3]], routing: Routing) -> Queue {
         let consumers = |takes: &[bool; 3]| takes.map(|takes| takes.then(Consumer::default));
         Queue {
             waiting: quotas.map(|quota| SignalQueue::new(limits, quota)),
@@ -175,6 +183,7 @@ impl Queue {
             unclaimed: [0; 3],
             next_number: 0,
             phase: QueuePhase::Open,
+            routing,
         }
     }
 
@@ -192,8 +201,21 @@ impl Queue {
         self.sinks.iter().any(|consumers| consumers[signal as usize].is_some())
     }
 
-    fn consumers(&mut self, signal: Signal) -> impl Iterator<Item = &mut Consumer> {
-        self.sinks.iter_mut().filter_map(move |consumers| consumers[signal as usize].as_mut())
+    pub(crate) fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// Whether a route leads to a sink that takes the signal.
+    pub(crate) fn is_claimed(&self, route: Route, signal: Signal) -> bool {
+        let mut sinks = self.sinks.iter().enumerate();
+        sinks.any(|(sink, consumers)| self.routing.takes(route, sink) && consumers[signal as usize].is_some())
+    }
+
+    /// Those that a route leads to.
+    fn consumers(&mut self, route: Route, signal: Signal) -> impl Iterator<Item = &mut Consumer> {
+        let routing = &self.routing;
+        let sinks = self.sinks.iter_mut().enumerate().filter(move |(sink, _)| routing.takes(route, *sink));
+        sinks.filter_map(move |(_, consumers)| consumers[signal as usize].as_mut())
     }
 
     fn consumer(&mut self, sink: usize, signal: Signal) -> &mut Consumer {
@@ -213,12 +235,17 @@ impl Queue {
     }
 
     /// Whether so many bytes more push out nothing that some sink is about to take.
-    pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
+    pub(crate) fn is_ready_for(&self, route: Route, signal: Signal, bytes: usize) -> bool {
         let waiting = &self.waiting[signal as usize];
-        let is_idle = |consumer: &Consumer| consumer.under_way.is_none() && waiting.first_from(consumer.next).is_none();
-        let mut consumers = self.sinks.iter().filter_map(|consumers| consumers[signal as usize].as_ref());
+        let mut consumers =
+            self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
+        let is_idle = |(sink, consumer): (usize, &Consumer)| {
+            self.routing.takes(route, sink)
+                && consumer.under_way.is_none()
+                && waiting.first_for(&self.routing, sink, consumer.next).is_none()
+        };
         waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota
-            || waiting.growing.is_none() && consumers.any(is_idle)
+            || waiting.growing.is_empty() && consumers.any(is_idle)
             || !self.takes(signal)
     }
 
@@ -229,6 +256,7 @@ impl Queue {
             if self.sinks[sink][signal as usize].is_none() || !ready[signal as usize] {
                 continue;
             }
+            self.skip_others(sink, signal);
             if let Some(due) = self.seal_due(signal, now) {
                 wake = Some(wake.map_or(due, |wake| wake.min(due)));
             }
@@ -246,11 +274,18 @@ impl Queue {
         }
     }
 
+    /// Passes over entries that are for others, so that they are looked at once.
+    fn skip_others(&mut self, sink: usize, signal: Signal) {
+        let Some(consumer) = &mut self.sinks[sink][signal as usize] else { return };
+        let first = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
+        consumer.next = first.map_or(self.next_number, |entry| entry.number);
+    }
+
     fn oldest(&self, sink: usize, signal: Signal) -> Option<(u64, Signal)> {
         let consumer = self.sinks[sink][signal as usize].as_ref()?;
         let number = match &consumer.under_way {
             Some(entry) => entry.number,
-            None => self.waiting[signal as usize].first_from(consumer.next)?.number,
+            None => self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next)?.number,
         };
         Some((number, signal))
     }
@@ -258,7 +293,7 @@ impl Queue {
     fn is_done(&self, sink: usize) -> bool {
         Signal::ALL.into_iter().all(|signal| {
             self.oldest(sink, signal).is_none()
-                && (self.sinks[sink][signal as usize].is_none() || self.waiting[signal as usize].growing.is_none())
+                && (self.sinks[sink][signal as usize].is_none() || self.waiting[signal as usize].growing.is_empty())
         })
     }
 
@@ -267,7 +302,8 @@ impl Queue {
         if consumer.under_way.is_some() {
             return NextBatch::Resume(signal);
         }
-        let entry = self.waiting[signal as usize].first_from(consumer.next).expect("oldest() found it there");
+        let entry = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
+        let entry = entry.expect("oldest() found it there");
         consumer.next = entry.number + 1;
         consumer.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
         NextBatch::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
@@ -305,11 +341,23 @@ impl Queue {
 
     /// Drops entries that every consumer is done with.
     fn forget_done(&mut self, signal: Signal) {
-        let Some(done) = self.consumers(signal).map(|consumer| consumer.cursor()).min() else { return };
+        let (sinks, routing) = (&self.sinks, &self.routing);
+        let is_needed = |entry: &QueuedBatch| {
+            let mut consumers = sinks.iter().enumerate().filter(|(sink, _)| routing.takes(entry.route, *sink));
+            consumers.any(|(_, all)| all[signal as usize].as_ref().is_some_and(|c| c.cursor() <= entry.number))
+        };
         let waiting = &mut self.waiting[signal as usize];
-        while waiting.entries.front().is_some_and(|entry| entry.number < done) {
+        while waiting.entries.front().is_some_and(|entry| !is_needed(entry)) {
             let entry = waiting.entries.pop_front().expect("it is there");
             waiting.held -= entry.held();
+        }
+        // One that is for others than those that the first waits for may stand behind it.
+        if routing.is_split() {
+            waiting.entries.retain(|entry| {
+                let is_needed = is_needed(entry);
+                waiting.held -= if is_needed { 0 } else { entry.held() };
+                is_needed
+            });
         }
     }
 
@@ -326,7 +374,9 @@ impl Queue {
             let own: Vec<QueuedBatch> = VecDeque::into_iter(gone).filter(|entry| !entry.durable).collect();
             for (sink, consumers) in self.sinks.iter_mut().enumerate() {
                 let Some(consumer) = consumers[signal as usize].as_mut() else { continue };
-                let rest = waiting.entries.iter().filter(|entry| entry.number >= consumer.next);
+                let is_left =
+                    |entry: &&QueuedBatch| entry.number >= consumer.next && self.routing.takes(entry.route, sink);
+                let rest = waiting.entries.iter().filter(is_left);
                 let (mut items, mut bytes) = rest.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
                 let on_disk = |number| waiting.entries.binary_search_by_key(&number, |e| e.number).is_ok();
                 if let Some(entry) = consumer.under_way.as_ref().filter(|entry| on_disk(entry.number)) {

@@ -2,6 +2,7 @@
 
 pub mod arms;
 pub mod file;
+pub mod headers;
 pub mod otlp;
 pub mod sls;
 pub mod store;

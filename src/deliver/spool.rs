@@ -1,7 +1,7 @@
 //! The queue on disk: what a crash or an outage of hours must not lose.
 //!
 //! One append-only log per signal, in segments named after the first number in them. A record is a
-//! header (length, number, items, CRC-32 of the body, CRC-32 of the header; little endian) and the
+//! header (length, number, items, route, CRC-32 of the body, CRC-32 of the header; little endian) and the
 //! body. How far each sink has come is a small file of its own, replaced by rename. A record counts as
 //! written when its bytes and its name are synced; only then does the queue let go of its memory.
 //! Damage costs the records that it hit: at start the next header behind it is looked for.
@@ -61,7 +61,9 @@ impl Location {
 struct SegmentHeader {
     len: u32,
     number: u64,
-    items: u64,
+    /// Fewer than bytes, of which there are less than 2^32.
+    items: u32,
+    route: u32,
     body_crc: u32,
 }
 
@@ -70,7 +72,8 @@ impl SegmentHeader {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4..12].copy_from_slice(&self.number.to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.items.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.items.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.route.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.body_crc.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..24]);
         bytes[24..].copy_from_slice(&crc.to_le_bytes());
@@ -84,8 +87,19 @@ impl SegmentHeader {
         }
         let number = |at: usize| u64::from_le_bytes(fields[at..at + 8].try_into().expect("eight bytes"));
         let small = |at: usize| u32::from_le_bytes(fields[at..at + 4].try_into().expect("four bytes"));
-        Some(SegmentHeader { len: small(0), number: number(4), items: number(12), body_crc: small(20) })
+        let (items, route) = (small(12), small(16));
+        Some(SegmentHeader { len: small(0), number: number(4), items, route, body_crc: small(20) })
     }
+}
+
+/// What a record is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) number: u64,
+    pub(crate) items: u64,
+    /// The fingerprint of the sinks that it is for.
+    pub(crate) route: u32,
+    pub(crate) body: Bytes,
 }
 
 /// A whole record that was found at start. Its body is checked when it is read.
@@ -94,6 +108,8 @@ pub(crate) struct Found {
     pub(crate) signal: Signal,
     pub(crate) number: u64,
     pub(crate) items: u64,
+    /// As in [`Record`].
+    pub(crate) route: u32,
     pub(crate) location: Location,
 }
 
@@ -230,7 +246,7 @@ impl Spool {
 
     /// Appends and syncs. The records whose locations are returned are safe, also if there is an
     /// error; the others do not count as written, and may be appended again.
-    pub(crate) fn append(&mut self, signal: Signal, entries: &[(u64, u64, Bytes)]) -> (Vec<Location>, io::Result<()>) {
+    pub(crate) fn append(&mut self, signal: Signal, entries: &[Record]) -> (Vec<Location>, io::Result<()>) {
         let mut locations = Vec::with_capacity(entries.len());
         while locations.len() < entries.len() {
             match self.append_some(signal, &entries[locations.len()..]) {
@@ -242,23 +258,25 @@ impl Spool {
     }
 
     /// As many as go into one segment, at least one.
-    fn append_some(&mut self, signal: Signal, entries: &[(u64, u64, Bytes)]) -> io::Result<Vec<Location>> {
-        let index = self.segment_for(signal, entries[0].0)?;
+    fn append_some(&mut self, signal: Signal, entries: &[Record]) -> io::Result<Vec<Location>> {
+        let index = self.segment_for(signal, entries[0].number)?;
         let segment = &self.segments[signal as usize][index];
         let (first, at, limit) = (segment.first, segment.len, self.segment_max(signal));
         let (mut bytes, mut locations) = (Vec::new(), Vec::new());
-        for (number, items, body) in entries {
+        for Record { number, items, route, body } in entries {
             let offset = at + bytes.len() as u64;
             if !locations.is_empty() && offset >= limit {
                 break;
             }
             let len = u32::try_from(body.len()).map_err(io::Error::other)?;
-            let header = SegmentHeader { len, number: *number, items: *items, body_crc: crc32fast::hash(body) };
+            let items = u32::try_from(*items).map_err(io::Error::other)?;
+            let (number, route, body_crc) = (*number, *route, crc32fast::hash(body));
+            let header = SegmentHeader { len, number, items, route, body_crc };
             bytes.extend_from_slice(&header.write());
             bytes.extend_from_slice(body);
             locations.push(Location { segment: first, offset, len });
         }
-        self.append_bytes(signal, index, &bytes, entries[locations.len() - 1].0)?;
+        self.append_bytes(signal, index, &bytes, entries[locations.len() - 1].number)?;
         Ok(locations)
     }
 
@@ -403,7 +421,8 @@ impl Scanned {
         let mut number = first;
         while let Some((offset, header)) = next_header(files, &name, self.end..self.len, number)? {
             let location = Location { segment: first, offset, len: header.len };
-            self.found.push(Found { signal, number: header.number, items: header.items, location });
+            let (number_found, items, route) = (header.number, u64::from(header.items), header.route);
+            self.found.push(Found { signal, number: number_found, items, route, location });
             self.skipped += offset - self.end;
             self.end = offset + HEADER as u64 + u64::from(header.len);
             number = header.number.saturating_add(1);

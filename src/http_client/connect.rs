@@ -1,6 +1,7 @@
 //! Opens a connection: where to, how long at most, and with which trust.
 
 use super::{ClientCertificate, ClientError, ClientSettings, HttpVersion, TlsSettings};
+use crate::watched_files::{CHECK_EVERY, WatchedFiles};
 use http::{Uri, uri::Authority};
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},
@@ -47,7 +48,7 @@ impl From<ConnectError> for ClientError {
 /// Makes connections for the pool.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: Option<TlsConnector>,
+    tls: Option<Arc<WatchedFiles<TlsConnector>>>,
     connect_to: Option<Authority>,
     timeout: Duration,
 }
@@ -61,7 +62,7 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     pub(super) fn new(settings: &ClientSettings) -> Result<Connector, String> {
         let tls = match &settings.tls {
-            Some(tls) => Some(TlsConnector::from(Arc::new(tls_config(tls, settings.version)?))),
+            Some(tls) => Some(Arc::new(watch(tls.clone(), settings.version)?)),
             None => None,
         };
         let connect_to = settings.connect_to.as_deref().map(parse_address).transpose()?;
@@ -79,7 +80,7 @@ impl Connector {
         let failed = |reason: String| ConnectError::Tls { peer: peer.clone(), reason };
         let tls = match (&self.tls, https) {
             (_, false) => None,
-            (Some(tls), true) => Some(tls),
+            (Some(tls), true) => Some(tls.get()),
             (None, true) => return Err(failed("this client has no TLS settings".to_owned())),
         };
         let opening = async {
@@ -118,6 +119,15 @@ fn parse_address(text: &str) -> Result<Authority, String> {
     address
         .filter(|a| a.port_u16().is_some() && !a.host().is_empty() && !a.as_str().contains('@'))
         .ok_or_else(|| format!("{text:?} is not an address; write HOST:PORT, for example 10.0.0.7:443"))
+}
+
+/// The trust and identity of the next connection, read again when their files change.
+fn watch(settings: TlsSettings, version: HttpVersion) -> Result<WatchedFiles<TlsConnector>, String> {
+    let identity = settings.identity.iter().flat_map(|identity| [&identity.certificate_file, &identity.key_file]);
+    let files = settings.ca_file.iter().chain(identity).cloned().collect();
+    WatchedFiles::start("tls of a client", files, CHECK_EVERY, move || {
+        Ok(TlsConnector::from(Arc::new(tls_config(&settings, version)?)))
+    })
 }
 
 fn tls_config(settings: &TlsSettings, version: HttpVersion) -> Result<ClientConfig, String> {

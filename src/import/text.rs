@@ -47,7 +47,7 @@ pub(super) fn range<T: Copy>(range: &Range<T>, show: impl Fn(T) -> String) -> St
 pub(super) fn nanoseconds(nanoseconds: u64) -> String {
     let units =
         [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)];
-    let unit = units.iter().find(|(_, size)| nanoseconds > 0 && nanoseconds % size == 0);
+    let unit = units.iter().find(|(_, size)| nanoseconds > 0 && nanoseconds.is_multiple_of(*size));
     unit.map_or_else(|| format!("{nanoseconds}ns"), |(unit, size)| format!("{}{unit}", nanoseconds / size))
 }
 

@@ -44,6 +44,26 @@ pub struct Point<'a> {
     pub after: Place,
 }
 
+/// What was read of a message around leaves, so that it is read once and not for each of them.
+pub struct ReadOnce<T>(Option<(*const u8, T)>);
+
+impl<T> Default for ReadOnce<T> {
+    fn default() -> Self {
+        ReadOnce(None)
+    }
+}
+
+impl<T> ReadOnce<T> {
+    /// `message` holds a leaf, so no two of them are at one place.
+    pub fn of<'a>(&mut self, message: &'a [u8], read: impl FnOnce(&'a [u8]) -> T) -> &T {
+        match &mut self.0 {
+            Some((at, _)) if *at == message.as_ptr() => {}
+            other => *other = Some((message.as_ptr(), read(message))),
+        }
+        self.0.as_ref().map(|(_, value)| value).expect("it was just read")
+    }
+}
+
 /// All leaves from a place on.
 pub fn leaves(request: &[u8], from: Place) -> impl Iterator<Item = Leaf<'_>> {
     let resources = children(request, from.resource, LEVELS[0]);

@@ -10,6 +10,7 @@ use crate::deliver::sink::{SendResult, Sent};
 use crate::deliver::{Batch, BatchLimits, DeliverySettings, NamedSink, Sink};
 use crate::otlp::wire::put_bytes;
 use crate::policy::Policy;
+use crate::processing::ProcessingSettings;
 use crate::scan::wire::Reader;
 use crate::trace::{RuleNames, Slice};
 use http::HeaderMap;
@@ -76,10 +77,14 @@ impl Passed {
 }
 
 fn pass(signal: Signal, body: &[u8]) -> Passed {
+    pass_processed(ProcessingSettings::default(), signal, body)
+}
+
+fn pass_processed(processing: ProcessingSettings, signal: Signal, body: &[u8]) -> Passed {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let recorder = Recorder::default();
-        let sinks = vec![NamedSink { name: "recorder".into(), sink: Box::new(recorder.clone()) }];
+        let sinks = vec![NamedSink { name: "recorder".into(), sink: Box::new(recorder.clone()), rules: None }];
         let settings = DeliverySettings {
             batch: BatchLimits::default(),
             quotas: [8 << 20; 3],
@@ -92,7 +97,15 @@ fn pass(signal: Signal, body: &[u8]) -> Passed {
         let mut rules = RuleNames::default();
         let policy = Policy::compile("keep-all", KEEP_ALL, 1, &mut rules).0.expect("it has no error");
         let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-        let pipeline = Pipeline::new(4 << 20, 1, active_policy, None, delivery.clone(), deliver::HopMemory::default());
+        let pipeline = Pipeline::new(
+            4 << 20,
+            1,
+            active_policy,
+            None,
+            Processing::new(processing, 1),
+            delivery.clone(),
+            deliver::HopMemory::default(),
+        );
         let answer = pipeline.accept(signal, body, HopHeaders::of(&HeaderMap::new()));
         pipeline.drain(tokio::time::Instant::now() + Duration::from_secs(1)).await;
         delivery.drain(tokio::time::Instant::now() + Duration::from_secs(5)).await;

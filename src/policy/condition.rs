@@ -110,7 +110,7 @@ pub(super) struct Matcher {
 }
 
 impl Check {
-    fn holds(&self, summary: &Summary) -> bool {
+    pub(super) fn holds(&self, summary: &Summary) -> bool {
         match self {
             Check::Error(wanted) => summary.error() == *wanted,
             Check::Failed(wanted) => summary.failed() == *wanted,

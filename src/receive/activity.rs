@@ -46,7 +46,7 @@ impl Activity {
         (!self.has_requests()).then(|| self.opened + Duration::from_millis(self.last.load(Relaxed)))
     }
 
-    /// Waits until another connection wants the place.
+    /// Waits until another connection wants the place; a request may have begun since it was said.
     pub async fn is_in_the_way(&self) {
         self.give_way.notified().await;
     }

@@ -4,9 +4,9 @@ use super::activity::Activity;
 use super::context::RequestContext;
 use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
-use super::tls::Tls;
-use super::wire::{Productive, ReadProgress, Spoken, Watched};
+use super::wire::{Productive, ReadProgress, Watched};
 use super::{Phase, ReceiverSettings, grpc, http};
+use crate::tls::{HandshakeFault, ServerTls, Spoken};
 use ::http::header::{CONNECTION, HeaderName};
 use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -20,11 +20,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::sleep;
 
 /// Streams that a peer opened and reset before we looked at them (rapid reset, CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
@@ -37,9 +36,6 @@ const READ_BUFFER: usize = 64 << 10;
 const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// A connection's age ends up to so much of it earlier or later, so that not all come back at once.
 const AGE_JITTER: f64 = 0.1;
-/// Longest goodbye to a peer that does not speak TLS, and most of what it says meanwhile.
-const GOODBYE_TIME: Duration = Duration::from_secs(1);
-const GOODBYE_BYTES: u64 = 64 << 10;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What a listener speaks.
@@ -70,7 +66,7 @@ impl ListenerProtocol {
 pub(super) struct Opened {
     pub peer: SocketAddr,
     pub protocol: ListenerProtocol,
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<ServerTls>>,
     pub context: Arc<RequestContext>,
     pub phase: watch::Receiver<Phase>,
     pub activity: Arc<Activity>,
@@ -112,59 +108,24 @@ pub(super) async fn serve(stream: TcpStream, opened: Opened) {
     let _open = OpenConnection::new(opened.context.clone());
     // Answers are small and awaited; an error means that the peer has gone already.
     let _ = stream.set_nodelay(true);
-    let activity = opened.activity.clone();
-    let unneeded = opened.clone();
-    let served = async {
-        match opened.tls.clone() {
-            None => converse(stream, opened).await,
-            Some(tls) => shake_hands(stream, &tls, opened).await,
-        }
-    };
-    tokio::select! {
-        () = served => {}
-        () = activity.is_in_the_way() => unneeded.note(ConnectionFault::GaveWay, ""),
+    match opened.tls.clone() {
+        None => converse(stream, opened).await,
+        Some(tls) => shake_hands(stream, &tls, opened).await,
     }
 }
 
-async fn shake_hands(stream: TcpStream, tls: &Tls, opened: Opened) {
-    let patience = opened.context.settings.header_timeout;
-    let mut first = [0; 1];
-    let spoken = match timeout(patience, stream.peek(&mut first)).await {
-        Ok(read) => Spoken::of(&first[..read.unwrap_or(0)]),
-        Err(_) => return opened.note(ConnectionFault::Silent, ""),
+async fn shake_hands(stream: TcpStream, tls: &ServerTls, opened: Opened) {
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream, opened.context.settings.header_timeout) => shaken,
+        () = opened.activity.is_in_the_way() => return opened.note(ConnectionFault::GaveWay, ""),
     };
-    match spoken {
-        // A probe of the port opens a connection and says nothing.
-        Spoken::Nothing => return,
-        Spoken::Tls => {}
-        Spoken::Http1 | Spoken::Http2 | Spoken::Other => {
-            opened.note(ConnectionFault::TlsMissing, ConnectionFault::TlsMissing.advice());
-            if spoken == Spoken::Http1 {
-                say_tls_is_wanted(stream).await;
-            }
-            return;
-        }
+    match shaken {
+        Ok(stream) => converse(stream, opened).await,
+        Err(HandshakeFault::Left) => {}
+        Err(HandshakeFault::Silent) => opened.note(ConnectionFault::Silent, ""),
+        Err(HandshakeFault::Missing) => opened.note(ConnectionFault::TlsMissing, ConnectionFault::TlsMissing.advice()),
+        Err(HandshakeFault::Failed(error)) => opened.note(ConnectionFault::TlsFailed, error),
     }
-    match timeout(patience, TlsAcceptor::from(tls.config()).accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, opened).await,
-        Ok(Err(error)) => opened.note(ConnectionFault::TlsFailed, error),
-        Err(_) => opened.note(ConnectionFault::TlsFailed, "the handshake did not end in time"),
-    }
-}
-
-async fn say_tls_is_wanted(mut stream: TcpStream) {
-    let line = "this port speaks TLS: write https:// in the endpoint\n";
-    let length = line.len();
-    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close";
-    let answer = format!("{head}\r\ncontent-length: {length}\r\n\r\n{line}");
-    let goodbye = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closing over unread bytes would reset the connection, and with it the answer.
-        tokio::io::copy(&mut stream.take(GOODBYE_BYTES), &mut tokio::io::sink()).await
-    };
-    // A peer that goes away without the answer is its own affair.
-    let _ = timeout(GOODBYE_TIME, goodbye).await;
 }
 
 /// What the requests of one connection share.
@@ -206,16 +167,17 @@ impl Conversation {
         let version = request.version();
         let request = request.map(|body| Productive { body, progress: self.progress.clone() });
         let call = match protocol {
-            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map(Call::Grpc),
-            ListenerProtocol::Http => http::enter(context, peer, request).map(Call::Http),
+            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map_or_else(Call::Answered, Call::Grpc),
+            ListenerProtocol::Http => http::enter(context, peer, request).map_or_else(Call::Stray, Call::Http),
         };
         async move {
             let _in_flight = in_flight;
             let context = &conversation.opened.context;
             let mut response = match call {
-                Ok(Call::Grpc(call)) => call.answer(context).await,
-                Ok(Call::Http(call)) => call.answer(context).await,
-                Err(response) => *response,
+                Call::Grpc(call) => call.answer(context).await,
+                Call::Http(call) => call.answer(context).await,
+                Call::Stray(stray) => stray.answer(context).await,
+                Call::Answered(response) => *response,
             };
             conversation.say_how_long(version, &mut response);
             Ok(response)
@@ -258,6 +220,9 @@ fn keep_alive(settings: &ReceiverSettings) -> Option<(HeaderName, HeaderValue)> 
 enum Call<B> {
     Grpc(grpc::Call<B>),
     Http(http::Call<B>),
+    Stray(http::Stray<B>),
+    /// HTTP/2 carries an answer whatever its request does.
+    Answered(Box<Response<super::context::Reply>>),
 }
 
 /// Serves requests until either side ends the connection.
@@ -281,12 +246,25 @@ where
     let (mut patient, mut finishing, mut aging) = (true, false, true);
     loop {
         tokio::select! {
-            () = &mut idle => return,
+            // First what has come, so that whoever is told to go is known to idle.
+            biased;
             ended = connection.as_mut() => {
                 if let Some(fault) = conversation.fault(ended.err().as_deref().map(|error| error as _)) {
                     opened.note(fault, fault.advice());
                 }
                 return;
+            }
+            () = &mut idle => return,
+            () = opened.activity.is_in_the_way() => {
+                opened.note(ConnectionFault::GaveWay, "");
+                if !opened.activity.has_requests() {
+                    return;
+                }
+                // A request has just begun: it is answered before the place is given away.
+                if !finishing {
+                    finishing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             () = &mut patience, if patient => {
                 patient = false;

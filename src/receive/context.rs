@@ -4,6 +4,7 @@
 //! heads on many streams and then wait, and what they make this process hold must stay small.
 
 use super::admission::{Admission, Buffer, Pace};
+use super::authentication::Authentication;
 use super::items;
 use super::outcome::RequestOutcome;
 use super::refusal::Refusal;
@@ -31,14 +32,17 @@ pub(super) const PATH_MAX: usize = 100;
 pub(super) struct RequestContext {
     pub settings: ReceiverSettings,
     pub admission: Arc<Admission>,
+    pub authentication: Authentication,
     pub counters: Arc<ReceiverCounters>,
     pub intake: Arc<dyn Intake>,
     pub refusals: RefusalLog,
 }
 
 impl RequestContext {
-    /// The hops of a request, copied out of its headers. Refuses one that has been through this process before.
+    /// The hops of a request, copied out of its headers. Refuses one whose sender may not send, and one that has been
+    /// through this process before.
     pub fn take_hops(&self, headers: &HeaderMap) -> Result<HeaderMap, Refusal> {
+        self.authentication.check(headers)?;
         let hops: Vec<&str> = HopHeaders::of(headers).ids().collect();
         if hops.contains(&self.settings.hop.as_str()) {
             return Err(Refusal::Loop(self.settings.instance.clone()));

@@ -1,7 +1,7 @@
 //! Lets pages of other origins send OTLP/HTTP, as far as `receive.cors` names them.
 //!
-//! Source: Fetch standard, "CORS protocol". Nothing here is read back and nobody is asked who he is, so what a
-//! named origin may do is the same with and without credentials; `navigator.sendBeacon` sends them always.
+//! Source: Fetch standard, "CORS protocol". Nothing here is read back, so what a named origin may do is the same with
+//! and without credentials; `navigator.sendBeacon` sends them always. A preflight has none, whoever may send.
 
 use super::context::Reply;
 use http::header::{

@@ -15,7 +15,9 @@ use super::{cors, grpc, items, json};
 use crate::terminal::quote;
 use crate::trace::Signal;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
@@ -68,29 +70,34 @@ pub(super) struct Call<B> {
     body: B,
 }
 
-/// Reads a request's head and drops it. What is no OTLP request is answered at once.
-pub(super) fn enter<B>(
-    context: &RequestContext,
-    peer: SocketAddr,
-    request: Request<B>,
-) -> Result<Call<B>, Box<Response<Reply>>> {
+/// A request that is no OTLP request, and the answer to it.
+pub(super) struct Stray<B> {
+    response: Box<Response<Reply>>,
+    /// As of a [`Call`].
+    lets_finish: bool,
+    body: B,
+}
+
+/// Reads a request's head and drops it.
+pub(super) fn enter<B>(context: &RequestContext, peer: SocketAddr, request: Request<B>) -> Result<Call<B>, Stray<B>> {
     let sender = Sender::of(peer, request.headers());
     let origin = cors::origin(&context.settings.cors, request.headers());
-    match route(context, &sender, &request, origin.as_ref()) {
+    let routed = route(context, &sender, &request, origin.as_ref());
+    let (head, body) = request.into_parts();
+    let lets_finish = head.version <= Version::HTTP_11 && !head.headers.contains_key(EXPECT);
+    match routed {
         Ok((signal, format)) => {
-            let (head, body) = request.into_parts();
             let (encoding, hops) = match context.take_hops(&head.headers) {
                 Ok(hops) => (Encoding::from_header(head.headers.get(CONTENT_ENCODING)), hops),
                 Err(refusal) => (Err(refusal), HeaderMap::new()),
             };
-            let lets_finish = head.version <= Version::HTTP_11 && !head.headers.contains_key(EXPECT);
             Ok(Call { signal, format, encoding, hops, sender, origin, lets_finish, body })
         }
         Err(mut response) => {
             if let Some(origin) = origin {
                 cors::allow(&mut response, origin);
             }
-            Err(response)
+            Err(Stray { response, lets_finish, body })
         }
     }
 }
@@ -181,12 +188,9 @@ where
         if let Err(refusal) = &result
             && lets_finish
             && refusal.finds_a_sender_waiting()
-            && !body.is_end_stream()
+            && discard(context, &mut body).await == Err(Refusal::Aborted)
         {
-            let discarded = context.in_time(discard(&mut body, context.admission.max_request() * WITHIN_REASON)).await;
-            if discarded == Err(Refusal::Aborted) {
-                result = Err(Refusal::Aborted);
-            }
+            result = Err(Refusal::Aborted);
         }
         context.finish(count, &sender, &result);
         let mut response = match &result {
@@ -197,6 +201,20 @@ where
             cors::allow(&mut response, origin);
         }
         response
+    }
+}
+
+impl<B> Stray<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Answers when its sender may listen.
+    pub async fn answer(mut self, context: &RequestContext) -> Response<Reply> {
+        if self.lets_finish {
+            // Whoever has gone meanwhile hears nothing.
+            let _ = discard(context, &mut self.body).await;
+        }
+        *self.response
     }
 }
 
@@ -251,19 +269,24 @@ where
     Ok(wire)
 }
 
-/// Reads what is left of a body, up to `most` bytes, and keeps none of it.
-async fn discard<B>(body: &mut B, most: usize) -> Result<(), Refusal>
+/// Reads what is left of a body, within reason, and keeps none of it.
+async fn discard<B>(context: &RequestContext, body: &mut B) -> Result<(), Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut left = most;
-    while let Some(chunk) = next_chunk(body).await? {
-        left = match left.checked_sub(chunk.len()) {
-            Some(left) => left,
-            None => break,
-        };
-    }
-    Ok(())
+    let mut left = context.admission.max_request() * WITHIN_REASON;
+    let reading = async {
+        while !body.is_end_stream()
+            && let Some(chunk) = next_chunk(body).await?
+        {
+            left = match left.checked_sub(chunk.len()) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+        Ok(())
+    };
+    context.in_time(reading).await
 }
 
 fn accept(signal: Signal, format: BodyFormat, accepted: &Accepted) -> Response<Reply> {
@@ -300,8 +323,12 @@ fn refuse(context: &RequestContext, format: BodyFormat, refusal: &Refusal) -> Re
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(refusal, Refusal::Encoding(_)) {
-        headers.insert(ACCEPT_ENCODING, Encoding::ACCEPTED);
+    match refusal {
+        Refusal::Encoding(_) => drop(headers.insert(ACCEPT_ENCODING, Encoding::ACCEPTED)),
+        Refusal::Unauthenticated { .. } => {
+            headers.extend(context.authentication.challenges().iter().map(|scheme| (WWW_AUTHENTICATE, scheme.clone())));
+        }
+        _ => {}
     }
     response
 }

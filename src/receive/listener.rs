@@ -3,8 +3,8 @@
 use super::activity::Activities;
 use super::connection::{ListenerProtocol, Opened};
 use super::context::RequestContext;
-use super::tls::Tls;
 use super::{Phase, connection};
+use crate::tls::ServerTls;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,7 +25,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Listener {
     pub socket: TcpListener,
     pub protocol: ListenerProtocol,
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Listener {

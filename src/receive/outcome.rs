@@ -6,6 +6,8 @@
 pub enum RequestOutcome {
     /// Taken whole by the intake, perhaps with a `partial_success`.
     Accepted,
+    /// Its sender presented none of the credentials of `receive.auth`.
+    Unauthenticated,
     /// No room for its bytes: the client sends it again.
     Refused,
     /// Larger than `max_request`.
@@ -27,8 +29,9 @@ pub enum RequestOutcome {
 }
 
 impl RequestOutcome {
-    pub const ALL: [RequestOutcome; 10] = [
+    pub const ALL: [RequestOutcome; 11] = [
         RequestOutcome::Accepted,
+        RequestOutcome::Unauthenticated,
         RequestOutcome::Refused,
         RequestOutcome::TooLarge,
         RequestOutcome::Malformed,
@@ -44,6 +47,7 @@ impl RequestOutcome {
     pub fn word(self) -> &'static str {
         [
             "accepted",
+            "unauthenticated",
             "refused",
             "too_large",
             "malformed",

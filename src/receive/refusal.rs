@@ -12,6 +12,12 @@ use tonic::Code;
 /// fixed by the OTLP specification ("Failures"): UNAVAILABLE, DEADLINE_EXCEEDED and 503 among them.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(super) enum Refusal {
+    #[error(
+        "this receiver takes requests with credentials alone, and {}: send `authorization` with a token or password of \
+         its `receive.auth`",
+        if *presented { "those of this one are not among its own" } else { "this one has none" }
+    )]
+    Unauthenticated { presented: bool },
     #[error("{limit} bytes of request bodies are in flight here, which is the limit; send this request again later")]
     Busy { limit: usize },
     #[error("the request has more than {limit} bytes after decompression; send smaller batches")]
@@ -37,6 +43,7 @@ impl Refusal {
 
     pub fn outcome(&self) -> RequestOutcome {
         match self {
+            Refusal::Unauthenticated { .. } => RequestOutcome::Unauthenticated,
             Refusal::Busy { .. } => RequestOutcome::Refused,
             Refusal::TooLarge { .. } => RequestOutcome::TooLarge,
             Refusal::Malformed(_) => RequestOutcome::Malformed,
@@ -50,6 +57,7 @@ impl Refusal {
 
     pub fn code(&self) -> Code {
         match self {
+            Refusal::Unauthenticated { .. } => Code::Unauthenticated,
             Refusal::Busy { .. } => Code::Unavailable,
             // Not OUT_OF_RANGE or RESOURCE_EXHAUSTED: clients send those again for ever.
             Refusal::TooLarge { .. } | Refusal::Malformed(_) => Code::InvalidArgument,
@@ -62,6 +70,7 @@ impl Refusal {
 
     pub fn http_status(&self) -> StatusCode {
         match self {
+            Refusal::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             // A slow network is no fault of the data: 408 would make clients throw it away.
             Refusal::Busy { .. } | Refusal::TimedOut(_) | Refusal::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -112,6 +121,7 @@ mod tests {
     #[test]
     fn only_what_clients_should_send_again_says_when() {
         for refusal in [
+            Refusal::Unauthenticated { presented: true },
             Refusal::TooLarge { limit: 1 },
             Refusal::Malformed("m".into()),
             Refusal::Encoding("br".into()),

@@ -1,5 +1,6 @@
 //! The bytes of a connection, watched: what its peer speaks, and whether its bytes belong to requests.
 
+use crate::tls::Spoken;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
@@ -16,33 +17,6 @@ const PREFACE: usize = 24;
 const UNPRODUCTIVE: usize = 1 << 20;
 /// What a byte of a body is worth: small pieces have as many bytes of framing.
 const WORTH: usize = 2;
-
-/// What the first bytes of a connection are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Spoken {
-    Nothing,
-    Tls,
-    Http1,
-    Http2,
-    Other,
-}
-
-impl Spoken {
-    const ALL: [Spoken; 5] = [Spoken::Nothing, Spoken::Tls, Spoken::Http1, Spoken::Http2, Spoken::Other];
-
-    /// From the first bytes that were read.
-    pub fn of(bytes: &[u8]) -> Spoken {
-        match bytes {
-            [] => Spoken::Nothing,
-            // A TLS record with a handshake message.
-            [0x16, ..] => Spoken::Tls,
-            [b'P', b'R', b'I', ..] => Spoken::Http2,
-            [b'A'..=b'Z', ..] => Spoken::Http1,
-            _ => Spoken::Other,
-        }
-    }
-}
 
 /// What is known of a connection's bytes, shared with those who read its requests.
 #[derive(Clone)]

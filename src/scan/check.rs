@@ -4,12 +4,11 @@
 
 mod shape;
 
-pub use shape::Shape;
+pub use shape::{FieldKind, Shape};
 
 use super::wire::{Field, Malformed, Reader, Value, read_key_value};
 use crate::otlp::wire;
 use crate::trace::Slice;
-pub(super) use shape::FieldKind;
 
 /// Why no receiver would take a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

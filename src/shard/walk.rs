@@ -204,6 +204,8 @@ impl Shard {
             walk.marks = Some(marks_of(self.index.entry(walk.slot), turn));
         }
         let weight = weight_of(self.index.entry(walk.slot));
+        let rule = self.index.entry(walk.slot).verdict.map_or(RuleId::OTHERWISE, |verdict| verdict.rule);
+        let (bytes, spans) = (out.body.len(), out.spans);
         let mut groups: Vec<ScopeGroup> = Vec::new();
         let mut span = Vec::new();
         while let Some(&loc) = walk.gathered.last() {
@@ -225,6 +227,7 @@ impl Shard {
             walk.gathered.pop();
         }
         write_groups(&groups, &self.ring, &mut out.body);
+        out.add_part(rule, out.body.len() - bytes, out.spans - spans);
         walk.gathered.is_empty()
     }
 

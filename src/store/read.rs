@@ -113,6 +113,27 @@ impl Store {
         rows.collect()
     }
 
+    /// Services with a stored trace, in order.
+    pub fn services(&self) -> Result<Vec<String>, String> {
+        self.list_services().map_err(|e| format!("cannot read the store: {e}"))
+    }
+
+    /// From one to the next along the index: rows are many, services few.
+    fn list_services(&self) -> rusqlite::Result<Vec<String>> {
+        let mut next = self.db.prepare("SELECT min(service) FROM trace_services WHERE service > ?1")?;
+        let mut services: Vec<String> = self
+            .db
+            .query_row("SELECT min(service) FROM trace_services", [], |row| row.get::<_, Option<String>>(0))?
+            .into_iter()
+            .collect();
+        while let Some(last) = services.last()
+            && let Some(service) = next.query_row([last], |row| row.get::<_, Option<String>>(0))?
+        {
+            services.push(service);
+        }
+        Ok(services)
+    }
+
     /// One trace, without its spans.
     pub fn trace(&self, id: TraceId) -> Result<Option<StoredTrace>, String> {
         self.read_trace(id).map_err(|e| format!("cannot read the store: {e}"))

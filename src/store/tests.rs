@@ -605,3 +605,23 @@ fn many_small_traces_stay_within_the_size() {
     }
     assert!(fixture.all().len() > 4000);
 }
+
+/// What is around spans is read once, not for each of them.
+#[test]
+fn the_work_grows_with_the_batch() {
+    let field = |number, payload: &[u8]| {
+        let mut out = Vec::new();
+        crate::otlp::wire::put_bytes(&mut out, number, payload);
+        out
+    };
+    let span = |n: u64| [field(1, &[1; 16]), field(2, &n.to_be_bytes()), field(5, b"GET /")].concat();
+    let visits = |spans: u64| {
+        let spans: Vec<u8> = (1..=spans).flat_map(|n| field(2, &span(n))).collect();
+        let batch = field(1, &[field(1, b""), field(2, &[field(1, b""), spans].concat())].concat());
+        let before = crate::otlp::wire::work::done();
+        Fixture::new(64 << 20).send(&batch).unwrap();
+        crate::otlp::wire::work::done() - before
+    };
+    let (few, many) = (visits(500), visits(4000));
+    assert!(few > 500 && many < 9 * few, "{few} visits of 500 spans, {many} of 4,000");
+}

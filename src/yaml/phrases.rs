@@ -39,6 +39,10 @@ pub struct FileFormat {
     pub help: &'static str,
 }
 
+/// Keys of a configuration of Refinery, which is given for each of our files.
+pub const REFINERY_CONFIGURATION: &[&str] =
+    &["General", "Network", "AccessKeys", "RefineryTelemetry", "Collection", "PeerManagement", "StressRelief"];
+
 impl Phrases {
     pub fn example(&self, what: &str) -> Option<&'static str> {
         self.examples.iter().find(|(known, _)| *known == what).map(|(_, example)| *example)

@@ -99,7 +99,7 @@ impl Run {
 
 // === Random policies
 
-fn random_policy(choices: &mut Choices<'_>) -> String {
+pub fn random_policy(choices: &mut Choices<'_>) -> String {
     let rules: String = (0..choices.below(6)).map(|n| random_rule(choices, n)).collect();
     let rules = if rules.is_empty() { "rules: []\n".to_owned() } else { format!("rules:\n{rules}") };
     format!("version: 1\n{rules}otherwise: {{ keep: {} }}\n", choices.of(&["none", "all", "25%"]))

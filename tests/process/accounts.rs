@@ -3,7 +3,7 @@
 //! - (a) spans received = accepted + rejected;
 //! - (b) for each service, accepted = kept + dropped + over_limit + duplicate + held;
 //! - (c) for each sink and signal, items + recovered = delivered + queued + discarded;
-//! - what (b) kept is what (c) got, at every sink that takes traces; log records likewise;
+//! - what (b) kept is what (c) got, at every sink that takes traces, of all rules or of its own; log records likewise;
 //! - counters only grow.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,14 @@ impl Accounts {
             let recovered = sample.replace("_items_total", "_recovered_total");
             let fresh = items - self.0.get(&recovered).copied().unwrap_or(0.0);
             let given = match sample {
-                sample if sample.contains("signal=\"traces\"") => kept,
+                sample if sample.contains("signal=\"traces\"") => match rule_of(sample) {
+                    // What the admin interface keeps goes to all.
+                    Some(rule) => {
+                        let kept = |rule| self.sum("tailkeep_rule_spans_kept_total", &[&format!("rule=\"{rule}\"")]);
+                        kept(rule) + kept("api")
+                    }
+                    None => kept,
+                },
                 sample if sample.contains("signal=\"logs\"") => logs,
                 // Our own metrics come on top of those that were accepted.
                 _ => return None,
@@ -97,6 +104,11 @@ impl Accounts {
         let set_back = counters.filter(|(sample, before)| self.0.get(*sample).is_none_or(|now| now < *before));
         set_back.map(|(sample, before)| format!("{sample} was {before} and is {:?}", self.0.get(sample))).collect()
     }
+}
+
+/// The rule whose traces a sink gets alone: such a sink is called `only.` and the rule.
+fn rule_of(sample: &str) -> Option<&str> {
+    sample.split_once("sink=\"only.")?.1.split('"').next()
 }
 
 /// Gets the accounts from a running process; none if it does not answer.

@@ -1,6 +1,7 @@
 //! Who may ask what.
 
-use super::collector::{Setup, program};
+use super::certificates;
+use super::collector::{Setup, eventually, program};
 use super::http::{self, Reply};
 use super::sink::Sink;
 use super::traffic::Trace;
@@ -102,10 +103,57 @@ fn a_dropped_trace_is_kept_on_demand() {
     assert_eq!(http::get(tailkeep.ports.admin, &format!("/keep/{}", wanted.hex())).unwrap().status, 405);
     assert_eq!((keep(&wanted.hex()).status, keep(&"ab".repeat(16)).status), (200, 404));
     assert_eq!(keep(&wanted.hex()).status, 200, "twice is once");
-    super::collector::eventually("it arrives", || (sink.spans().len() >= 4).then_some(()));
+    eventually("it arrives", || (sink.spans().len() >= 4).then_some(()));
     let why = tailkeep.why(&wanted);
     assert_eq!((why["rule"].as_str(), why["trigger"].as_str()), (Some("api"), Some("api")));
     tailkeep.stop();
     super::traffic::assert_same(&sink.spans(), &wanted.placed());
     assert!(sink.spans().iter().all(|span| span.weight().is_none()), "its probability is not known");
+}
+
+#[test]
+fn the_admin_listener_speaks_tls_and_health_does_not() {
+    let setup = Setup::new();
+    certificates::write(setup.path());
+    let tls = "tls: { cert: tls.crt, key: tls.key, client_ca: ca.crt }";
+    let tailkeep = setup.settings(&format!("admin: {{ listen: '127.0.0.1:0', {tls} }}")).start();
+    let (admin, health) = (tailkeep.ports.admin, tailkeep.ports.health);
+    let file = |name: &str| tailkeep.path().join(name);
+    let other = file("other.yaml");
+    std::fs::write(&other, format!("admin: {{ listen: '{admin}', {tls} }}\n")).unwrap();
+    let show = |url: Option<&str>, files: &[(&str, &str)]| {
+        let mut command = program();
+        command.args(["policy", "show"]).args(url.map(|url| format!("--admin={url}")));
+        if url.is_none() {
+            command.arg("--config").arg(&other);
+        }
+        let output = command.args(files.iter().flat_map(|(flag, name)| [(*flag).into(), file(name)])).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let (ca, both) = ([("--ca", "ca.crt")], [("--ca", "ca.crt"), ("--cert", "tls.crt"), ("--key", "tls.key")]);
+    let by_name = format!("https://localhost:{}", admin.port());
+    for (url, files, code, told) in [
+        (Some(&by_name), &both[..], Some(0), "keep-errors"),
+        (None, &both, Some(0), "keep-errors"),
+        (Some(&by_name), &both[1..], Some(1), "--ca FILE"),
+        (Some(&by_name), &ca, Some(1), "admin.listen"),
+        (Some(&format!("http://{admin}")), &both, Some(1), "this port speaks TLS"),
+        (Some(&format!("https://{health}")), &both, Some(1), "TLS with"),
+        (Some(&by_name), &both[1..2], Some(2), "--key <FILE>"),
+        (Some(&by_name), &[("--ca", "tls.key")], Some(2), "tls.key holds no certificate"),
+    ] {
+        let (status, text) = show(url.map(String::as_str), files);
+        assert!(status == code && text.contains(told), "{url:?} with {files:?}: {status:?} {text}");
+    }
+    assert_eq!(http::get(health, "/readyz").unwrap().status, 200, "probes need no certificate");
+    for (listener, reason) in [("admin", "tls_missing"), ("admin", "tls_failed"), ("health", "tls_unexpected")] {
+        let lines = || tailkeep.logged(&format!("\"listener\":\"{listener}\",\"reason\":\"{reason}\""));
+        eventually("it is in the log", || (lines() == 1).then_some(()));
+        let counted = format!("tailkeep_admin_connections_closed_total{{reason=\"{reason}\"}} ");
+        let page = http::get(health, "/metrics").unwrap().text();
+        let count = page.lines().find_map(|line| line.strip_prefix(&counted)).expect("it is on the page");
+        assert_ne!(count, "0", "{reason}");
+    }
+    tailkeep.stop();
 }

@@ -152,7 +152,7 @@ fn a_request_of_twenty_mebibytes_is_taken_over_both_protocols() {
 }
 
 #[test]
-fn the_door_refuses_when_the_bytes_in_flight_are_spent() {
+fn requests_are_refused_when_the_bytes_in_flight_are_spent() {
     let sink = Sink::start();
     let receive = "receive: { grpc: '127.0.0.1:0', http: '127.0.0.1:0', max_request: 1MiB, in_flight: 2MiB }";
     let mut tailkeep = Setup::new().otlp("stub", &sink).settings(receive).start();

@@ -6,7 +6,6 @@ use super::traffic::Trace;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 fn traces(arguments: &[&str], store: &Path) -> Output {
     program().args(["traces", "--store"]).arg(store).args(arguments).output().expect("the binary runs")
@@ -53,6 +52,8 @@ fn the_store_is_listed_filtered_and_asked() {
     assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
     let text = String::from_utf8_lossy(&none.stderr);
     assert!(text.contains("no trace matches") && text.contains("holds 2 traces"), "{text}");
+    let services = "no trace has a service `nobody`; there are gateway, payment, ";
+    assert!(text.contains(services), "{text}");
     assert_eq!(has(&["--limit", "1"]).iter().filter(|there| **there).count(), 1);
 
     // From the ring.
@@ -85,7 +86,6 @@ fn after_kill_9_the_store_opens_and_answers() {
         let mut grpc = super::grpc::Grpc::connect(ports.grpc);
         while grpc.try_export(tailkeep::trace::Signal::Traces, &Trace::failed().body()).is_ok() {}
     });
-    std::thread::sleep(Duration::from_millis(1500));
     wait_for_delivered(&tailkeep, 100);
     let folder = tailkeep.kill();
     sender.join().expect("the connection ends");

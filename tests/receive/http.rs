@@ -303,17 +303,26 @@ async fn a_body_of_unknown_length_is_bounded_as_it_comes() {
 #[tokio::test]
 async fn a_client_that_sends_without_listening_still_hears_why_it_was_refused() {
     let server = Server::start(small()).await;
-    let mut stream = TcpStream::connect(server.http).await.unwrap();
-    let head =
-        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&vec![b' '; 4_000_000]).await.expect("the whole body is read");
     let request = b"POST /v1/traces HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-    stream.write_all(request).await.unwrap();
-    let mut answers = String::new();
-    stream.read_to_string(&mut answers).await.unwrap();
-    assert!(answers.starts_with("HTTP/1.1 413 ") && answers.contains("HTTP/1.0 200 OK"), "{answers}");
-    assert_eq!(server.stats().in_flight_bytes, 0);
+    for (line, content_type, status) in [
+        ("POST /v1/traces", JSON, 413),
+        ("POST /v1/traces", "text/plain", 415),
+        ("POST /v1/spans", JSON, 404),
+        ("PUT /v1/traces", JSON, 405),
+    ] {
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: 4000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let sent = stream.write_all(&vec![b' '; 4_000_000]).await;
+        sent.unwrap_or_else(|error| panic!("{status}: the whole body is read, but {error}"));
+        stream.write_all(request).await.unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.unwrap();
+        let first = format!("HTTP/1.1 {status} ");
+        assert!(answers.starts_with(&first) && answers.contains("HTTP/1.0 200 OK"), "{status}: {answers}");
+        assert_eq!(server.stats().in_flight_bytes, 0);
+    }
 }
 
 #[tokio::test]

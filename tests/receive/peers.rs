@@ -4,7 +4,7 @@ use crate::harness::*;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tailkeep::receive::{Accepted, ConnectionFault, Receiver, ReceiverSettings, RequestOutcome};
+use tailkeep::receive::{Accepted, ConnectionFault, Receiver, ReceiverSettings, RequestOutcome, Stats};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -123,6 +123,38 @@ async fn an_idle_connection_gives_its_place_to_a_new_one() {
     assert_eq!(server.stats().connections_refused, 0);
 }
 
+/// The one that idles is chosen, and speaks before it has heard of that.
+#[tokio::test]
+async fn a_request_that_has_just_begun_is_answered_before_its_connection_gives_way() {
+    let server = Server::start(ReceiverSettings { connections: 1, ..small() }).await;
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n";
+    let mut chosen = 0;
+    for round in 0..40 {
+        let mut idle = TcpStream::connect(server.http).await.unwrap();
+        server.until("it is open", |stats| stats.connections_open == 1).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::resume();
+        let gave_way = server.stats().connections_failed(ConnectionFault::GaveWay);
+        let other = std::net::TcpStream::connect(server.http).unwrap();
+        idle.try_write(head.as_bytes()).unwrap();
+        let in_flight = |stats: &Stats| stats.requests_in_flight == 1;
+        server.until("it has begun", in_flight).await;
+        idle.write_all(b"{}").await.unwrap();
+        let told = server.stats().connections_failed(ConnectionFault::GaveWay) > gave_way;
+        chosen += u32::from(told);
+        let mut answer = [0; 15];
+        idle.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK", "round {round}");
+        if told {
+            end_of(&mut idle).await;
+        }
+        drop((idle, other));
+        server.until("all have gone", |stats| stats.connections_open == 0).await;
+    }
+    assert!(chosen > 0, "no round was what this is about");
+}
+
 #[tokio::test]
 async fn a_header_too_large_is_refused() {
     let server = Server::start(ReceiverSettings { header_bytes: 8 << 10, ..small() }).await;
@@ -141,7 +173,7 @@ async fn a_header_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_peer_that_only_resets_is_shown_the_door() {
+async fn a_peer_that_only_resets_is_closed() {
     let server = Server::start(small()).await;
     let mut stream = TcpStream::connect(server.grpc).await.unwrap();
     // Preface and empty settings, then streams that end as they begin: HEADERS (`:method: POST` and

@@ -10,7 +10,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tailkeep::receive::{ConnectionFault, Receiver, ReceiverSettings, TlsFiles};
+use tailkeep::http_client::{Client, ClientCertificate, ClientError, ClientSettings, TlsSettings};
+use tailkeep::receive::{ConnectionFault, Receiver, ReceiverSettings};
+use tailkeep::tls::TlsFiles;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -41,7 +43,8 @@ fn issue(authority: &Authority) -> Pair {
 }
 
 fn write(folder: &TempDir, pair: &Pair) -> TlsFiles {
-    let files = TlsFiles { cert: folder.path().join("tls.crt"), key: folder.path().join("tls.key"), client_ca: None };
+    let [cert, key] = ["tls.crt", "tls.key"].map(|name| folder.path().join(name));
+    let files = TlsFiles { cert, key, client_ca: None, check_every: Duration::ZERO };
     fs::write(&files.cert, &pair.cert).unwrap();
     fs::write(&files.key, &pair.key).unwrap();
     files
@@ -143,7 +146,7 @@ async fn mutual_tls_turns_strangers_away() {
 async fn changed_files_serve_the_next_connection_and_broken_ones_do_not() {
     let (folder, before, after) = (TempDir::new().unwrap(), authority(), authority());
     let files = write(&folder, &issue(&before));
-    let settings = ReceiverSettings { tls: Some(files.clone()), tls_check_every: Duration::ZERO, ..small() };
+    let settings = ReceiverSettings { tls: Some(files.clone()), ..small() };
     let server = Server::start(settings).await;
     let trusted = async |ca: &Authority| connect(server.grpc, ca, None, &[b"h2"]).await.is_ok();
     assert!(trusted(&before).await && !trusted(&after).await);
@@ -178,4 +181,41 @@ async fn a_file_that_cannot_be_used_is_named_at_start() {
     fs::write(&files.key, issue(&ca).key).unwrap();
     let message = error(files).await;
     assert!(message.contains("tls.key: does not go with"), "{message}");
+}
+
+#[tokio::test]
+async fn a_sink_takes_renewed_certificates_and_authorities_with_its_next_connection() {
+    let (folder, ours, theirs) = (TempDir::new().unwrap(), authority(), authority());
+    let [ca_file, certificate_file, key_file] = ["ca", "client.crt", "client.key"].map(|name| folder.path().join(name));
+    let files = TlsFiles { client_ca: Some(folder.path().join("ours")), ..write(&folder, &issue(&ours)) };
+    fs::write(folder.path().join("ours"), ours.pem()).unwrap();
+    let server = Server::start(ReceiverSettings { tls: Some(files), ..small() }).await;
+
+    let put = |ca: &Authority, pair: &Pair| {
+        fs::write(&ca_file, ca.pem()).unwrap();
+        fs::write(&certificate_file, &pair.cert).unwrap();
+        fs::write(&key_file, &pair.key).unwrap();
+    };
+    put(&theirs, &issue(&theirs));
+    let identity = Some(ClientCertificate { certificate_file: certificate_file.clone(), key_file: key_file.clone() });
+    let tls = Some(TlsSettings { ca_file: Some(ca_file.clone()), identity });
+    let connect_to = Some(server.http.to_string());
+    let client = Client::new(ClientSettings { tls, connect_to, ..ClientSettings::default() }).unwrap();
+    let send = async || {
+        let request = http::Request::post("https://localhost/v1/traces").header("content-type", "application/json");
+        client.send(request.body(Bytes::from_static(b"{}")).unwrap()).await
+    };
+    assert!(matches!(send().await, Err(ClientError::Tls { .. })), "it trusts somebody else");
+    let look = async || {
+        tokio::time::pause();
+        tokio::time::advance(tailkeep::watched_files::CHECK_EVERY).await;
+        tokio::time::resume();
+    };
+    put(&ours, &issue(&theirs));
+    look().await;
+    assert!(send().await.is_err(), "it is a stranger");
+    put(&ours, &issue(&ours));
+    look().await;
+    assert_eq!(send().await.unwrap().status, 200);
+    assert_eq!(server.taken().len(), 1);
 }

@@ -3,7 +3,7 @@
 use super::super::load::Loader;
 use super::otlp::{COMPRESSIONS, PROTOCOLS};
 use crate::deliver::sink::arms::{Access, ArmsSettings};
-use crate::identity::Secret;
+use crate::secret::Secret;
 use crate::trace::Signal;
 use crate::yaml::{Map, MappingEntry};
 

@@ -1,8 +1,13 @@
 //! What the spool's writer does with the queue: entries on disk stay in it, only their bytes leave.
 
 use super::{Consumer, Queue, QueuedBatch, StoredBody};
-use crate::{deliver::spool::Location, trace::Signal};
-use bytes::Bytes;
+use crate::{
+    deliver::{
+        routing::Route,
+        spool::{Location, Record},
+    },
+    trace::Signal,
+};
 
 impl Queue {
     /// Numbers below were given by an earlier run.
@@ -11,20 +16,23 @@ impl Queue {
     }
 
     /// An entry that the spool held at start. Entries must come in order of their numbers.
-    pub(crate) fn recover(&mut self, signal: Signal, number: u64, items: u64, location: Location) {
-        if !self.takes(signal) {
+    pub(crate) fn recover(&mut self, route: Route, signal: Signal, number: u64, items: u64, location: Location) {
+        if !self.is_claimed(route, signal) {
             self.unclaimed[signal as usize] += items;
             return;
         }
         let bytes = location.bytes();
-        for consumer in self.consumers(signal).filter(|consumer| consumer.next <= number) {
+        let mut is_needed = false;
+        for consumer in self.consumers(route, signal).filter(|consumer| consumer.next <= number) {
+            is_needed = true;
             consumer.tally.recovered += items;
             consumer.tally.queued += items;
             consumer.tally.queued_bytes += bytes as u64;
         }
-        let entry = QueuedBatch { number, items, bytes, durable: true, body: StoredBody::Disk(location) };
-        self.waiting[signal as usize].entries.push_back(entry);
-        self.forget_done(signal);
+        if is_needed {
+            let entry = QueuedBatch { number, items, bytes, route, durable: true, body: StoredBody::Disk(location) };
+            self.waiting[signal as usize].entries.push_back(entry);
+        }
     }
 
     /// Where a sink goes on after a restart; before any [`Queue::recover`].
@@ -36,26 +44,34 @@ impl Queue {
 
     /// Per sink and signal: the first entry that is not done.
     pub(crate) fn cursors(&self) -> Vec<[Option<u64>; 3]> {
-        self.sinks
-            .iter()
-            .map(|consumers| std::array::from_fn(|s| consumers[s].as_ref().map(Consumer::cursor)))
-            .collect()
+        let cursor = |sink: usize, signal: Signal, consumer: &Consumer| match &consumer.under_way {
+            Some(entry) => entry.number,
+            None => {
+                let first = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
+                first.map_or(self.next_number, |entry| entry.number)
+            }
+        };
+        let cursors = |(sink, consumers): (usize, &[Option<Consumer>; 3])| {
+            Signal::ALL.map(|signal| consumers[signal as usize].as_ref().map(|consumer| cursor(sink, signal, consumer)))
+        };
+        self.sinks.iter().enumerate().map(cursors).collect()
     }
 
     /// Entries that are not on disk yet, oldest first, up to about `bytes`.
-    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<(u64, u64, Bytes)> {
+    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<Record> {
         let mut found = Vec::new();
         let waiting = &mut self.waiting[signal as usize];
         for entry in waiting.entries.iter().filter(|entry| entry.durable) {
             if let StoredBody::Memory(body) = &entry.body {
-                found.push((entry.number, entry.items, body.clone()));
+                let route = self.routing.fingerprint(entry.route);
+                found.push(Record { number: entry.number, items: entry.items, route, body: body.clone() });
                 bytes = bytes.saturating_sub(body.len());
             }
             if bytes == 0 {
                 break;
             }
         }
-        waiting.given = found.last().map_or(waiting.given, |(number, ..)| waiting.given.max(number + 1));
+        waiting.given = found.last().map_or(waiting.given, |record| waiting.given.max(record.number + 1));
         found
     }
 

@@ -12,20 +12,29 @@ impl Queue {
         for signal in Signal::ALL {
             let waiting = &self.waiting[signal as usize];
             let held = waiting.entries.iter().map(QueuedBatch::held).sum::<usize>();
-            assert_eq!(
-                waiting.held,
-                held + waiting.growing.as_ref().map_or(0, |growing| growing.bytes() + ENTRY_OVERHEAD)
-            );
+            let growing = waiting.growing.iter().map(|(_, growing)| growing.bytes() + ENTRY_OVERHEAD).sum::<usize>();
+            assert_eq!(waiting.held, held + growing);
             assert!(waiting.held <= waiting.quota, "{} of {}", waiting.held, waiting.quota);
-            for consumer in self.sinks.iter().filter_map(|consumers| consumers[signal as usize].as_ref()) {
-                let unread = waiting.entries.iter().filter(|e| e.number >= consumer.next);
+            let consumers =
+                || self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
+            for (sink, consumer) in consumers() {
+                let is_for = |route: Route| self.routing.takes(route, sink);
+                let unread = waiting.entries.iter().filter(|e| e.number >= consumer.next && is_for(e.route));
                 let (mut items, mut bytes) = unread.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes));
-                items += waiting.growing.as_ref().map_or(0, |growing| growing.items);
-                bytes += waiting.growing.as_ref().map_or(0, Growing::bytes);
+                for (_, growing) in waiting.growing.iter().filter(|(route, _)| is_for(*route)) {
+                    items += growing.items;
+                    bytes += growing.bytes();
+                }
                 items += consumer.under_way.as_ref().map_or(0, |entry| entry.items);
                 bytes += consumer.under_way.as_ref().map_or(0, |entry| entry.bytes);
                 assert_eq!((consumer.tally.queued, consumer.tally.queued_bytes), (items, bytes as u64));
                 assert!(consumer.tally.balances(), "{:?}", consumer.tally);
+            }
+            for entry in &waiting.entries {
+                let waits = |(sink, consumer): (usize, &Consumer)| {
+                    self.routing.takes(entry.route, sink) && consumer.cursor() <= entry.number
+                };
+                assert!(consumers().any(waits), "{entry:?} is held for nobody");
             }
         }
     }
@@ -48,20 +57,29 @@ fn text(next: NextBatch) -> String {
 
 /// One sink takes all signals, the other traces alone.
 fn queue(quota: usize) -> Queue {
-    Queue::new(LIMITS, [quota; 3], &[[true; 3], [true, false, false]])
+    Queue::new(LIMITS, [quota; 3], &[[true; 3], [true, false, false]], routing())
+}
+
+/// Two sinks, each with a rule of its own.
+fn routing() -> Routing {
+    let [mine, yours] = ["mine", "yours"].map(|rule| vec![rule.to_owned()]);
+    Routing::new(&[("a", Some(&mine)), ("b", Some(&yours))])
 }
 
 #[test]
 fn pieces_grow_into_a_batch_until_it_is_old_or_full() {
     let (mut queue, start) = (queue(10_000), Instant::now());
-    assert!(queue.push(piece(Signal::Traces, "a", 4), false, start).wake);
-    assert!(!queue.push(piece(Signal::Traces, "b", 4), false, start).wake);
+    assert!(queue.push(Route::ALL, piece(Signal::Traces, "a", 4), false, start).wake);
+    assert!(!queue.push(Route::ALL, piece(Signal::Traces, "b", 4), false, start).wake);
     let due = start + LIMITS.age;
     assert!(matches!(queue.next(0, READY, start), NextBatch::WaitUntil(at) if at == due));
     assert_eq!(text(queue.next(0, READY, due)), "ab");
 
-    queue.push(piece(Signal::Traces, "c", 4), false, due);
-    assert!(queue.push(piece(Signal::Traces, "d", 7), false, due).wake, "11 items do not fit into one batch");
+    queue.push(Route::ALL, piece(Signal::Traces, "c", 4), false, due);
+    assert!(
+        queue.push(Route::ALL, piece(Signal::Traces, "d", 7), false, due).wake,
+        "11 items do not fit into one batch"
+    );
     assert_eq!(text(queue.next(1, READY, due)), "ab");
     queue.done_with(1, Signal::Traces, 8);
     assert_eq!(text(queue.next(1, READY, due)), "c");
@@ -82,8 +100,8 @@ impl Queue {
 #[test]
 fn a_signal_that_backs_off_does_not_hold_up_the_others() {
     let (mut queue, now) = (queue(10_000), Instant::now());
-    queue.push(piece(Signal::Logs, "log", 10), false, now);
-    queue.push(piece(Signal::Traces, "span", 10), false, now);
+    queue.push(Route::ALL, piece(Signal::Logs, "log", 10), false, now);
+    queue.push(Route::ALL, piece(Signal::Traces, "span", 10), false, now);
     assert_eq!(text(queue.next(0, READY, now)), "log", "the oldest first");
     assert_eq!(text(queue.next(0, [true, true, false], now)), "span");
     assert!(matches!(queue.next(0, [false, true, false], now), NextBatch::Wait));
@@ -94,7 +112,7 @@ fn a_signal_that_backs_off_does_not_hold_up_the_others() {
 #[test]
 fn a_batch_goes_to_disk_when_it_is_due_also_if_no_sink_is_ready() {
     let (mut queue, start) = (queue(10_000), Instant::now());
-    queue.push(piece(Signal::Traces, "a", 4), false, start);
+    queue.push(Route::ALL, piece(Signal::Traces, "a", 4), false, start);
     assert_eq!(queue.seal_due(Signal::Traces, start), Some(start + LIMITS.age));
     assert!(queue.unwritten(Signal::Traces, 1000).is_empty());
     assert_eq!(queue.seal_due(Signal::Traces, start + LIMITS.age), None);
@@ -105,16 +123,16 @@ fn a_batch_goes_to_disk_when_it_is_due_also_if_no_sink_is_ready() {
 #[test]
 fn a_full_quota_pushes_out_the_oldest_unread_of_its_signal_only() {
     let (mut queue, now) = (queue(1000), Instant::now());
-    queue.push(piece(Signal::Traces, "trace", 10), false, now);
+    queue.push(Route::ALL, piece(Signal::Traces, "trace", 10), false, now);
     let body = "l".repeat(150);
     let waiting = |n: u64| piece(Signal::Logs, &body, 10 + n);
-    assert_eq!((0..3).map(|n| queue.push(waiting(n), false, now).lost).sum::<u64>(), 0);
-    assert_eq!(queue.push(waiting(3), false, now).lost, 10);
+    assert_eq!((0..3).map(|n| queue.push(Route::ALL, waiting(n), false, now).lost).sum::<u64>(), 0);
+    assert_eq!(queue.push(Route::ALL, waiting(3), false, now).lost, 10);
     assert_eq!(queue.tally(0, Signal::Logs).discarded(Discard::QueueFull), 10);
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
     queue.audit();
     // Too large for the quota as a whole: itself is lost, what waits is not.
-    assert_eq!(queue.push(piece(Signal::Logs, &"x".repeat(2000), 7), false, now).lost, 7);
+    assert_eq!(queue.push(Route::ALL, piece(Signal::Logs, &"x".repeat(2000), 7), false, now).lost, 7);
     assert_eq!(queue.tally(0, Signal::Logs).queued, 11 + 12 + 13);
     queue.audit();
 }
@@ -123,10 +141,10 @@ fn a_full_quota_pushes_out_the_oldest_unread_of_its_signal_only() {
 fn what_a_sink_has_taken_is_not_lost_when_the_quota_pushes_it_out() {
     let (mut queue, now) = (queue(1000), Instant::now());
     let body = "t".repeat(250);
-    queue.push(piece(Signal::Traces, &body, 1), false, now);
+    queue.push(Route::ALL, piece(Signal::Traces, &body, 1), false, now);
     queue.next(0, READY, now);
     for _ in 0..3 {
-        queue.push(piece(Signal::Traces, &body, 1), false, now);
+        queue.push(Route::ALL, piece(Signal::Traces, &body, 1), false, now);
     }
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 1);
     assert_eq!(queue.tally(1, Signal::Traces).discarded(Discard::QueueFull), 2);
@@ -137,9 +155,10 @@ fn what_a_sink_has_taken_is_not_lost_when_the_quota_pushes_it_out() {
 
 #[test]
 fn a_signal_without_a_sink_is_counted_and_mentioned_once() {
-    let (mut queue, now) = (Queue::new(LIMITS, [1000; 3], &[[true, false, false]]), Instant::now());
-    assert!(queue.push(piece(Signal::Logs, "log", 3), false, now).first_unclaimed);
-    assert_eq!(queue.push(piece(Signal::Logs, "log", 4), false, now), Pushed::default());
+    let (mut queue, now) =
+        (Queue::new(LIMITS, [1000; 3], &[[true, false, false]], Routing::new(&[("a", None)])), Instant::now());
+    assert!(queue.push(Route::ALL, piece(Signal::Logs, "log", 3), false, now).first_unclaimed);
+    assert_eq!(queue.push(Route::ALL, piece(Signal::Logs, "log", 4), false, now), Pushed::default());
     let rows = queue.rows(&["here".to_owned()]);
     let row = rows.iter().find(|row| row.sink == "none").unwrap();
     assert_eq!((row.signal, row.tally.pushed, row.tally.discarded(Discard::NoSink)), (Signal::Logs, 7, 7));
@@ -150,7 +169,7 @@ fn a_signal_without_a_sink_is_counted_and_mentioned_once() {
 fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     let (mut queue, now) = (queue(10_000), Instant::now());
     for _ in 0..2 {
-        queue.push(piece(Signal::Traces, "t", 10), false, now);
+        queue.push(Route::ALL, piece(Signal::Traces, "t", 10), false, now);
     }
     queue.next(0, READY, now);
     queue.delivered(0, Signal::Traces, 4, &[lost(1, Discard::Rejected)]);
@@ -159,7 +178,7 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     let lost = [0, 1].map(|sink| Gone { sink, signal: Signal::Traces, items: 10, superseded: 0 });
     assert_eq!(queue.close(), lost, "the second entry, for both sinks");
     assert_eq!((queue.tally(0, Signal::Traces).queued, queue.tally(1, Signal::Traces).queued), (6, 10));
-    queue.push(piece(Signal::Traces, "late", 5), false, now);
+    queue.push(Route::ALL, piece(Signal::Traces, "late", 5), false, now);
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 15);
     queue.audit();
 }
@@ -169,15 +188,15 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
 fn our_own_metrics_go_to_disk_at_the_end_and_not_before() {
     let (mut queue, now) = (queue(10_000), Instant::now());
     let location = Location { segment: 0, offset: 0, len: 1 };
-    queue.push(piece(Signal::Metrics, "early", 1), true, now);
-    queue.push(piece(Signal::Metrics, &"m".repeat(200), 2), false, now);
-    queue.push(piece(Signal::Metrics, "late", 4), true, now);
+    queue.push(Route::ALL, piece(Signal::Metrics, "early", 1), true, now);
+    queue.push(Route::ALL, piece(Signal::Metrics, &"m".repeat(200), 2), false, now);
+    queue.push(Route::ALL, piece(Signal::Metrics, "late", 4), true, now);
     let numbers = |queue: &mut Queue| {
         let entries = queue.unwritten(Signal::Metrics, 1000);
-        entries.into_iter().map(|(number, ..)| number).collect::<Vec<_>>()
+        entries.into_iter().map(|record| record.number).collect::<Vec<_>>()
     };
     assert_eq!(numbers(&mut queue), [1]);
-    queue.push(piece(Signal::Metrics, "last", 8), true, now);
+    queue.push(Route::ALL, piece(Signal::Metrics, "last", 8), true, now);
     queue.start_draining();
     assert_eq!(numbers(&mut queue), [1, 2, 3], "also if what was given is not written yet");
     for number in [1, 2] {
@@ -193,7 +212,7 @@ fn our_own_metrics_go_to_disk_at_the_end_and_not_before() {
 fn what_the_spool_drops_is_known_to_who_is_about_to_read_it() {
     let (mut queue, now) = (queue(10_000), Instant::now());
     for number in 0..2 {
-        queue.push(piece(Signal::Traces, "t", 10), false, now);
+        queue.push(Route::ALL, piece(Signal::Traces, "t", 10), false, now);
         queue.written(Signal::Traces, number, Location { segment: 0, offset: number, len: 1 });
     }
     queue.next(0, READY, now);
@@ -209,9 +228,61 @@ fn what_the_spool_drops_is_known_to_who_is_about_to_read_it() {
     queue.audit();
 }
 
+/// What a sink waits for holds up neither the others nor what they have taken.
+#[test]
+fn a_sink_gets_what_is_for_it_alone_and_passes_the_rest_over() {
+    let (mut queue, now) = (queue(10_000), Instant::now());
+    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
+    for (route, text) in [(mine, "m1"), (yours, "y1"), (Route::ALL, "a1"), (yours, "y2")] {
+        queue.push(route, piece(Signal::Traces, text, 10), false, now);
+    }
+    assert!(
+        queue.push(queue.routing.of_rule("nobody's"), piece(Signal::Traces, "n", 3), false, now) == Pushed::default()
+    );
+    assert_eq!((queue.tally(0, Signal::Traces).pushed, queue.tally(1, Signal::Traces).pushed), (20, 30));
+    for text_of_other in ["y1", "a1", "y2"] {
+        assert_eq!(text(queue.next(1, READY, now)), text_of_other);
+        queue.done_with(1, Signal::Traces, 10);
+        queue.audit();
+    }
+    assert!(matches!(queue.next(1, READY, now), NextBatch::Wait));
+    let texts = |queue: &Queue| queue.waiting[0].entries.iter().map(|entry| entry.number).collect::<Vec<_>>();
+    assert_eq!(texts(&queue), [0, 2], "the first sink has not begun");
+    assert_eq!(queue.cursors()[1][0], Some(4), "no file is kept for who has nothing in it");
+    for text_of_one in ["m1", "a1"] {
+        assert_eq!(text(queue.next(0, READY, now)), text_of_one);
+        queue.done_with(0, Signal::Traces, 10);
+    }
+    queue.audit();
+    assert!(queue.waiting[0].entries.is_empty());
+    let rows = queue.rows(&["a".to_owned(), "b".to_owned()]);
+    let none = rows.iter().find(|row| row.sink == "none").expect("a rule that no sink names");
+    assert_eq!(none.tally.discarded(Discard::NoSink), 3);
+}
+
+/// That another sink has nothing to do is no reason to push out what this one waits for.
+#[test]
+fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
+    let (mut queue, now) = (queue(1000), Instant::now());
+    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
+    let large = |items| piece(Signal::Traces, &"x".repeat(250), items);
+    (0..2).for_each(|_| drop(queue.push(mine, large(10), false, now)));
+    queue.start_ending();
+    assert_eq!(queue.push(mine, large(4), false, now).lost, 4);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 4);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
+    queue.push(yours, large(5), false, now);
+    assert_eq!(
+        (queue.tally(1, Signal::Traces).pushed, queue.tally(1, Signal::Traces).queued),
+        (5, 5),
+        "who is idle gets it"
+    );
+    queue.audit();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Push { signal: u8, items: u64, bytes: usize, own: bool },
+    Push { rule: &'static str, signal: u8, items: u64, bytes: usize, own: bool },
     NextBatch { sink: usize, ready: [bool; 3] },
     Delivered { sink: usize, signal: u8, rejected: u64 },
     Discarded { sink: usize, signal: u8 },
@@ -221,10 +292,13 @@ enum Step {
     Close,
 }
 
+/// A route for each sink, one for none, and one for all.
+const RULES: &[&str] = &["mine", "yours", "nobody's", ""];
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..3u8, 0..15u64, 0..500usize, any::<bool>())
-            .prop_map(|(signal, items, bytes, own)| Step::Push { signal, items, bytes, own }),
+        8 => (prop::sample::select(RULES), 0..3u8, 0..15u64, 0..500usize, any::<bool>())
+            .prop_map(|(rule, signal, items, bytes, own)| Step::Push { rule, signal, items, bytes, own }),
         8 => (0..2usize, any::<[bool; 3]>()).prop_map(|(sink, ready)| Step::NextBatch { sink, ready }),
         6 => (0..2usize, 0..3u8, 0..3u64).prop_map(|(sink, signal, rejected)| Step::Delivered { sink, signal, rejected }),
         1 => (0..2usize, 0..3u8).prop_map(|(sink, signal)| Step::Discarded { sink, signal }),
@@ -242,8 +316,9 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
         consumer.and_then(|consumer| consumer.under_way.as_ref().map(|entry| entry.items))
     };
     match step {
-        Step::Push { signal, items, bytes, own } => {
-            queue.push(piece(Signal::ALL[usize::from(signal)], &"x".repeat(bytes), items), own, *now);
+        Step::Push { rule, signal, items, bytes, own } => {
+            let route = if rule.is_empty() { Route::ALL } else { queue.routing.of_rule(rule) };
+            queue.push(route, piece(Signal::ALL[usize::from(signal)], &"x".repeat(bytes), items), own, *now);
         }
         Step::NextBatch { sink, ready } => {
             if let NextBatch::Take(entry) = queue.next(sink, ready, *now) {
@@ -270,9 +345,9 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
             }
         }
         Step::Written { signal } => {
-            for (number, _, body) in queue.unwritten(Signal::ALL[usize::from(signal)], 300) {
-                let location = Location { segment: 0, offset: 0, len: body.len() as u32 };
-                queue.written(Signal::ALL[usize::from(signal)], number, location);
+            for record in queue.unwritten(Signal::ALL[usize::from(signal)], 300) {
+                let location = Location { segment: 0, offset: 0, len: record.body.len() as u32 };
+                queue.written(Signal::ALL[usize::from(signal)], record.number, location);
             }
         }
         Step::DroppedOnDisk { signal } => {

@@ -10,11 +10,12 @@ mod metrics;
 
 use super::{
     Batch, SendResult, Sent, Sink,
+    headers::SinkHeaders,
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
 use crate::{deliver::Discard, http_client::ClientSettings, identity::Secret, trace::Signal};
 use attributes::MissingAttributes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
 /// Ports on which both generations speak gRPC.
@@ -36,7 +37,7 @@ pub struct ArmsSettings {
     /// Signals to take, in the order of [`Signal::ALL`]; the third, logs, is never taken.
     pub signals: [bool; 3],
     /// Sent with every request. Values are secret.
-    pub headers: HeaderMap,
+    pub headers: SinkHeaders,
     pub compression: Compression,
     /// `host.name` for resources that have none and no `k8s.node.name` either.
     pub host_name: Option<String>,
@@ -71,7 +72,7 @@ impl Default for ArmsSettings {
             traces_url: None,
             metrics_url: None,
             signals: [true, true, false],
-            headers: HeaderMap::new(),
+            headers: SinkHeaders::default(),
             compression: Compression::default(),
             host_name: None,
             client: ClientSettings::default(),
@@ -205,14 +206,14 @@ impl ArmsSettings {
         parse("token", &Secret::new(url))
     }
 
-    fn all_headers(&self, protocol: Protocol) -> Result<HeaderMap, String> {
+    fn all_headers(&self, protocol: Protocol) -> Result<SinkHeaders, String> {
         let mut headers = self.headers.clone();
         let mut put = |name: &'static str, key: &str, value: &str| {
             if value.is_empty() {
                 return Err(format!("{key} is empty"));
             }
             let value = HeaderValue::from_str(value).map_err(|_| format!("{key} has characters that no header has"))?;
-            headers.insert(HeaderName::from_static(name), value);
+            headers.fixed.insert(HeaderName::from_static(name), value);
             Ok(())
         };
         match &self.access {

@@ -6,6 +6,7 @@
 
 mod reply;
 
+use super::headers::{CurrentHeaders, SinkHeaders};
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
     deliver::{Discard, HopMemory, LogThrottle},
@@ -91,7 +92,7 @@ pub struct ExporterSettings {
     /// Verbatim, in the order of [`Signal::ALL`]; none for signals that are not taken.
     pub urls: [Option<Uri>; 3],
     /// Values are secret: they are never printed.
-    pub headers: HeaderMap,
+    pub headers: SinkHeaders,
     pub compression: Compression,
     /// Its `version` is replaced by what the protocol needs, its `tls` dropped if no URL is `https`.
     pub client: ClientSettings,
@@ -113,7 +114,7 @@ impl fmt::Debug for ExporterSettings {
 pub struct Exporter {
     protocol: Protocol,
     urls: [Option<Uri>; 3],
-    headers: HeaderMap,
+    headers: CurrentHeaders,
     compression: Compression,
     client: Client,
     hops: Option<HopMemory>,
@@ -123,8 +124,7 @@ pub struct Exporter {
 impl Exporter {
     /// Connects to nothing. The error is for the configuration's author.
     pub fn new(settings: ExporterSettings) -> Result<Exporter, String> {
-        let mut headers = settings.headers;
-        headers.values_mut().for_each(|value| value.set_sensitive(true));
+        let mut headers = HeaderMap::new();
         let (content_type, encoding_header) = match settings.protocol {
             Protocol::Grpc => ("application/grpc", HeaderName::from_static("grpc-encoding")),
             Protocol::Http => ("application/x-protobuf", CONTENT_ENCODING),
@@ -148,7 +148,7 @@ impl Exporter {
         Ok(Exporter {
             protocol: settings.protocol,
             urls: settings.urls,
-            headers,
+            headers: CurrentHeaders::new(settings.headers, headers)?,
             compression: settings.compression,
             client: Client::new(ClientSettings { version, tls, ..settings.client })?,
             hops: settings.hops,
@@ -171,7 +171,8 @@ impl Exporter {
             SendError::Retry { after: None, reason: format!("cannot compress: {e}") }
         })?;
         let mut request = Request::post(url.clone()).body(body).expect("the parts were valid before");
-        request.headers_mut().extend(self.headers.clone());
+        let headers = self.headers.get();
+        request.headers_mut().extend(headers.clone());
         if let Some(hops) = &self.hops {
             let value = hops.value(batch.signal, std::time::Instant::now());
             // The ids that came in a header go out in one.
@@ -183,17 +184,17 @@ impl Exporter {
             Err(error @ ClientError::Invalid(_)) => (Reply::Refused { reason: error.to_string() }, None),
             Err(error) => (Reply::Retry { after: None, reason: error.to_string() }, None),
         };
-        self.conclude(reply, request_id, url)
+        self.conclude(reply, request_id, &Secrets { headers: &headers, url })
     }
 
-    fn conclude(&self, reply: Reply, request_id: Option<String>, url: &Uri) -> SendResult {
-        let clean = |text: String, most| quote(&self.secrets(url).hide(text), most);
+    fn conclude(&self, reply: Reply, request_id: Option<String>, secrets: &Secrets<'_>) -> SendResult {
+        let clean = |text: String, most| quote(&secrets.hide(text), most);
         let request_id = request_id.map(|id| clean(id, REQUEST_ID_MAX));
         let id = request_id.as_ref().map(|id| format!(" (request id {id})")).unwrap_or_default();
-        let clean = |reason: String| format!("{}: {}{id}", place(url), clean(reason, REASON_MAX));
+        let clean = |reason: String| format!("{}: {}{id}", place(secrets.url), clean(reason, REASON_MAX));
         match reply {
             Reply::Taken { rejected: 0, message } => {
-                self.note_remark(message, url);
+                self.note_remark(message, secrets);
                 Ok(Sent { lost: Vec::new(), request_id })
             }
             Reply::Taken { rejected, message } => {
@@ -209,19 +210,15 @@ impl Exporter {
     }
 
     /// A message without rejected items is a warning to the sender.
-    fn note_remark(&self, message: String, url: &Uri) {
+    fn note_remark(&self, message: String, secrets: &Secrets<'_>) {
         if message.is_empty() {
             return;
         }
         let mut throttle = self.remarks.lock().expect("no code panics under this lock");
         if let Some(batches) = throttle.say(1, Instant::now()) {
-            let message = quote(&self.secrets(url).hide(message), REASON_MAX);
-            warn!(to = place(url), batches, message, "the peer took a batch with a remark");
+            let message = quote(&secrets.hide(message), REASON_MAX);
+            warn!(to = place(secrets.url), batches, message, "the peer took a batch with a remark");
         }
-    }
-
-    fn secrets<'a>(&'a self, url: &'a Uri) -> Secrets<'a> {
-        Secrets { headers: &self.headers, url }
     }
 
     async fn body(&self, body: Bytes) -> io::Result<Bytes> {
@@ -272,7 +269,7 @@ pub struct OtlpSettings {
     pub urls: [Option<String>; 3],
     /// Signals to take, in the order of [`Signal::ALL`].
     pub signals: [bool; 3],
-    pub headers: HeaderMap,
+    pub headers: SinkHeaders,
     pub compression: Compression,
     pub client: ClientSettings,
     /// Where the data has been, sent as [`HOP_HEADER`].

@@ -286,3 +286,6 @@ fn own_address() -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").map(|()| socket));
     socket.and_then(|socket| socket.local_addr()).map_or(String::new(), |address| address.ip().to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -344,10 +344,10 @@ impl Model {
         let mut numbers = std::mem::take(&mut self.pending[signal as usize]);
         numbers.extend(self.next..self.next + u64::from(count));
         self.next += u64::from(count);
-        let entries: Vec<_> = numbers.iter().map(|&number| (number, number % 7, body(number))).collect();
+        let entries: Vec<_> = numbers.iter().map(|&number| record(number, number % 7, body(number))).collect();
         let (locations, outcome) = self.spool.append(signal, &entries);
         assert_eq!(locations.len() == entries.len(), outcome.is_ok());
-        for (at, (number, items, _)) in entries.iter().enumerate() {
+        for (at, Record { number, items, .. }) in entries.iter().enumerate() {
             match locations.get(at) {
                 Some(location) => {
                     let read = read_body(self.files.as_ref(), signal, *location);
@@ -423,10 +423,14 @@ proptest! {
     }
 }
 
+fn record(number: u64, items: u64, body: Bytes) -> Record {
+    Record { number, items, route: number as u32 + 1, body }
+}
+
 fn filled(count: u64) -> (Arc<Simulated>, Vec<Location>) {
     let files = Arc::new(Simulated::default());
     let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
-    let entries: Vec<_> = (0..count).map(|number| (number, 3, body(number))).collect();
+    let entries: Vec<_> = (0..count).map(|number| record(number, 3, body(number))).collect();
     let (locations, outcome) = spool.append(Signal::Traces, &entries);
     outcome.unwrap();
     (files, locations)
@@ -444,7 +448,7 @@ fn truncation_at_every_byte_loses_only_the_cut_record() {
         let expected = locations.iter().filter(|l| l.offset as usize + HEADER + l.bytes() <= cut).count();
         assert_eq!(recovered.records.len(), expected, "{cut}");
         // And it goes on.
-        spool.append(Signal::Traces, &[(9, 1, body(9))]).1.unwrap();
+        spool.append(Signal::Traces, &[record(9, 1, body(9))]).1.unwrap();
         let (_, recovered) = Spool::open(files, [1 << 20; 3]).unwrap();
         assert_eq!(recovered.records.len(), expected + 1, "{cut}");
     }
@@ -464,9 +468,9 @@ fn a_segment_that_another_hand_has_changed_is_not_written_on() {
     for hand in hands {
         let files = Arc::new(Simulated::default());
         let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
-        spool.append(Signal::Traces, &[(0, 1, body(0))]).1.unwrap();
+        spool.append(Signal::Traces, &[record(0, 1, body(0))]).1.unwrap();
         hand(&files, &name);
-        let (locations, outcome) = spool.append(Signal::Traces, &[(1, 1, body(1))]);
+        let (locations, outcome) = spool.append(Signal::Traces, &[record(1, 1, body(1))]);
         outcome.unwrap();
         assert_eq!(read_body(files.as_ref(), Signal::Traces, locations[0]).unwrap(), body(1));
         let (_, recovered) = Spool::open(files, [1 << 20; 3]).unwrap();
@@ -507,7 +511,7 @@ fn a_segment_that_cannot_be_read_stays_until_its_quota_or_its_readers_are_past_i
     assert_eq!(spool.bytes(Signal::Traces), len);
     let next = recovered.next_number;
     assert!(next > 5);
-    spool.append(Signal::Traces, &[(next, 1, body(next))]).1.unwrap();
+    spool.append(Signal::Traces, &[record(next, 1, body(next))]).1.unwrap();
     spool.forget_below(Signal::Traces, next - 1).unwrap();
 
     files.set_readable(&name, true);
@@ -523,7 +527,7 @@ fn a_segment_that_cannot_be_read_stays_until_its_quota_or_its_readers_are_past_i
     let (mut spool, recovered) = Spool::open(files.clone(), [quota; 3]).unwrap();
     let first = recovered.next_number;
     for number in first..first + 700 {
-        spool.append(Signal::Traces, &[(number, 1, body(number))]).1.unwrap();
+        spool.append(Signal::Traces, &[record(number, 1, body(number))]).1.unwrap();
     }
     let dropped = spool.over_quota(Signal::Traces).expect("it is full");
     assert!(dropped < first, "the one that cannot be read goes first, and no entry with it");
@@ -537,14 +541,14 @@ fn dropping_the_oldest_segment_drops_no_number_of_the_next() {
     let (files, _) = filled(5);
     let (mut spool, _) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
     for number in 5..20 {
-        spool.append(Signal::Traces, &[(number, 1, body(number))]).1.unwrap();
+        spool.append(Signal::Traces, &[record(number, 1, body(number))]).1.unwrap();
     }
     for readable in [false, true] {
         files.set_readable(&segment_name(Signal::Traces, 0), readable);
         assert_eq!(Spool::open(files.clone(), [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
     }
     // Copies whose sync failed, and which could not be cut off either.
-    let copy = SegmentHeader { len: 0, number: 5, items: 1, body_crc: 0 };
+    let copy = SegmentHeader { len: 0, number: 5, items: 1, route: 0, body_crc: 0 };
     files.append(&segment_name(Signal::Traces, 0), &copy.write()).unwrap();
     assert_eq!(Spool::open(files, [100; 3]).unwrap().0.over_quota(Signal::Traces), Some(4));
 }
@@ -558,7 +562,7 @@ fn no_number_is_given_twice() {
     spool.write_cursors(&Cursors::from([("renamed".to_owned(), [Some(100), Some(3), None])])).unwrap();
     let (mut spool, recovered) = Spool::open(files.clone(), [QUOTA; 3]).unwrap();
     assert_eq!(recovered.next_number, 100);
-    spool.append(Signal::Logs, &[(120, 1, body(120))]).1.unwrap();
+    spool.append(Signal::Logs, &[record(120, 1, body(120))]).1.unwrap();
     assert_eq!(Spool::open(files, [QUOTA; 3]).unwrap().1.next_number, 121);
 }
 
@@ -614,7 +618,8 @@ fn records_behind_long_damage_are_found() {
         let files = Arc::new(Simulated::default());
         let (mut spool, _) = Spool::open(files.clone(), [1 << 30; 3]).unwrap();
         let long = Bytes::from(vec![0; long as usize]);
-        let (locations, outcome) = spool.append(Signal::Logs, &[(0, 1, body(0)), (3, 1, long), (9, 1, body(9))]);
+        let (locations, outcome) =
+            spool.append(Signal::Logs, &[record(0, 1, body(0)), record(3, 1, long), record(9, 1, body(9))]);
         outcome.unwrap();
         files.flip(&segment_name(Signal::Logs, 0), locations[1].offset, 1);
         let (_, recovered) = Spool::open(files.clone(), [1 << 30; 3]).unwrap();

@@ -81,8 +81,8 @@ impl Writer {
             }
             let (locations, outcome) = self.spool.append(signal, &entries);
             let mut queue = self.shared.queue();
-            for ((number, ..), location) in entries.iter().zip(locations) {
-                queue.written(signal, *number, location);
+            for (record, location) in entries.iter().zip(locations) {
+                queue.written(signal, record.number, location);
             }
             drop(queue);
             self.shared.progress.notify_waiters();

@@ -139,7 +139,7 @@ impl<'n> Condition<'n> {
 
     fn attribute(&self, key: &str, finding: &mut Finding) -> Result<SpanTest, Reason> {
         let value = self.attribute_value(finding)?;
-        if !(self.fields.len() > 1) {
+        if self.fields.len() <= 1 {
             renamed(key).into_iter().for_each(|note| finding.say(Fidelity::Nearly, note));
         }
         let is_of_resource = is_of_resources(key);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::processing::Keys;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 
 fn logs(records: usize, text: &str) -> Vec<u8> {
     let record = LogRecord { severity_text: text.into(), ..Default::default() };
@@ -36,4 +38,27 @@ fn a_repair_takes_no_more_memory_than_twice_the_request_or_the_queue() {
     let refused = broken(4_000);
     assert_eq!((refused.accepted(Signal::Logs), refused.delivered.len()), (0, 0));
     assert_eq!(refused.answer.expect("it is valid").rejected, 4_000);
+}
+
+/// It is as large as it leaves, not as it came.
+#[test]
+fn a_request_that_is_too_large_once_it_is_processed_is_refused_too() {
+    let body = |records: usize| {
+        let value = Some(AnyValue { value: Some(any_value::Value::IntValue(7)) });
+        let attributes = vec![KeyValue { key: "id".into(), value, ..Default::default() }];
+        let record = LogRecord { attributes, ..Default::default() };
+        let scope_logs = vec![ScopeLogs { log_records: vec![record; records], ..Default::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
+        ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+    };
+    let pass = |records| {
+        let hash = Keys::new(["id".to_owned()]);
+        pass_processed(ProcessingSettings { hash, ..Default::default() }, Signal::Logs, &body(records))
+    };
+    let fits = pass(100_000);
+    assert_eq!((fits.accepted(Signal::Logs), decoded(Signal::Logs, &fits.body())), (100_000, Some(100_000)));
+    assert!(body(120_000).len() < 2 << 20 && fits.body().len() > 7 << 20);
+    let passed = pass(120_000);
+    assert_eq!((passed.accepted(Signal::Logs), passed.delivered.len()), (0, 0));
+    assert_eq!(passed.answer.expect("it is valid").rejected, 120_000);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::deliver::Discard;
 use crate::policy::Policy;
+use crate::processing::Processing;
 use crate::trace::RuleNames;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
@@ -58,12 +59,23 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
         spool: None,
         seed: 1,
     };
-    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()) };
+    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()), rules: None };
     let delivery = Delivery::start(settings, vec![named]).expect("without a spool");
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
     let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-    (Pipeline::new(ring_size, seed, active_policy, None, Arc::new(delivery), deliver::HopMemory::default()), sink)
+    (
+        Pipeline::new(
+            ring_size,
+            seed,
+            active_policy,
+            None,
+            Processing::new(Default::default(), 1),
+            Arc::new(delivery),
+            deliver::HopMemory::default(),
+        ),
+        sink,
+    )
 }
 
 /// Traces of two spans of six kilobytes; one in ten fails.

@@ -1,6 +1,6 @@
 //! Examples of the policy language, and its words for those of other tools.
 
-use crate::yaml::{Example, FileFormat, Foreign, Phrases, row};
+use crate::yaml::{Example, FileFormat, Foreign, Phrases, REFINERY_CONFIGURATION, row};
 
 pub(super) const PHRASES: &Phrases = &Phrases { examples: EXAMPLES, foreign: FOREIGN, formats: FORMATS };
 
@@ -178,15 +178,7 @@ const FORMATS: &[FileFormat] = &[
                docs/policy.md has all, under \"Coming from another tool\"",
     },
     FileFormat {
-        keys: &[
-            "General",
-            "Network",
-            "AccessKeys",
-            "RefineryTelemetry",
-            "Collection",
-            "PeerManagement",
-            "StressRelief",
-        ],
+        keys: REFINERY_CONFIGURATION,
         title: "this is a configuration of Refinery, not a policy of tailkeep",
         help: "write a configuration with the keys of config/tailkeep.yaml; the policy comes from Refinery's rules: \
                `tailkeep policy import refinery FILE`",

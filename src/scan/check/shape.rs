@@ -257,3 +257,6 @@ impl Shape {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //! - `sample.reason` on a span that says by `tailkeep.reason` why its trace was kept.
 
 use crate::{
-    otlp::wire::{Fields, put_bytes},
+    otlp::attributes::{ResourceView, add_to_resources, attribute, put_attribute, rewrite},
     trace::{Reason, Signal},
 };
 use bytes::Bytes;
@@ -19,11 +19,9 @@ const NODE: &str = "k8s.node.name";
 const WORKSPACE: &str = "acs.cms.workspace";
 
 /// Field numbers of `opentelemetry/proto`.
-const RESOURCE_GROUPS: u32 = 1;
-const RESOURCE: u32 = 1;
-const SCOPE_GROUPS: u32 = 2;
+const RESOURCE_SPANS: u32 = 1;
+const SCOPE_SPANS: u32 = 2;
 const SPANS: u32 = 2;
-const LEAVES: u32 = 2;
 const RESOURCE_ATTRIBUTES: u32 = 1;
 const SPAN_ATTRIBUTES: u32 = 9;
 
@@ -41,81 +39,45 @@ impl MissingAttributes {
 
     /// The request with what it lacked; itself if it lacks nothing or is no protobuf.
     pub(super) fn add_to(&self, signal: Signal, body: Bytes) -> Bytes {
-        let has_reasons = signal == Signal::Traces && memmem::find(&body, REASON.as_bytes()).is_some();
-        let completed = rewrite(&body, &mut |number, payload| match number {
-            RESOURCE_GROUPS => self.group(payload, has_reasons),
-            _ => None,
-        });
-        completed.map_or(body, Bytes::from)
+        let completed = add_to_resources(&body, &mut |resource| self.missing(resource)).map_or(body, Bytes::from);
+        let has_reasons = signal == Signal::Traces && says_reason(&completed);
+        let with_reasons = has_reasons.then(|| give_reasons(&completed)).flatten();
+        with_reasons.map_or(completed, Bytes::from)
     }
 
-    /// One ResourceSpans or ResourceMetrics; none if it stays as it is.
-    fn group(&self, group: &[u8], has_reasons: bool) -> Option<Vec<u8>> {
-        if !has_leaf(group) {
-            // There may be millions in a batch, each two bytes long.
-            return None;
-        }
-        let mut missing = self.missing(group);
-        let completed = rewrite(group, &mut |number, payload| match number {
-            RESOURCE if !missing.is_empty() => Some([payload, &std::mem::take(&mut missing)[..]].concat()),
-            SCOPE_GROUPS if has_reasons && memmem::find(payload, REASON.as_bytes()).is_some() => {
-                rewrite(payload, &mut |number, span| if number == SPANS { give_reason(span) } else { None })
-            }
-            _ => None,
-        });
-        if missing.is_empty() {
-            return completed;
-        }
-        // There was no resource at all.
-        let mut out = Vec::with_capacity(group.len() + missing.len() + 8);
-        put_bytes(&mut out, RESOURCE, &missing);
-        out.extend_from_slice(completed.as_deref().unwrap_or(group));
-        Some(out)
-    }
-
-    /// The attribute fields that the group's resource lacks.
-    fn missing(&self, group: &[u8]) -> Vec<u8> {
-        let resources = || Fields::new(group).flatten().filter_map(|field| field.message(RESOURCE));
-        let text = |key| resources().find_map(|resource| attribute(resource, RESOURCE_ATTRIBUTES, key));
+    /// The attribute fields that a resource lacks.
+    fn missing(&self, resource: &ResourceView) -> Vec<u8> {
         let mut missing = Vec::new();
-        if text(HOST).is_none() {
-            let node = text(NODE).flatten().map(str::to_owned);
+        if !resource.has(HOST) {
+            let node = resource.attribute(NODE).flatten().map(str::to_owned);
             if let Some(host) = node.or_else(|| self.host_name.clone()) {
                 put_attribute(&mut missing, RESOURCE_ATTRIBUTES, HOST, &host);
             }
         }
-        if let Some(workspace) = self.workspace.as_ref().filter(|_| text(WORKSPACE).is_none()) {
+        if let Some(workspace) = self.workspace.as_ref().filter(|_| !resource.has(WORKSPACE)) {
             put_attribute(&mut missing, RESOURCE_ATTRIBUTES, WORKSPACE, workspace);
         }
         missing
     }
 }
 
-fn has_leaf(group: &[u8]) -> bool {
-    let mut scopes = Fields::new(group).flatten().filter_map(|field| field.message(SCOPE_GROUPS));
-    scopes.any(|scope| Fields::new(scope).flatten().any(|field| field.message(LEAVES).is_some()))
+fn says_reason(message: &[u8]) -> bool {
+    memmem::find(message, REASON.as_bytes()).is_some()
 }
 
-/// Gives another payload for a field's number and payload, or none to keep it.
-type Replace<'a> = dyn FnMut(u32, &[u8]) -> Option<Vec<u8>> + 'a;
-
-/// The message with other payloads in some of its length-delimited fields; none if all stay, or
-/// where it is no protobuf.
-fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
-    let mut out: Option<Vec<u8>> = None;
-    let mut copied = 0;
-    for field in Fields::new(message) {
-        let field = field?;
-        let replaced = field.payload().and_then(|payload| replace(field.number, payload));
-        if let Some(payload) = replaced {
-            let out = out.get_or_insert_with(|| message[..copied].to_vec());
-            put_bytes(out, field.number, &payload);
-        } else if let Some(out) = &mut out {
-            out.extend_from_slice(field.raw);
+/// The request with a reason on each span that needs one; none if none does.
+fn give_reasons(request: &[u8]) -> Option<Vec<u8>> {
+    rewrite(request, &mut |number, group| {
+        if number != RESOURCE_SPANS || !says_reason(group) {
+            return None;
         }
-        copied += field.raw.len();
-    }
-    out
+        rewrite(group, &mut |number, scope| {
+            if number != SCOPE_SPANS || !says_reason(scope) {
+                return None;
+            }
+            rewrite(scope, &mut |number, span| if number == SPANS { give_reason(span) } else { None })
+        })
+    })
 }
 
 /// A span with the sampling reason in ARMS's words; none if it says none or has one.
@@ -140,30 +102,10 @@ fn arms_reason(word: &str) -> &'static str {
     }
 }
 
-/// An attribute among the fields `number` of `message`: none if absent, its text if it is a string.
-fn attribute<'a>(message: &'a [u8], number: u32, key: &str) -> Option<Option<&'a str>> {
-    Fields::new(message).flatten().filter_map(|field| field.message(number)).find_map(|pair| {
-        let found = |number| Fields::new(pair).flatten().filter_map(|field| field.message(number)).last();
-        (found(1)? == key.as_bytes()).then(|| {
-            let value = found(2)?;
-            let text = Fields::new(value).flatten().filter_map(|field| field.message(1)).last()?;
-            std::str::from_utf8(text).ok()
-        })
-    })
-}
-
-fn put_attribute(out: &mut Vec<u8>, number: u32, key: &str, text: &str) {
-    let mut value = Vec::new();
-    put_bytes(&mut value, 1, text.as_bytes());
-    let mut pair = Vec::new();
-    put_bytes(&mut pair, 1, key.as_bytes());
-    put_bytes(&mut pair, 2, &value);
-    put_bytes(out, number, &pair);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::otlp::wire::{Fields, put_bytes};
     use opentelemetry_proto::tonic::{
         collector::trace::v1::ExportTraceServiceRequest,
         common::v1::{AnyValue, KeyValue, any_value::Value},

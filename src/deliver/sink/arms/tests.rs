@@ -111,7 +111,7 @@ fn hosts_of_private_networks_are_near() {
 fn headers_of_each_access() {
     let names = |access, protocol| {
         let headers = settings("http://h.test", access).all_headers(protocol).unwrap();
-        let mut names: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
+        let mut names: Vec<_> = headers.fixed.keys().map(|name| name.to_string()).collect();
         names.sort();
         names
     };
@@ -130,7 +130,7 @@ fn wrong_settings_say_what_to_write_and_never_quote_a_token() {
     let with_token = settings("http://h.test", Access::Token(Secret::new("sword\nfish")));
     let as_endpoint = settings(secret, token());
     let mut with_header = settings("not a url", Access::Free);
-    with_header.headers.insert("x-key", HeaderValue::from_static("swordfish"));
+    with_header.headers.fixed.insert("x-key", HeaderValue::from_static("swordfish"));
     for settings in [with_url, with_token, as_endpoint, with_header] {
         let shown = format!("{settings:?}");
         let error = Arms::new(settings).err().expect("it is wrong");

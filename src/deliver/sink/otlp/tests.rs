@@ -154,14 +154,16 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
     let settings = ExporterSettings {
         protocol: Protocol::Http,
         urls: urls.clone(),
-        headers,
+        headers: headers.into(),
         compression: Compression::None,
         client: ClientSettings::default(),
         hops: None,
     };
     assert!(!format!("{settings:?}").contains("t0k3n"));
     let exporter = Exporter::new(settings).unwrap();
-    let outcome = exporter.conclude(Reply::Denied { after: None, reason }, None, urls[0].as_ref().unwrap());
+    let (headers, url) = (exporter.headers.get(), urls[0].as_ref().unwrap());
+    let secrets = Secrets { headers: &headers, url };
+    let outcome = exporter.conclude(Reply::Denied { after: None, reason }, None, &secrets);
     let hidden = "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]".to_owned();
     assert_eq!(outcome, Err(SendError::Denied { after: None, reason: hidden }));
 }
@@ -172,7 +174,8 @@ fn what_a_peer_says_is_short_and_clean_and_holds_no_part_of_a_secret() {
     let settings = ExporterSettings {
         protocol: Protocol::Http,
         urls: [Some(url.clone()), None, None],
-        headers: HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer sw0rdfish"))]),
+        headers: HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer sw0rdfish"))])
+            .into(),
         compression: Compression::None,
         client: ClientSettings::default(),
         hops: None,
@@ -181,7 +184,8 @@ fn what_a_peer_says_is_short_and_clean_and_holds_no_part_of_a_secret() {
     // The token crosses the end of what is shown.
     let reason = format!("\u{1b}[2J Bearer? {}sw0rdfish{}", "x".repeat(280), "y".repeat(1 << 20));
     let id = format!("sw0rdfish{}", "z".repeat(1 << 20));
-    let outcome = exporter.conclude(Reply::Refused { reason }, Some(id), &url);
+    let headers = exporter.headers.get();
+    let outcome = exporter.conclude(Reply::Refused { reason }, Some(id), &Secrets { headers: &headers, url: &url });
     let Err(SendError::Refused { reason }) = outcome else { panic!("{outcome:?}") };
     assert!(!reason.contains("sw0rd") && !reason.contains('\u{1b}') && reason.len() < 500, "{reason}");
     assert!(reason.contains("Bearer?"), "the scheme is no secret: {reason}");

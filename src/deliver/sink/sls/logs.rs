@@ -6,7 +6,7 @@ use super::{
     encode::{Pack, PackLimits},
     json::{self, Text, lossy},
     time::Now,
-    traces::{ResourceFields, hex_id, pack_leaves, scope_names},
+    traces::{Around, hex_id, pack_leaves},
 };
 use crate::otlp::{
     walk::{Leaf, Place, all, fields_of, is_whole},
@@ -15,7 +15,7 @@ use crate::otlp::{
 
 /// Packs records from a place on, as many as `limits` allow; gives the place behind them.
 pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
-    pack_leaves(request, from, limits, &|pack, leaf, origin| write_record(pack, leaf, origin, limits, now))
+    pack_leaves(request, from, limits, &|pack, leaf, around| write_record(pack, leaf, around, limits, now))
 }
 
 /// The fields of a record that stand for themselves.
@@ -53,29 +53,23 @@ impl<'a> Plain<'a> {
     }
 }
 
-fn write_record(
-    pack: &mut Pack,
-    leaf: &Leaf<'_>,
-    origin: &ResourceFields,
-    limits: &PackLimits,
-    now: Now,
-) -> Option<()> {
+fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, around: &Around<'_>, limits: &PackLimits, now: Now) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }
     let record = Plain::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
-    let [scope_name, scope_version] = scope_names(leaf.scope);
+    let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let (mut attribute, mut content) = (Text::new(limit), Text::new(limit));
     json::write_text_object(&mut attribute, all(leaf.bytes, 6));
     json::write_as_text(&mut content, record.body);
     let event_name = lossy(record.event_name);
     let contents = [
-        ("host", origin.host.as_str()),
-        ("service", &origin.service),
-        ("resource", &origin.rest),
-        ("otlp.name", &scope_name),
-        ("otlp.version", &scope_version),
+        ("host", resource.host.as_str()),
+        ("service", &resource.service),
+        ("resource", &resource.rest),
+        ("otlp.name", scope_name),
+        ("otlp.version", scope_version),
         ("timeUnixNano", &record.time.to_string()),
         ("severityNumber", &record.severity.to_string()),
         ("severityText", &lossy(record.severity_text)),

@@ -14,7 +14,7 @@ use super::{
     time::Now,
 };
 use crate::otlp::{
-    walk::{Place, Point, all, fields_of, is_whole, leaves, points},
+    walk::{Place, Point, ReadOnce, all, fields_of, is_whole, leaves, points},
     wire::Value,
 };
 use labels::{Labels, metric_name};
@@ -40,18 +40,17 @@ mod kind {
 /// [`PackLimits::bytes_max`]. A sum of deltas is written as it is, like a gauge.
 pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
-    let mut shared: Option<(*const u8, Option<Labels>)> = None;
+    let (mut resources, mut data) = (ReadOnce::default(), ReadOnce::default());
     for metric in leaves(request, from) {
-        if shared.as_ref().is_none_or(|(of, _)| *of != metric.resource.as_ptr()) {
-            let attributes = || all(metric.resource, 1).flat_map(|resource| all(resource, 1));
-            shared = Some((metric.resource.as_ptr(), labels_of(attributes())));
-        }
-        let shared = shared.as_ref().and_then(|(_, labels)| labels.as_ref());
+        let labels = |resource| labels_of(all(resource, 1).flat_map(|resource| all(resource, 1)));
+        let shared = resources.of(metric.resource, labels).as_ref();
         let name = metric_name(&lossy(all(metric.bytes, 1).last().unwrap_or_default()));
         for point in points(&metric) {
+            let is_delta = *data.of(point.data, |data| temporality(data) == DELTA);
             let before = pack.items();
             let room = pack.item(limits, |pack| {
-                let written = shared.and_then(|shared| Writer { name: &name, shared, limits, now }.point(pack, &point));
+                let writer = shared.map(|shared| Writer { name: &name, shared, is_delta, limits, now });
+                let written = writer.and_then(|writer| writer.point(pack, &point));
                 if written.is_none() {
                     pack.refuse();
                 }
@@ -76,6 +75,8 @@ struct Writer<'a> {
     name: &'a str,
     /// Labels of the resource.
     shared: &'a Labels,
+    /// The metric's points are differences.
+    is_delta: bool,
     limits: &'a PackLimits,
     now: Now,
 }
@@ -124,7 +125,7 @@ impl Writer<'_> {
     /// None if the point has no form in a metricstore. A gap that the sender marked is nothing, and no loss.
     fn point(&self, pack: &mut Pack, point: &Point<'_>) -> Option<()> {
         let is_histogram = matches!(point.kind, kind::HISTOGRAM | kind::EXPONENTIAL_HISTOGRAM);
-        if !is_whole(point.bytes) || is_histogram && temporality(point.data) == DELTA {
+        if !is_whole(point.bytes) || is_histogram && self.is_delta {
             return None;
         }
         let plain = Plain::read(point);

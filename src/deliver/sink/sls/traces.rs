@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     otlp::{
-        walk::{Leaf, Place, all, fields_of, is_whole, leaves},
+        walk::{Leaf, Place, ReadOnce, all, fields_of, is_whole, leaves},
         wire::Value,
     },
     trace::{SpanKind, Status},
@@ -18,24 +18,29 @@ use std::fmt::Write;
 
 /// Packs spans from a place on, as many as `limits` allow; gives the place behind them.
 pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now, unit: TimeUnit) -> (Pack, Place) {
-    pack_leaves(request, from, limits, &|pack, leaf, origin| write_span(pack, leaf, origin, limits, now, unit))
+    pack_leaves(request, from, limits, &|pack, leaf, around| write_span(pack, leaf, around, limits, now, unit))
+}
+
+/// What logs of one resource, and of one scope, share.
+pub(super) struct Around<'a> {
+    pub(super) resource: &'a ResourceFields,
+    /// Name and version.
+    pub(super) scope: &'a [String; 2],
 }
 
 /// Writes a leaf; none if it has no form in Log Service.
-pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &ResourceFields) -> Option<()> + 'a;
+pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &Around<'_>) -> Option<()> + 'a;
 
 pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, write: &WriteLeaf<'_>) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
-    let mut origin: Option<(*const u8, Option<ResourceFields>)> = None;
+    let (mut resources, mut scopes) = (ReadOnce::default(), ReadOnce::default());
     for leaf in leaves(request, from) {
-        // Made once for all leaves of a resource.
-        if origin.as_ref().is_none_or(|(of, _)| *of != leaf.resource.as_ptr()) {
-            origin = Some((leaf.resource.as_ptr(), ResourceFields::new(leaf.resource, limits)));
-        }
-        let of_leaf = origin.as_ref().and_then(|(_, origin)| origin.as_ref());
+        let resource = resources.of(leaf.resource, |group| ResourceFields::new(group, limits));
+        let scope = scopes.of(leaf.scope, scope_names);
+        let around = resource.as_ref().map(|resource| Around { resource, scope });
         let before = pack.items();
         let room = pack.item(limits, |pack| {
-            if of_leaf.and_then(|origin| write(pack, &leaf, origin)).is_none() {
+            if around.as_ref().and_then(|around| write(pack, &leaf, around)).is_none() {
                 pack.refuse();
             }
         });
@@ -78,7 +83,7 @@ impl ResourceFields {
 }
 
 /// Name and version of a scope, of a `ScopeSpans` or its like.
-pub(super) fn scope_names(group: &[u8]) -> [String; 2] {
+fn scope_names(group: &[u8]) -> [String; 2] {
     [1, 2].map(|number| {
         let last = all(group, 1).flat_map(|scope| all(scope, number)).last();
         lossy(last.unwrap_or_default()).into_owned()
@@ -134,7 +139,7 @@ impl<'a> Plain<'a> {
 fn write_span(
     pack: &mut Pack,
     leaf: &Leaf<'_>,
-    origin: &ResourceFields,
+    around: &Around<'_>,
     limits: &PackLimits,
     now: Now,
     unit: TimeUnit,
@@ -144,16 +149,16 @@ fn write_span(
     }
     let span = Plain::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
-    let [scope_name, scope_version] = scope_names(leaf.scope);
+    let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let in_unit = |nanos: u64| (nanos / unit.nanos()).to_string();
     let mut attribute = Text::new(limit);
     json::write_object(&mut attribute, all(leaf.bytes, 9));
     let contents = [
-        ("host", origin.host.as_str()),
-        ("service", &origin.service),
-        ("resource", &origin.rest),
-        ("otlp.name", &scope_name),
-        ("otlp.version", &scope_version),
+        ("host", resource.host.as_str()),
+        ("service", &resource.service),
+        ("resource", &resource.rest),
+        ("otlp.name", scope_name),
+        ("otlp.version", scope_version),
         ("traceID", &hex_id(span.trace_id)),
         ("spanID", &hex_id(span.span_id)),
         ("parentSpanID", &hex_id(span.parent_span_id)),

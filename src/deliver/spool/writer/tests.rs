@@ -1,7 +1,9 @@
 use super::*;
 use crate::deliver::{
     BatchLimits,
+    loss_log::LossLog,
     queue::{NextBatch, Queue},
+    routing::{Route, Routing},
     sink::Batch,
     spool::{files::Files, tests::Simulated},
 };
@@ -15,14 +17,14 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
     let (spool, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
     let limits = BatchLimits { items: 1, ..BatchLimits::default() };
     let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]])),
+        queue: Mutex::new(Queue::new(limits, [2000; 3], &[[true, false, false]], Routing::new(&[("sink", None)]))),
         names: vec!["sink".to_owned()],
         wake: vec![Notify::new()],
         progress: Notify::new(),
         phase: watch::Sender::new(DeliveryPhase::Running),
-        losses: Mutex::default(),
+        losses: LossLog::default(),
         spool: Some(spool.files()),
-        disk: None,
+        disk: Some([room as u64; 3]),
         damaged: [0; 3],
         spool_wake: Notify::new(),
         spool_error: Mutex::default(),
@@ -32,7 +34,7 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
 
 fn push(writer: &Writer) {
     let batch = Batch { signal: Signal::Traces, body: vec![7; 500].into(), items: 1 };
-    writer.shared.queue().push(batch, false, Instant::now());
+    writer.shared.queue().push(Route::ALL, batch, false, Instant::now());
 }
 
 fn deliver_all(writer: &Writer) {
@@ -53,9 +55,9 @@ async fn a_disk_that_the_queue_itself_filled_has_room_again_when_the_sink_has_ta
     assert_eq!(full.unwrap().kind(), io::ErrorKind::StorageFull);
     deliver_all(&writer);
     push(&writer);
-    let _ = writer.pass(true);
+    writer.pass(true).unwrap_err();
     writer.pass(true).unwrap();
-    assert_eq!(writer.shared.queue().unwritten(Signal::Traces, 1), []);
+    assert_eq!(writer.shared.queue().unwritten(Signal::Traces, 1).len(), 0);
 }
 
 #[tokio::test]
@@ -67,4 +69,16 @@ async fn a_full_disk_is_not_littered() {
         writer.pass(true).unwrap_err();
     }
     assert!(files.list().unwrap().len() <= 3, "{:?}", files.list().unwrap());
+}
+
+#[tokio::test]
+async fn the_advice_for_a_full_queue_names_the_disk_that_fails() {
+    let (mut writer, _) = writer(0);
+    assert!(writer.shared.help().contains("raise `queue.memory`"));
+    push(&writer);
+    let failed = writer.pass(true);
+    assert!(failed.is_err());
+    writer.report(failed);
+    let help = writer.shared.help();
+    assert!(help.contains("see to its disk") && help.contains("`queue.size`"), "{help}");
 }

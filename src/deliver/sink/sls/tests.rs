@@ -1,0 +1,54 @@
+//! No conversion does more than a few visits of each field, whatever shape a request has.
+
+use super::{
+    TimeUnit,
+    encode::{Pack, PackLimits},
+    logs, metrics,
+    time::Now,
+    traces,
+};
+use crate::otlp::{
+    walk::Place,
+    wire::{put_bytes, work},
+};
+
+const NOW: Now = Now(1_795_428_000_123_456_789);
+const MANY: usize = 4000;
+
+fn field(number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, number, payload);
+    out
+}
+
+/// All packs of a request, one after the other as a sink makes them.
+fn packed(body: &[u8], pack: impl Fn(&[u8], Place) -> (Pack, Place)) -> u64 {
+    let (before, mut place) = (work::done(), Place::default());
+    while let (packed, next) = pack(body, place)
+        && packed.items() > 0
+    {
+        place = next;
+    }
+    work::done() - before
+}
+
+#[test]
+fn what_is_around_items_is_read_once() {
+    let limits = PackLimits { items: 500, ..PackLimits::default() };
+    let scope = |items: Vec<u8>| field(1, &field(2, &[field(1, &field(1, b"scope")), items].concat()));
+    let histogram = |points: usize| field(2, &field(9, &[field(1, b"").repeat(points), vec![0x10, 2]].concat()));
+    let logs_of = |body: &[u8]| packed(body, |body, from| logs::pack(body, from, &limits, NOW));
+    let spans_of =
+        |body: &[u8]| packed(body, |body, from| traces::pack(body, from, &limits, NOW, TimeUnit::Nanoseconds));
+    let points_of = |body: &[u8]| packed(body, |body, from| metrics::pack(body, from, &limits, NOW));
+    let visits = [
+        ("spans of one scope", spans_of(&scope(field(2, b"").repeat(MANY)))),
+        ("records of one scope", logs_of(&scope(field(2, b"").repeat(MANY)))),
+        ("points of one histogram", points_of(&scope(histogram(MANY)))),
+        ("metrics of one point", points_of(&scope(histogram(1).repeat(MANY)))),
+        ("a scope for each span", spans_of(&scope(field(2, b"")).repeat(MANY))),
+    ];
+    for (what, visits) in visits {
+        assert!((MANY as u64..80 * MANY as u64).contains(&visits), "{what}: {visits} visits");
+    }
+}
