@@ -24,11 +24,12 @@ pub use parse::sections;
 pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};
-use crate::trace::question::{Condition, FACTS_MAX, Test};
+use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, FACTS_MAX, Test};
 use crate::trace::{Case, Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
+use crate::yaml::Reader;
 use condition::{Atom, Check, Matcher};
-use limit::{Claim, Cost, Limit};
+use limit::{Claim, Cost, KeyOfTrace, Limit};
 use parse::WrittenRule;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Policy {
     /// What scan has to answer: condition k is fact bit k.
     pub conditions: Vec<Condition>,
     pub masks: Masks,
+    /// What limits count by: value k of a summary's entry is of attribute k.
+    pub entry_attributes: Vec<EntryAttribute>,
     pub rules: Vec<Rule>,
     pub otherwise: Keep,
     /// What a part of a trace must show so that the whole may be kept.
@@ -81,6 +84,8 @@ pub struct Rule {
     pub id: RuleId,
     pub written: WrittenRule,
     matcher: Matcher,
+    /// What its limit counts by.
+    key: KeyOfTrace,
 }
 
 impl Rule {
@@ -104,7 +109,7 @@ pub enum Keep {
 }
 
 /// A limit, and what happens beyond it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limited {
     pub limit: Limit,
     pub then: Then,
@@ -144,12 +149,14 @@ impl Policy {
                     .help("join alternatives into lists: a list is one question");
             }
         }
+        let (keys, entry_attributes) = keys_of(&mut reader, &document.rules);
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
         };
         let witnesses = Witnesses::of(&document.rules, otherwise, &mut table);
-        let rules = document.rules.into_iter().zip(matchers);
-        let rules = rules.map(|(written, matcher)| Rule { id: names.id(&written.name), written, matcher }).collect();
+        let rules = document.rules.into_iter().zip(matchers).zip(keys);
+        let rules = rules.map(|((written, matcher), key)| Rule { id: names.id(&written.name), written, matcher, key });
+        let rules = rules.collect();
         let policy = Policy {
             number,
             file: file.to_owned(),
@@ -158,6 +165,7 @@ impl Policy {
             wait,
             masks: Masks::of(&table.conditions),
             conditions: table.conditions,
+            entry_attributes,
             rules,
             otherwise,
             witnesses,
@@ -266,8 +274,26 @@ impl Evaluation<'_> {
 
     fn claim<'b>(&'b self, rule: &Rule, limit: &'b Limit, take: bool) -> Claim<'b> {
         let cost = Cost { spans: u64::from(self.case.summary.spans), bytes: self.case.stored_bytes };
-        Claim { rule: rule.id, limit, summary: self.case.summary, cost, take, now_ms: self.now_ms }
+        Claim { rule: rule.id, limit, key: rule.key.of(self.case.summary), cost, take, now_ms: self.now_ms }
     }
+}
+
+/// What the limit of each rule counts by, and the attributes among it.
+fn keys_of(reader: &mut Reader, rules: &[WrittenRule]) -> (Vec<KeyOfTrace>, Vec<EntryAttribute>) {
+    let mut attributes = Vec::new();
+    let mut keys = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let before = attributes.len();
+        let key = rule.limited.as_ref().map(|limited| KeyOfTrace::compile(&limited.limit, &mut attributes));
+        keys.push(key.unwrap_or_default());
+        if before <= ENTRY_ATTRIBUTES_MAX && attributes.len() > ENTRY_ATTRIBUTES_MAX {
+            let title = format!("the limits count by more than {ENTRY_ATTRIBUTES_MAX} different attributes");
+            reader
+                .error("P14", rule.span, title, "this rule goes beyond")
+                .help("several limits may count by the same one: choose those that matter most");
+        }
+    }
+    (keys, attributes)
 }
 
 /// Numbers the distinct conditions of a policy.

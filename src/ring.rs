@@ -34,7 +34,8 @@ const KIND_RECORD: u32 = 0;
 const KIND_SCOPE: u32 = 1;
 const KIND_RESOURCE: u32 = 2;
 const DELIVERED: u32 = 1 << 31;
-const LENGTH_MASK: u32 = (1 << KIND_SHIFT) - 1;
+const ENTRY: u32 = 1 << 28;
+const LENGTH_MASK: u32 = ENTRY - 1;
 
 /// A segment is an eighth of the ring, within these bounds.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=32 << 20;
@@ -60,6 +61,8 @@ pub struct Record {
     pub scope: Loc,
     /// The record of the same trace before this one.
     pub previous: Loc,
+    /// It was taken for an entry span when it came.
+    pub is_entry: bool,
     /// It has been handed over, or set aside for good.
     pub delivered: bool,
 }
@@ -246,8 +249,12 @@ impl Ring {
     }
 
     /// Appends a span to the open segment. The caller has asked [`Ring::fits`].
-    pub fn record(&mut self, slot: u32, scope: Loc, previous: Loc, span: &[u8]) -> Loc {
-        self.append(KIND_RECORD, [slot, scope.0, previous.0], span)
+    pub fn record(&mut self, slot: u32, scope: Loc, previous: Loc, is_entry: bool, span: &[u8]) -> Loc {
+        let loc = self.append(KIND_RECORD, [slot, scope.0, previous.0], span);
+        if is_entry {
+            self.set(loc, ENTRY);
+        }
+        loc
     }
 
     fn append(&mut self, kind: u32, words: [u32; 3], bytes: &[u8]) -> Loc {
@@ -284,12 +291,17 @@ impl Ring {
             slot: self.word(loc, 2),
             scope: Loc(self.word(loc, 3)),
             previous: Loc(self.word(loc, 4)),
+            is_entry: self.word(loc, 0) & ENTRY != 0,
             delivered: self.word(loc, 0) & DELIVERED != 0,
         }
     }
 
     pub fn set_delivered(&mut self, loc: Loc) {
-        let word = self.word(loc, 0) | DELIVERED;
+        self.set(loc, DELIVERED);
+    }
+
+    fn set(&mut self, loc: Loc, flag: u32) {
+        let word = self.word(loc, 0) | flag;
         self.memory[loc.offset()..loc.offset() + WORD].copy_from_slice(&word.to_le_bytes());
     }
 
@@ -341,11 +353,14 @@ mod tests {
 
         let (at, _) = ring.scope(&scan, 0);
         let bytes: Vec<u8> = (0..room).map(|n| n as u8).collect();
-        let record = ring.record(7, at, Loc::NONE, &bytes);
+        let record = ring.record(7, at, Loc::NONE, true, &bytes);
         assert_eq!(ring.used(), ring.segment_bytes());
         assert_eq!(ring.bytes(record), bytes);
         assert_eq!(ring.bytes(at), scope.of(&scan.arena));
         assert_eq!(ring.bytes(ring.resource_of(at)), resource.of(&scan.arena));
-        assert_eq!(ring.read(record), Record { slot: 7, scope: at, previous: Loc::NONE, delivered: false });
+        let stored = Record { slot: 7, scope: at, previous: Loc::NONE, is_entry: true, delivered: false };
+        assert_eq!(ring.read(record), stored);
+        ring.set_delivered(record);
+        assert_eq!((ring.read(record), ring.bytes(record).len()), (Record { delivered: true, ..stored }, bytes.len()));
     }
 }

@@ -20,7 +20,7 @@ pub use answer::Questions;
 pub use dimension::dimensions;
 pub use wire::Malformed;
 
-use crate::trace::{Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
+use crate::trace::{EntryValues, Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
 use answer::DIMENSIONS_MAX;
 use check::{Fault, Shape, check_field};
 use dimension::dimension_hash;
@@ -143,6 +143,7 @@ struct ResourceAnswers {
     service: Slice,
     service_hash: u64,
     dimensions: [u64; DIMENSIONS_MAX],
+    entry_values: EntryValues,
 }
 
 impl Scan {
@@ -378,21 +379,25 @@ fn read_resource_attributes(
         {
             answers.service = name;
         }
-        if let Some((index, value)) = questions.resource.answer(body, key, value, &mut answers.tests, absent)? {
-            answers.dimensions[index] = dimension_hash(body, value, keyed);
+        if let Some((wanted, value)) = questions.resource.answer(body, key, value, &mut answers.tests, absent)? {
+            let hash = dimension_hash(body, value, keyed);
+            if let Some(index) = wanted.dimension {
+                answers.dimensions[usize::from(index)] = hash;
+            }
+            wanted.store(hash, &mut answers.entry_values);
         }
     }
     Ok(())
 }
 
-/// The facts of one stored span under another question set. `header` is its resource's header, both
-/// as scan stored them.
-pub fn facts_again(header: &[u8], span: &[u8], questions: &Questions, keyed: &Keyed) -> Facts {
+/// One stored span under another question set: what depends on the questions. `header` is its resource's header,
+/// both as scan stored them.
+pub fn read_again(header: &[u8], span: &[u8], questions: &Questions, keyed: &Keyed) -> SpanView {
     let whole = |bytes: &[u8]| Slice { start: 0, len: bytes.len() as u32 };
     let resource = read_resource(header, whole(header), questions, keyed).unwrap_or_default();
     match walk_span(span, whole(span), &ResourceAnswers { service: Slice::default(), ..resource }, questions, keyed) {
-        Ok((span, _)) => span.facts,
-        Err(_) => Facts::EMPTY,
+        Ok((span, _)) => span,
+        Err(_) => SpanView::default(),
     }
 }
 

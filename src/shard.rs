@@ -24,7 +24,7 @@ use crate::ring::index::{Index, TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
 use crate::scan::{Keyed, Questions, Scan};
-use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Summary, TraceId, Trigger, Verdict};
+use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Standing, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
 use std::collections::VecDeque;
 use verdict_cache::{Remembered, VerdictCache};
@@ -358,7 +358,7 @@ impl Shard {
             entry.summary.limited = true;
         } else {
             let (at, context_bytes) = self.ring.scope(scan, span.scope);
-            let loc = self.ring.record(slot, at, entry.newest, span.raw.of(body));
+            let loc = self.ring.record(slot, at, entry.newest, span.standing == Standing::Entry, span.raw.of(body));
             if is_first {
                 self.index.set_oldest_segment(slot, self.ring.segment_of(loc));
             }

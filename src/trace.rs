@@ -6,7 +6,7 @@ pub mod summary;
 pub mod verdict;
 pub mod weight;
 
-pub use question::{Condition, Facts};
+pub use question::{Condition, EntryValues, Facts};
 pub use summary::{Incomplete, Masks, Summary};
 pub use verdict::{Case, Decision, Reason, RuleId, RuleNames, Trigger, Verdict};
 pub use weight::{Randomness, Threshold};
@@ -210,6 +210,8 @@ pub struct SpanView {
     pub operation: u64,
     /// Keyed hash of the span's name, for limits per entry.
     pub name_hash: u64,
+    /// For limits per entry, by attributes.
+    pub entry_values: EntryValues,
     pub facts: Facts,
 }
 

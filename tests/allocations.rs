@@ -16,7 +16,7 @@ use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
 use tailkeep::trace::RuleNames;
-use tailkeep::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
+use tailkeep::trace::question::{Condition, EntryAttribute, Pattern, SpanScope, Test, ValuePattern, ValueTest};
 
 struct Counting;
 
@@ -74,6 +74,11 @@ fn a_span_and_its_attributes_cost_no_allocation() {
     let tests = vec![Test::Attribute { keys: vec!["attribute.3".to_owned()], values }];
     let conditions = [Condition { scope: SpanScope::Any, tests }];
     let questions = Questions::compile(&conditions, &["attribute.5".to_owned()], 1).expect("few conditions");
+    let keys = |key: &str| vec![key.to_owned()];
+    let questions = questions.counting_by(&[
+        EntryAttribute { of_resource: false, keys: keys("attribute.7") },
+        EntryAttribute { of_resource: true, keys: keys("service.name") },
+    ]);
     let (keyed, rules) = (Keyed::new(1), RuleNames::default());
     let (mut shard, mut scan) = (Shard::new(8 << 20, keyed.clone()), Scan::new(keyed));
     let (bodies, all): (Vec<_>, Vec<u32>) =

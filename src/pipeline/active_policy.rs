@@ -28,7 +28,8 @@ impl ActivePolicy {
     pub fn new(policy: Policy, dimensions: &[String], rules: RuleNames) -> Result<ActivePolicy, TooMany> {
         let ticks = |duration: Duration| (duration.as_millis() as u64).div_ceil(TICK_MS) as Tick;
         Ok(ActivePolicy {
-            questions: Questions::compile(&policy.conditions, dimensions, policy.number)?,
+            questions: Questions::compile(&policy.conditions, dimensions, policy.number)?
+                .counting_by(&policy.entry_attributes),
             wait: WaitTicks {
                 after_root: ticks(policy.wait.after_root),
                 idle: ticks(policy.wait.idle),

@@ -111,7 +111,7 @@ impl Change {
 fn successor<'a>(rule: &WrittenRule, policy: &'a Policy) -> Option<&'a WrittenRule> {
     let mut all = policy.rules.iter().map(|rule| &rule.written);
     let is_same =
-        |other: &&WrittenRule| (&other.when, other.keep, other.limited) == (&rule.when, rule.keep, rule.limited);
+        |other: &&WrittenRule| (&other.when, other.keep, &other.limited) == (&rule.when, rule.keep, &rule.limited);
     all.clone().find(|other| other.name == rule.name).or_else(|| all.find(is_same))
 }
 
@@ -139,21 +139,21 @@ fn differences(before: &WrittenRule, after: &WrittenRule) -> Vec<String> {
 }
 
 fn limit(rule: &WrittenRule) -> String {
-    let Some(Limited { limit, then }) = rule.limited else { return "none".to_owned() };
-    let total = limit.each.map(|each| format!(" for each, {} in all", each.total)).unwrap_or_default();
+    let Some(Limited { limit, then }) = &rule.limited else { return "none".to_owned() };
+    let total = limit.each.as_ref().map(|each| format!(" for each {each}, {} in all", each.total)).unwrap_or_default();
     let then = match then {
         Then::Otherwise => String::new(),
         Then::Next => ", then the next rule".to_owned(),
         Then::None => ", then none".to_owned(),
-        Then::Share(share) => format!(", then {}", Keep::Share(share)),
+        Then::Share(share) => format!(", then {}", Keep::Share(*share)),
     };
     format!("{}{total}{then}", limit.rate)
 }
 
 /// How much all that a rule matches may take; nothing where there is no limit.
 fn per_second(rule: &WrittenRule) -> Option<f64> {
-    let limit = rule.limited?.limit;
-    let Rate { amount, period_ms, .. } = limit.each.map_or(limit.rate, |each| each.total);
+    let limit = &rule.limited.as_ref()?.limit;
+    let Rate { amount, period_ms, .. } = limit.each.as_ref().map_or(limit.rate, |each| each.total);
     Some(amount as f64 * 1e3 / period_ms as f64)
 }
 
@@ -227,7 +227,7 @@ impl Class {
     fn keep(self, policy: &Policy, beyond: bool) -> Keep {
         let summary = self.summary(&policy.conditions);
         for rule in policy.rules.iter().filter(|rule| rule.matches(&summary)) {
-            match rule.written.limited.filter(|_| beyond).map(|limited| limited.then) {
+            match rule.written.limited.as_ref().filter(|_| beyond).map(|limited| limited.then) {
                 None => return rule.written.keep,
                 Some(Then::Next) => {}
                 Some(Then::Otherwise) => return policy.otherwise,

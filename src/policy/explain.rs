@@ -82,7 +82,7 @@ fn head(trace: &DecodedTrace) -> String {
 fn notes(rule: &WrittenRule, randomness: Randomness, width: usize) -> String {
     let mut out = share_note(rule.keep, randomness, width);
     if let Some(limited) = &rule.limited {
-        let each = if limited.limit.each.is_some() { " for each key" } else { "" };
+        let each = limited.limit.each.as_ref().map(|each| format!(" for each {each}")).unwrap_or_default();
         let then = match limited.then {
             Then::Otherwise => "what `otherwise` says".to_owned(),
             Then::Next => "later rules decide".to_owned(),

@@ -7,6 +7,7 @@
 //! One [`Limits`] serves the whole process. Time is an argument, in milliseconds.
 
 use super::Rule;
+use crate::trace::question::EntryAttribute;
 use crate::trace::{RuleId, Summary};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
@@ -59,26 +60,90 @@ fn write_size(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
 }
 
 /// `limit`, `for_each` and `limit_total` of a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limit {
     pub rate: Rate,
     pub each: Option<Each>,
 }
 
 /// A limit for every key, and one for all keys together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Each {
-    pub service: bool,
-    pub name: bool,
+    /// What of the entry span makes the key; in order, each once.
+    pub parts: Vec<KeyPart>,
     pub total: Rate,
 }
 
-impl Each {
-    /// The key of a trace. The summary's hashes are keyed already, so mixing them is enough.
-    fn key(&self, summary: &Summary) -> u64 {
-        let service = if self.service { summary.entry.service_hash } else { 0 };
-        let name = if self.name { summary.entry.name_hash } else { 0 };
-        service.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name
+impl fmt::Display for Each {
+    /// `entry.service and entry.name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.parts.iter().map(KeyPart::to_string).collect();
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+/// A part of the key of a limit. The value of one that the trace does not have is "absent".
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum KeyPart {
+    Service,
+    Name,
+    Attribute(EntryAttribute),
+}
+
+impl fmt::Display for KeyPart {
+    /// As a policy writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyPart::Service => f.write_str("entry.service"),
+            KeyPart::Name => f.write_str("entry.name"),
+            KeyPart::Attribute(EntryAttribute { of_resource: false, keys }) => {
+                write!(f, "entry.attributes.{}", keys[0])
+            }
+            KeyPart::Attribute(EntryAttribute { of_resource: true, keys }) => write!(f, "entry.resource.{}", keys[0]),
+        }
+    }
+}
+
+/// Where a summary has the parts of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct KeyOfTrace(Box<[PlaceInEntry]>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PlaceInEntry {
+    Service,
+    Name,
+    Value(usize),
+}
+
+impl KeyOfTrace {
+    /// `attributes` are those that the question set counts by; what is new is added.
+    pub fn compile(limit: &Limit, attributes: &mut Vec<EntryAttribute>) -> KeyOfTrace {
+        let parts = limit.each.iter().flat_map(|each| &each.parts);
+        let places = parts.map(|part| match part {
+            KeyPart::Service => PlaceInEntry::Service,
+            KeyPart::Name => PlaceInEntry::Name,
+            KeyPart::Attribute(attribute) => {
+                let known = attributes.iter().position(|known| known == attribute);
+                PlaceInEntry::Value(known.unwrap_or_else(|| {
+                    attributes.push(attribute.clone());
+                    attributes.len() - 1
+                }))
+            }
+        });
+        KeyOfTrace(places.collect())
+    }
+
+    /// The summary's hashes are keyed already, so mixing them is enough.
+    pub fn of(&self, summary: &Summary) -> u64 {
+        let entry = &summary.entry;
+        self.0.iter().fold(0, |key: u64, place| {
+            let value = match place {
+                PlaceInEntry::Service => entry.service_hash,
+                PlaceInEntry::Name => entry.name_hash,
+                PlaceInEntry::Value(place) => entry.values[*place],
+            };
+            key.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(value)
+        })
     }
 }
 
@@ -104,7 +169,8 @@ impl Cost {
 pub struct Claim<'a> {
     pub rule: RuleId,
     pub limit: &'a Limit,
-    pub summary: &'a Summary,
+    /// What `for_each` makes of the trace.
+    pub key: u64,
     pub cost: Cost,
     /// Take the cost if there is room; else only ask.
     pub take: bool,
@@ -223,12 +289,12 @@ impl Charge for &Mutex<Limits> {
 
 impl RuleState {
     fn new(claim: &Claim<'_>) -> RuleState {
-        let Limit { rate, each } = *claim.limit;
+        let Limit { rate, ref each } = *claim.limit;
         let now = claim.now_ms;
         RuleState {
             rule: claim.rule,
-            limit: *claim.limit,
-            total: TokenBucket::full(each.map_or(rate, |each| each.total), now),
+            limit: claim.limit.clone(),
+            total: TokenBucket::full(each.as_ref().map_or(rate, |each| each.total), now),
             keys: HashMap::default(),
             overflow: TokenBucket::full(rate, now),
             swept_ms: now,
@@ -237,13 +303,13 @@ impl RuleState {
     }
 
     fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> bool {
-        let Limit { rate, each } = *claim.limit;
-        let total_rate = each.map_or(rate, |each| each.total);
+        let Limit { rate, ref each } = *claim.limit;
+        let total_rate = each.as_ref().map_or(rate, |each| each.total);
         if !self.total.has_room(total_rate, claim.now_ms) {
             return false;
         }
-        if let Some(each) = each {
-            let bucket = self.bucket_of(each.key(claim.summary), claim.now_ms, keys_max);
+        if each.is_some() {
+            let bucket = self.bucket_of(claim.key, claim.now_ms, keys_max);
             if !bucket.has_room(rate, claim.now_ms) {
                 return false;
             }
@@ -333,14 +399,8 @@ mod tests {
         Limit { rate, each: None }
     }
 
-    fn summary_of(service: u64, name: u64) -> Summary {
-        let mut summary = Summary::default();
-        (summary.entry.service_hash, summary.entry.name_hash) = (service, name);
-        summary
-    }
-
-    fn admit(limits: &mut Limits, limit: &Limit, summary: &Summary, cost: Cost, now_ms: u64) -> bool {
-        limits.admit(&Claim { rule: RULE, limit, summary, cost, take: true, now_ms })
+    fn admit(limits: &mut Limits, limit: &Limit, key: u64, cost: Cost, now_ms: u64) -> bool {
+        limits.admit(&Claim { rule: RULE, limit, key, cost, take: true, now_ms })
     }
 
     const ONE: Cost = Cost { spans: 1, bytes: 1 };
@@ -348,7 +408,7 @@ mod tests {
     #[test]
     fn a_bucket_holds_one_period_and_refills_evenly() {
         let (mut limits, limit) = (Limits::default(), plain(rate(10, RateUnit::Traces, 1000)));
-        let mut at = |now| admit(&mut limits, &limit, &Summary::default(), ONE, now);
+        let mut at = |now| admit(&mut limits, &limit, 0, ONE, now);
         assert_eq!((0..20).filter(|_| at(5000)).count(), 10);
         assert!(!at(5099));
         assert!(at(5100));
@@ -360,10 +420,7 @@ mod tests {
     #[test]
     fn once_a_minute_is_not_twice_at_the_start() {
         let (mut limits, limit) = (Limits::default(), plain(rate(1, RateUnit::Traces, 60_000)));
-        let kept: Vec<u64> = (0..180_000)
-            .step_by(100)
-            .filter(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now))
-            .collect();
+        let kept: Vec<u64> = (0..180_000).step_by(100).filter(|&now| admit(&mut limits, &limit, 0, ONE, now)).collect();
         assert_eq!(kept, [0, 60_000, 120_000]);
     }
 
@@ -371,16 +428,15 @@ mod tests {
     fn a_trace_larger_than_the_limit_is_kept_and_its_debt_repaid() {
         let (mut limits, limit) = (Limits::default(), plain(rate(100, RateUnit::Spans, 1000)));
         let huge = Cost { spans: 1000, bytes: 0 };
-        assert!(admit(&mut limits, &limit, &Summary::default(), huge, 0));
-        let next = (0..20_000).find(|&now| admit(&mut limits, &limit, &Summary::default(), ONE, now));
+        assert!(admit(&mut limits, &limit, 0, huge, 0));
+        let next = (0..20_000).find(|&now| admit(&mut limits, &limit, 0, ONE, now));
         assert_eq!(next, Some(9010), "900 spans of debt and the one that is asked for, at 100/s");
     }
 
     #[test]
     fn asking_takes_nothing() {
         let (mut limits, limit) = (Limits::default(), plain(rate(1, RateUnit::Bytes, 1000)));
-        let summary = Summary::default();
-        let claim = Claim { rule: RULE, limit: &limit, summary: &summary, cost: ONE, take: false, now_ms: 0 };
+        let claim = Claim { rule: RULE, limit: &limit, key: 0, cost: ONE, take: false, now_ms: 0 };
         assert!(limits.admit(&claim) && limits.admit(&claim));
         assert!(limits.admit(&Claim { take: true, ..claim }));
         assert!(!limits.admit(&claim));
@@ -388,26 +444,53 @@ mod tests {
 
     fn for_each(per_key: u64, total: u64) -> Limit {
         let total = rate(total, RateUnit::Traces, 1000);
-        Limit { rate: rate(per_key, RateUnit::Traces, 60_000), each: Some(Each { service: true, name: true, total }) }
+        Limit {
+            rate: rate(per_key, RateUnit::Traces, 60_000),
+            each: Some(Each { parts: vec![KeyPart::Service], total }),
+        }
     }
 
     #[test]
     fn each_key_has_a_limit_and_all_have_one() {
         let (mut limits, limit) = (Limits::default(), for_each(1, 5));
-        let mut at = |service, name, now| admit(&mut limits, &limit, &summary_of(service, name), ONE, now);
-        assert!(at(1, 1, 0) && at(1, 2, 0) && at(2, 1, 0));
-        assert!(!at(1, 1, 0));
-        assert!(at(3, 1, 0) && at(4, 1, 0));
-        assert!(!at(5, 1, 0), "five a second in all");
-        assert!(at(5, 1, 1000), "what the total refused did not charge the key");
-        assert!(!at(1, 1, 59_999));
-        assert!(at(1, 1, 60_000));
+        let mut at = |key, now| admit(&mut limits, &limit, key, ONE, now);
+        assert!(at(1, 0) && at(2, 0) && at(3, 0));
+        assert!(!at(1, 0));
+        assert!(at(4, 0) && at(5, 0));
+        assert!(!at(6, 0), "five a second in all");
+        assert!(at(6, 1000), "what the total refused did not charge the key");
+        assert!(!at(1, 59_999));
+        assert!(at(1, 60_000));
+    }
+
+    #[test]
+    fn every_part_of_a_key_tells_traces_apart() {
+        let attribute =
+            |key: &str| KeyPart::Attribute(EntryAttribute { of_resource: false, keys: vec![key.to_owned()] });
+        let parts = vec![KeyPart::Service, KeyPart::Name, attribute("tenant")];
+        let total = rate(1, RateUnit::Traces, 1000);
+        let limit = Limit { rate: total, each: Some(Each { parts, total }) };
+        // Another rule counts by an attribute before this one.
+        let mut attributes = vec![EntryAttribute { of_resource: true, keys: vec!["tenant".to_owned()] }];
+        let key = KeyOfTrace::compile(&limit, &mut attributes);
+        assert_eq!(attributes.len(), 2);
+        let of = |service, name, values| {
+            let mut summary = Summary::default();
+            summary.entry.service_hash = service;
+            summary.entry.name_hash = name;
+            summary.entry.values = values;
+            key.of(&summary)
+        };
+        let usual = of(1, 1, [0, 1]);
+        assert_eq!(usual, of(1, 1, [9, 1]), "what it does not count by");
+        let others = [of(2, 1, [0, 1]), of(1, 2, [0, 1]), of(1, 1, [0, 2]), of(1, 1, [0, 0])];
+        assert!(others.iter().all(|other| *other != usual), "{others:?}");
     }
 
     #[test]
     fn keys_beyond_the_cap_share_a_bucket_until_there_is_room() {
         let (mut limits, limit) = (Limits::new(3), for_each(1, 1000));
-        let mut kept = |now| (0..10).filter(|&key| admit(&mut limits, &limit, &summary_of(key, 0), ONE, now)).count();
+        let mut kept = |now| (0..10).filter(|&key| admit(&mut limits, &limit, key, ONE, now)).count();
         assert_eq!(kept(0), 4, "three keys and the shared bucket");
         assert_eq!(kept(30_000), 0);
         assert_eq!(kept(60_000), 4);
@@ -419,7 +502,7 @@ mod tests {
     fn a_rule_has_one_count_whatever_becomes_of_its_limit() {
         let (mut limits, old, new) = (Limits::default(), plain(rate(2, RateUnit::Traces, 1000)), for_each(1, 1));
         let refuse = |limits: &mut Limits, limit: &Limit, reached| {
-            (0..9).for_each(|_| _ = admit(limits, limit, &Summary::default(), ONE, 0));
+            (0..9).for_each(|_| _ = admit(limits, limit, 0, ONE, 0));
             assert_eq!(limits.counts(), BTreeMap::from([(RULE, LimitCounts { reached, overflowed: 0 })]));
         };
         refuse(&mut limits, &old, 7);
@@ -434,8 +517,8 @@ mod tests {
         let rate = rate(Rate::AMOUNT_MAX, RateUnit::Bytes, 60_000);
         let (mut limits, limit) = (Limits::default(), plain(rate));
         let cost = Cost { spans: u64::MAX, bytes: u64::MAX };
-        assert!(admit(&mut limits, &limit, &Summary::default(), cost, 0));
-        assert!(!admit(&mut limits, &limit, &Summary::default(), cost, 1));
-        assert!(!admit(&mut limits, &limit, &Summary::default(), ONE, 2));
+        assert!(admit(&mut limits, &limit, 0, cost, 0));
+        assert!(!admit(&mut limits, &limit, 0, cost, 1));
+        assert!(!admit(&mut limits, &limit, 0, ONE, 2));
     }
 }

@@ -5,13 +5,13 @@
 //! P17 a text that looks like a list or an expression;
 //! `review` adds P11 and P12, compiling P14. P13 warns of a text where a number is usual.
 
+mod limit;
 mod phrases;
 mod value;
 mod when;
 
 use super::condition::When;
-use super::limit::{Each, Limit, Rate, RateUnit};
-use super::{Keep, Limited, Then, Wait};
+use super::{Keep, Limited, Wait};
 use crate::diagnostic::Span;
 use crate::trace::Threshold;
 use crate::yaml::{Map, Node, Reader, Value};
@@ -202,7 +202,7 @@ fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Optio
     let why = map.get("why").and_then(|node| reader.text(node, "`why`"));
     let when = map.get("when").map_or(Some(When::default()), |node| when::when(reader, node));
     let keep = reader.require(map, "keep", "a rule").and_then(|node| keep(reader, node));
-    let limited = limited(reader, map);
+    let limited = limit::limited(reader, map);
     let (Some((name, span)), Some(when), Some(keep), Some(limited)) = (name, when, keep, limited) else { return None };
     if let (Keep::None, Some(node)) = (keep, map.get("limit")) {
         reader
@@ -241,120 +241,4 @@ fn share(reader: &mut Reader, node: &Node, what: &str, words: &[&str]) -> Option
     };
     reader.error("P04", node.span, format!("`{text}` is no share"), format!("this is {word} of them")).help(help);
     None
-}
-
-/// `limit` with `then`, `for_each` and `limit_total`. `None` if something is wrong, `Some(None)` without a limit.
-fn limited(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Limited>> {
-    let Some(node) = map.get("limit") else {
-        let orphans: Vec<_> = ["then", "for_each", "limit_total"].into_iter().filter_map(|k| map.entry(k)).collect();
-        for entry in &orphans {
-            let title = format!("`{}` says nothing without `limit`", entry.key);
-            reader.error("P09", entry.key_span, title, "there is no `limit` here").help("write `limit: 200/s`");
-        }
-        return orphans.is_empty().then_some(None);
-    };
-    let rate = rate(reader, node, "`limit`");
-    let then = map.get("then").map_or(Some(Then::Otherwise), |node| then(reader, node));
-    let each = each(reader, map);
-    Some(Some(Limited { limit: Limit { rate: rate?, each: each? }, then: then? }))
-}
-
-fn then(reader: &mut Reader, node: &Node) -> Option<Then> {
-    match reader.scalar(node, "`then`")?.text.as_str() {
-        "otherwise" => Some(Then::Otherwise),
-        "next" => Some(Then::Next),
-        "none" => Some(Then::None),
-        _ => share(reader, node, "`then`", &["otherwise", "next", "none"]).map(Then::Share),
-    }
-}
-
-fn each(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Each>> {
-    let total = map.get("limit_total").map(|node| rate(reader, node, "`limit_total`"));
-    let Some(entry) = map.entry("for_each") else {
-        if let Some(entry) = map.entry("limit_total") {
-            let title = "`limit_total` says nothing without `for_each`";
-            reader
-                .error("P09", entry.key_span, title, "`limit` is the total here")
-                .help("remove it, or add `for_each`");
-            return None;
-        }
-        return Some(None);
-    };
-    if total.is_none() {
-        reader
-            .error("P09", entry.key_span, "`for_each` needs `limit_total`", "its keys have no bound together")
-            .help("add the rate that all keys together may reach, like `limit_total: 20/s`");
-    }
-    let mut each = Each { service: false, name: false, total: total.flatten().unwrap_or(PLACEHOLDER) };
-    let words = [("entry.service", true), ("entry.name", false)];
-    for item in reader.one_or_more(&entry.value, "`for_each`")? {
-        match reader.word(item, "`for_each`", &words)? {
-            true => each.service = true,
-            false => each.name = true,
-        }
-    }
-    total.flatten().map(|_| Some(each))
-}
-
-/// Stands where the total could not be read; such a rule is never compiled.
-const PLACEHOLDER: Rate = Rate { amount: 1, unit: RateUnit::Traces, period_ms: 1000 };
-
-/// `200/s`, `5000 spans/s`, `10MiB/s`, `1/min`.
-fn rate(reader: &mut Reader, node: &Node, what: &str) -> Option<Rate> {
-    let text = &reader.scalar(node, what)?.text;
-    match parse_rate(text) {
-        Ok(rate) => Some(rate),
-        Err(help) => {
-            let title = format!("`{text}` is not a rate");
-            reader.error("P08", node.span, title, format!("the value of {what}")).help(help);
-            None
-        }
-    }
-}
-
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    let usual = "write traces like `200/s`, spans like `5000 spans/s`, bytes like `10MiB/s`, per `s` or `min`";
-    let Some((amount, period)) = text.split_once('/') else {
-        return Err(match text.parse::<u64>() {
-            Ok(number) => format!("say the period: `{number}/s` or `{number}/min`"),
-            Err(_) => usual.to_owned(),
-        });
-    };
-    let period_ms = match period.trim() {
-        "s" => 1000,
-        "min" => 60_000,
-        "m" | "minute" => return Err(format!("write `{}/min`", amount.trim())),
-        "sec" | "second" => return Err(format!("write `{}/s`", amount.trim())),
-        _ => return Err(usual.to_owned()),
-    };
-    let digits = amount.bytes().take_while(u8::is_ascii_digit).count();
-    let (unit, amount) = match amount[digits..].trim() {
-        "" | "trace" | "traces" => (RateUnit::Traces, amount[..digits].parse().ok()),
-        "span" | "spans" => (RateUnit::Spans, amount[..digits].parse().ok()),
-        _ => (RateUnit::Bytes, crate::yaml::parse_size(amount.trim())),
-    };
-    match amount {
-        Some(0) => Err("a limit of nothing is `keep: none` without a limit".to_owned()),
-        Some(amount) if amount <= Rate::AMOUNT_MAX => Ok(Rate { amount, unit, period_ms }),
-        Some(_) => Err("leave the limit out: nothing reaches this rate".to_owned()),
-        None => Err(format!("{usual}; whole numbers only")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_traces_spans_or_bytes() {
-        let rate = |amount, unit, period_ms| Ok(Rate { amount, unit, period_ms });
-        assert_eq!(parse_rate("200/s"), rate(200, RateUnit::Traces, 1000));
-        assert_eq!(parse_rate("1/min"), rate(1, RateUnit::Traces, 60_000));
-        assert_eq!(parse_rate("5000 spans/s"), rate(5000, RateUnit::Spans, 1000));
-        assert_eq!(parse_rate("10MiB/s"), rate(10 << 20, RateUnit::Bytes, 1000));
-        assert_eq!(parse_rate("1.5KiB / min"), rate(1536, RateUnit::Bytes, 60_000));
-        for wrong in ["200", "0/s", "0.5/s", "200/h", "200/m", "/s", "-5/s", "many/s", "99999999999999999999/s"] {
-            assert!(parse_rate(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -36,7 +36,7 @@ fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[Wri
 }
 
 fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {
-    let Some(limited) = rule.limited.filter(|limited| limited.then == Then::Next) else { return };
+    let Some(limited) = rule.limited.as_ref().filter(|limited| limited.then == Then::Next) else { return };
     let mine = alternatives(&rule.when);
     let meets = |other: &&WrittenRule| {
         let theirs = alternatives(&other.when);

@@ -49,7 +49,8 @@ impl Witnesses {
     pub(super) fn of(rules: &[WrittenRule], otherwise: Keep, table: &mut FactTable) -> Witnesses {
         let mut all = Witnesses::default();
         for rule in rules {
-            let share = most([rule.keep].into_iter().chain(rule.limited.map(|limited| beyond(&limited, otherwise))));
+            let share =
+                most([rule.keep].into_iter().chain(rule.limited.as_ref().map(|limited| beyond(limited, otherwise))));
             if let Some(share) = share {
                 alternatives(&rule.when).for_each(|atoms| all.add(Witness { sign: sign_of(atoms, table), share }));
             }

@@ -2,8 +2,10 @@
 //! pays for the fields that it has, not for the rules that exist.
 
 use super::wire::{ComparableValue, Malformed, Reader};
-use crate::trace::question::{Condition, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern, ValueTest};
-use crate::trace::{Masks, Slice, SpanKind, Status};
+use crate::trace::question::{
+    Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern, ValueTest,
+};
+use crate::trace::{EntryValues, Masks, Slice, SpanKind, Status};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
@@ -65,7 +67,26 @@ struct KeyTests {
     text: Texts,
     numbers: Vec<(NumberTest, usize)>,
     bools: [Facts; 2],
-    dimension: Option<u8>,
+    hashed_for: HashedFor,
+}
+
+/// Who wants to know the hash of an attribute's value.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct HashedFor {
+    /// The metric dimension that it is.
+    pub dimension: Option<u8>,
+    /// Bit k: entry attribute k of the question set.
+    entry_values: u8,
+}
+
+impl HashedFor {
+    pub fn store(self, hash: u64, values: &mut EntryValues) {
+        for (place, value) in values.iter_mut().enumerate() {
+            if self.entry_values & 1 << place != 0 {
+                *value = hash as u32;
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -113,10 +134,19 @@ impl Questions {
             questions.add_test(test, bit);
         }
         for (index, key) in dimensions.iter().enumerate() {
-            questions.attributes.entry(key).dimension = Some(index as u8);
-            questions.resource.entry(key).dimension = Some(index as u8);
+            questions.attributes.entry(key).hashed_for.dimension = Some(index as u8);
+            questions.resource.entry(key).hashed_for.dimension = Some(index as u8);
         }
         Ok(questions)
+    }
+
+    /// These questions, and what limits count by. Attributes beyond [`ENTRY_ATTRIBUTES_MAX`] are not read.
+    pub fn counting_by(mut self, attributes: &[EntryAttribute]) -> Questions {
+        for (place, attribute) in attributes.iter().take(ENTRY_ATTRIBUTES_MAX).enumerate() {
+            let keys = if attribute.of_resource { &mut self.resource } else { &mut self.attributes };
+            attribute.keys.iter().for_each(|key| keys.entry(key).hashed_for.entry_values |= 1 << place);
+        }
+        self
     }
 
     fn empty(conditions: &[Condition], dimensions: &[String], number: u32) -> Questions {
@@ -294,7 +324,7 @@ impl Keys {
         if self.lengths & 1 << key.len().min(63) == 0 { None } else { self.keys.get(key) }
     }
 
-    /// Answers what is asked of one attribute; returns the number of the metric dimension that it is.
+    /// Answers what is asked of one attribute; returns who wants its value hashed.
     /// `message` is the `AnyValue`, none if the attribute has no value.
     #[inline]
     pub(super) fn answer(
@@ -304,13 +334,13 @@ impl Keys {
         message: Option<Slice>,
         tests: &mut Facts,
         absent: &mut Facts,
-    ) -> Result<Option<(usize, ComparableValue)>, Malformed> {
+    ) -> Result<Option<(HashedFor, ComparableValue)>, Malformed> {
         let Some(wanted) = self.find(key.of(body)) else { return Ok(None) };
         let value = message.map_or(Ok(ComparableValue::Other), |message| ComparableValue::read(body, message))?;
         *tests |= wanted.present;
         *absent = *absent & !wanted.absent;
         wanted.answer(body, value, tests)?;
-        Ok(wanted.dimension.map(|index| (usize::from(index), value)))
+        Ok((wanted.hashed_for != HashedFor::default()).then_some((wanted.hashed_for, value)))
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn walk_span(
     keyed: &Keyed,
 ) -> Result<(SpanView, bool), SpanRefusal> {
     let mut walked = SpanFields { tests: resource.tests, absent: questions.absent_attributes, ..Default::default() };
+    walked.span.entry_values = resource.entry_values;
     let mut fields = Reader::new(body, message);
     while let Some(field) = fields.next()? {
         walked.take(body, field, questions, resource, keyed)?;
@@ -114,10 +115,13 @@ impl SpanFields {
     ) -> Result<(), Fault> {
         let (key, value) = read_attribute(body, message, DEPTH)?;
         let (tests, absent) = (&mut self.tests, &mut self.absent);
-        if let Some((index, value)) = questions.attributes.answer(body, key, value, tests, absent)? {
-            // A span's own attribute goes before the resource's.
-            let own = self.dimensions.get_or_insert(resource.dimensions);
-            own[index] = dimension_hash(body, value, keyed);
+        if let Some((wanted, value)) = questions.attributes.answer(body, key, value, tests, absent)? {
+            let hash = dimension_hash(body, value, keyed);
+            if let Some(index) = wanted.dimension {
+                // A span's own attribute goes before the resource's.
+                self.dimensions.get_or_insert(resource.dimensions)[usize::from(index)] = hash;
+            }
+            wanted.store(hash, &mut self.span.entry_values);
         }
         Ok(())
     }

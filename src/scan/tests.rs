@@ -1,6 +1,6 @@
 use super::*;
 use crate::otlp::wire::put_bytes;
-use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValuePattern, ValueTest};
+use crate::trace::question::{Condition, EntryAttribute, Pattern, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::trace::{SpanKind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -72,6 +72,31 @@ fn a_span_is_read_in_place() {
     );
     assert_eq!((span.start, span.duration()), (1_000, 4_000));
     assert_eq!(scan.resources[0].service.of(&body), b"shop");
+}
+
+/// Values that limits count by: alike where they read alike, and zero where nothing can be read.
+#[test]
+fn entry_values_are_of_the_span_or_of_its_resource() {
+    let attributes = [("tenant", false), ("service.name", true)]
+        .map(|(key, of_resource)| EntryAttribute { of_resource, keys: vec![key.to_owned()] });
+    let questions = no_questions().counting_by(&attributes);
+    let values = |service: &str, key: &str, value: any_value::Value| {
+        let span = Span { attributes: vec![attribute(key, value)], ..plain_span() };
+        let body = request(service, vec![span]).encode_to_vec();
+        let walked = scan(&body, &questions).expect("well formed");
+        let (span, header) = (walked.spans[0], walked.resources[0].header.of(&walked.arena));
+        let again = read_again(header, span.raw.of(&body), &questions, &Keyed::new(7));
+        assert_eq!(again.entry_values, span.entry_values);
+        span.entry_values
+    };
+    let [tenant, service] = values("shop", "tenant", text("5"));
+    assert!(tenant != 0 && service != 0);
+    assert_eq!(values("shop", "tenant", any_value::Value::IntValue(5)), [tenant, service]);
+    let [other_tenant, other_service] = values("pay", "tenant", text("6"));
+    assert!(other_tenant != tenant && other_tenant != 0 && other_service != service);
+    assert_eq!(values("shop", "tenant", text("")), [0, service]);
+    assert_eq!(values("shop", "tenant", any_value::Value::BytesValue(vec![1])), [0, service]);
+    assert_eq!(values("shop", "service.name", text("5")), [0, service]);
 }
 
 #[test]
@@ -256,7 +281,7 @@ fn a_stored_span_answers_a_new_question() {
     let body = request("shop", vec![plain_span()]).encode_to_vec();
     let walked = scan(&body, &no_questions()).unwrap();
     let header = walked.resources[0].header.of(&walked.arena);
-    let facts = facts_again(header, walked.spans[0].raw.of(&body), &questions, &Keyed::new(7));
+    let facts = read_again(header, walked.spans[0].raw.of(&body), &questions, &Keyed::new(7)).facts;
     assert!(facts.has(0));
 }
 

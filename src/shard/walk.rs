@@ -10,8 +10,8 @@ use crate::scan::check::Shape;
 use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
-use crate::scan::{Questions, facts_again};
-use crate::trace::{Facts, Incomplete, RuleId, SpanId, TraceId};
+use crate::scan::{Questions, read_again};
+use crate::trace::{Incomplete, RuleId, SpanId, Standing, TraceId};
 use std::collections::HashMap;
 
 /// What a walk is for.
@@ -263,7 +263,7 @@ impl Shard {
             // Spans that come while the walk lasts add their own answers.
             let entry = self.index.entry_mut(walk.slot);
             entry.questions = questions.number;
-            entry.summary.facts = Facts::EMPTY;
+            entry.summary.forget_answers();
         }
         loop {
             let loc = match self.step(walk, budget) {
@@ -273,16 +273,11 @@ impl Shard {
             };
             let header = self.ring.bytes(self.ring.resource_of(self.ring.read(loc).scope));
             let span = self.ring.bytes(loc);
-            let facts = facts_again(header, span, questions, &self.keyed);
-            let outline = outline(span);
-            let summary = &mut self.index.entry_mut(walk.slot).summary;
-            summary.facts |= facts & questions.masks.any;
-            if summary.is_entry(outline.start, outline.span_id) {
-                summary.facts |= facts & questions.masks.entry;
-                if summary.has_root() {
-                    summary.facts |= facts & questions.masks.root;
-                }
+            let mut span = read_again(header, span, questions, &self.keyed);
+            if self.ring.read(loc).is_entry {
+                span.standing = Standing::Entry;
             }
+            self.index.entry_mut(walk.slot).summary.observe_again(&span, &questions.masks);
         }
     }
 }

@@ -12,6 +12,22 @@ use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 pub const FACTS_MAX: usize = 256;
 const WORDS: usize = FACTS_MAX / 64;
 
+/// By how many different attributes of entry spans the limits of one policy may count. With two, what is known of a
+/// trace fills its cache lines; a third would cost every trace in memory a whole further one.
+pub const ENTRY_ATTRIBUTES_MAX: usize = 2;
+
+/// What a span says of the attributes that limits count by: a part of the keyed hash of each value, zero for one
+/// that it does not have.
+pub type EntryValues = [u32; ENTRY_ATTRIBUTES_MAX];
+
+/// An attribute of entry spans, or of their resources, that limits count by.
+#[derive(Clone, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct EntryAttribute {
+    pub of_resource: bool,
+    /// The attribute and its older names.
+    pub keys: Vec<String>,
+}
+
 /// A set of bits, one for each condition (or test): "it holds".
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Facts([u64; WORDS]);

@@ -2,7 +2,7 @@
 
 use super::question::{Facts, SpanScope};
 use super::weight::Randomness;
-use super::{Condition, SpanId, SpanView, Standing, Status, TraceId, between};
+use super::{Condition, EntryValues, SpanId, SpanView, Standing, Status, TraceId, between};
 use std::cmp::{Ordering, Reverse};
 
 /// Which fact bits speak of which spans; comes with a question set.
@@ -35,9 +35,12 @@ pub struct EntrySpan {
     pub standing: Standing,
     pub start: u64,
     pub span_id: SpanId,
-    /// Keyed hashes of its service and its name, for limits per entry.
-    pub service_hash: u64,
-    pub name_hash: u64,
+    /// Parts of the keyed hashes of its service and its name, for limits per entry: two of 10,000 keys are taken for
+    /// one once in a hundred policies.
+    pub service_hash: u32,
+    pub name_hash: u32,
+    /// Of the attributes that limits count by, in the order of the question set.
+    pub values: EntryValues,
 }
 
 impl EntrySpan {
@@ -174,6 +177,23 @@ impl Summary {
         }
     }
 
+    /// Forgets what depends on a question set: all stored spans are to be observed again.
+    pub fn forget_answers(&mut self) {
+        self.facts = Facts::EMPTY;
+        self.entry.values = EntryValues::default();
+    }
+
+    /// Takes in what a span that was observed before answers to another question set.
+    pub fn observe_again(&mut self, span: &SpanView, masks: &Masks) {
+        self.facts |= span.facts & masks.any;
+        let rank = (Reverse(span.standing), span.start, span.span_id);
+        if span.standing != Standing::Inner && rank == self.entry.rank() {
+            let chosen = if self.has_root() { masks.entry | masks.root } else { masks.entry };
+            self.facts |= span.facts & chosen;
+            self.entry.values = self.entry.values.max(span.entry_values);
+        }
+    }
+
     /// Takes in what is known of other spans of the same trace. As with [`Summary::observe`] the order makes no
     /// difference, and the result is that of observing all spans in one place, if one key made the hashes.
     pub fn merge(&mut self, other: &Summary, masks: &Masks) {
@@ -202,8 +222,9 @@ impl Summary {
             standing: span.standing,
             start: span.start,
             span_id: span.span_id,
-            service_hash,
-            name_hash: span.name_hash,
+            service_hash: service_hash as u32,
+            name_hash: span.name_hash as u32,
+            values: span.entry_values,
         };
         let root = match span.standing {
             Standing::Root => Root { duration: span.duration(), failed: span.status == Status::Error },
@@ -227,6 +248,7 @@ impl Summary {
             Ordering::Equal => {
                 let hashes = |entry: EntrySpan| (entry.service_hash, entry.name_hash);
                 (self.entry.service_hash, self.entry.name_hash) = hashes(self.entry).max(hashes(entry));
+                self.entry.values = self.entry.values.max(entry.values);
                 self.root_duration = self.root_duration.max(root.duration);
                 self.root_failed |= root.failed;
                 self.facts |= facts & chosen;

@@ -120,6 +120,9 @@ fn random_limit(choices: &mut Choices<'_>) -> String {
         ", for_each: [entry.service, entry.name], limit_total: 2/s",
         ", for_each: [entry.service], limit_total: 5 spans/s",
         ", for_each: entry.name, limit_total: 2KiB/min",
+        ", for_each: entry.attributes.app.tag, limit_total: 3/s",
+        ", for_each: [entry.resource.deployment.environment.name, entry.service], limit_total: 2/s",
+        ", for_each: [entry.attributes.app.tag, entry.resource.deployment.environment.name], limit_total: 5/s",
     ]);
     format!(", limit: {rate}{then}{each}")
 }

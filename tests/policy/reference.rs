@@ -71,12 +71,16 @@ impl Reference {
     fn ways<'n>(&self, rule: &'n Node, limit: &'n Node, name: &str, trace: &TestTrace) -> Vec<(String, &'n str)> {
         let Some(each) = get(rule, "for_each") else { return vec![(name.to_owned(), text(limit))] };
         let entry = entry_of(trace);
-        let parts: Vec<&str> = items(each)
+        let parts: Vec<String> = items(each)
             .iter()
             .map(|part| match (text(part), entry) {
-                (_, None) => "",
-                ("entry.service", Some(entry)) => entry.service.as_str(),
-                (_, Some(entry)) => entry.name.as_str(),
+                (_, None) => String::new(),
+                ("entry.service", Some(entry)) => entry.service.clone(),
+                ("entry.name", Some(entry)) => entry.name.clone(),
+                (part, Some(entry)) => match part.strip_prefix("entry.resource.") {
+                    Some(key) => read(key, &entry.resource),
+                    None => read(part.strip_prefix("entry.attributes.").expect("an attribute"), &entry.attributes),
+                },
             })
             .collect();
         let total = text(get(rule, "limit_total").expect("limit_total"));
@@ -115,6 +119,17 @@ impl Reference {
         }
         bucket.at_ms = now_ms;
         bucket.level
+    }
+}
+
+/// The value as text; what cannot be read as one is as if it were not there.
+fn read(key: &str, attributes: &[(String, Val)]) -> String {
+    match attributes.iter().rfind(|(name, _)| is_same_key(name, key)) {
+        Some((_, Val::Text(value))) => value.clone(),
+        Some((_, Val::Int(value))) => value.to_string(),
+        Some((_, Val::Double(value))) => value.to_string(),
+        Some((_, Val::Bool(value))) => value.to_string(),
+        Some((_, Val::Array(_))) | None => String::new(),
     }
 }
 

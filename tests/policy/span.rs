@@ -1,11 +1,15 @@
 //! Spans as the tests write them, choices that make random ones, and the way to a compiled summary.
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::trace::v1::{Span, Status as WireStatus, span::Event};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status as WireStatus, span::Event};
+use prost::Message;
 use tailkeep::policy::Policy;
 use tailkeep::policy::explain::decoded::DecodedSpan;
 use tailkeep::policy::explain::observe::{self, DecodedTrace};
-use tailkeep::trace::{Facts, SpanKind, Standing, Status, Summary, TraceId};
+use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
+use tailkeep::trace::{SpanKind, Standing, Status, Summary, TraceId};
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Val {
@@ -45,31 +49,37 @@ pub struct TestTrace {
     pub stored_bytes: u64,
 }
 
-/// Which of the policy's conditions hold for a span. The seam to replace when another answerer of
-/// conditions is to be held against the reference.
-fn facts_of(policy: &Policy, span: &DecodedSpan) -> Facts {
-    observe::facts_of(&policy.conditions, span)
-}
-
 /// The trace with its summary by the compiled policy's questions.
 pub fn decoded_of(policy: &Policy, trace: &TestTrace) -> DecodedTrace {
-    let decoded = DecodedTrace::of(trace.id, trace.spans.iter().map(decode).collect(), policy);
-    let mut summary = Summary::default();
-    for span in &decoded.spans {
-        let mut view = span.view(trace.id, facts_of(policy, span));
-        view.name_hash = hash(&span.span.name);
-        summary.observe(&view, hash(span.service()), &policy.masks);
-    }
+    let decoded = DecodedTrace::of(trace.id, trace.spans.iter().map(|span| decode(trace.id, span)).collect(), policy);
+    let mut summary = scanned(policy, &decoded);
     (summary.limited, summary.forgotten) = (trace.limited, trace.forgotten);
     DecodedTrace { summary, ..decoded }
 }
 
-/// FNV-1a: stands for the keyed hash of a running process.
-pub fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// The summary that a running process keeps of the trace.
+fn scanned(policy: &Policy, decoded: &DecodedTrace) -> Summary {
+    let resource_spans = |span: &DecodedSpan| ResourceSpans {
+        resource: Some(Resource { attributes: span.resource.clone(), ..Resource::default() }),
+        scope_spans: vec![ScopeSpans { spans: vec![span.span.clone()], ..ScopeSpans::default() }],
+        ..ResourceSpans::default()
+    };
+    let request = ExportTraceServiceRequest { resource_spans: decoded.spans.iter().map(resource_spans).collect() };
+    let questions = Questions::compile(&policy.conditions, &[], policy.number).expect("few questions");
+    let questions = questions.counting_by(&policy.entry_attributes);
+    let mut scan = Scan::new(Keyed::new(7));
+    scan.read(&request.encode_to_vec(), &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
+    assert_eq!(scan.spans.len(), decoded.spans.len());
+    let mut summary = Summary::default();
+    for (span, decoded) in scan.spans.iter().zip(&decoded.spans) {
+        assert_eq!(span.facts, observe::facts_of(&policy.conditions, decoded), "{decoded:?}");
+        let resource = scan.scopes[span.scope as usize].resource;
+        summary.observe(span, scan.resources[resource as usize].service_hash, &policy.masks);
+    }
+    summary
 }
 
-fn decode(span: &TestSpan) -> DecodedSpan {
+fn decode(trace: TraceId, span: &TestSpan) -> DecodedSpan {
     let mut resource = key_values(&span.resource);
     resource.push(key_value("service.name", &Val::Text(span.service.clone())));
     let flags = match span.remote {
@@ -80,6 +90,7 @@ fn decode(span: &TestSpan) -> DecodedSpan {
     let id_bytes = |id: u64| if id == 0 { Vec::new() } else { id.to_be_bytes().to_vec() };
     let state: Vec<String> = span.state.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let span = Span {
+        trace_id: trace.0.to_vec(),
         span_id: id_bytes(span.id),
         parent_span_id: id_bytes(span.parent),
         flags,

@@ -1,6 +1,5 @@
 //! The weights of kept traces sum to the truth, whatever rules, limits and late errors do.
 
-use crate::span::hash;
 use tailkeep::policy::{Limits, Policy};
 use tailkeep::trace::summary::EntrySpan;
 use tailkeep::trace::{Case, Decision, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
@@ -194,7 +193,7 @@ fn deliver(policy: &Policy, limits: &mut Limits, call: &Call, late: Late, now_ms
 #[derive(Clone, Copy)]
 struct Call {
     id: TraceId,
-    service: u64,
+    service: u32,
     failed: bool,
     slow: bool,
     spans: u32,
@@ -208,7 +207,7 @@ impl Call {
         id[8..].copy_from_slice(&random.next().to_be_bytes());
         Call {
             id: TraceId(id),
-            service: hash(["shop", "pay", "search"][random.below(3) as usize]),
+            service: random.below(3) as u32,
             failed: random.below(10) == 0,
             slow: random.below(10) == 0,
             spans: 1 + random.below(8) as u32,
@@ -218,8 +217,13 @@ impl Call {
 
     fn judge(&self, policy: &Policy, limits: &mut Limits, now_ms: u64) -> Verdict {
         let duration = if self.slow { 200_000_000 } else { 5_000_000 };
-        let entry =
-            EntrySpan { standing: Standing::Root, start: 1, span_id: 1, service_hash: self.service, name_hash: 1 };
+        let entry = EntrySpan {
+            standing: Standing::Root,
+            start: 1,
+            span_id: 1,
+            service_hash: self.service,
+            ..EntrySpan::default()
+        };
         let summary = Summary {
             entry,
             root_duration: duration,

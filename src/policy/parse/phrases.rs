@@ -123,6 +123,12 @@ const FOREIGN: &[Foreign] = &[
         "below",
         "write `below:`, a bound that does not belong to the range; the lower one is `at_least:`",
     ),
+    // Expressions.
+    row(
+        &["regex", "regexp", "pattern", "match", "re", "like", "glob"],
+        "matches",
+        "write `matches: \"^GET /\"`, an expression; a text with `*` needs no key",
+    ),
     // Words for `keep`, `kind`, `status` and `for_each`.
     row(&["drop", "discard", "never", "no", "false"], "none", "write `none`"),
     row(&["keep", "always", "yes", "true", "always_sample"], "all", "write `all`"),
@@ -138,7 +144,7 @@ const FOREIGN: &[Foreign] = &[
     row(
         &["service", "service.name", "root.service", "entry", "name", "operation", "route", "endpoint"],
         "entry.service",
-        "write `entry.service`, `entry.name`, or `[entry.service, entry.name]`",
+        "write `entry.service`, `entry.name`, `entry.attributes.KEY`, or a list of them",
     ),
     // The file.
     row(&["default", "else", "fallback"], "rules", "write `otherwise: { keep: 1% }`"),

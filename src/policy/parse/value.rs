@@ -87,9 +87,10 @@ pub(super) fn patterns(reader: &mut Reader, node: &Node, what: &str) -> Option<V
 
 fn pattern(reader: &mut Reader, node: &Node, what: &str) -> Option<Pattern> {
     match &node.value {
-        Value::Map(_) => {
+        Value::Map(entries) => {
             let map = reader.map(node, what, &["matches"])?;
-            let node = reader.require(&map, "matches", what)?;
+            // Another key has been reported: what is missing is not a second problem.
+            let node = if entries.is_empty() { reader.require(&map, "matches", what)? } else { map.get("matches")? };
             regex(reader, node).map(Pattern::Regex)
         }
         _ => {
@@ -179,12 +180,12 @@ fn value(reader: &mut Reader, key: &str, node: &Node) -> Option<ValuePattern> {
                 None
             }
         },
-        Value::Map(entries) if entries.iter().any(|entry| entry.key == "matches") => {
+        Value::Map(entries) if entries.iter().any(|entry| is_of(reader, &entry.key, &["matches"])) => {
             let map = reader.map(node, "a value with `matches`", &["matches"])?;
             warn_of_text(reader, key, node, "");
             regex(reader, map.get("matches")?).map(|regex| ValuePattern::Text(Pattern::Regex(regex)))
         }
-        Value::Map(entries) if entries.iter().any(|entry| is_of_a_range(reader, &entry.key)) => {
+        Value::Map(entries) if entries.iter().any(|entry| is_of(reader, &entry.key, RANGE_KEYS)) => {
             range(reader, node, &format!("`{key}`"), numeric_bound).map(ValuePattern::Range)
         }
         Value::Refused => None,
@@ -204,8 +205,9 @@ fn numeric_bound(reader: &mut Reader, node: &Node, what: &str) -> Option<f64> {
     }
 }
 
-fn is_of_a_range(reader: &Reader, key: &str) -> bool {
-    RANGE_KEYS.contains(&key) || reader.is_foreign(key, RANGE_KEYS)
+/// One of these keys, or what other tools call it.
+fn is_of(reader: &Reader, key: &str, known: &[&str]) -> bool {
+    known.contains(&key) || reader.is_foreign(key, known)
 }
 
 /// A text never equals a number, so `"500"` for a status code matches nothing.

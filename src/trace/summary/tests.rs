@@ -17,6 +17,7 @@ prop_compose! {
         randomness in proptest::option::of(0..9u64),
         name_hash in 1..4u64,
         bits in 0..32usize,
+        values in (0..3u32, 0..3u32),
         len in 0..100u32,
         service in 0..2usize,
     ) -> (SpanView, u64) {
@@ -39,6 +40,7 @@ prop_compose! {
             randomness: randomness.map(Randomness::from_bits),
             operation: 0,
             name_hash,
+            entry_values: [values.0, values.1],
             facts,
         };
         (span, SERVICES[service])
@@ -78,5 +80,21 @@ proptest! {
         from_right.merge(&tail, &masks());
         prop_assert_eq!(from_left, all);
         prop_assert_eq!(from_right, all);
+    }
+
+    /// As after a reload: the same spans, with other answers.
+    #[test]
+    fn observed_again_it_says_what_it_would_if_these_had_been_the_questions_at_first(
+        spans in proptest::collection::vec((span(), span()), 0..8),
+    ) {
+        let answered = |(mut span, service): (SpanView, u64), other: SpanView| {
+            (span.facts, span.entry_values) = (other.facts, other.entry_values);
+            (span, service)
+        };
+        let again: Vec<_> = spans.iter().map(|(span, (other, _))| answered(*span, *other)).collect();
+        let mut summary = summary_of(&spans.iter().map(|(span, _)| *span).collect::<Vec<_>>());
+        summary.forget_answers();
+        again.iter().rev().for_each(|(span, _)| summary.observe_again(span, &masks()));
+        prop_assert_eq!(summary, summary_of(&again));
     }
 }
