@@ -19,6 +19,7 @@ use validator::Schema;
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("p07-expressions", "what a regular expression may be"),
     ("p14-too-many-questions", "a count over all rules"),
+    ("p14-too-many-entry-attributes", "a count over all rules"),
     ("p15-wait", "durations compared with each other"),
     ("y03-key-twice", "an editor itself says it"),
     ("c01-empty-variable", "the environment"),
