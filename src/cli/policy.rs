@@ -33,7 +33,7 @@ pub(super) enum PolicyCommand {
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// The OpenTelemetry Collector's tail sampling, or Honeycomb's Refinery.
-    tool: Named,
+    tool: ToolName,
     /// Its file: a whole configuration of the Collector or the processor's section alone; Refinery's rules.
     file: PathBuf,
     /// Write the policy here; without it to standard output. A file that is there stays as it is.
@@ -48,7 +48,7 @@ pub(super) struct Import {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Named {
+enum ToolName {
     Otel,
     Refinery,
 }
@@ -91,8 +91,8 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
 fn import_policy(arguments: &Import) -> Result<(), CommandFailure> {
     let Import { tool, file, out, part, format } = arguments;
     let tool = match tool {
-        Named::Otel => Tool::Otel,
-        Named::Refinery => Tool::Refinery,
+        ToolName::Otel => Tool::Otel,
+        ToolName::Refinery => Tool::Refinery,
     };
     let text =
         read_text(file).map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", file.display())))?;

@@ -310,9 +310,8 @@ pub(in super::super) fn renamed(key: &str) -> Option<String> {
     let others: Vec<String> =
         names_of(key).into_iter().filter(|name| name != key).map(|name| format!("`{name}`")).collect();
     let is_renamed = !others.is_empty();
-    is_renamed.then(|| {
-        format!("`{key}` is also found under the names {}: the semantic conventions renamed it", others.join(", "))
-    })
+    is_renamed
+        .then(|| format!("`{key}` is also found as {}: the semantic conventions renamed it", others.join(" and ")))
 }
 
 fn trace_state(section: &Section<'_>) -> Result<Asked, Reason> {
