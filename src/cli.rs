@@ -2,6 +2,7 @@
 
 mod ask;
 mod policy;
+mod policy_import;
 mod policy_test;
 mod serve;
 mod view;

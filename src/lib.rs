@@ -28,6 +28,7 @@ pub mod diagnostic;
 pub mod doctor;
 pub mod http_client;
 pub mod identity;
+pub mod import;
 pub mod policy_test;
 pub mod prometheus;
 pub mod secret;

@@ -20,6 +20,7 @@ pub use change::{Change, listed};
 pub use explain::explain;
 pub use history::{Former, History};
 pub use limit::{Charge, LimitCounts, Limits};
+pub use parse::sections;
 pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};

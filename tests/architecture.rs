@@ -8,8 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Code that an hour of traffic can be played to in a second: time and randomness are arguments.
-const PURE: &[&str] =
-    &["trace", "otlp", "scan", "ring", "shard", "policy", "policy_test", "processing", "measure", "yaml", "diagnostic"];
+const PURE: &[&str] = &[
+    "trace",
+    "otlp",
+    "scan",
+    "ring",
+    "shard",
+    "policy",
+    "policy_test",
+    "import",
+    "processing",
+    "measure",
+    "yaml",
+    "diagnostic",
+];
 /// What pure code leaves out.
 const IMPURE: &[&str] = &[
     "Instant::now",

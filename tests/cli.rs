@@ -309,3 +309,41 @@ fn doctor_is_not_content_where_it_probed_nothing_and_says_once_what_failed() {
     let output = place.run(&["doctor", "--config", "away.yaml"]);
     assert!(output.stderr.is_empty(), "the report has said it: {output:?}");
 }
+
+#[test]
+fn an_imported_policy_goes_where_no_file_is() {
+    let collector = "processors: { tail_sampling: { policies: [\
+        { name: errors, type: status_code, status_code: { status_codes: [ERROR] } }, { name: f, type: trace_flags }] } }\n";
+    let place = Place::with(&[("otelcol.yaml", collector), ("rules.toml", "SampleRate = 1\n")]);
+    let import = |more: &[&str]| place.run(&[&["policy", "import", "otel", "otelcol.yaml"], more].concat());
+    let shown = import(&[]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let (policy, report) = (String::from_utf8(shown.stdout).unwrap(), String::from_utf8(shown.stderr).unwrap());
+    assert!(policy.contains("version: 1") && policy.contains("when: { error: true }"), "{policy}");
+    assert!(report.contains("not     line 1  f (trace_flags)"), "{report}");
+    assert_eq!(import(&["--out", "policy.yaml"]).status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(place.0.path().join("policy.yaml")).unwrap(), policy);
+    assert_says(&place, &["check", "--policy", "policy.yaml"], 0, &["1 rule, no problem"]);
+    std::fs::write(place.0.path().join("policy.yaml"), "mine").unwrap();
+    let refused = ["policy", "import", "otel", "otelcol.yaml", "--out", "policy.yaml"];
+    assert_says(&place, &refused, 2, &["policy.yaml is there already"]);
+    assert_eq!(std::fs::read_to_string(place.0.path().join("policy.yaml")).unwrap(), "mine");
+    assert_says(
+        &place,
+        &["policy", "import", "otel", "otelcol.yaml", "--format", "json"],
+        0,
+        &["\"not\": 1,", "\"policy\":"],
+    );
+    assert_says(&place, &["policy", "import", "refinery", "rules.toml"], 2, &["this is TOML", "convert rules"]);
+    assert_says(&place, &["policy", "import", "otel", "gone.yaml"], 2, &["cannot read gone.yaml"]);
+}
+
+#[test]
+fn a_file_of_another_tool_is_sent_to_the_import() {
+    let place = Place::with(&[("otelcol.yaml", "processors: {}\n"), ("rules.yaml", "RulesVersion: 2\n")]);
+    for (file, tool) in [("otelcol.yaml", "otel"), ("rules.yaml", "refinery")] {
+        let hint = format!("tailkeep policy import {tool} FILE");
+        assert_says(&place, &["check", "--policy", file], 2, &[&hint]);
+        assert_says(&place, &["check", "--config", file], 2, &[&hint]);
+    }
+}

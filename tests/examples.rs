@@ -99,6 +99,8 @@ fn every_file_in_config_is_checked() {
         let name = entry.strip_prefix(path("")).expect("ours").display().to_string();
         match entry.extension().and_then(|extension| extension.to_str()) {
             Some("yaml") => load(&name, &read(&name)),
+            // `tests/schema.rs` holds them against the code.
+            Some("json") => assert!(read("tests/schema.rs").contains(".schema.json"), "nobody checks {name}"),
             // Run by `tests/image/run`.
             Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
             None if name == "config/k8s" => manifests::check_all(),

@@ -1,6 +1,7 @@
 //! Policies: those of a running process, and files.
 
 use super::ask::Told;
+use super::policy_import::{self, ImportArguments};
 use super::policy_test::{self, TestArguments};
 use super::{CommandFailure, Running, ask, print};
 use crate::policy::{Policy, check_policy};
@@ -33,6 +34,8 @@ pub(super) enum PolicyCommand {
     },
     /// Judge the cases beside a policy.    tailkeep policy test policy.yaml --fail-uncovered
     Test(TestArguments),
+    /// Write a policy from another tool's file, and say what is not the same.    tailkeep policy import otel otelcol.yaml
+    Import(ImportArguments),
 }
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
@@ -52,6 +55,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
         }
         PolicyCommand::Hash { file, running } => hash(file, running)?,
         PolicyCommand::Test(arguments) => policy_test::run(arguments)?,
+        PolicyCommand::Import(arguments) => policy_import::run(arguments)?,
     }
     Ok(())
 }

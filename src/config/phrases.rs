@@ -92,7 +92,7 @@ const FORMATS: &[FileFormat] = &[
         keys: &["receivers", "processors", "exporters", "extensions", "connectors", "service"],
         title: "this is the format of the OpenTelemetry Collector, not a configuration of tailkeep",
         help: "an exporter becomes `sinks: [{ otlp: { endpoint: http://otel-gateway:4317 } }]`: docs/configuration.md has \
-               all, under \"Coming from another tool\"; config/tailkeep.yaml shows every key",
+               all, under \"Coming from another tool\"; `tailkeep policy import otel FILE` writes the policy",
     },
     FileFormat {
         keys: REFINERY_CONFIGURATION,
@@ -103,8 +103,7 @@ const FORMATS: &[FileFormat] = &[
     FileFormat {
         keys: &["RulesVersion", "Samplers"],
         title: "these are rules of Refinery, not a configuration of tailkeep",
-        help: "write a policy, and name it with `policy:`; docs/policy.md says what becomes of Refinery's rules, under \
-               \"Coming from another tool\"",
+        help: "`tailkeep policy import refinery FILE` writes a policy from them; name that with `policy:`",
     },
     FileFormat {
         keys: &["rules", "otherwise"],

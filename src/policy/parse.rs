@@ -43,7 +43,22 @@ pub struct WrittenRule {
 
 const FILE_KEYS: &[&str] = &["version", "wait", "rules", "otherwise"];
 const WAIT_KEYS: &[&str] = &["after_root", "idle", "longest", "settle"];
+const OTHERWISE_KEYS: &[&str] = &["keep"];
 const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "for_each", "limit_total"];
+
+/// Every mapping of a policy with its keys, as an editor's schema names them: `rules.when`.
+pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
+    let sections: &[(&str, &[&str])] = &[
+        ("", FILE_KEYS),
+        ("wait", WAIT_KEYS),
+        ("otherwise", OTHERWISE_KEYS),
+        ("rules", RULE_KEYS),
+        ("rules.when", when::TRACE_KEYS),
+        ("rules.when.any_span", when::SPAN_KEYS),
+        ("rules.when.duration", value::RANGE_KEYS),
+    ];
+    sections.iter().map(|(section, keys)| (*section, keys.to_vec())).collect()
+}
 
 /// Names that verdicts use for what no rule decides.
 const RESERVED: &[&str] = &["otherwise", "api", "other"];
@@ -127,7 +142,7 @@ fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
         reader.error("Y05", node.span, "`otherwise` must be a mapping", "this is a single value").help(help);
         return None;
     }
-    let map = reader.map(node, "`otherwise`", &["keep"])?;
+    let map = reader.map(node, "`otherwise`", OTHERWISE_KEYS)?;
     let node = reader.require(&map, "keep", "`otherwise`")?;
     keep(reader, node)
 }

@@ -103,6 +103,7 @@ impl Session {
                 self.expect(&["policy", "hash", "--help"].map(str::to_owned), "--admin", place);
             }
             ["policy", "hash", _] => self.expect(arguments, "\n", place),
+            ["policy", "import", ..] => self.expect(arguments, "version: 1", place),
             ["policy", "show"] => self.expect(arguments, "version: 1", place),
             // No policy was in force before: `tests/process/reload.rs` has one.
             ["policy", "restore"] => self.expect(&["policy", "restore", "--help"].map(str::to_owned), "--admin", place),

@@ -164,8 +164,8 @@ const FORMATS: &[FileFormat] = &[
             "policies",
         ],
         title: "this is the format of the OpenTelemetry Collector, not a policy of tailkeep",
-        help: "`status_code` becomes `when: { error: true }`, and `probabilistic` `otherwise: { keep: 10% }`: docs/policy.md \
-               has all, under \"Coming from another tool\"; config/policy.yaml is one to start from",
+        help: "`tailkeep policy import otel FILE` writes a policy from it, and says what is not the same; docs/policy.md \
+               has all, under \"Coming from another tool\"",
     },
     FileFormat {
         keys: &[
@@ -180,14 +180,14 @@ const FORMATS: &[FileFormat] = &[
             "TotalThroughputSampler",
         ],
         title: "these are rules of Refinery, not a policy of tailkeep",
-        help: "`SampleRate: 10` becomes `keep: 10%`, and `Drop: true` `keep: none`: docs/policy.md has all, under \
-               \"Coming from another tool\"; config/policy.yaml is one to start from",
+        help: "`tailkeep policy import refinery FILE` writes a policy from them, and says what is not the same; \
+               docs/policy.md has all, under \"Coming from another tool\"",
     },
     FileFormat {
         keys: REFINERY_CONFIGURATION,
         title: "this is a configuration of Refinery, not a policy of tailkeep",
-        help: "write a configuration with the keys of config/tailkeep.yaml; docs/policy.md says what becomes of \
-               Refinery's rules, under \"Coming from another tool\"",
+        help: "write a configuration with the keys of config/tailkeep.yaml; the policy comes from Refinery's rules: \
+               `tailkeep policy import refinery FILE`",
     },
     FileFormat {
         keys: &["receive", "memory", "ring", "policy", "sinks", "queue", "measure", "health", "admin"],

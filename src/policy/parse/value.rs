@@ -45,7 +45,7 @@ fn range_of(text: &str, bound: impl Fn(&str) -> Option<String>) -> Option<String
     bound(value.trim()).map(|bound| format!("{{ {key}: {bound} }}"))
 }
 
-const RANGE_KEYS: &[&str] = &["at_least", "below"];
+pub(super) const RANGE_KEYS: &[&str] = &["at_least", "below"];
 
 fn range<T: PartialOrd + Copy>(
     reader: &mut Reader,

@@ -22,7 +22,8 @@ pub(super) const TRACE_KEYS: &[&str] = &[
     "trace_state",
     "incomplete",
 ];
-const SPAN_KEYS: &[&str] = &["service", "name", "kind", "status", "duration", "attributes", "resource", "events"];
+pub(super) const SPAN_KEYS: &[&str] =
+    &["service", "name", "kind", "status", "duration", "attributes", "resource", "events"];
 
 /// What a mapping of conditions stands in.
 #[derive(Clone, Copy, Default)]

@@ -3,7 +3,7 @@
 
 use super::{Alternative, Reader, WrittenRule, alternatives};
 use crate::policy::condition::{Atom, Check, IncompleteSet};
-use crate::policy::limit::{Each, Rate};
+use crate::policy::limit::{Each, KeyPart, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
 use crate::trace::question::{Condition, Pattern, SpanScope, Test};
@@ -52,16 +52,15 @@ fn is_reached_first(total: Rate, one: Rate) -> bool {
 fn warn_if_one_key(reader: &mut Reader, rule: &WrittenRule, each: &Each) {
     let alternatives = alternatives(&rule.when);
     let without_entry = alternatives.iter().all(Alternative::is_without_entry);
-    let parts = [(each.service, "entry.service"), (each.name, "entry.name")];
-    for (_, part) in parts.iter().filter(|(is_part, _)| *is_part) {
-        let pinned = only_value(&alternatives, part);
+    for part in each.parts.iter().map(KeyPart::to_string) {
+        let pinned = only_value(&alternatives, &part);
         let label = match &pinned {
             Some(value) => format!("`{part}` is always `{value}` here"),
             None if without_entry => "these traces have no entry span".to_owned(),
             None => continue,
         };
         let title = format!("`for_each: {part}` of `{}` tells no traces apart", rule.name);
-        let help = match parts.iter().filter(|(is_part, _)| *is_part).count() {
+        let help = match each.parts.len() {
             1 => "leave out `for_each` and `limit_total`: one limit for all is the same".to_owned(),
             _ => format!("leave `{part}` out of `for_each`"),
         };
