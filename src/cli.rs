@@ -1,6 +1,8 @@
-//! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files.
+//! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files, 3 a gate of a
+//! plan failed.
 
 mod ask;
+mod plan;
 mod policy;
 mod serve;
 mod view;
@@ -52,7 +54,7 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
-    /// The policy that a running tailkeep has in force, and back to the one before.    tailkeep policy restore
+    /// What a policy would change; the one in force, and back to the one before.    tailkeep policy plan
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
@@ -125,6 +127,8 @@ enum CommandFailure {
     /// Wrong arguments or files.
     Usage(String),
     Running(String),
+    /// A plan is not what it must be.
+    Gate(String),
 }
 
 fn refuse_file(path: &str) -> Result<Infallible, String> {
@@ -171,6 +175,7 @@ pub fn run() -> ExitCode {
         }
         Err(CommandFailure::Usage(text)) => (text, 2),
         Err(CommandFailure::Running(text)) => (text, 1),
+        Err(CommandFailure::Gate(text)) => (text, 3),
     };
     // Nothing is left to say where a report has said it.
     if !text.is_empty() {

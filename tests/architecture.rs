@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Code that an hour of traffic can be played to in a second: time and randomness are arguments.
-const PURE: &[&str] = &["trace", "otlp", "scan", "ring", "shard", "policy", "measure", "yaml", "diagnostic"];
+const PURE: &[&str] = &["trace", "otlp", "scan", "ring", "shard", "policy", "plan", "measure", "yaml", "diagnostic"];
 /// What pure code leaves out.
 const IMPURE: &[&str] = &[
     "Instant::now",

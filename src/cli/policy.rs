@@ -1,5 +1,6 @@
-//! The policy that a running process has in force, and the way back.
+//! What is done with policies: planned, shown, and the way back to the one before.
 
+use super::plan::{self, PlanArguments};
 use super::{CommandFailure, Running, ask, print};
 use clap::Subcommand;
 use http::Method;
@@ -7,6 +8,8 @@ use serde::Deserialize;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
+    /// What a policy would keep, drop and cost.    tailkeep policy plan --new policy.yaml --traces traces.jsonl
+    Plan(PlanArguments),
     /// Print the text of the policy in force.    tailkeep policy show --previous
     Show {
         /// The one that was in force before it.
@@ -33,6 +36,7 @@ struct Told {
 
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
     match command {
+        PolicyCommand::Plan(arguments) => plan::run(arguments)?,
         PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };
             let told: Told = ask::ask(Method::GET, running, path)?;

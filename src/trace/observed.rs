@@ -1,0 +1,35 @@
+//! A trace as somebody sees it who judges nothing in earnest: what a policy would have said of it.
+
+use super::{Facts, Summary, TraceId};
+
+/// Question sets that are answered at once: those of two policies and of the conditions of gates.
+pub const QUESTION_SETS: usize = 3;
+
+/// One trace that is whole, as far as is known.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub id: TraceId,
+    /// Number of its entry span's service, else of one of its spans.
+    pub service: u32,
+    /// What a keep would take from a limit by bytes.
+    pub stored_bytes: u64,
+    pub arrivals: Arrivals,
+    /// Its facts are those of no question set in particular: see `facts`.
+    pub summary: Summary,
+    pub facts: [Facts; QUESTION_SETS],
+}
+
+/// When its first span, its last span and its entry span came, in milliseconds of one clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Arrivals {
+    pub first: u64,
+    pub last: u64,
+    pub entered: u64,
+}
+
+impl Observed {
+    /// What the policy of one question set reads.
+    pub fn summary_by(&self, set: usize) -> Summary {
+        Summary { facts: self.facts[set], ..self.summary }
+    }
+}
