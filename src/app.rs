@@ -6,6 +6,7 @@
 pub mod admin_service;
 pub mod exposition;
 mod limit_log;
+pub mod plan_desk;
 pub mod reload;
 mod sighting;
 
@@ -23,6 +24,7 @@ use crate::scan::items;
 use crate::supervise::Supervisor;
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
+use plan_desk::PlanDesk;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload};
 use std::future::pending;
@@ -105,6 +107,7 @@ impl App {
             ready: AtomicBool::new(false),
             reloader,
             connections_closed: Default::default(),
+            plans: PlanDesk::default(),
             pipeline,
         });
         let token = config.admin_token.map(|token| Token::new(token.expose()));

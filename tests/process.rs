@@ -23,6 +23,8 @@ mod log;
 mod memory;
 #[path = "process/peers.rs"]
 mod peers;
+#[path = "process/plan.rs"]
+mod plan;
 #[path = "process/reload.rs"]
 mod reload;
 #[path = "process/shutdown.rs"]

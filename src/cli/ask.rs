@@ -18,6 +18,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
+/// An answer is whole by then: a plan of a large ring takes seconds.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// A plan has a row for each rule and each of up to 4,096 services.
+const ANSWER_MAX: usize = 16 << 20;
 const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
 fn read(path: &Path) -> Result<String, CommandFailure> {
@@ -66,10 +70,20 @@ pub(super) fn why(id: TraceId, running: &Running) -> Result<(), CommandFailure> 
 
 /// What the admin listener of a running tailkeep answers.
 pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, CommandFailure> {
+    send(method, running, path, Bytes::new())
+}
+
+/// What it answers to some JSON.
+pub(super) fn send<T: DeserializeOwned>(
+    method: Method,
+    running: &Running,
+    path: &str,
+    json: Bytes,
+) -> Result<T, CommandFailure> {
     let admin = AdminAddress::of(running)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandFailure::Running(error.to_string()))?;
-    let body = runtime.block_on(admin.fetch(method, path))?;
+    let body = runtime.block_on(admin.fetch(method, path, json))?;
     let url = &admin.url;
     serde_json::from_slice(&body)
         .map_err(|error| CommandFailure::Running(format!("{url} does not answer like an admin listener: {error}")))
@@ -109,15 +123,19 @@ impl AdminAddress {
         Ok(AdminAddress { url, token: from_file.or(from_environment) })
     }
 
-    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
+    async fn fetch(&self, method: Method, path: &str, json: Bytes) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let client = Client::new(ClientSettings::default()).map_err(CommandFailure::Running)?;
+        let client =
+            Client::new(ClientSettings { timeout: ANSWER_TIME, response_max: ANSWER_MAX, ..ClientSettings::default() })
+                .map_err(CommandFailure::Running)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request =
-            request.body(Bytes::new()).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
+        if !json.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(json).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
         let help = "is tailkeep running, and is `admin.listen` of its configuration there?";
         let answered = client.send(request).await;
         let response = answered.map_err(|error| CommandFailure::Running(format!("{url}: {error}; {help}")))?;
@@ -132,6 +150,10 @@ impl AdminAddress {
             return Err(CommandFailure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
         }
         let text = String::from_utf8_lossy(&response.body).into_owned();
+        // It has looked at what it was given.
+        if response.status == http::StatusCode::BAD_REQUEST {
+            return Err(CommandFailure::Usage(format!("{text}{url} refused it")));
+        }
         Err(CommandFailure::Running(format!("{url}: {}: {text}", response.status)))
     }
 }

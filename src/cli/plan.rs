@@ -1,6 +1,7 @@
 //! `tailkeep policy plan`: what a policy would change, before it is in force.
 
-use super::{CommandFailure, print};
+use super::{CommandFailure, Running, ask, print};
+use crate::admin::{PlanPolicy, PlanRequest};
 use crate::config::read_text;
 use crate::plan::recording::TRACES_MAX;
 use crate::plan::render::{self, GateOutcome};
@@ -8,7 +9,9 @@ use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate, 
 use crate::policy::Policy;
 use crate::telemetry::log;
 use crate::trace::RuleNames;
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use http::Method;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +20,18 @@ pub(super) struct PlanArguments {
     /// The policy that is to come.
     #[arg(long, value_name = "FILE")]
     new: PathBuf,
-    /// The policy to compare it with; without it the built-in one.
+    /// The policy to compare it with; without it the one in force, or for recordings the built-in one.
     #[arg(long, value_name = "FILE")]
     old: Option<PathBuf>,
     /// Recorded traces, or folders of them: OTLP/JSON or protobuf, also in gzip or zstd.
-    #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., required_unless_present = "live", conflicts_with = "live")]
     traces: Vec<PathBuf>,
+    /// A running tailkeep's admin listener, whose ring is planned on; once for each replica.
+    #[arg(long, value_name = "URL")]
+    live: Vec<String>,
+    /// The configuration with the admin token of these; without it the token comes from TAILKEEP_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE", requires = "live")]
+    config: Option<PathBuf>,
     /// How the plan is written.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: PlanFormat,
@@ -43,7 +52,7 @@ enum PlanFormat {
 }
 
 pub(super) fn run(arguments: &PlanArguments) -> Result<(), CommandFailure> {
-    let report = of_recordings(arguments)?;
+    let report = if arguments.live.is_empty() { of_recordings(arguments)? } else { of_running(arguments)? };
     let gates = render::gates(&report, arguments.fail_above.as_ref());
     print(&match arguments.format {
         PlanFormat::Table => render::table(&report, &gates),
@@ -63,6 +72,28 @@ fn as_json(report: &Report, gates: &[GateOutcome]) -> serde_json::Value {
     let failed = failed.map(|gate| serde_json::json!({ "gate": gate.name, "why": gate.failure }));
     json["failed_gates"] = failed.collect();
     json
+}
+
+/// Asks every replica, one after the other, and adds up. One that does not answer makes the plan fail: without it the
+/// sum would be wrong.
+fn of_running(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
+    let policy = |path: &Path| read(path).map(|(file, text)| PlanPolicy { file, text });
+    let request = PlanRequest {
+        new: policy(&arguments.new)?,
+        old: arguments.old.as_deref().map(policy).transpose()?,
+        fail_if_dropped: arguments.fail_if_dropped.clone(),
+    };
+    let request = Bytes::from(serde_json::to_vec(&request).expect("plain values"));
+    let mut sum: Option<Report> = None;
+    for url in &arguments.live {
+        let running = Running { config: arguments.config.clone(), admin: Some(url.clone()) };
+        let report: Report = ask::send(Method::POST, &running, "policy/plan", request.clone())?;
+        match &mut sum {
+            Some(sum) => sum.add(&report),
+            None => sum = Some(report),
+        }
+    }
+    Ok(sum.unwrap_or_default())
 }
 
 fn of_recordings(arguments: &PlanArguments) -> Result<Report, CommandFailure> {

@@ -4,7 +4,8 @@ use crate::policy::explain::decoded::DecodedSpan;
 use crate::policy::explain::observe::DecodedTrace;
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::{Keyed, Scan, SpanBounds};
-use crate::shard::{Outbox, Progress, Shard};
+use crate::shard::survey::{Survey, SurveyQuestions};
+use crate::shard::{Outbox, Progress, Shard, WORK_MAX};
 use crate::trace::Standing;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -154,8 +155,8 @@ fn reference(policy: &Policy, spans: &[Sketch]) -> BTreeMap<RuleId, (u64, u64)> 
     kept
 }
 
-/// What real shards deliver by `policy`, if each span arrives when it ends.
-fn shard_keeps(policy: &str, spans: &[Sketch]) -> BTreeMap<TraceId, u64> {
+/// A shard after 150 s, its policy, and what it delivered, if each span arrives when it ends.
+fn play(policy: &str, spans: &[Sketch]) -> (Shard, ActivePolicy, Outbox) {
     let mut names = RuleNames::default();
     let policy = Policy::compile("policy", policy, 1, &mut names).0.unwrap();
     let active_policy = ActivePolicy::new(policy, &[], names).unwrap();
@@ -176,6 +177,12 @@ fn shard_keeps(policy: &str, spans: &[Sketch]) -> BTreeMap<TraceId, u64> {
         }
         while shard.tick(&turn, true, &mut out) == Progress::More {}
     }
+    (shard, active_policy, out)
+}
+
+/// What real shards deliver by `policy`.
+fn shard_keeps(policy: &str, spans: &[Sketch]) -> BTreeMap<TraceId, u64> {
+    let (.., out) = play(policy, spans);
     let mut kept = BTreeMap::new();
     for group in ExportTraceServiceRequest::decode(&*out.body).unwrap().resource_spans {
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
@@ -211,6 +218,23 @@ proptest! {
     }
 
     #[test]
+    fn what_is_in_a_ring_is_planned_like_a_recording_of_it(spans in traffic()) {
+        let compared = compared(LIMITED, RULES, &["error", "services: s1"]);
+        let (shard, active_policy, _) = play(LIMITED, &spans);
+        // What is kept by a rule beyond its limit depends on when exactly a trace came.
+        let unlimited = |report: Report| {
+            let mut report = comparable(report);
+            report.rules.iter_mut().for_each(|row| row.now = Default::default());
+            (report.newly_kept, report.newly_dropped, report.total.now) = Default::default();
+            report
+        };
+        let recorded = unlimited(plan(&compared, &spans));
+        for answered in [None, Some(active_policy.questions.number)] {
+            prop_assert_eq!(&unlimited(survey(&shard, &compared, answered).0), &recorded);
+        }
+    }
+
+    #[test]
     fn what_is_planned_is_what_a_shard_does(spans in traffic()) {
         let kept = shard_keeps(RULES, &spans);
         let compared = compared(NOTHING, RULES, &[]);
@@ -222,6 +246,47 @@ proptest! {
             prop_assert_eq!(plan(&compared, &alone).newly_kept.traces == 1, kept.contains_key(&span.id()));
         }
     }
+}
+
+/// A plan of what a shard holds.
+fn survey(shard: &Shard, compared: &Compared, answered: Option<u32>) -> (Report, Survey) {
+    let sets = compared.questions().unwrap();
+    let asked = SurveyQuestions { sets: &sets, answered };
+    let (mut survey, mut found, mut planner) = (Survey::default(), Vec::new(), Planner::new(compared, 1000));
+    while shard.survey(&asked, &mut survey, &mut found) == Progress::More {
+        assert!(found.len() <= WORK_MAX);
+        found.drain(..).for_each(|observed| planner.take(observed));
+    }
+    found.drain(..).for_each(|observed| planner.take(observed));
+    let services: Vec<Arc<str>> = vec!["other".into()];
+    (planner.finish(&services, LeftOut::default()), survey)
+}
+
+/// Without what only a recording, or only a ring, knows.
+fn comparable(mut report: Report) -> Report {
+    report.window.seconds = 0.0;
+    report.services.clear();
+    let groups = report.rules.iter_mut().flat_map(|row| [&mut row.now, &mut row.then]);
+    groups.chain([&mut report.total.now, &mut report.total.then]).for_each(|group| group.bytes_per_day = 0);
+    report.late = Sides::default();
+    report
+}
+
+#[test]
+fn what_waits_is_left_out_and_a_long_trace_is_looked_at_in_pieces() {
+    let one = busy_minute()[1].clone();
+    let long = |n: u64| Sketch { number: n, error: n == 0, gold: n == 599, start: n * 10, ..one.clone() };
+    let spans: Vec<Sketch> = (0..600).map(long).collect();
+    let compared = compared(NOTHING, RULES, &["any_span: { attributes: { tier: gold } }"]);
+    let (shard, ..) = play(NOTHING, &spans);
+    let (report, _) = survey(&shard, &compared, None);
+    let rows: Vec<u64> = report.rules.iter().map(|row| row.then.traces).collect();
+    assert_eq!((report.window.traces, report.window.spans, rows[1]), (1, 600, 1));
+    let mut late = spans;
+    late.push(Sketch { trace: 9, number: 0, start: 148_000, length: 0, ..one });
+    let (shard, ..) = play(NOTHING, &late);
+    let (report, survey) = survey(&shard, &compared, None);
+    assert_eq!((report.window.traces, survey.waiting), (1, 1));
 }
 
 fn now_plus(report: &Report) -> u64 {
