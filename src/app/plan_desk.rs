@@ -45,13 +45,17 @@ impl PlanDesk {
 
     /// What the policy that is asked about would do with the traffic in the ring.
     pub fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, PlanRefusal> {
+        self.take_turn(|| plan(pipeline, request))
+    }
+
+    fn take_turn(&self, make: impl FnOnce() -> Result<Report, String>) -> Result<Report, PlanRefusal> {
         let planned = match self.at_work.try_lock() {
             Err(TryLockError::WouldBlock) => Err(PlanRefusal::Busy),
-            Ok(_turn) => plan(pipeline, request).map_err(PlanRefusal::Wrong),
+            Ok(_turn) => make().map_err(PlanRefusal::Wrong),
             // Nothing is kept from plan to plan that a defect could have spoilt.
             Err(TryLockError::Poisoned(turn)) => {
                 let _turn = turn.into_inner();
-                plan(pipeline, request).map_err(PlanRefusal::Wrong)
+                make().map_err(PlanRefusal::Wrong)
             }
         };
         let outcome = match &planned {
@@ -80,4 +84,28 @@ fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, String> {
     let (waiting, parts) = pipeline.survey(&asked, |observed| planner.take(observed));
     // After the survey: what it found has a name by now.
     Ok(planner.finish(&pipeline.services.names(), LeftOut { waiting, parts, ..LeftOut::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_plan_is_made_at_a_time_and_all_are_counted() {
+        let desk = PlanDesk::default();
+        let made = desk.take_turn(|| {
+            assert_eq!(desk.take_turn(|| panic!("two at a time")), Err(PlanRefusal::Busy));
+            Ok(Report::default())
+        });
+        assert_eq!(made, Ok(Report::default()));
+        assert_eq!(desk.take_turn(|| Err("it has an error".into())), Err(PlanRefusal::Wrong("it has an error".into())));
+        assert_eq!(desk.counts(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_plan_that_broke_stands_in_nobodys_way() {
+        let desk = PlanDesk::default();
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desk.take_turn(|| panic!("a defect"))));
+        assert!(broken.is_err() && desk.take_turn(|| Ok(Report::default())).is_ok());
+    }
 }
