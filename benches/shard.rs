@@ -10,7 +10,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::hint::black_box;
+use tailkeep::plan::report::LeftOut;
+use tailkeep::plan::{Compared, Planner, PolicyText};
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
+use tailkeep::shard::survey::{Survey, SurveyQuestions};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
 use tailkeep::trace::RuleNames;
 use tailkeep::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
@@ -124,5 +127,57 @@ fn append(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scan, append);
+const NOW: &str = "version: 1
+rules:
+- { name: probes, when: { entry: { attributes: { http.route: [/healthz, /livez] } } }, keep: none }
+- { name: errors, when: { error: true }, keep: all }
+otherwise: { keep: 1% }
+";
+const THEN: &str = "version: 1
+rules:
+- { name: searches, when: { any_span: { name: 'GET /search*', attributes: { url.path: '*items*' } } }, keep: none }
+- { name: errors, when: { error: true }, keep: all, limit: 100/s }
+- { name: each, keep: all, limit: 10/s, for_each: [entry.service, entry.name], limit_total: 100/s, then: next }
+otherwise: { keep: 5% }
+";
+
+/// Two policies with other questions than those in force, so that every span is read twice, and every trace waits for its
+/// turn at a limit.
+fn plan(c: &mut Criterion) {
+    let (questions, rules, keyed) = (questions(), RuleNames::default(), Keyed::new(1));
+    let (mut shard, mut walked) = (Shard::new(160 << 20, keyed.clone()), Scan::new(keyed));
+    let (all, requests) = ((0..SPANS as u32).collect::<Vec<u32>>(), 200);
+    let mut out = Outbox::default();
+    let turn = |now| Turn { now, judge: &DropAll, questions: &questions, rules: &rules };
+    for number in 0..requests {
+        let body = request(number);
+        walked.read(&body, &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
+        let (turn, mut rest) = (turn(1 + number as u32), all.as_slice());
+        while !rest.is_empty() {
+            rest = &rest[shard.append(&turn, &walked, &body, rest, &mut out)..];
+        }
+    }
+    while shard.tick(&turn(10_000), true, &mut out) == Progress::More {}
+    let [now, then] = [NOW, THEN].map(|text| PolicyText { file: "policy", text });
+    let compared = Compared::compile(now, then, &[], RuleNames::default()).expect("without errors");
+    let sets = compared.questions().expect("few questions");
+    let asked = SurveyQuestions { sets: &sets, answered: None };
+    let mut group = c.benchmark_group("plan");
+    group.throughput(Throughput::Elements(SPANS as u64 * requests));
+    group.sample_size(10).bench_function("two policies on a ring", |b| {
+        b.iter(|| {
+            let mut planner = Planner::new(&compared, 1 << 20);
+            let (mut survey, mut found) = (Survey::default(), Vec::new());
+            while shard.survey(&asked, &mut survey, &mut found) == Progress::More {
+                found.drain(..).for_each(|observed| planner.take(observed));
+            }
+            found.drain(..).for_each(|observed| planner.take(observed));
+            let report = planner.finish(&[], LeftOut::default());
+            assert_eq!(report.window.spans, SPANS as u64 * requests, "the ring holds all of them");
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, scan, append, plan);
 criterion_main!(benches);

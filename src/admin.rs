@@ -9,10 +9,12 @@ mod connections;
 mod content;
 mod page;
 mod pieces;
+mod plan;
 mod route;
 
 pub use answer::{Answer, SpansSeen};
 pub use connections::serve;
+pub use plan::{PlanPolicy, PlanRefusal, PlanRequest};
 
 use crate::prometheus::PageReader;
 use crate::secret::Credential;
@@ -33,6 +35,11 @@ pub trait AdminApi: Send + Sync + 'static {
     fn former_policy(&self) -> Option<String>;
     /// Puts that one in force again, and says what is in force now.
     fn restore_policy(&self) -> Option<String>;
+    /// What another policy would do with the traffic in the ring, as JSON.
+    ///
+    /// # Errors
+    /// When another plan is being made, or there is an error in the policy.
+    fn plan(&self, request: &PlanRequest) -> Result<String, PlanRefusal>;
     fn why(&self, id: TraceId) -> Answer;
     /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
     /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.

@@ -6,6 +6,7 @@
 pub mod admin_service;
 pub mod exposition;
 mod limit_log;
+pub mod plan_service;
 pub mod reload;
 mod sighting;
 
@@ -27,6 +28,7 @@ use crate::supervise::Supervisor;
 use crate::tls::{ServerTls, TlsFiles};
 use crate::trace::{RuleNames, Signal};
 use admin_service::AdminService;
+use plan_service::PlanService;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload, warn_of_routes};
 use std::future::pending;
@@ -123,6 +125,7 @@ impl App {
             ready: AtomicBool::new(false),
             reloader,
             connections_closed: Default::default(),
+            plans: PlanService::default(),
             pipeline,
         });
         let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token: admin_token });

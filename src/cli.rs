@@ -1,6 +1,8 @@
-//! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files.
+//! The command line. Exit codes: 0 fine, 1 failed while running, 2 wrong arguments or files, 3 a gate of a
+//! plan failed.
 
 mod ask;
+mod plan;
 mod policy;
 mod policy_import;
 mod policy_test;
@@ -58,7 +60,7 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
-    /// Test a policy's file; show the one in force, and go back to the one before.    tailkeep policy test
+    /// Test and plan a policy; show the one in force, and go back to the one before.    tailkeep policy test
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
@@ -140,12 +142,14 @@ enum CommandFailure {
     /// Wrong arguments or files.
     Usage(String),
     Running(String),
+    /// A plan is not what it must be.
+    Gate(String),
 }
 
 impl CommandFailure {
     fn text(&self) -> &str {
         match self {
-            CommandFailure::Usage(text) | CommandFailure::Running(text) => text,
+            CommandFailure::Usage(text) | CommandFailure::Running(text) | CommandFailure::Gate(text) => text,
         }
     }
 }
@@ -194,6 +198,7 @@ pub fn run() -> ExitCode {
         }
         Err(CommandFailure::Usage(text)) => (text, 2),
         Err(CommandFailure::Running(text)) => (text, 1),
+        Err(CommandFailure::Gate(text)) => (text, 3),
     };
     // Nothing is left to say where a report has said it.
     if !text.is_empty() {

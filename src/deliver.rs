@@ -255,7 +255,7 @@ impl Delivery {
     pub fn push_what_fits(&self, signal: Signal, body: impl Into<Bytes>, items: u64) -> u64 {
         let (mut room, mut taken) = (self.piece_max(signal), 0);
         self.divide(Batch { signal, body: body.into(), items }, &mut |part| {
-            room = room.checked_sub(part.body.len() + ENTRY_OVERHEAD).unwrap_or_default();
+            room = room.saturating_sub(part.body.len() + ENTRY_OVERHEAD);
             if room > 0 {
                 taken += part.items;
                 self.push_part(Route::ALL, part, false);

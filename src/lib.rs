@@ -11,6 +11,7 @@ pub mod trace;
 pub mod deliver;
 pub mod measure;
 pub mod pipeline;
+pub mod plan;
 pub mod policy;
 pub mod processing;
 pub mod receive;

@@ -15,8 +15,9 @@ use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
 use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
+use crate::shard::survey::{Survey, SurveyQuestions};
 use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, RulePart, Shard, Turn};
-use crate::trace::{RuleId, Signal, SpanView, TraceId};
+use crate::trace::{Observed, RuleId, Signal, SpanView, TraceId};
 use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
 use service::Services;
@@ -330,6 +331,27 @@ impl Pipeline {
         let judge = PolicyJudge { active_policy: &active_policy, limits: &self.limits };
         let turn = judge.turn(self.now());
         self.lock(self.shard_of(id)).keep_by_id(&turn, id)
+    }
+
+    /// Shows every trace of the ring that has been judged; how many are waiting, and how many are late parts of others.
+    /// No lock is held for longer than any other work takes.
+    pub fn survey(&self, asked: &SurveyQuestions<'_>, mut show: impl FnMut(Observed)) -> (u64, u64) {
+        let (mut waiting, mut parts, mut found) = (0, 0, Vec::new());
+        for shard in 0..self.shards.len() {
+            let mut survey = Survey::default();
+            loop {
+                let progress = self.lock(shard).survey(asked, &mut survey, &mut found);
+                found.drain(..).for_each(&mut show);
+                if progress == Progress::Done {
+                    break;
+                }
+                // Whoever waits for the lock has it next.
+                std::thread::yield_now();
+            }
+            waiting += survey.waiting;
+            parts += survey.parts;
+        }
+        (waiting, parts)
     }
 
     /// Looks at the shard of a trace under its lock.

@@ -15,6 +15,7 @@
 mod clock;
 pub mod count;
 mod layout;
+pub mod survey;
 pub mod verdict_cache;
 pub mod walk;
 

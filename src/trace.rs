@@ -1,11 +1,13 @@
 //! The words that every stage shares. No I/O, no clock, no async; uses nothing else of ours.
 
 pub mod label;
+pub mod observed;
 pub mod question;
 pub mod summary;
 pub mod verdict;
 pub mod weight;
 
+pub use observed::{Answers, Arrivals, Observed};
 pub use question::{Condition, EntryValues, Facts};
 pub use summary::{Incomplete, Masks, Summary};
 pub use verdict::{Case, Decision, Reason, RuleId, RuleNames, Trigger, Verdict};

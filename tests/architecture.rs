@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "shard",
     "policy",
     "policy_test",
+    "plan",
     "import",
     "processing",
     "measure",

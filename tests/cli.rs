@@ -2,6 +2,9 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test cli` writes the recorded texts anew.
 
+#[path = "cli/plan.rs"]
+mod plan;
+
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::File;
@@ -79,6 +82,7 @@ fn help_is_as_recorded() {
     for command in commands {
         assert_recorded(&format!("help-{command}.txt"), &help(&[command, "--help"]));
     }
+    assert_recorded("help-policy-plan.txt", &help(&["policy", "plan", "--help"]));
     assert_eq!(help(&["--version"]), format!("tailkeep {}\n", env!("CARGO_PKG_VERSION")));
 }
 

@@ -25,6 +25,8 @@ mod log;
 mod memory;
 #[path = "process/peers.rs"]
 mod peers;
+#[path = "process/plan.rs"]
+mod plan;
 #[path = "process/processing.rs"]
 mod processing;
 #[path = "process/reload.rs"]

@@ -3,12 +3,15 @@
 use super::caller;
 use super::content::Content;
 use super::page::Pages;
-use super::{AdminApi, Audience, pieces};
+use super::{AdminApi, Audience, PlanRefusal, PlanRequest, pieces};
 use crate::prometheus::PageReader;
 use crate::secret::Credential;
 use crate::trace::TraceId;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Body;
+use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -38,10 +41,13 @@ impl Router {
         }
     }
 
-    pub async fn answer<B>(&self, request: Request<B>) -> Reply {
+    pub async fn answer<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         match &self.audience {
             Audience::Health => self.health(&request).await,
-            Audience::Admin { token } => self.admin(&request, token.as_deref()).await,
+            Audience::Admin { token } => self.admin(request, token.as_deref()).await,
         }
     }
 
@@ -65,16 +71,25 @@ impl Router {
         }
     }
 
-    async fn admin<B>(&self, request: &Request<B>, token: Option<&Credential>) -> Reply {
-        if let Some(refusal) = caller::refusal(request, token) {
+    async fn admin<B>(&self, request: Request<B>, token: Option<&Credential>) -> Reply
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        if let Some(refusal) = caller::refusal(&request, token) {
             return refusal;
         }
-        let question = match Question::of(request.uri().path()) {
+        let mut question = match Question::of(request.uri().path()) {
             Ok(question) => question,
             Err((status, help)) => return text(status, help),
         };
-        if let Some(refusal) = wrong_method(request, question.wanted()) {
+        if let Some(refusal) = wrong_method(&request, question.wanted()) {
             return refusal;
+        }
+        if let Question::Plan(wanted) = &mut question {
+            match PlanRequest::of(request).await {
+                Ok(request) => *wanted = Some(request),
+                Err(refusal) => return refusal,
+            }
         }
         let (api, traces) = (self.api.clone(), self.traces.clone());
         let turn = self.questions.clone().acquire_owned().await.expect("never closed");
@@ -92,6 +107,8 @@ enum Question {
     Policy,
     FormerPolicy,
     RestorePolicy,
+    /// Once its body is read.
+    Plan(Option<PlanRequest>),
     Why(TraceId),
     Trace(TraceId),
     Keep(TraceId),
@@ -107,6 +124,7 @@ impl Question {
             ("policy", "", _) => Ok(Question::Policy),
             ("policy", "previous", _) => Ok(Question::FormerPolicy),
             ("policy", "restore", _) => Ok(Question::RestorePolicy),
+            ("policy", "plan", _) => Ok(Question::Plan(None)),
             ("why", _, Some(id)) => Ok(Question::Why(id)),
             ("traces", _, Some(id)) => Ok(Question::Trace(id)),
             ("keep", _, Some(id)) => Ok(Question::Keep(id)),
@@ -116,15 +134,15 @@ impl Question {
             )),
             _ => Err((
                 StatusCode::NOT_FOUND,
-                "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore and \
-                 /keep/{id}\n",
+                "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore, /policy/plan \
+                 and /keep/{id}\n",
             )),
         }
     }
 
     fn wanted(&self) -> Wanted {
         match self {
-            Question::Keep(_) | Question::RestorePolicy => Wanted::Post,
+            Question::Keep(_) | Question::RestorePolicy | Question::Plan(_) => Wanted::Post,
             _ => Wanted::Read,
         }
     }
@@ -134,6 +152,8 @@ impl Question {
             Question::Policy => typed(JSON, api.policy().into()),
             Question::FormerPolicy => policy_before(api.former_policy()),
             Question::RestorePolicy => policy_before(api.restore_policy()),
+            Question::Plan(None) => failed(),
+            Question::Plan(Some(request)) => plan(api.plan(&request)),
             Question::Why(id) => typed(JSON, api.why(id).to_json().into()),
             Question::Trace(id) => pieces::trace(traces, move |give| api.trace(id, give)),
             Question::Keep(id) if api.keep(id) => text(StatusCode::OK, "kept\n"),
@@ -162,8 +182,8 @@ fn wrong_method<B>(request: &Request<B>, wanted: Wanted) -> Option<Reply> {
     })
 }
 
-pub(super) fn text(status: StatusCode, body: &'static str) -> Reply {
-    let mut reply = Response::new(Content::Whole(Full::from(body)));
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Content::Whole(Full::from(body.into())));
     *reply.status_mut() = status;
     reply
 }
@@ -172,6 +192,16 @@ pub(super) fn typed(content_type: &'static str, content: Content) -> Reply {
     let mut reply = Response::new(content);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
+}
+
+fn plan(planned: Result<String, PlanRefusal>) -> Reply {
+    match planned {
+        Ok(report) => typed(JSON, report.into()),
+        Err(PlanRefusal::Wrong(why)) => text(StatusCode::BAD_REQUEST, why),
+        Err(PlanRefusal::Busy) => {
+            text(StatusCode::CONFLICT, "another plan is being made: ask again in a few seconds\n")
+        }
+    }
 }
 
 fn policy_before(found: Option<String>) -> Reply {

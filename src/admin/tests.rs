@@ -54,6 +54,10 @@ impl AdminApi for Api {
         Some("{}".into())
     }
 
+    fn plan(&self, _: &PlanRequest) -> Result<String, PlanRefusal> {
+        Err(PlanRefusal::Busy)
+    }
+
     fn why(&self, _: TraceId) -> Answer {
         Answer::default()
     }
@@ -252,7 +256,7 @@ async fn ask(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let reply = listener.answer(request.body(()).unwrap()).await;
+    let reply = listener.answer(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()).await;
     let (status, length) = (reply.status(), reply.body().size_hint().exact());
     let body = reply.into_body().collect().await.unwrap().to_bytes();
     (status, length, String::from_utf8_lossy(&body).into_owned())

@@ -1,9 +1,10 @@
 //! Answers what people ask the running process: metrics, verdicts, traces, and the demo's view.
 
 use super::exposition::{Snapshot, write_page};
+use super::plan_service::PlanService;
 use super::reload::Reloader;
 use super::sighting::Sighting;
-use crate::admin::{AdminApi, Answer, Closed, SpansSeen};
+use crate::admin::{AdminApi, Answer, Closed, PlanRefusal, PlanRequest, SpansSeen};
 use crate::pipeline::Pipeline;
 use crate::prometheus::PageReader;
 use crate::receive::StatsReader;
@@ -26,6 +27,7 @@ pub struct AdminService {
     pub reloader: Option<Arc<Reloader>>,
     /// Connections of both listeners, by [`Closed`].
     pub connections_closed: [AtomicU64; Closed::ALL.len()],
+    pub plans: PlanService,
 }
 
 impl AdminService {
@@ -47,6 +49,7 @@ impl AdminService {
                 policy_refusals: self.reloader.as_ref().map_or(0, |reloader| reloader.refusals()),
                 policy_set_aside: self.is_set_aside(),
                 connections_closed: self.connections_closed.each_ref().map(|count| count.load(Relaxed)),
+                plans: self.plans.counts(),
             }
         })
     }
@@ -117,6 +120,11 @@ impl AdminApi for AdminService {
 
     fn restore_policy(&self) -> Option<String> {
         self.reloader.as_ref().filter(|reloader| reloader.restore()).map(|_| self.policy())
+    }
+
+    fn plan(&self, request: &PlanRequest) -> Result<String, PlanRefusal> {
+        let report = self.plans.plan(&self.pipeline, request)?;
+        Ok(serde_json::to_string(&report).expect("plain values"))
     }
 
     fn why(&self, id: TraceId) -> Answer {

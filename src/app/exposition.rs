@@ -1,5 +1,6 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
+use super::plan_service::PlanOutcome;
 use crate::admin::Closed;
 use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub policy_set_aside: bool,
     /// Connections of health and admin, by [`Closed`].
     pub connections_closed: [u64; Closed::ALL.len()],
+    /// Requests for plans, by [`PlanOutcome`].
+    pub plans: [u64; 3],
 }
 
 impl Snapshot {
@@ -306,6 +309,10 @@ fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     write_metric(out, "tailkeep_policy_set_aside", Gauge, help, set_aside)?;
     let refusals = [(vec![], snapshot.policy_refusals as f64)];
     write_metric(out, "tailkeep_policy_refused_total", Counter, "Reloads refused for an error in the file.", refusals)?;
+    let plans =
+        PlanOutcome::ALL.map(|outcome| (vec![("outcome", outcome.word())], snapshot.plans[outcome as usize] as f64));
+    let help = "Requests to plan a policy on what is in the ring, by outcome.";
+    write_metric(out, "tailkeep_policy_plans_total", Counter, help, plans)?;
     type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);
     let columns: [Column; 2] = [
         ("tailkeep_limit_reached_total", "Traces that a rule matched beyond its limit.", |c| c.reached),

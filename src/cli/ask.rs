@@ -20,6 +20,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
+/// An answer is whole by then: a plan of a large ring takes seconds.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
 const TOKEN_VARIABLE: &str = "TAILKEEP_ADMIN_TOKEN";
 
 pub(super) fn read(path: &Path) -> Result<String, CommandFailure> {
@@ -71,7 +73,7 @@ pub(super) fn explain(policy_file: Option<&Path>, trace: &Path, running: &Runnin
         return Err(CommandFailure::Usage(policy::check_policy(&file, &text, false).text));
     };
     let spans = match id {
-        Some(id) => fetch(Method::GET, running, &format!("traces/{id}"))?.1.to_vec(),
+        Some(id) => fetch(Method::GET, running, &format!("traces/{id}"), Bytes::new())?.1.to_vec(),
         None => read_trace(trace)?,
     };
     let explained = policy::explain(&policy, &spans);
@@ -88,17 +90,27 @@ pub(super) fn why(id: TraceId, running: &Running) -> Result<(), CommandFailure> 
 
 /// What the admin listener of a running tailkeep answers.
 pub(super) fn ask<T: DeserializeOwned>(method: Method, running: &Running, path: &str) -> Result<T, CommandFailure> {
-    let (url, body) = fetch(method, running, path)?;
+    send(method, running, path, Bytes::new())
+}
+
+/// What it answers to some JSON.
+pub(super) fn send<T: DeserializeOwned>(
+    method: Method,
+    running: &Running,
+    path: &str,
+    json: Bytes,
+) -> Result<T, CommandFailure> {
+    let (url, body) = fetch(method, running, path, json)?;
     serde_json::from_slice(&body)
         .map_err(|error| CommandFailure::Running(format!("{url} does not answer like an admin listener: {error}")))
 }
 
 /// Who was asked, and the answer.
-fn fetch(method: Method, running: &Running, path: &str) -> Result<(String, Bytes), CommandFailure> {
+fn fetch(method: Method, running: &Running, path: &str, json: Bytes) -> Result<(String, Bytes), CommandFailure> {
     let admin = AdminAddress::of(running)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandFailure::Running(error.to_string()))?;
-    let body = runtime.block_on(admin.fetch(method, path))?;
+    let body = runtime.block_on(admin.fetch(method, path, json))?;
     Ok((admin.url, body))
 }
 
@@ -153,17 +165,23 @@ impl AdminAddress {
         Ok(AdminAddress { url, token: from_file.or(from_environment), tls })
     }
 
-    async fn fetch(&self, method: Method, path: &str) -> Result<Bytes, CommandFailure> {
+    async fn fetch(&self, method: Method, path: &str, json: Bytes) -> Result<Bytes, CommandFailure> {
         let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let settings =
-            ClientSettings { tls: Some(self.tls.clone()), response_max: TRACE_MAX, ..ClientSettings::default() };
+        let settings = ClientSettings {
+            tls: Some(self.tls.clone()),
+            timeout: ANSWER_TIME,
+            response_max: TRACE_MAX,
+            ..ClientSettings::default()
+        };
         let client = Client::new(settings).map_err(CommandFailure::Usage)?;
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some((token, _)) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request =
-            request.body(Bytes::new()).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
+        if !json.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(json).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
         let response = client.send(request).await.map_err(|error| {
             let help = match error {
                 ClientError::Tls { .. } => {
@@ -185,6 +203,10 @@ impl AdminAddress {
             return Err(CommandFailure::Running(format!("{url}: {what} `admin.token` of the configuration there")));
         }
         let text = String::from_utf8_lossy(&response.body).into_owned();
+        // It has looked at what it was given.
+        if response.status == http::StatusCode::BAD_REQUEST {
+            return Err(CommandFailure::Usage(format!("{text}{url} refused it")));
+        }
         Err(CommandFailure::Running(format!("{url}: {}: {text}", response.status)))
     }
 }

@@ -149,6 +149,12 @@ impl Questions {
         self
     }
 
+    /// Whether spans have anything to answer.
+    pub fn asks_spans(&self) -> bool {
+        let Masks { any, entry, root } = self.masks;
+        !(any | entry | root).is_empty() || !self.attributes.keys.is_empty() || !self.resource.keys.is_empty()
+    }
+
     fn empty(conditions: &[Condition], dimensions: &[String], number: u32) -> Questions {
         Questions {
             number,

@@ -105,6 +105,7 @@ impl Session {
             ["policy", "hash", _] => self.expect(arguments, "\n", place),
             ["policy", "import", ..] => self.expect(arguments, "version: 1", place),
             ["policy", "show"] => self.expect(arguments, "version: 1", place),
+            ["policy", "plan", ..] => self.expect(arguments, "newly dropped", place),
             // No policy was in force before: `tests/process/reload.rs` has one.
             ["policy", "restore"] => self.expect(&["policy", "restore", "--help"].map(str::to_owned), "--admin", place),
             ["explain", ..] => self.expect(arguments, "keep, ratio", place),

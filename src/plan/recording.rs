@@ -1,0 +1,202 @@
+//! Recorded requests, put together to traces.
+//!
+//! A recording has no times of arrival: a span is taken to arrive when it ends. Its spans may stand anywhere in it,
+//! so all traces are held until the end, up to a bound.
+
+use super::Planner;
+use super::report::LeftOut;
+use crate::ring::Ring;
+use crate::scan::{Keyed, Malformed, Questions, Scan, SpanBounds};
+use crate::trace::label::shortened;
+use crate::trace::observed::QUESTION_SETS;
+use crate::trace::{Answers, Arrivals, Observed, SpanView, Summary, TraceId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Traces of one plan; about 900 bytes each.
+pub const TRACES_MAX: usize = 500_000;
+/// Services that are told apart; further ones are `other`.
+const SERVICES_MAX: usize = 4096;
+/// A larger span is not counted; no ring would take it either.
+const SPAN_BYTES_MAX: u32 = 64 << 20;
+
+/// What is known of a trace, by each question set.
+struct Gathered {
+    summaries: [Summary; QUESTION_SETS],
+    arrivals: Arrivals,
+    service: u32,
+    stored_bytes: u64,
+}
+
+/// Traces that were read so far.
+pub struct Recording<'a> {
+    questions: &'a [Questions; QUESTION_SETS],
+    scan: Scan,
+    traces: HashMap<TraceId, Gathered>,
+    traces_max: usize,
+    services: Services,
+    spans: u64,
+    rejected: u64,
+    sampled: u64,
+    /// Spans of traces beyond the bound.
+    beyond: u64,
+}
+
+impl<'a> Recording<'a> {
+    pub fn new(questions: &'a [Questions; QUESTION_SETS], traces_max: usize) -> Recording<'a> {
+        Recording {
+            questions,
+            // No other process shares these hashes, and whoever plans chose the traces.
+            scan: Scan::new(Keyed::new(0)),
+            traces: HashMap::new(),
+            traces_max,
+            services: Services::default(),
+            spans: 0,
+            rejected: 0,
+            sampled: 0,
+            beyond: 0,
+        }
+    }
+
+    /// Takes an `ExportTraceServiceRequest` in.
+    ///
+    /// # Errors
+    /// When it is none; nothing of it counts then.
+    pub fn add(&mut self, request: &[u8]) -> Result<(), Malformed> {
+        for set in 0..QUESTION_SETS {
+            self.scan.read(request, &self.questions[set], SpanBounds::of_bytes(SPAN_BYTES_MAX))?;
+            for at in 0..self.scan.spans.len() {
+                self.observe(request, at, set);
+            }
+        }
+        self.spans += self.scan.spans.len() as u64;
+        self.rejected += self.scan.rejected.total();
+        Ok(())
+    }
+
+    /// Spans that were read.
+    pub fn spans(&self) -> u64 {
+        self.spans
+    }
+
+    fn observe(&mut self, request: &[u8], at: usize, set: usize) {
+        let Recording { scan, traces, services, .. } = self;
+        let span = &scan.spans[at];
+        let scope = &scan.scopes[span.scope as usize];
+        let resource = &scan.resources[scope.resource as usize];
+        if !traces.contains_key(&span.trace_id) {
+            if traces.len() == self.traces_max {
+                self.beyond += u64::from(set == 0);
+                return;
+            }
+            let service = services.id(resource.service.of(request));
+            traces.insert(span.trace_id, Gathered::new(service, span));
+        }
+        let trace = traces.get_mut(&span.trace_id).expect("it is there, or was just put there");
+        if set == 0 {
+            self.sampled += u64::from(span.head_sampled);
+            if trace.summaries[0].is_better_entry(span) {
+                trace.service = services.id(resource.service.of(request));
+            }
+            trace.arrive(span, scope.header.len + resource.header.len);
+        }
+        trace.summaries[set].observe(span, resource.service_hash, &self.questions[set].masks);
+    }
+
+    /// Gives all traces to a planner, and says what was left out and what is to be known of the rest.
+    pub fn plan(self, mut planner: Planner<'_>) -> super::Report {
+        let beyond = self.beyond;
+        for (id, trace) in self.traces {
+            planner.take(trace.observed(id));
+        }
+        let mut report = planner.finish(&self.services.names, LeftOut { beyond, ..LeftOut::default() });
+        if self.rejected > 0 {
+            report.warnings.push(format!("{} spans are malformed or have no id, and do not count", self.rejected));
+        }
+        if beyond > 0 {
+            report.warnings.push(format!(
+                "{beyond} spans are of traces beyond the {} that one plan holds, and do not count: plan fewer files",
+                self.traces_max
+            ));
+        }
+        if self.sampled > 0 {
+            report.warnings.push(format!(
+                "{} spans were sampled before they were recorded: of what was dropped then, nothing is known here",
+                self.sampled
+            ));
+        }
+        report
+    }
+}
+
+impl Gathered {
+    fn new(service: u32, span: &SpanView) -> Gathered {
+        let at = arrival(span);
+        Gathered {
+            summaries: [Summary::default(); QUESTION_SETS],
+            arrivals: Arrivals { first: at, last: at, entered: at },
+            service,
+            stored_bytes: 0,
+        }
+    }
+
+    /// `context` is the size of its scope and resource: whoever comes first pays for them, as in the ring.
+    fn arrive(&mut self, span: &SpanView, context: u32) {
+        let at = arrival(span);
+        let arrivals = &mut self.arrivals;
+        arrivals.first = arrivals.first.min(at);
+        arrivals.last = arrivals.last.max(at);
+        if self.summaries[0].is_better_entry(span) {
+            arrivals.entered = at;
+        }
+        if self.stored_bytes == 0 {
+            self.stored_bytes = Ring::record_bytes(context as usize) as u64;
+        }
+        self.stored_bytes += Ring::record_bytes(span.raw.len as usize) as u64;
+    }
+
+    fn observed(self, id: TraceId) -> Observed {
+        let Gathered { summaries, arrivals, service, stored_bytes } = self;
+        Observed {
+            id,
+            service,
+            stored_bytes,
+            arrivals,
+            summary: summaries[0],
+            answers: summaries.map(|s| Answers::of(&s)),
+        }
+    }
+}
+
+/// Milliseconds: when it ended, or began if that is not said.
+fn arrival(span: &SpanView) -> u64 {
+    (if span.end == 0 { span.start } else { span.end }) / 1_000_000
+}
+
+/// Names of services, with numbers.
+struct Services {
+    numbers: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+}
+
+impl Default for Services {
+    fn default() -> Services {
+        Services { numbers: HashMap::new(), names: vec!["other".into()] }
+    }
+}
+
+impl Services {
+    fn id(&mut self, service: &[u8]) -> u32 {
+        let name = shortened(String::from_utf8_lossy(service));
+        if let Some(&known) = self.numbers.get(&*name) {
+            return known;
+        }
+        if self.names.len() == SERVICES_MAX {
+            return 0;
+        }
+        let (name, id): (Arc<str>, u32) = (name.into(), self.names.len() as u32);
+        self.names.push(name.clone());
+        self.numbers.insert(name, id);
+        id
+    }
+}

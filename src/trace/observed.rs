@@ -1,0 +1,51 @@
+//! A trace as somebody sees it who judges nothing in earnest: what a policy would have said of it.
+
+use super::summary::EntrySpan;
+use super::{EntryValues, Facts, Summary, TraceId};
+
+/// Question sets that are answered at once: those of two policies and of the conditions of gates.
+pub const QUESTION_SETS: usize = 3;
+
+/// One trace that is whole, as far as is known.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub id: TraceId,
+    /// Number of its entry span's service, else of one of its spans.
+    pub service: u32,
+    /// What a keep would take from a limit by bytes.
+    pub stored_bytes: u64,
+    pub arrivals: Arrivals,
+    /// What it answers is of no question set in particular: see `answers`.
+    pub summary: Summary,
+    pub answers: [Answers; QUESTION_SETS],
+}
+
+/// What of a summary depends on the questions.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Answers {
+    pub facts: Facts,
+    /// What limits count by.
+    pub values: EntryValues,
+}
+
+impl Answers {
+    pub fn of(summary: &Summary) -> Answers {
+        Answers { facts: summary.facts, values: summary.entry.values }
+    }
+}
+
+/// When its first span, its last span and its entry span came, in milliseconds of one clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Arrivals {
+    pub first: u64,
+    pub last: u64,
+    pub entered: u64,
+}
+
+impl Observed {
+    /// What the policy of one question set reads.
+    pub fn summary_by(&self, set: usize) -> Summary {
+        let Answers { facts, values } = self.answers[set];
+        Summary { facts, entry: EntrySpan { values, ..self.summary.entry }, ..self.summary }
+    }
+}
