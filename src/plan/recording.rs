@@ -13,8 +13,8 @@ use crate::trace::{Answers, Arrivals, Observed, SpanView, Summary, TraceId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Traces of one plan; about 900 bytes each.
-pub const TRACES_MAX: usize = 500_000;
+/// Traces of one plan; at most 1 KB each, with their turn at a limit.
+pub const TRACES_MAX: usize = 450_000;
 /// Services that are told apart; further ones are `other`.
 const SERVICES_MAX: usize = 4096;
 /// A larger span is not counted; no ring would take it either.
