@@ -6,7 +6,7 @@ use crate::policy::condition::{Atom, Check, IncompleteSet};
 use crate::policy::limit::{Each, KeyPart, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
-use crate::trace::question::{Condition, Pattern, SpanScope, Test};
+use crate::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
 
 /// `otherwise` is unknown where it has an error.
 pub(super) fn warn_of_idle(reader: &mut Reader, rule: &WrittenRule, otherwise: Option<Keep>) {
@@ -52,9 +52,8 @@ fn is_reached_first(total: Rate, one: Rate) -> bool {
 fn warn_if_one_key(reader: &mut Reader, rule: &WrittenRule, each: &Each) {
     let alternatives = alternatives(&rule.when);
     let without_entry = alternatives.iter().all(Alternative::is_without_entry);
-    for part in each.parts.iter().map(KeyPart::to_string) {
-        let pinned = only_value(&alternatives, &part);
-        let label = match &pinned {
+    for part in &each.parts {
+        let label = match only_value(&alternatives, part) {
             Some(value) => format!("`{part}` is always `{value}` here"),
             None if without_entry => "these traces have no entry span".to_owned(),
             None => continue,
@@ -69,20 +68,35 @@ fn warn_if_one_key(reader: &mut Reader, rule: &WrittenRule, each: &Each) {
 }
 
 /// The text that this part of the entry has in every trace that the rule matches, if it has.
-fn only_value(alternatives: &[Alternative<'_>], part: &str) -> Option<String> {
+fn only_value(alternatives: &[Alternative<'_>], part: &KeyPart) -> Option<String> {
     let mut values =
         alternatives.iter().map(|alternative| alternative.atoms.iter().find_map(|atom| value_in(atom, part)));
     let first = values.next()??;
     values.all(|value| value == Some(first)).then(|| first.to_owned())
 }
 
-fn value_in<'a>(atom: &'a Atom, part: &str) -> Option<&'a str> {
+fn value_in<'a>(atom: &'a Atom, part: &KeyPart) -> Option<&'a str> {
     let Atom::Span(Condition { scope: SpanScope::Entry | SpanScope::Root, tests }) = atom else { return None };
-    tests.iter().find_map(|test| match test {
-        Test::Service(patterns) if part == "entry.service" => exact(patterns),
-        Test::Name(patterns) if part == "entry.name" => exact(patterns),
+    tests.iter().find_map(|test| match (test, part) {
+        (Test::Service(patterns), KeyPart::Service) | (Test::Name(patterns), KeyPart::Name) => exact(patterns),
+        (Test::Attribute { keys, values }, KeyPart::Attribute(part)) if !part.of_resource && *keys == part.keys => {
+            exact_value(values)
+        }
+        (Test::Resource { keys, values }, KeyPart::Attribute(part)) if part.of_resource && *keys == part.keys => {
+            exact_value(values)
+        }
         _ => None,
     })
+}
+
+fn exact_value(values: &ValueTest) -> Option<&str> {
+    match values {
+        ValueTest::OneOf(values) => match values.as_slice() {
+            [ValuePattern::Text(Pattern::Exact(text))] => Some(text),
+            _ => None,
+        },
+        ValueTest::Exists(_) => None,
+    }
 }
 
 fn exact(patterns: &[Pattern]) -> Option<&str> {
