@@ -266,7 +266,9 @@ fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
     let (mut queue, now) = (queue(1000), Instant::now());
     let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
     let large = |items| piece(Signal::Traces, &"x".repeat(250), items);
-    (0..2).for_each(|_| drop(queue.push(mine, large(10), false, now)));
+    for _ in 0..2 {
+        queue.push(mine, large(10), false, now);
+    }
     queue.start_ending();
     assert_eq!(queue.push(mine, large(4), false, now).lost, 4);
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 4);

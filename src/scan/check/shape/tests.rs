@@ -13,10 +13,10 @@ fn pairs() -> Vec<(Shape, &'static schema::Message)> {
     let mut at = 0;
     while let Some(&(shape, message)) = pairs.get(at) {
         for field in message.fields {
-            if let (Kind::Nested(below), Some(Message(shape))) = (field.kind, shape.field(field.number)) {
-                if !pairs.iter().any(|(known, other)| *known == shape && std::ptr::eq(*other, below)) {
-                    pairs.push((shape, below));
-                }
+            if let (Kind::Nested(below), Some(Message(shape))) = (field.kind, shape.field(field.number))
+                && !pairs.iter().any(|(known, other)| *known == shape && std::ptr::eq(*other, below))
+            {
+                pairs.push((shape, below));
             }
         }
         at += 1;
