@@ -178,7 +178,8 @@ impl AdminAddress {
         if let Some((token, _)) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if !json.is_empty() {
+        let gives = !json.is_empty();
+        if gives {
             request = request.header(http::header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(json).map_err(|error| CommandFailure::Usage(format!("--admin {url}: {error}")))?;
@@ -204,7 +205,7 @@ impl AdminAddress {
         }
         let text = String::from_utf8_lossy(&response.body).into_owned();
         // It has looked at what it was given.
-        if response.status == http::StatusCode::BAD_REQUEST {
+        if gives && response.status == http::StatusCode::BAD_REQUEST {
             return Err(CommandFailure::Usage(format!("{text}{url} refused it")));
         }
         Err(CommandFailure::Running(format!("{url}: {}: {text}", response.status)))

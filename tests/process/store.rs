@@ -52,7 +52,7 @@ fn the_store_is_listed_filtered_and_asked() {
     assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
     let text = String::from_utf8_lossy(&none.stderr);
     assert!(text.contains("no trace matches") && text.contains("holds 2 traces"), "{text}");
-    let services = "no trace has a service `nobody`; there are gateway, payment, ";
+    let services = "no trace has a service `nobody`; there are checkout, gateway, payment";
     assert!(text.contains(services), "{text}");
     assert_eq!(has(&["--limit", "1"]).iter().filter(|there| **there).count(), 1);
 
