@@ -52,7 +52,7 @@ pub trait Intake: Send + Sync + 'static {
     /// returns; the client's acknowledgement follows.
     ///
     /// # Errors
-    /// [`Malformed`] when the body is no such request: nothing of it was taken.
+    /// [`MalformedRequest`] when the body is no such request: nothing of it was taken.
     fn accept(&self, signal: Signal, body: &[u8], hops: HopHeaders<'_>) -> Result<Accepted, MalformedRequest>;
 }
 
