@@ -90,15 +90,18 @@ impl SpanKind {
 
     /// As the Collector's span metrics connector writes it: `SPAN_KIND_SERVER`, …
     pub fn label(self) -> &'static str {
-        [
-            "SPAN_KIND_UNSPECIFIED",
-            "SPAN_KIND_INTERNAL",
-            "SPAN_KIND_SERVER",
-            "SPAN_KIND_CLIENT",
-            "SPAN_KIND_PRODUCER",
-            "SPAN_KIND_CONSUMER",
-        ][self as usize]
+        Self::LABELS[self as usize]
     }
+
+    /// By the number in the protobuf.
+    pub const LABELS: [&'static str; 6] = [
+        "SPAN_KIND_UNSPECIFIED",
+        "SPAN_KIND_INTERNAL",
+        "SPAN_KIND_SERVER",
+        "SPAN_KIND_CLIENT",
+        "SPAN_KIND_PRODUCER",
+        "SPAN_KIND_CONSUMER",
+    ];
 }
 
 /// `status.code` of the OTLP protobuf; an unknown number is `Unset`.
@@ -125,8 +128,11 @@ impl Status {
 
     /// As the Collector's span metrics connector writes it: `STATUS_CODE_ERROR`, …
     pub fn label(self) -> &'static str {
-        ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"][self as usize]
+        Self::LABELS[self as usize]
     }
+
+    /// By the number in the protobuf.
+    pub const LABELS: [&'static str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 }
 
 /// Where a span stands towards the place at which its request entered what we see.

@@ -4,7 +4,7 @@
 //! OpenTelemetry specification, "OTLP", "JSON Protobuf Encoding". A field that is added there is added here; until
 //! then OTLP/JSON is read and written without it, as the specification asks.
 
-use crate::trace::Signal;
+use crate::trace::{Signal, SpanKind, Status};
 
 /// One kind of message.
 pub struct Message {
@@ -350,15 +350,8 @@ static LOG_RECORD: Message = Message {
     ],
 };
 
-pub static SPAN_KINDS: [&str; 6] = [
-    "SPAN_KIND_UNSPECIFIED",
-    "SPAN_KIND_INTERNAL",
-    "SPAN_KIND_SERVER",
-    "SPAN_KIND_CLIENT",
-    "SPAN_KIND_PRODUCER",
-    "SPAN_KIND_CONSUMER",
-];
-pub static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+pub static SPAN_KINDS: [&str; 6] = SpanKind::LABELS;
+pub static STATUS_CODES: [&str; 3] = Status::LABELS;
 pub static TEMPORALITIES: [&str; 3] =
     ["AGGREGATION_TEMPORALITY_UNSPECIFIED", "AGGREGATION_TEMPORALITY_DELTA", "AGGREGATION_TEMPORALITY_CUMULATIVE"];
 pub static SEVERITIES: [&str; 25] = [
