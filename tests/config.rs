@@ -2,6 +2,9 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test config` writes the expected texts anew.
 
+mod expected;
+
+use expected::expect;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -107,13 +110,7 @@ fn reports() -> Vec<(PathBuf, String, u8)> {
 fn every_problem_is_reported_as_expected() {
     let mut wrong = Vec::new();
     for (path, text, _) in reports() {
-        let expected_path = path.with_extension("stderr");
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            fs::write(&expected_path, &text).expect("the expected text can be written");
-        }
-        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
-        if expected != text {
-            println!("=== {}\n--- expected\n{expected}--- found\n{text}", path.display());
+        if !expect(&path.with_extension("stderr"), &text) {
             wrong.push(path);
         }
     }

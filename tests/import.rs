@@ -3,6 +3,9 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test import` writes the expected texts anew.
 
+mod expected;
+
+use expected::expect;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tailkeep::import::{Fidelity, Imported, Tool, import};
@@ -31,13 +34,7 @@ fn every_file_becomes_the_policy_and_the_report_beside_it() {
             Ok(imported) => format!("{}---\n{}", imported.report(), imported.policy),
             Err(report) => report,
         };
-        let beside = path.with_extension("expected");
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            fs::write(&beside, &found).expect("the expected text can be written");
-        }
-        let expected = fs::read_to_string(&beside).unwrap_or_default();
-        if expected != found {
-            println!("=== {}\n--- expected\n{expected}--- found\n{found}", path.display());
+        if !expect(&path.with_extension("expected"), &found) {
             wrong.push(path);
         }
     }

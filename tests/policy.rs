@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test policy` writes the expected texts anew.
 
+mod expected;
 #[path = "policy/files.rs"]
 mod files;
 #[path = "policy/random.rs"]

@@ -1,5 +1,6 @@
 //! Cases that are files: `policy_cases/<case>/` and `diagnostics/<case>.yaml`.
 
+use crate::expected::expect;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,18 +21,6 @@ pub fn listing(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
     paths.sort();
     paths
-}
-
-/// Compares with the file, or with `UPDATE_EXPECT=1` writes it.
-pub fn expect(path: &Path, found: &str) -> bool {
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(path, found).expect("the expected text can be written");
-    }
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    if expected != found {
-        println!("=== {}\n--- expected\n{expected}--- found\n{found}", path.display());
-    }
-    expected == found
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Cases beside a policy: `policy_tests/<case>/` has a policy, its tests, and what must be said of them.
 
-use super::files::{expect, listing, read, tests_folder};
+use super::files::{listing, read, tests_folder};
+use crate::expected::expect;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tailkeep::policy_test::{self, File, Tested};
