@@ -38,4 +38,5 @@ pub mod telemetry;
 pub mod terminal;
 pub mod tls;
 pub mod watched_files;
+pub mod xml;
 pub mod yaml;

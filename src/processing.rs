@@ -22,6 +22,17 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use walk::Walk;
 
+/// The fields of an `AnyValue`. Source: opentelemetry-proto, `common.proto`.
+mod any_value {
+    pub(super) const TEXT: u32 = 1;
+    pub(super) const BOOL: u32 = 2;
+    pub(super) const INT: u32 = 3;
+    pub(super) const DOUBLE: u32 = 4;
+    pub(super) const LIST: u32 = 5;
+    pub(super) const MAP: u32 = 6;
+    pub(super) const LAST: u32 = 7;
+}
+
 /// The attributes of a resource, among its fields.
 const RESOURCE_ATTRIBUTES: u32 = 1;
 

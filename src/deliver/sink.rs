@@ -80,11 +80,6 @@ pub trait Sink: Send + 'static {
     /// One attempt; the loop retries. Dropping the future aborts the attempt.
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>>;
 
-    /// Whether a batch that was tried goes on where it stopped, so that it must come again as it was.
-    fn resumes(&self) -> bool {
-        false
-    }
-
     /// Called once after the last batch, to flush files.
     fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async {})

@@ -40,7 +40,7 @@ struct SignalState {
     unread: Option<Taken>,
     /// When it could not be read for the first time.
     unread_since: Option<Instant>,
-    /// What is left of it then.
+    /// Of an entry whose body is here, what is left.
     pieces: VecDeque<Batch>,
     backoff: Backoff,
     not_before: Option<Instant>,
@@ -261,13 +261,13 @@ impl SinkWorker {
 
     fn denied(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         self.note_failure(signal, after, reason);
-        let (now, resumes) = (Instant::now(), self.sink.resumes());
+        let now = Instant::now();
         let state = &mut self.signals[signal as usize];
         let items = state.pieces.front().map_or(0, |piece| piece.items);
         match state.refusals.refused(items, state.pieces.len(), now) {
             refusal::Next::GiveUp => self.give_up(signal, reason),
             refusal::Next::Others => state.pieces.rotate_left(1),
-            refusal::Next::Halve { or_give_up } if !resumes && !self.halve(signal) && or_give_up => {
+            refusal::Next::Halve { or_give_up } if !self.halve(signal) && or_give_up => {
                 self.give_up(signal, reason);
             }
             refusal::Next::Halve { .. } | refusal::Next::Again => (),

@@ -1,17 +1,17 @@
 //! What traces say of their services, read in place.
 
-use super::wire::{Fields, Value};
+use super::walk::{all, last, lossy};
 use std::{borrow::Cow, collections::BTreeSet};
 
 /// Adds the services of a request's resources.
 pub fn add_services(request: &[u8], services: &mut BTreeSet<String>) {
-    services.extend(messages(request, 1).filter_map(service).map(Cow::into_owned));
+    services.extend(all(request, 1).filter_map(service).map(Cow::into_owned));
 }
 
 /// Service and name of the span with this id.
 pub fn find(request: &[u8], span_id: [u8; 8]) -> Option<(Option<String>, String)> {
-    messages(request, 1).find_map(|resource| {
-        let mut spans = messages(resource, 2).flat_map(|scope| messages(scope, 2));
+    all(request, 1).find_map(|resource| {
+        let mut spans = all(resource, 2).flat_map(|scope| all(scope, 2));
         let span = spans.find(|span| last(span, 2) == Some(&span_id))?;
         Some((service(resource).map(Cow::into_owned), lossy(last(span, 5).unwrap_or_default()).into_owned()))
     })
@@ -19,26 +19,9 @@ pub fn find(request: &[u8], span_id: [u8; 8]) -> Option<(Option<String>, String)
 
 /// The attribute `service.name` of a `ResourceSpans`, if it is a text.
 fn service(resource_spans: &[u8]) -> Option<Cow<'_, str>> {
-    let attributes = messages(resource_spans, 1).flat_map(|resource| messages(resource, 1));
+    let attributes = all(resource_spans, 1).flat_map(|resource| all(resource, 1));
     let mut named = attributes.filter(|attribute| last(attribute, 1) == Some(b"service.name"));
     named.find_map(|attribute| last(last(attribute, 2)?, 1)).map(lossy)
-}
-
-fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
-    Fields::new(message).flatten().filter_map(move |field| field.message(number))
-}
-
-/// Of a field that occurs repeatedly, the last counts.
-fn last(message: &[u8], number: u32) -> Option<&[u8]> {
-    let found = Fields::new(message).flatten().filter(|field| field.number == number).last()?;
-    match found.value {
-        Value::Bytes(bytes) => Some(bytes),
-        _ => None,
-    }
-}
-
-fn lossy(text: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(text)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! is not walked again either.
 
 use super::wire::{Field, Fields};
+use std::borrow::Cow;
 
 /// The field that leads inwards: from a request, a resource, a scope.
 const LEVELS: [u32; 3] = [1, 2, 2];
@@ -116,6 +117,16 @@ fn fields(message: &[u8], from: usize) -> impl Iterator<Item = (usize, usize, Fi
 /// The payloads of all fields `number`.
 pub fn all(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> + Clone {
     fields_of(message).filter_map(move |field| field.message(number))
+}
+
+/// Of a field that occurs repeatedly the last counts.
+pub fn last(message: &[u8], number: u32) -> Option<&[u8]> {
+    all(message, number).last()
+}
+
+/// A text of a message: what is not UTF-8 is shown as `�`.
+pub fn lossy(text: &[u8]) -> Cow<'_, str> {
+    simdutf8::basic::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// The fields of a message, up to where it is malformed.

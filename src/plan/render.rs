@@ -7,6 +7,7 @@ pub use page::html;
 use super::VolumeGate;
 use super::report::{GateRow, LeftOut, Moved, Report, Row};
 use crate::terminal::{clean, columns, columns_of_char};
+use crate::xml::escaped;
 use std::fmt::Write;
 
 /// Columns of a name; with five figures of 10 a line has 80 at most.
@@ -170,22 +171,9 @@ pub fn junit(report: &Report, gates: &[GateOutcome]) -> String {
     out
 }
 
-/// For XML and HTML, in texts and in attributes. Control characters are in neither.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('�'),
-            c => out.push(c),
-        }
-    }
-    out
+/// Names come from traffic: of what controls a terminal or a page nothing is shown but line ends.
+fn escape(text: &str) -> String {
+    escaped(text, &['\n'])
 }
 
 /// `7.00 MB`: three digits that matter.

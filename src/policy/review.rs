@@ -62,13 +62,13 @@ fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[W
 
 /// One way in which a rule can match: all atoms hold, and none of the negated groups.
 #[derive(Clone, Default)]
-struct Alternative<'a> {
-    atoms: Vec<&'a Atom>,
+pub(super) struct Alternative<'a> {
+    pub(super) atoms: Vec<&'a Atom>,
     nots: Vec<&'a When>,
 }
 
 /// Every way in which `when` can hold.
-fn alternatives(when: &When) -> Vec<Alternative<'_>> {
+pub(super) fn alternatives(when: &When) -> Vec<Alternative<'_>> {
     let base =
         Alternative { atoms: when.all.iter().collect(), nots: when.not.iter().map(|not| not.as_ref()).collect() };
     if when.any_of.is_empty() {

@@ -11,7 +11,8 @@
 //!
 //! A part that shows no witness may be silent: whatever the others know, no rule keeps the trace.
 
-use super::condition::{Atom, Check, When};
+use super::condition::{Atom, Check};
+use super::review::alternatives;
 use super::{FactTable, Keep, Limited, Then, WrittenRule};
 use crate::trace::{Randomness, Summary, Threshold, TraceId};
 
@@ -52,7 +53,9 @@ impl Witnesses {
             let share =
                 most([rule.keep].into_iter().chain(rule.limited.as_ref().map(|limited| beyond(limited, otherwise))));
             if let Some(share) = share {
-                alternatives(&rule.when).for_each(|atoms| all.add(Witness { sign: sign_of(atoms, table), share }));
+                for alternative in alternatives(&rule.when) {
+                    all.add(Witness { sign: sign_of(alternative.atoms, table), share });
+                }
             }
         }
         if let Some(share) = most([otherwise]) {
@@ -136,12 +139,6 @@ fn beyond(limited: &Limited, otherwise: Keep) -> Keep {
         Then::Next | Then::None => Keep::None,
         Then::Share(share) => Keep::Share(share),
     }
-}
-
-/// The conditions of every way in which `when` can hold, without those under `not`.
-fn alternatives(when: &When) -> impl Iterator<Item = Vec<&Atom>> {
-    let branches = when.any_of.iter().map(|branch| when.all.iter().chain(&branch.all).collect());
-    branches.chain(when.any_of.is_empty().then(|| when.all.iter().collect()))
 }
 
 /// The rarest, by what is usual, of the conditions that are signs.

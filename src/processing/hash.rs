@@ -1,17 +1,11 @@
 //! Hashes that take the place of values: equal ones stay equal, and nobody reads them.
 
+use super::any_value::{BOOL, DOUBLE, INT, LAST, TEXT};
 use crate::otlp::walk::fields_of;
 use crate::otlp::wire::Value;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-
-/// The fields of an `AnyValue`. Source: opentelemetry-proto, `common.proto`.
-const TEXT: u32 = 1;
-const BOOL: u32 = 2;
-const INT: u32 = 3;
-const DOUBLE: u32 = 4;
-const LAST: u32 = 7;
 
 /// Digits of a hash that stands for a part of a text: 64 bits tell values of one attribute apart.
 const SHORT: usize = 16;

@@ -1,5 +1,6 @@
 //! The walk that rewrites a request: it copies the bytes, and writes the lengths of what changes anew.
 
+use super::any_value::{INT, LIST, MAP, TEXT};
 use super::{Action, Hasher, Processing};
 use crate::otlp::walk::{all, fields_of};
 use crate::otlp::wire::{Field, Fields, Value, put_bytes, put_bytes_header};
@@ -7,13 +8,9 @@ use crate::scan::check::{FieldKind, Shape};
 use crate::trace::Signal;
 use std::fmt::Write;
 
-/// The fields of a `KeyValue`, and of an `AnyValue`. Source: opentelemetry-proto, `common.proto`.
+/// The fields of a `KeyValue`. Source: opentelemetry-proto, `common.proto`.
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
-const TEXT: u32 = 1;
-const INT: u32 = 3;
-const LIST: u32 = 5;
-const MAP: u32 = 6;
 
 /// What holds for the messages below one.
 #[derive(Clone, Copy)]

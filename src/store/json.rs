@@ -1,6 +1,7 @@
 //! Attributes as a JSON object, for `attributes ->> 'http.route'`.
 
-use super::span::{key_value, lossy};
+use super::span::key_value;
+use crate::otlp::walk::{all, lossy};
 use crate::otlp::wire::{Fields, Value};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
@@ -28,7 +29,7 @@ pub(super) fn array<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 fn put_object(out: &mut String, message: &[u8], number: u32, depth: u32) {
     out.push('{');
-    for (at, attribute) in messages(message, number).enumerate() {
+    for (at, attribute) in all(message, number).enumerate() {
         separate(out, at);
         let (key, value) = key_value(attribute);
         put_text(out, key);
@@ -36,10 +37,6 @@ fn put_object(out: &mut String, message: &[u8], number: u32, depth: u32) {
         put_value(out, value, depth);
     }
     out.push('}');
-}
-
-fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
-    Fields::new(message).flatten().filter_map(move |field| field.message(number))
 }
 
 /// An `AnyValue`: of what occurs in it, the last counts.
@@ -64,7 +61,7 @@ fn put_value(out: &mut String, any: &[u8], depth: u32) {
 
 fn put_list(out: &mut String, list: &[u8], depth: u32) {
     out.push('[');
-    for (at, value) in messages(list, 1).enumerate() {
+    for (at, value) in all(list, 1).enumerate() {
         separate(out, at);
         put_value(out, value, depth);
     }

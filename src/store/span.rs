@@ -1,7 +1,10 @@
 //! A batch taken apart: traces with their spans, and what a row of `traces` says of them. Pure.
 
 use crate::{
-    otlp::wire::{Fields, Value},
+    otlp::{
+        walk::{all, last, lossy},
+        wire::{Fields, Value},
+    },
     trace::{SpanKind, Standing, Status, TraceId, between},
 };
 use foldhash::fast::RandomState;
@@ -44,7 +47,7 @@ impl EnclosingFields {
     /// The first attribute `service.name` that is a text and not empty.
     pub(super) fn service(&self) -> String {
         let resource = self.resource();
-        let attributes = Fields::new(&resource).flatten().filter_map(|field| field.message(1));
+        let attributes = all(&resource, 1);
         let named = attributes.map(key_value).filter(|(key, _)| *key == b"service.name");
         let name = named.filter_map(|(_, any)| last(any, 1)).find(|name| !name.is_empty());
         name.map(lossy).unwrap_or_default().into_owned()
@@ -59,17 +62,7 @@ impl EnclosingFields {
 
 /// The message that is field 1: where it occurs repeatedly, protobuf merges, and so does concatenation.
 fn merged(message: &[u8]) -> Vec<u8> {
-    Fields::new(message).flatten().filter_map(|field| field.message(1)).flatten().copied().collect()
-}
-
-/// A text that occurs repeatedly: the last counts.
-fn last(message: &[u8], number: u32) -> Option<&[u8]> {
-    Fields::new(message).flatten().filter_map(|field| field.message(number)).last()
-}
-
-/// What is no UTF-8 is shown as `�`.
-pub(super) fn lossy(text: &[u8]) -> Cow<'_, str> {
-    simdutf8::basic::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+    all(message, 1).flatten().copied().collect()
 }
 
 /// What the columns show of a span. Strange bytes are no reason to refuse it: what cannot be read is

@@ -206,10 +206,6 @@ impl Sink for Sls {
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
         Box::pin(self.deliver(batch))
     }
-
-    fn resumes(&self) -> bool {
-        true
-    }
 }
 
 impl PackState {

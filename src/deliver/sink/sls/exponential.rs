@@ -4,7 +4,7 @@
 //! what is above `base^i` and at most `base^(i+1)`, with `base = 2^(2^-s)`.
 
 use crate::otlp::{
-    walk::{all, fields_of},
+    walk::{fields_of, last},
     wire::{Value, packed, zigzag},
 };
 
@@ -57,7 +57,7 @@ impl<'a> Exponential<'a> {
     }
 
     fn buckets(&self, side: u32) -> Option<Buckets<'a>> {
-        let bytes = all(self.bytes, side).last()?;
+        let bytes = last(self.bytes, side)?;
         let offset = fields_of(bytes).filter(|field| field.number == 1).last();
         let offset = offset.map_or(0, |field| if let Value::Varint(n) = field.value { zigzag(n as u32) } else { 0 });
         Some(Buckets { offset, len: varints(bytes, 2).count() as i64, bytes })

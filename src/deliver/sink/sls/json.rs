@@ -2,11 +2,11 @@
 //! (`pcommon.Value.AsRaw` through Go's `encoding/json`, and `AsString`), from their protobuf bytes.
 
 use crate::otlp::{
-    walk::{all, fields_of},
+    walk::{all, fields_of, last, lossy},
     wire::Value,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use std::{borrow::Cow, fmt::Write};
+use std::fmt::Write;
 
 /// Attributes of one item that are sorted at a time: each takes 32 bytes, and two on the wire.
 pub(super) const ATTRIBUTES_MAX: usize = 65_536;
@@ -52,14 +52,9 @@ impl Write for Text {
     }
 }
 
-/// Bytes that should be UTF-8; what is not is shown as `�`.
-pub(super) fn lossy(text: &[u8]) -> Cow<'_, str> {
-    simdutf8::basic::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
-}
-
 /// Key and value of a `KeyValue`.
 pub(super) fn pair(attribute: &[u8]) -> (&[u8], &[u8]) {
-    (all(attribute, 1).last().unwrap_or_default(), all(attribute, 2).last().unwrap_or_default())
+    (last(attribute, 1).unwrap_or_default(), last(attribute, 2).unwrap_or_default())
 }
 
 /// An object of native JSON values. Keys are sorted; of equal keys the last wins.

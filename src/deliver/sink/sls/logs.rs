@@ -4,12 +4,12 @@
 
 use super::{
     encode::{Pack, PackLimits},
-    json::{self, Text, lossy},
+    json::{self, Text},
     time::Now,
     traces::{Around, hex_id, pack_leaves},
 };
 use crate::otlp::{
-    walk::{Leaf, Place, all, fields_of, is_whole},
+    walk::{Leaf, Place, all, fields_of, is_whole, lossy},
     wire::Value,
 };
 

@@ -10,11 +10,11 @@ mod labels;
 use super::{
     encode::{Pack, PackLimits, Room},
     exponential::{self, Exponential, doubles, fixed},
-    json::{ATTRIBUTES_MAX, lossy},
+    json::ATTRIBUTES_MAX,
     time::Now,
 };
 use crate::otlp::{
-    walk::{Place, Point, ReadOnce, all, fields_of, is_whole, leaves, points},
+    walk::{Place, Point, ReadOnce, all, fields_of, is_whole, last, leaves, lossy, points},
     wire::Value,
 };
 use labels::{Labels, metric_name};
@@ -44,7 +44,7 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -
     for metric in leaves(request, from) {
         let labels = |resource| labels_of(all(resource, 1).flat_map(|resource| all(resource, 1)));
         let shared = resources.of(metric.resource, labels).as_ref();
-        let name = metric_name(&lossy(all(metric.bytes, 1).last().unwrap_or_default()));
+        let name = metric_name(&lossy(last(metric.bytes, 1).unwrap_or_default()));
         for point in points(&metric) {
             let is_delta = *data.of(point.data, |data| temporality(data) == DELTA);
             let before = pack.items();

@@ -4,12 +4,12 @@
 use super::{
     TimeUnit,
     encode::{Pack, PackLimits, Room},
-    json::{self, Text, lossy},
+    json::{self, Text},
     time::Now,
 };
 use crate::{
     otlp::{
-        walk::{Leaf, Place, ReadOnce, all, fields_of, is_whole, leaves},
+        walk::{Leaf, Place, ReadOnce, all, fields_of, is_whole, last, leaves, lossy},
         wire::Value,
     },
     trace::{SpanKind, Status},
@@ -197,7 +197,7 @@ fn links(span: &[u8], limit: usize) -> Option<String> {
     array(all(span, 13), limit, |out, link| {
         out.push("{\"attribute\":");
         json::write_object(out, all(link, 4));
-        let id = |number| hex_id(all(link, number).last().unwrap_or_default());
+        let id = |number| hex_id(last(link, number).unwrap_or_default());
         let _ = write!(out, r#","spanID":"{}","traceID":"{}"}}"#, id(2), id(1));
     })
 }
@@ -207,7 +207,7 @@ fn events(span: &[u8], limit: usize) -> Option<String> {
         out.push("{\"attribute\":");
         json::write_object(out, all(event, 3));
         out.push(",\"name\":");
-        json::write_string(out, &lossy(all(event, 2).last().unwrap_or_default()));
+        json::write_string(out, &lossy(last(event, 2).unwrap_or_default()));
         let time = fields_of(event).filter(|field| field.number == 1).last();
         let time = time.and_then(|field| if let Value::Fixed64(nanos) = field.value { Some(nanos) } else { None });
         let _ = write!(out, ",\"time\":{}}}", time.unwrap_or_default());

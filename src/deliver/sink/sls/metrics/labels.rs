@@ -1,6 +1,7 @@
 //! Names and labels in the alphabet of Prometheus.
 
-use crate::deliver::sink::sls::json::{Text, lossy, pair, write_as_text};
+use crate::deliver::sink::sls::json::{Text, pair, write_as_text};
+use crate::otlp::walk::lossy;
 use std::collections::BTreeMap;
 
 /// Labels by their Prometheus name, sorted.
