@@ -25,12 +25,12 @@ pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};
 use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, FACTS_MAX, Test};
-use crate::trace::{Case, Decision, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
+use crate::trace::{Case, Decision, LimitId, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
 use crate::yaml::Reader;
 use condition::{Atom, Check, Matcher};
 use limit::{Claim, Cost, KeyOfTrace, Limit};
-use parse::WrittenRule;
+use parse::{NamedLimit, WrittenRule};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use witness::Witnesses;
@@ -52,6 +52,8 @@ pub struct Policy {
     /// What limits count by: value k of a summary's entry is of attribute k.
     pub entry_attributes: Vec<EntryAttribute>,
     pub rules: Vec<Rule>,
+    /// Those of `limits:`.
+    pub shared_limits: Vec<SharedLimit>,
     pub otherwise: Keep,
     /// What a part of a trace must show so that the whole may be kept.
     pub witnesses: Witnesses,
@@ -84,14 +86,20 @@ pub struct Rule {
     pub id: RuleId,
     pub written: WrittenRule,
     matcher: Matcher,
+    limit_id: LimitId,
     /// What its limit counts by.
     key: KeyOfTrace,
 }
 
 impl Rule {
-    /// Its limit, if it has one.
+    /// Its limit, if it has one: its own, or one that it shares.
     pub fn limit(&self) -> Option<&Limit> {
         self.written.limited.as_ref().map(|limited| &limited.limit)
+    }
+
+    /// What its traces are charged to, if it has a limit.
+    pub fn limit_id(&self) -> LimitId {
+        self.limit_id
     }
 
     pub fn matches(&self, summary: &Summary) -> bool {
@@ -108,11 +116,21 @@ pub enum Keep {
     Share(Threshold),
 }
 
-/// A limit, and what happens beyond it.
+/// A rule's limit, and what happens beyond it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limited {
+    /// Its name in `limits:`, if rules share it.
+    pub shared: Option<String>,
     pub limit: Limit,
     pub then: Then,
+}
+
+/// A limit that rules share.
+#[derive(Clone, Debug)]
+pub struct SharedLimit {
+    pub id: LimitId,
+    pub name: String,
+    pub limit: Limit,
 }
 
 /// What happens to a trace beyond its rule's limit.
@@ -136,7 +154,7 @@ impl Policy {
     pub fn compile(file: &str, text: &str, number: u32, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
         let mut reader = parse::reader(file);
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
-        review::review(&mut reader, &document.rules, document.otherwise);
+        review::review(&mut reader, &document);
         let mut table = FactTable::default();
         let mut matchers = Vec::with_capacity(document.rules.len());
         for rule in &document.rules {
@@ -155,8 +173,17 @@ impl Policy {
         };
         let witnesses = Witnesses::of(&document.rules, otherwise, &mut table);
         let rules = document.rules.into_iter().zip(matchers).zip(keys);
-        let rules = rules.map(|((written, matcher), key)| Rule { id: names.id(&written.name), written, matcher, key });
+        let rules = rules.map(|((written, matcher), key)| {
+            let id = names.id(&written.name);
+            let shared = written.limited.as_ref().and_then(|limited| limited.shared.as_ref());
+            let limit_id = shared.map_or(LimitId::OfRule(id), |name| names.limit_id(name));
+            Rule { id, written, matcher, limit_id, key }
+        });
         let rules = rules.collect();
+        let shared_limits = document.limits.into_iter().map(|NamedLimit { name, limit, .. }| {
+            let id = names.limit_id(&name);
+            SharedLimit { id, name, limit }
+        });
         let policy = Policy {
             number,
             file: file.to_owned(),
@@ -167,6 +194,7 @@ impl Policy {
             conditions: table.conditions,
             entry_attributes,
             rules,
+            shared_limits: shared_limits.collect(),
             otherwise,
             witnesses,
         };
@@ -259,9 +287,9 @@ impl Evaluation<'_> {
     fn judge_limited(&self, rule: &Rule, limited: &Limited, limits: &mut impl Charge) -> Option<Verdict> {
         let inside = self.verdict(rule.id, rule.written.keep);
         let keeps = inside.decision.keeps();
-        if self.case.charged == Some(rule.id) || limits.admit(&self.claim(rule, &limited.limit, keeps)) {
+        if self.case.charged == Some(rule.limit_id) || limits.admit(&self.claim(rule, &limited.limit, keeps)) {
             let threshold = inside.threshold.filter(|_| limited.then != Then::None);
-            let charged = if keeps { Some(rule.id) } else { self.case.charged };
+            let charged = if keeps { Some(rule.limit_id) } else { self.case.charged };
             return Some(Verdict { threshold, charged, ..inside });
         }
         match limited.then {
@@ -274,7 +302,8 @@ impl Evaluation<'_> {
 
     fn claim<'b>(&'b self, rule: &Rule, limit: &'b Limit, take: bool) -> Claim<'b> {
         let cost = Cost { spans: u64::from(self.case.summary.spans), bytes: self.case.stored_bytes };
-        Claim { rule: rule.id, limit, key: rule.key.of(self.case.summary), cost, take, now_ms: self.now_ms }
+        let key = rule.key.of(self.case.summary);
+        Claim { rule: rule.id, id: rule.limit_id, limit, key, cost, take, now_ms: self.now_ms }
     }
 }
 

@@ -10,7 +10,7 @@ pub mod weight;
 pub use observed::{Answers, Arrivals, Observed};
 pub use question::{Condition, EntryValues, Facts};
 pub use summary::{Incomplete, Masks, Summary};
-pub use verdict::{Case, Decision, Reason, RuleId, RuleNames, Trigger, Verdict};
+pub use verdict::{Case, Decision, LimitId, Reason, RuleId, RuleNames, Trigger, Verdict};
 pub use weight::{Randomness, Threshold};
 
 use std::fmt;

@@ -12,6 +12,8 @@ mod random;
 mod recordings;
 #[path = "policy/reference.rs"]
 mod reference;
+#[path = "policy/shared_limits.rs"]
+mod shared_limits;
 #[path = "policy/span.rs"]
 mod span;
 #[path = "policy/tested.rs"]

@@ -20,6 +20,8 @@ const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("p07-expressions", "what a regular expression may be"),
     ("p14-too-many-questions", "a count over all rules"),
     ("p14-too-many-entry-attributes", "a count over all rules"),
+    ("p09-keys-of-a-shared-limit", "whether a text is the name of a limit that is there"),
+    ("p21-no-limits", "the same"),
     ("p15-wait", "durations compared with each other"),
     ("y03-key-twice", "an editor itself says it"),
     ("c01-empty-variable", "the environment"),
@@ -163,6 +165,7 @@ fn mappings<'s>(schema: &'s Schema, place: &'s Value) -> Vec<&'s serde_json::Map
     let inner = place
         .get("items")
         .into_iter()
+        .chain(place.get("additionalProperties"))
         .chain(["anyOf", "oneOf"].iter().filter_map(|key| place.get(key)?.as_array()).flatten());
     found.extend(inner.flat_map(|inner| mappings(schema, inner)));
     found

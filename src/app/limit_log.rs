@@ -22,7 +22,14 @@ pub async fn watch_limits(pipeline: Arc<Pipeline>) {
         let counts = pipeline.limits.lock().expect("no code panics under this lock").counts();
         let active_policy = pipeline.active_policy.load();
         for (rule, traces) in said.news(&counts, &active_policy, now) {
-            tracing::warn!(rule, traces, "more traces than the rule's limit: what the policy says for these decided");
+            let limit = rule.written.limited.as_ref().and_then(|limited| limited.shared.as_ref());
+            let rule = active_policy.rules.name(rule.id);
+            tracing::warn!(
+                rule,
+                limit,
+                traces,
+                "more traces than the rule's limit: what the policy says for these decided"
+            );
         }
     }
 }
@@ -38,7 +45,7 @@ impl Said {
         counts: &BTreeMap<RuleId, LimitCounts>,
         active_policy: &'a ActivePolicy,
         now: Instant,
-    ) -> Vec<(&'a str, u64)> {
+    ) -> Vec<(&'a Rule, u64)> {
         let limited = active_policy.policy.rules.iter().filter(|rule| is_worth_saying(rule, active_policy));
         let fresh = limited.filter_map(|rule| {
             let reached = counts.get(&rule.id)?.reached;
@@ -48,7 +55,7 @@ impl Said {
                 return None;
             }
             self.0.insert(rule.id, (reached, now));
-            Some((active_policy.rules.name(rule.id), reached - before))
+            Some((rule, reached - before))
         });
         fresh.collect()
     }
@@ -94,7 +101,8 @@ otherwise: { keep: 1% }
         };
         let (mut said, start) = (Said::default(), Instant::now());
         let mut news = |second, errors, shown| {
-            said.news(&counts(errors, shown), &active_policy, start + Duration::from_secs(second))
+            let news = said.news(&counts(errors, shown), &active_policy, start + Duration::from_secs(second));
+            news.into_iter().map(|(rule, traces)| (rule.written.name.as_str(), traces)).collect::<Vec<_>>()
         };
         assert_eq!(news(0, 0, 5), []);
         assert_eq!(news(1, 9782, 900), [("keep-errors", 9782)]);

@@ -4,9 +4,9 @@
 //! here of the traces that will come. So each policy is asked about a few that every service has (a failed one,
 //! a slow one, any other), and rules are compared by name.
 
-use super::limit::Rate;
+use super::limit::{Limit, Rate};
 use super::parse::WrittenRule;
-use super::{Keep, Limited, Policy, Then};
+use super::{Keep, Limited, Policy, SharedLimit, Then};
 use crate::trace::question::{Condition, Facts, Test};
 use crate::trace::summary::EntrySpan;
 use crate::trace::{SpanKind, Standing, Status, Summary, Threshold};
@@ -38,6 +38,9 @@ impl Change {
         }
         for rule in &old.rules {
             change.follow(&rule.written, old, new);
+        }
+        for limit in &old.shared_limits {
+            change.follow_limit(limit, new);
         }
         let is_new = |rule: &WrittenRule| successor(rule, old).is_none();
         change.new = new.rules.iter().map(|rule| &rule.written).filter(|r| is_new(r)).map(|r| r.name.clone()).collect();
@@ -86,14 +89,32 @@ impl Change {
             self.effects.push(format!("what `{name}` matched: {after}, was {}", rule.keep));
         }
         let Some(successor) = successor(rule, new) else { return self.gone.push(rule.name.clone()) };
-        if let (Some(before), Some(after)) = (per_second(rule), per_second(successor))
-            && self.weigh(before, after)
+        if let (Some(before), Some(after)) = (&rule.limited, &successor.limited)
+            && !is_one_limit(before, after)
+            && self.weigh(per_second(&before.limit), per_second(&after.limit))
         {
             self.effects.push(format!("the limit of `{name}`: {}, was {}", limit(successor), limit(rule)));
         }
         let differences = differences(rule, successor);
         if !differences.is_empty() {
             self.changed.push(format!("{}: {}", rule.name, differences.join(", ")));
+        }
+    }
+
+    /// What became of a limit that rules share. Where it is gone or new its rules say so.
+    fn follow_limit(&mut self, before: &SharedLimit, new: &Policy) {
+        let Some(after) = new.shared_limits.iter().find(|after| after.name == before.name) else { return };
+        if after.limit != before.limit {
+            self.changed.push(format!(
+                "the limit {}: {}, was {}",
+                before.name,
+                rates(&after.limit),
+                rates(&before.limit)
+            ));
+        }
+        if self.weigh(per_second(&before.limit), per_second(&after.limit)) {
+            let (name, after, before) = (&before.name, rates(&after.limit), rates(&before.limit));
+            self.effects.push(format!("the limit `{name}`: {after}, was {before}"));
         }
     }
 
@@ -132,29 +153,38 @@ fn differences(before: &WrittenRule, after: &WrittenRule) -> Vec<String> {
     if before.keep != after.keep {
         differences.push(format!("keep {}, was {}", after.keep, before.keep));
     }
-    if before.limited != after.limited {
+    if limit(before) != limit(after) {
         differences.push(format!("limit {}, was {}", limit(after), limit(before)));
     }
     differences
 }
 
 fn limit(rule: &WrittenRule) -> String {
-    let Some(Limited { limit, then }) = &rule.limited else { return "none".to_owned() };
-    let total = limit.each.as_ref().map(|each| format!(" for each {each}, {} in all", each.total)).unwrap_or_default();
+    let Some(Limited { shared, limit, then }) = &rule.limited else { return "none".to_owned() };
+    let limit = shared.clone().unwrap_or_else(|| rates(limit));
     let then = match then {
         Then::Otherwise => String::new(),
         Then::Next => ", then the next rule".to_owned(),
         Then::None => ", then none".to_owned(),
         Then::Share(share) => format!(", then {}", Keep::Share(*share)),
     };
-    format!("{}{total}{then}", limit.rate)
+    format!("{limit}{then}")
 }
 
-/// How much all that a rule matches may take; nothing where there is no limit.
-fn per_second(rule: &WrittenRule) -> Option<f64> {
-    let limit = &rule.limited.as_ref()?.limit;
+fn rates(limit: &Limit) -> String {
+    let total = limit.each.as_ref().map(|each| format!(" for each {each}, {} in all", each.total)).unwrap_or_default();
+    format!("{}{total}", limit.rate)
+}
+
+/// Both name the same shared limit, which says itself what is different.
+fn is_one_limit(before: &Limited, after: &Limited) -> bool {
+    before.shared.is_some() && before.shared == after.shared
+}
+
+/// How much all together may take.
+fn per_second(limit: &Limit) -> f64 {
     let Rate { amount, period_ms, .. } = limit.each.as_ref().map_or(limit.rate, |each| each.total);
-    Some(amount as f64 * 1e3 / period_ms as f64)
+    amount as f64 * 1e3 / period_ms as f64
 }
 
 /// Traces of one span, as every service has them.
@@ -360,6 +390,29 @@ mod tests {
         assert_eq!(change.changed, changed);
         let same = Change::between(&old, &old);
         assert!(same.gone.is_empty() && same.new.is_empty() && same.changed.is_empty() && same.magnitude().is_none());
+    }
+
+    #[test]
+    fn a_shared_limit_says_once_what_is_different() {
+        let shared = |limit: &str, errors: &str| {
+            let text = format!(
+                "version: 1\nlimits: {{ all: {limit} }}\nrules: [{}, {}]\notherwise: {{ keep: 1% }}\n",
+                ERRORS.replace("all", &format!("all, limit: {errors}")),
+                SLOW.replace("all", "all, limit: all, then: 5%")
+            );
+            Policy::compile("policy.yaml", &text, 1, &mut RuleNames::default()).0.expect("it is right")
+        };
+        let each = "{ limit: 1/s, for_each: entry.service, limit_total: 20/s }";
+        let between = |old: Policy, new: Policy| {
+            let change = Change::between(&old, &new);
+            (change.changed, change.effects)
+        };
+        let (changed, effects) = between(shared("200/s", "all"), shared(each, "all"));
+        assert_eq!(changed, ["the limit all: 1/s for each entry.service, 20/s in all, was 200/s"]);
+        assert_eq!(effects, ["the limit `all`: 1/s for each entry.service, 20/s in all, was 200/s"]);
+        let (changed, effects) = between(shared("200/s", "200/s"), shared("200/s", "all, then: 2%"));
+        assert_eq!(changed, ["errors: limit all, then 2%, was 200/s"]);
+        assert_eq!(effects, [""; 0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) use recording::read;
 use super::limit::{Charge, Claim};
 use super::parse::WrittenRule;
 use super::{Case, Keep, Limited, Policy, Then};
-use crate::trace::{Decision, Randomness, RuleId, Threshold, Trigger, Verdict};
+use crate::trace::{Decision, LimitId, Randomness, RuleId, Threshold, Trigger, Verdict};
 use answer::label;
 use observe::DecodedTrace;
 use span_condition::{ConditionFinding, duration};
@@ -29,12 +29,12 @@ pub fn explain(policy: &Policy, file: &[u8]) -> Result<String, String> {
     Ok(texts.collect::<Vec<_>>().join("\n"))
 }
 
-/// The limits of these rules are reached, and no other.
-struct Reached<'a>(&'a [RuleId]);
+/// These limits are reached, and no other.
+struct Reached<'a>(&'a [LimitId]);
 
 impl Charge for Reached<'_> {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
-        !self.0.contains(&claim.rule)
+        !self.0.contains(&claim.id)
     }
 }
 
@@ -44,7 +44,7 @@ pub fn explain_trace(policy: &Policy, trace: &DecodedTrace) -> String {
 }
 
 /// One trace, rule by rule, while the limits of `reached` are.
-pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]) -> String {
+pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[LimitId]) -> String {
     let case = Case { id: trace.id, summary: &trace.summary, charged: None, stored_bytes: 0 };
     let verdict = policy.judge(&case, Trigger::Root, &mut Reached(reached), 0);
     let randomness = trace.summary.randomness(trace.id).0;
@@ -54,7 +54,7 @@ pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]
     for rule in &policy.rules {
         let ConditionFinding { holds, seen } = answer::of_when(&rule.written.when, trace);
         let is_first = holds && decider.is_none();
-        let limited = rule.written.limited.as_ref().filter(|_| is_first && reached.contains(&rule.id));
+        let limited = rule.written.limited.as_ref().filter(|_| is_first && reached.contains(&rule.limit_id));
         let steps_back = limited.is_some_and(|limited| limited.then == Then::Next);
         let word = match (holds, is_first && !steps_back) {
             (false, _) => "no ",
@@ -63,7 +63,7 @@ pub fn explain_reached(policy: &Policy, trace: &DecodedTrace, reached: &[RuleId]
         };
         let _ = writeln!(out, "  {:width$}  {word}  {seen}", rule.written.name);
         if let Some(limited) = limited {
-            let text = format!("its limit of {} is reached: {}", rate(limited), beyond(limited));
+            let text = format!("its limit {} is reached: {}", rate(limited), beyond(limited));
             let _ = writeln!(out, "  {:width$}       {text}", "");
         } else if is_first {
             out.push_str(&notes(&rule.written, randomness, width));
@@ -102,7 +102,7 @@ fn notes(rule: &WrittenRule, randomness: Randomness, width: usize) -> String {
     let mut out = share_note(rule.keep, randomness, width);
     if let Some(limited) = &rule.limited {
         let (rate, then) = (rate(limited), beyond(limited));
-        let text = format!("assumes that its limit of {rate} is not reached; beyond it: {then}");
+        let text = format!("assumes that its limit {rate} is not reached; beyond it: {then}");
         let _ = writeln!(out, "  {:width$}       {text}", "");
     }
     out
@@ -110,7 +110,8 @@ fn notes(rule: &WrittenRule, randomness: Randomness, width: usize) -> String {
 
 fn rate(limited: &Limited) -> String {
     let each = limited.limit.each.as_ref().map(|each| format!(" for each {each}")).unwrap_or_default();
-    format!("{}{each}", limited.limit.rate)
+    let name = limited.shared.as_ref().map(|name| format!("`{name}` ")).unwrap_or_default();
+    format!("{name}of {}{each}", limited.limit.rate)
 }
 
 fn beyond(limited: &Limited) -> String {

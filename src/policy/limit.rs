@@ -4,15 +4,15 @@
 //! unit is left; what it takes beyond that is a debt which the next refills repay, so a trace larger than
 //! the whole limit can be kept, and the long-run rate is still exact.
 //!
-//! One [`Limits`] serves the whole process. Time is an argument, in milliseconds.
+//! A limit is one rule's, or has a name and several rules share it: then the traces of all of them take from it, in
+//! the order in which they are judged. One [`Limits`] serves the whole process. Time is an argument, in milliseconds.
 
 use super::Rule;
 use crate::trace::question::EntryAttribute;
-use crate::trace::{RuleId, Summary};
+use crate::trace::{LimitId, RuleId, Summary};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::AddAssign;
 use std::sync::{Mutex, PoisonError};
 
 /// What a rate counts.
@@ -59,7 +59,7 @@ fn write_size(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
     write!(f, "{bytes}B")
 }
 
-/// `limit`, `for_each` and `limit_total` of a rule.
+/// `limit`, `for_each` and `limit_total` of a rule, or of a limit with a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limit {
     pub rate: Rate,
@@ -164,10 +164,12 @@ impl Cost {
     }
 }
 
-/// A trace that asks for room in a rule's limit.
+/// A trace that asks for room in a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
+    /// The rule that matched it.
     pub rule: RuleId,
+    pub id: LimitId,
     pub limit: &'a Limit,
     /// What `for_each` makes of the trace.
     pub key: u64,
@@ -182,7 +184,7 @@ pub trait Charge {
     fn admit(&mut self, claim: &Claim<'_>) -> bool;
 }
 
-/// How often a rule's limit mattered, since the process began. Only grows.
+/// How often its limit mattered to a rule, since the process began. Only grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LimitCounts {
     /// Judgements of traces that the rule matched, beyond its limit.
@@ -191,25 +193,18 @@ pub struct LimitCounts {
     pub overflowed: u64,
 }
 
-impl AddAssign for LimitCounts {
-    fn add_assign(&mut self, other: LimitCounts) {
-        self.reached += other.reached;
-        self.overflowed += other.overflowed;
-    }
-}
-
 /// All buckets of the process.
 #[derive(Debug)]
 pub struct Limits {
-    rules: Vec<RuleState>,
-    /// Of every rule that had a limit: what it met with buckets that are gone.
-    past: BTreeMap<RuleId, LimitCounts>,
+    states: Vec<LimitState>,
+    /// Of every rule that has or had a limit, its own or a shared one.
+    counts: BTreeMap<RuleId, LimitCounts>,
     keys_max: usize,
 }
 
 #[derive(Debug)]
-struct RuleState {
-    rule: RuleId,
+struct LimitState {
+    id: LimitId,
     limit: Limit,
     /// The only bucket, or with `for_each` that of `limit_total`.
     total: TokenBucket,
@@ -217,50 +212,53 @@ struct RuleState {
     /// Shared by all keys beyond the cap.
     overflow: TokenBucket,
     swept_ms: u64,
-    counts: LimitCounts,
+}
+
+/// What a limit says to a claim.
+#[derive(Clone, Copy)]
+struct Answer {
+    is_inside: bool,
+    /// Its key has no bucket of its own.
+    is_overflowed: bool,
 }
 
 impl Limits {
-    /// Default of the cap on keys per rule: 10,000 keys are about 400 KiB.
+    /// Default of the cap on keys per limit: 10,000 keys are about 400 KiB.
     pub const KEYS_MAX: usize = 10_000;
 
     pub fn new(keys_max: usize) -> Limits {
-        Limits { rules: Vec::new(), past: BTreeMap::new(), keys_max }
+        Limits { states: Vec::new(), counts: BTreeMap::new(), keys_max }
     }
 
-    /// Forgets the buckets that no rule of `rules` uses, and counts from 0 for those that are new. A rule with the
-    /// same name and the same limit keeps its buckets over a reload.
+    /// Forgets the buckets that no rule of `rules` uses, and counts from 0 for rules that are new. A limit of the
+    /// same rule or name that did not change keeps its buckets over a reload.
     pub fn retain(&mut self, rules: &[Rule]) {
-        let is_used = |state: &RuleState| rules.iter().any(|r| r.id == state.rule && r.limit() == Some(&state.limit));
-        for gone in self.rules.extract_if(.., |state| !is_used(state)) {
-            *self.past.entry(gone.rule).or_default() += gone.counts;
-        }
+        let uses = |rule: &Rule, state: &LimitState| rule.limit_id() == state.id && rule.limit() == Some(&state.limit);
+        self.states.retain(|state| rules.iter().any(|rule| uses(rule, state)));
         for rule in rules.iter().filter(|rule| rule.limit().is_some()) {
-            self.past.entry(rule.id).or_default();
+            self.counts.entry(rule.id).or_default();
         }
     }
 
-    /// Of every rule that has or had a limit. A trace that is judged by a former version of the policy may ask
-    /// for buckets that are gone, and rules beyond [`RuleNames::MAX`](crate::trace::RuleNames::MAX) share an id:
-    /// so a rule may have several buckets here, but one count.
+    /// Of every rule that has or had a limit.
     pub fn counts(&self) -> BTreeMap<RuleId, LimitCounts> {
-        let mut counts = self.past.clone();
-        self.rules.iter().for_each(|state| *counts.entry(state.rule).or_default() += state.counts);
-        counts
+        self.counts.clone()
     }
 
-    /// Keys held, over all rules.
+    /// Keys held, over all limits.
     pub fn keys(&self) -> usize {
-        self.rules.iter().map(|state| state.keys.len()).sum()
+        self.states.iter().map(|state| state.keys.len()).sum()
     }
 
-    fn state(&mut self, claim: &Claim<'_>) -> &mut RuleState {
-        let known = self.rules.iter().position(|s| s.rule == claim.rule && s.limit == *claim.limit);
+    /// A trace that is judged by a former version of the policy may ask for buckets that are gone, and names beyond
+    /// [`RuleNames::MAX`](crate::trace::RuleNames::MAX) share an id: so an id may have several buckets.
+    fn state(&mut self, claim: &Claim<'_>) -> &mut LimitState {
+        let known = self.states.iter().position(|state| state.id == claim.id && state.limit == *claim.limit);
         let at = known.unwrap_or_else(|| {
-            self.rules.push(RuleState::new(claim));
-            self.rules.len() - 1
+            self.states.push(LimitState::new(claim));
+            self.states.len() - 1
         });
-        &mut self.rules[at]
+        &mut self.states[at]
     }
 }
 
@@ -273,9 +271,12 @@ impl Default for Limits {
 impl Charge for Limits {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
         let keys_max = self.keys_max;
-        let state = self.state(claim);
-        let is_inside = state.admit(claim, keys_max);
-        state.counts.reached += u64::from(!is_inside);
+        let Answer { is_inside, is_overflowed } = self.state(claim).admit(claim, keys_max);
+        if !is_inside || is_overflowed {
+            let counts = self.counts.entry(claim.rule).or_default();
+            counts.reached += u64::from(!is_inside);
+            counts.overflowed += u64::from(is_overflowed);
+        }
         is_inside
     }
 }
@@ -287,46 +288,41 @@ impl Charge for &Mutex<Limits> {
     }
 }
 
-impl RuleState {
-    fn new(claim: &Claim<'_>) -> RuleState {
+impl LimitState {
+    fn new(claim: &Claim<'_>) -> LimitState {
         let Limit { rate, ref each } = *claim.limit;
         let now = claim.now_ms;
-        RuleState {
-            rule: claim.rule,
+        LimitState {
+            id: claim.id,
             limit: claim.limit.clone(),
             total: TokenBucket::full(each.as_ref().map_or(rate, |each| each.total), now),
             keys: HashMap::default(),
             overflow: TokenBucket::full(rate, now),
             swept_ms: now,
-            counts: LimitCounts::default(),
         }
     }
 
-    fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> bool {
+    fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> Answer {
         let Limit { rate, ref each } = *claim.limit;
         let total_rate = each.as_ref().map_or(rate, |each| each.total);
-        if !self.total.has_room(total_rate, claim.now_ms) {
-            return false;
-        }
-        if each.is_some() {
-            let bucket = self.bucket_of(claim.key, claim.now_ms, keys_max);
-            if !bucket.has_room(rate, claim.now_ms) {
-                return false;
-            }
-            if claim.take {
+        let mut answer = Answer { is_inside: self.total.has_room(total_rate, claim.now_ms), is_overflowed: false };
+        if answer.is_inside && each.is_some() {
+            let bucket = self.bucket_of(claim.key, claim.now_ms, keys_max, &mut answer.is_overflowed);
+            answer.is_inside = bucket.has_room(rate, claim.now_ms);
+            if answer.is_inside && claim.take {
                 bucket.take(rate, claim.cost.of(rate.unit));
             }
         }
-        if claim.take {
+        if answer.is_inside && claim.take {
             self.total.take(total_rate, claim.cost.of(total_rate.unit));
         }
-        true
+        answer
     }
 
-    fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize) -> &mut TokenBucket {
+    fn bucket_of(&mut self, key: u64, now_ms: u64, keys_max: usize, is_overflowed: &mut bool) -> &mut TokenBucket {
         let rate = self.limit.rate;
         if self.keys.len() >= keys_max && !self.keys.contains_key(&key) && !self.make_room(now_ms, keys_max) {
-            self.counts.overflowed += 1;
+            *is_overflowed = true;
             return &mut self.overflow;
         }
         self.keys.entry(key).or_insert_with(|| TokenBucket::full(rate, now_ms))
@@ -400,7 +396,7 @@ mod tests {
     }
 
     fn admit(limits: &mut Limits, limit: &Limit, key: u64, cost: Cost, now_ms: u64) -> bool {
-        limits.admit(&Claim { rule: RULE, limit, key, cost, take: true, now_ms })
+        limits.admit(&Claim { rule: RULE, id: LimitId::OfRule(RULE), limit, key, cost, take: true, now_ms })
     }
 
     const ONE: Cost = Cost { spans: 1, bytes: 1 };
@@ -436,7 +432,8 @@ mod tests {
     #[test]
     fn asking_takes_nothing() {
         let (mut limits, limit) = (Limits::default(), plain(rate(1, RateUnit::Bytes, 1000)));
-        let claim = Claim { rule: RULE, limit: &limit, key: 0, cost: ONE, take: false, now_ms: 0 };
+        let id = LimitId::OfRule(RULE);
+        let claim = Claim { rule: RULE, id, limit: &limit, key: 0, cost: ONE, take: false, now_ms: 0 };
         assert!(limits.admit(&claim) && limits.admit(&claim));
         assert!(limits.admit(&Claim { take: true, ..claim }));
         assert!(!limits.admit(&claim));

@@ -3,7 +3,8 @@
 //! Codes: P01 version, P02 rule name, P03 field in the wrong place, P04 `keep`, P05 range, P07 regular
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value,
 //! P17 a text that looks like a list or an expression;
-//! `review` adds P11, P12 and P18 to P20, compiling P14. P13 warns of a text where a number is usual.
+//! P21 shared limits: their names, and rules that name one that is not there;
+//! `review` adds P11, P12, P18 to P20 and P22, compiling P14. P13 warns of a text where a number is usual.
 
 mod limit;
 mod phrases;
@@ -11,10 +12,12 @@ mod value;
 mod when;
 
 use super::condition::When;
-use super::{Keep, Limited, Wait};
+use super::limit::Limit;
+use super::{Keep, Limited, Then, Wait};
 use crate::diagnostic::Span;
 use crate::trace::Threshold;
 use crate::yaml::{Map, Node, Reader, Value};
+use limit::SharedLimits;
 use std::time::Duration;
 
 /// A policy file that was read.
@@ -22,10 +25,22 @@ use std::time::Duration;
 pub(super) struct Document {
     /// `None` if it has an error.
     pub wait: Option<Wait>,
-    /// Those that have no error.
+    /// Those that have no error, as the rules.
+    pub limits: Vec<NamedLimit>,
     pub rules: Vec<WrittenRule>,
     /// `None` if it has an error or is not there.
     pub otherwise: Option<Keep>,
+}
+
+/// A limit of `limits:`.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct NamedLimit {
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    pub limit: Limit,
+    /// Where a rule does not say it.
+    pub then: Then,
 }
 
 /// A rule as it was written.
@@ -41,7 +56,7 @@ pub struct WrittenRule {
     pub limited: Option<Limited>,
 }
 
-const FILE_KEYS: &[&str] = &["version", "wait", "rules", "otherwise"];
+const FILE_KEYS: &[&str] = &["version", "wait", "limits", "rules", "otherwise"];
 const WAIT_KEYS: &[&str] = &["after_root", "idle", "longest", "settle"];
 const OTHERWISE_KEYS: &[&str] = &["keep"];
 const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "for_each", "limit_total"];
@@ -51,6 +66,7 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
     let sections: &[(&str, &[&str])] = &[
         ("", FILE_KEYS),
         ("wait", WAIT_KEYS),
+        ("limits", limit::LIMIT_KEYS),
         ("otherwise", OTHERWISE_KEYS),
         ("rules", RULE_KEYS),
         ("rules.when", when::TRACE_KEYS),
@@ -81,9 +97,10 @@ pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let map = reader.file_map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
-    let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node));
+    let shared = map.get("limits").map(|node| limit::shared(reader, node)).unwrap_or_default();
+    let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node, &shared));
     let otherwise = reader.require(&map, "otherwise", "a policy").and_then(|node| otherwise(reader, node));
-    Some(Document { wait, rules, otherwise })
+    Some(Document { wait, limits: shared.limits, rules, otherwise })
 }
 
 fn version(reader: &mut Reader, map: &Map<'_>) {
@@ -147,7 +164,7 @@ fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {
     keep(reader, node)
 }
 
-fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
+fn rules(reader: &mut Reader, node: &Node, shared: &SharedLimits<'_>) -> Vec<WrittenRule> {
     let Some(items) = reader.list(node, "`rules`") else { return Vec::new() };
     let mut rules: Vec<WrittenRule> = Vec::new();
     let mut names: Vec<(&str, Span)> = Vec::new();
@@ -164,7 +181,7 @@ fn rules(reader: &mut Reader, node: &Node) -> Vec<WrittenRule> {
                 None => names.push((name, span)),
             }
         }
-        rules.extend(rule(reader, &map, name));
+        rules.extend(rule(reader, &map, name, shared));
     }
     rules
 }
@@ -198,11 +215,16 @@ fn name<'n>(reader: &mut Reader, map: &Map<'n>) -> Option<(&'n str, Span)> {
 }
 
 /// The rule, if every part of it could be read.
-fn rule(reader: &mut Reader, map: &Map<'_>, name: Option<(&str, Span)>) -> Option<WrittenRule> {
+fn rule(
+    reader: &mut Reader,
+    map: &Map<'_>,
+    name: Option<(&str, Span)>,
+    shared: &SharedLimits<'_>,
+) -> Option<WrittenRule> {
     let why = map.get("why").and_then(|node| reader.text(node, "`why`"));
     let when = map.get("when").map_or(Some(When::default()), |node| when::when(reader, node));
     let keep = reader.require(map, "keep", "a rule").and_then(|node| keep(reader, node));
-    let limited = limit::limited(reader, map);
+    let limited = limit::limited(reader, map, shared);
     let (Some((name, span)), Some(when), Some(keep), Some(limited)) = (name, when, keep, limited) else { return None };
     if let (Keep::None, Some(node)) = (keep, map.get("limit")) {
         reader

@@ -1,6 +1,6 @@
 //! What is allowed, but probably not what the author wants: P11, a rule that comes too late to match, P12, a
-//! `next` that leads to an unlimited `keep: all`, P18, conditions that exclude each other, P19 and P20, limits that change
-//! nothing.
+//! `next` that leads to an unlimited `keep: all`, P18, conditions that exclude each other, P19, P20 and P22, limits that
+//! change nothing.
 //!
 //! All compare without knowing any trace, so they speak only when it is plain.
 
@@ -8,19 +8,21 @@ mod contradiction;
 mod limits;
 
 use super::condition::{Atom, Check, When};
-use super::parse::WrittenRule;
+use super::parse::{Document, NamedLimit, WrittenRule};
 use super::{Keep, Then, pattern};
 use crate::trace::Status;
 use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::yaml::Reader;
 
-pub(super) fn review(reader: &mut Reader, rules: &[WrittenRule], otherwise: Option<Keep>) {
+pub(super) fn review(reader: &mut Reader, document: &Document) {
+    let Document { limits, rules, otherwise, .. } = document;
+    limits.iter().for_each(|limit| limits::warn_of_idle_shared(reader, limit, rules));
     for (at, rule) in rules.iter().enumerate() {
         if contradiction::warn_if_impossible(reader, rule) {
             continue;
         }
         warn_if_never_reached(reader, rule, &rules[..at]);
-        limits::warn_of_idle(reader, rule, otherwise);
+        limits::warn_of_idle(reader, rule, *otherwise);
         warn_if_next_is_unlimited(reader, rule, &rules[at + 1..]);
     }
 }

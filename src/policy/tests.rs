@@ -65,7 +65,8 @@ fn inside_its_limit_a_trace_carries_its_rules_threshold_beyond_it_what_then_says
         let mut limits = Limits::default();
         let errors = policy.rules[0].id;
         let first = judge(&policy, &mut limits, 0.9, &failed(), 0);
-        assert_eq!((first.decision, first.rule, first.charged), (Decision::KeepAll, errors, Some(errors)));
+        assert_eq!((first.decision, first.rule), (Decision::KeepAll, errors));
+        assert_eq!(first.charged, Some(LimitId::OfRule(errors)));
         assert_eq!(first.threshold, if then == "none" { None } else { share(1.0) }, "{then}");
         let second = judge(&policy, &mut limits, 0.9, &failed(), 0);
         assert_eq!((second.decision, second.threshold), (decision, threshold), "{then}");
@@ -79,7 +80,7 @@ fn a_trace_charges_a_limit_once() {
     let policy = with_rules("  - { name: some, keep: 50%, limit: 2/s, then: none }");
     let (summary, mut limits, some) = (failed(), Limits::default(), policy.rules[0].id);
     let first = judge(&policy, &mut limits, 0.9, &summary, 0);
-    assert_eq!(first.charged, Some(some));
+    assert_eq!(first.charged, Some(LimitId::OfRule(some)));
     let case = Case { id: id_at(0.9), summary: &summary, charged: first.charged, stored_bytes: 0 };
     for _ in 0..5 {
         assert_eq!(policy.judge(&case, Trigger::Late, &mut limits, 0).decision, Decision::KeepShare);
@@ -143,6 +144,52 @@ fn a_reload_keeps_the_buckets_of_unchanged_rules() {
     limits.retain(&new.rules);
     let mut kept = |policy: &Policy| judge(policy, &mut limits, 0.0, &failed(), 0).decision.keeps();
     assert_eq!([kept(&new), kept(&new), kept(&new)], [true, true, false], "`a` is spent, `b` is new");
+}
+
+/// `errors` and `large` share the limit `incidents`.
+fn sharing(limit: &str, large: &str) -> String {
+    format!(
+        "version: 1\nlimits: {{ incidents: {limit} }}\nrules:
+  - {{ name: large, when: {{ span_count: {{ at_least: 10 }} }}, keep: {large}, limit: incidents, then: none }}
+  - {{ name: errors, when: {{ error: true }}, keep: all, limit: incidents }}\notherwise: {{ keep: none }}\n"
+    )
+}
+
+#[test]
+fn rules_that_share_a_limit_are_charged_to_it_once_and_counted_each() {
+    let policy = compile(&sharing("{ limit: 2/s, then: 1% }", "all"));
+    let (mut limits, large) = (Limits::default(), Summary { spans: 10, ..Summary::default() });
+    let shared = Some(policy.shared_limits[0].id);
+    let first = judge(&policy, &mut limits, 0.9, &failed(), 0);
+    assert_eq!((first.rule, first.charged), (policy.rules[1].id, shared));
+    // A late span brings it to the other rule: the same limit is not charged again.
+    let grown = Summary { spans: 12, ..failed() };
+    let case = Case { id: id_at(0.9), summary: &grown, charged: first.charged, stored_bytes: 0 };
+    let again = policy.judge(&case, Trigger::Late, &mut limits, 0);
+    assert_eq!((again.decision, again.rule, again.charged), (Decision::KeepAll, policy.rules[0].id, shared));
+    assert_eq!(judge(&policy, &mut limits, 0.9, &large, 0).decision, Decision::KeepAll, "the second of two");
+    // Beyond it each does what it says, or what the limit says for it.
+    assert_eq!(judge(&policy, &mut limits, 0.9, &large, 0).decision, Decision::DropNone);
+    assert_eq!(judge(&policy, &mut limits, 0.9, &failed(), 0).threshold, Some(Threshold::from_share(0.01)));
+    assert_eq!(judge(&policy, &mut limits, 0.9, &failed(), 0).rule, policy.rules[1].id);
+    let reached = |rule: usize| limits.counts()[&policy.rules[rule].id].reached;
+    assert_eq!((reached(0), reached(1)), (1, 2));
+}
+
+#[test]
+fn a_reload_keeps_the_bucket_of_a_shared_limit_that_did_not_change() {
+    let mut names = RuleNames::default();
+    let mut build = |text: &str| Policy::compile("p", text, 1, &mut names).0.expect("a policy");
+    let old = build(&sharing("1/s", "all"));
+    let (other_rules, other_limit) = (build(&sharing("1/s", "50%")), build(&sharing("2/s", "all")));
+    let mut limits = Limits::default();
+    let mut kept = |policy: &Policy| {
+        limits.retain(&policy.rules);
+        judge(policy, &mut limits, 0.9, &failed(), 0).decision.keeps()
+    };
+    assert_eq!([kept(&old), kept(&old)], [true, false]);
+    assert!(!kept(&other_rules), "the limit is the same, and spent");
+    assert_eq!([kept(&other_limit), kept(&other_limit), kept(&other_limit)], [true, true, false]);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::phrases::PHRASES;
 use super::{File, Recordings, rehearsal, spans};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::policy::explain::{by_trace, read as read_recording};
-use crate::policy::{Keep, Policy, parse};
-use crate::trace::{Incomplete, RuleId, TraceId};
+use crate::policy::{Keep, Policy, Rule, parse};
+use crate::trace::{Incomplete, LimitId, RuleId, TraceId};
 use crate::yaml::{Map, Node, Reader, closest};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
@@ -23,8 +23,8 @@ pub(super) struct TestCase {
     pub id: TraceId,
     /// An `ExportTraceServiceRequest` with the spans of this one trace.
     pub request: Vec<u8>,
-    /// Rules whose limit is reached.
-    pub limits_reached: Vec<RuleId>,
+    /// Limits that are reached.
+    pub limits_reached: Vec<LimitId>,
     /// What spans cannot say: the trace outgrew its part of the ring, or a part of it was judged before.
     pub incomplete: Option<Incomplete>,
     pub expect: Expectation,
@@ -160,20 +160,25 @@ impl CaseReader<'_, '_> {
         None
     }
 
-    fn limits_reached(&mut self, node: &Node) -> Option<Vec<RuleId>> {
+    fn limits_reached(&mut self, node: &Node) -> Option<Vec<LimitId>> {
         let items = self.reader.one_or_more(node, "`limits_reached`")?;
-        let mut rules = Vec::new();
-        for item in items {
-            let rule = self.rule(item, "`limits_reached`");
-            let limited = |id| self.policy.rules.iter().any(|rule| rule.id == id && rule.limit().is_some());
-            if let Some(rule) = rule.filter(|rule| !limited(*rule)) {
-                let name = self.policy.rules.iter().find(|known| known.id == rule).map(|rule| &rule.written.name);
-                let title = format!("`{}` has no limit", name.map_or("otherwise", String::as_str));
-                self.reader.error("T03", item.span, title, "never reached").help("remove it");
-            }
-            rules.push(rule);
+        let limits: Vec<Option<LimitId>> = items.iter().map(|item| self.limit(item)).collect();
+        limits.into_iter().collect()
+    }
+
+    /// A limit by its own name, or by that of a rule that has it.
+    fn limit(&mut self, node: &Node) -> Option<LimitId> {
+        let name = self.reader.text(node, "`limits_reached`")?;
+        if let Some(shared) = self.policy.shared_limits.iter().find(|shared| shared.name == name) {
+            return Some(shared.id);
         }
-        rules.into_iter().collect()
+        let id = self.rule(node, "`limits_reached`")?;
+        let rule = self.policy.rules.iter().find(|rule| rule.id == id && rule.limit().is_some());
+        if rule.is_none() {
+            let title = format!("`{name}` has no limit");
+            self.reader.error("T03", node.span, title, "never reached").help("remove it");
+        }
+        rule.map(Rule::limit_id)
     }
 
     fn expect(&mut self, node: &Node) -> Option<Expectation> {

@@ -8,7 +8,7 @@ use crate::policy::explain::{by_trace, explain_reached};
 use crate::policy::limit::Claim;
 use crate::policy::{Charge, Keep, Policy};
 use crate::scan::{Keyed, Questions, Scan, SpanBounds};
-use crate::trace::{Case, Decision, Incomplete, RuleId, Summary, Trigger, Verdict};
+use crate::trace::{Case, Decision, Incomplete, LimitId, RuleId, Summary, Trigger, Verdict};
 
 /// What became of a case.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ pub(super) struct Failure {
 
 /// Limits are reached where the case says so, and nowhere else.
 struct Room<'a> {
-    reached: &'a [RuleId],
+    reached: &'a [LimitId],
     asked_in_vain: Vec<RuleId>,
 }
 
 impl Charge for Room<'_> {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
-        let is_reached = self.reached.contains(&claim.rule);
+        let is_reached = self.reached.contains(&claim.id);
         if is_reached {
             self.asked_in_vain.push(claim.rule);
         }

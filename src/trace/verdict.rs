@@ -45,39 +45,59 @@ impl RuleId {
     pub const OVERFLOW: RuleId = RuleId(2);
 }
 
-/// The names of all rules that this process ever had, so that counters and remembered verdicts
-/// outlive a reload.
+/// A limit that traces are charged to; stays the same over reloads of the policy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum LimitId {
+    /// The limit that a rule has for itself.
+    OfRule(RuleId),
+    /// One that rules share by its name: see [`RuleNames::limit_id`].
+    Shared(u16),
+}
+
+/// The names of all rules and of all shared limits that this process ever had, so that counters, buckets and
+/// remembered verdicts outlive a reload.
 #[derive(Clone, Debug)]
-pub struct RuleNames(Vec<String>);
+pub struct RuleNames {
+    rules: Vec<String>,
+    limits: Vec<String>,
+}
 
 impl RuleNames {
     /// More names than this (many reloads with new names) share [`RuleId::OVERFLOW`].
     pub const MAX: usize = 4096;
 
     pub fn id(&mut self, name: &str) -> RuleId {
-        if let Some(known) = self.0.iter().position(|n| n == name) {
-            return RuleId(known as u16);
-        }
-        if self.0.len() == RuleNames::MAX {
-            return RuleId::OVERFLOW;
-        }
-        self.0.push(name.to_owned());
-        RuleId((self.0.len() - 1) as u16)
+        number_of(&mut self.rules, name).map_or(RuleId::OVERFLOW, RuleId)
+    }
+
+    /// The limit that rules share by this name. Names beyond [`RuleNames::MAX`] stand for one.
+    pub fn limit_id(&mut self, name: &str) -> LimitId {
+        LimitId::Shared(number_of(&mut self.limits, name).unwrap_or(u16::MAX))
     }
 
     pub fn name(&self, id: RuleId) -> &str {
-        self.0.get(usize::from(id.0)).map_or("other", String::as_str)
+        self.rules.get(usize::from(id.0)).map_or("other", String::as_str)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (RuleId, &str)> {
-        self.0.iter().enumerate().map(|(id, name)| (RuleId(id as u16), name.as_str()))
+        self.rules.iter().enumerate().map(|(id, name)| (RuleId(id as u16), name.as_str()))
     }
 }
 
 impl Default for RuleNames {
     fn default() -> Self {
-        RuleNames(["otherwise", "api", "other"].map(String::from).to_vec())
+        RuleNames { rules: ["otherwise", "api", "other"].map(String::from).to_vec(), limits: Vec::new() }
     }
+}
+
+/// The place of `name`, which is added if there is room.
+fn number_of(names: &mut Vec<String>, name: &str) -> Option<u16> {
+    let known = names.iter().position(|known| known == name);
+    if known.is_none() && names.len() < RuleNames::MAX {
+        names.push(name.to_owned());
+        return Some((names.len() - 1) as u16);
+    }
+    known.map(|known| known as u16)
 }
 
 /// What is judged.
@@ -85,9 +105,9 @@ impl Default for RuleNames {
 pub struct Case<'a> {
     pub id: TraceId,
     pub summary: &'a Summary,
-    /// The rule whose limit this trace was charged to by an earlier judgement: there it is inside without
-    /// being charged again.
-    pub charged: Option<RuleId>,
+    /// The limit that this trace was charged to by an earlier judgement: there it is inside without being charged
+    /// again.
+    pub charged: Option<LimitId>,
     /// What a keep would deliver, bytes.
     pub stored_bytes: u64,
 }
@@ -141,6 +161,6 @@ pub struct Verdict {
     /// The weight that kept spans carry; none when the probability is not known.
     pub threshold: Option<Threshold>,
     pub trigger: Trigger,
-    /// The rule whose limit this trace was charged to, if any.
-    pub charged: Option<RuleId>,
+    /// The limit that this trace was charged to, if any.
+    pub charged: Option<LimitId>,
 }

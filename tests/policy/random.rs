@@ -6,7 +6,7 @@ use crate::span::{decoded_of, random_span, random_trace};
 use proptest::prelude::*;
 use tailkeep::policy::explain::answer;
 use tailkeep::policy::{Limits, Policy};
-use tailkeep::trace::{Case, RuleId, RuleNames, Trigger};
+use tailkeep::trace::{Case, LimitId, RuleNames, Trigger};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
@@ -64,17 +64,28 @@ struct Run {
 }
 
 impl Run {
+    /// As the reference calls a limit.
+    fn name_of(&self, limit: LimitId) -> String {
+        match limit {
+            LimitId::OfRule(rule) => self.names.name(rule).to_owned(),
+            shared => {
+                let shared = self.policy.shared_limits.iter().find(|known| known.id == shared);
+                shared.expect("one of the policy").name.clone()
+            }
+        }
+    }
+
     /// Judges by both, compares, and says what was charged.
     fn judge(
         &mut self,
         trace: &TestTrace,
-        charged: Option<RuleId>,
+        charged: Option<LimitId>,
         text: &str,
-    ) -> Result<Option<RuleId>, TestCaseError> {
+    ) -> Result<Option<LimitId>, TestCaseError> {
         let decoded = decoded_of(&self.policy, trace);
         let case = Case { id: trace.id, summary: &decoded.summary, charged, stored_bytes: trace.stored_bytes };
         let found = self.policy.judge(&case, Trigger::Root, &mut self.limits, self.now_ms);
-        let expected = self.reference.judge(trace, charged.map(|rule| self.names.name(rule)), self.now_ms);
+        let expected = self.reference.judge(trace, charged.map(|limit| self.name_of(limit)).as_deref(), self.now_ms);
         let context = || format!("{text}\nat {} ms\n{trace:#?}", self.now_ms);
         for rule in &self.policy.rules {
             let explained = answer::of_when(&rule.written.when, &decoded);
@@ -97,7 +108,7 @@ impl Run {
             _ => false,
         };
         prop_assert!(same_share, "{:?} is not {:?} of\n{}", found.threshold, expected.share, context());
-        let found_charged = found.charged.map(|rule| self.names.name(rule).to_owned());
+        let found_charged = found.charged.map(|limit| self.name_of(limit));
         prop_assert_eq!(found_charged, expected.charged, "charge of\n{}", context());
         Ok(found.charged)
     }
@@ -108,7 +119,10 @@ impl Run {
 pub fn random_policy(choices: &mut Choices<'_>) -> String {
     let rules: String = (0..choices.below(6)).map(|n| random_rule(choices, n)).collect();
     let rules = if rules.is_empty() { "rules: []\n".to_owned() } else { format!("rules:\n{rules}") };
-    format!("version: 1\n{rules}otherwise: {{ keep: {} }}\n", choices.of(&["none", "all", "25%"]))
+    let limits = "limits:\n  two: 2/s\n  spans: { limit: 3 spans/s, then: next }\n  \
+                  each: { limit: 1/min, for_each: entry.service, limit_total: 3/s, then: 25% }\n";
+    let otherwise = choices.of(&["none", "all", "25%"]);
+    format!("version: 1\n{limits}{rules}otherwise: {{ keep: {otherwise} }}\n")
 }
 
 fn random_rule(choices: &mut Choices<'_>, n: usize) -> String {
@@ -119,8 +133,11 @@ fn random_rule(choices: &mut Choices<'_>, n: usize) -> String {
 }
 
 fn random_limit(choices: &mut Choices<'_>) -> String {
-    let rate = choices.of(&["1/s", "2/min", "3 spans/s", "1KiB/s", "1/min"]);
     let then = choices.of(&["", ", then: next", ", then: none", ", then: 25%", ", then: otherwise"]);
+    if choices.once_in(2) {
+        return format!(", limit: {}{then}", choices.of(&["two", "spans", "each"]));
+    }
+    let rate = choices.of(&["1/s", "2/min", "3 spans/s", "1KiB/s", "1/min"]);
     let each = choices.of(&[
         "",
         ", for_each: [entry.service, entry.name], limit_total: 2/s",

@@ -15,7 +15,7 @@ pub struct Outcome {
     pub rule: String,
     /// The share that the trace stands for; none if it is not known, or nothing was shared.
     pub share: Option<f64>,
-    /// The rule whose limit it was charged to.
+    /// The limit that it was charged to, by the name of its rule or its own.
     pub charged: Option<String>,
 }
 
@@ -45,15 +45,18 @@ impl Reference {
             let name = text(get(rule, "name").expect("a name")).to_owned();
             let keep = text(get(rule, "keep").expect("keep"));
             let Some(limit) = get(rule, "limit") else { return decide(keep, &name, trace, before) };
-            let then = get(rule, "then").map_or("otherwise", text);
-            let is_charged = before.as_ref() == Some(&name);
+            // What is counted, and under which name.
+            let shared = get(&root, "limits").and_then(|limits| get(limits, text(limit)));
+            let (limits, limit_name) = shared.map_or((rule, name.as_str()), |shared| (shared, text(limit)));
+            let then = get(rule, "then").or_else(|| get(limits, "then")).map_or("otherwise", text);
+            let is_charged = before.as_deref() == Some(limit_name);
             let inside = decide(keep, &name, trace, before.clone());
-            if is_charged || self.has_room(rule, limit, &name, trace, now_ms) {
+            if is_charged || self.has_room(limits, limit_name, trace, now_ms) {
                 if inside.kept && !is_charged {
-                    self.charge(rule, limit, &name, trace, now_ms);
+                    self.charge(limits, limit_name, trace, now_ms);
                 }
                 if inside.kept {
-                    before = Some(name);
+                    before = Some(limit_name.to_owned());
                 }
                 let share = inside.share.filter(|_| then != "none");
                 return Outcome { share, charged: before, ..inside };
@@ -67,9 +70,11 @@ impl Reference {
         decide(text(get(otherwise, "keep").expect("keep")), "otherwise", trace, before)
     }
 
-    /// The buckets that a trace must pass: each with its name, its rate and what the trace takes.
-    fn ways<'n>(&self, rule: &'n Node, limit: &'n Node, name: &str, trace: &TestTrace) -> Vec<(String, &'n str)> {
-        let Some(each) = get(rule, "for_each") else { return vec![(name.to_owned(), text(limit))] };
+    /// The buckets that a trace must pass: each with its name and its rate. The keys stand in a rule or in one of
+    /// `limits`, where a rate may stand alone.
+    fn ways<'n>(&self, limits: &'n Node, name: &str, trace: &TestTrace) -> Vec<(String, &'n str)> {
+        let rate = text(get(limits, "limit").unwrap_or(limits));
+        let Some(each) = get(limits, "for_each") else { return vec![(name.to_owned(), rate)] };
         let entry = entry_of(trace);
         let parts: Vec<String> = items(each)
             .iter()
@@ -83,20 +88,20 @@ impl Reference {
                 },
             })
             .collect();
-        let total = text(get(rule, "limit_total").expect("limit_total"));
-        vec![(format!("{name} total"), total), (format!("{name} of {}", parts.join("|")), text(limit))]
+        let total = text(get(limits, "limit_total").expect("limit_total"));
+        vec![(format!("{name} total"), total), (format!("{name} of {}", parts.join("|")), rate)]
     }
 
-    fn has_room(&mut self, rule: &Node, limit: &Node, name: &str, trace: &TestTrace, now_ms: u64) -> bool {
-        let ways = self.ways(rule, limit, name, trace);
+    fn has_room(&mut self, limits: &Node, name: &str, trace: &TestTrace, now_ms: u64) -> bool {
+        let ways = self.ways(limits, name, trace);
         ways.into_iter().all(|(bucket, rate)| {
             let (_, period) = amount_and_period(rate);
             self.level_at(&bucket, rate, now_ms) >= period
         })
     }
 
-    fn charge(&mut self, rule: &Node, limit: &Node, name: &str, trace: &TestTrace, now_ms: u64) {
-        for (bucket, rate) in self.ways(rule, limit, name, trace) {
+    fn charge(&mut self, limits: &Node, name: &str, trace: &TestTrace, now_ms: u64) {
+        for (bucket, rate) in self.ways(limits, name, trace) {
             self.level_at(&bucket, rate, now_ms);
             let (_, period) = amount_and_period(rate);
             let taken = match rate {

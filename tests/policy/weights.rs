@@ -2,7 +2,7 @@
 
 use tailkeep::policy::{Limits, Policy};
 use tailkeep::trace::summary::EntrySpan;
-use tailkeep::trace::{Case, Decision, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
+use tailkeep::trace::{Case, Decision, LimitId, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
 
 /// Every policy ends with all traces having a chance, so that the sums can be right.
 const POLICIES: [(&str, &str); 7] = [
@@ -197,7 +197,7 @@ struct Call {
     failed: bool,
     slow: bool,
     spans: u32,
-    charged: Option<tailkeep::trace::RuleId>,
+    charged: Option<LimitId>,
 }
 
 impl Call {

@@ -106,3 +106,19 @@ fn traces_beyond_a_limit_are_counted_whatever_becomes_of_the_rule() {
     tailkeep.wait_for_log("more traces than the rule's limit");
     tailkeep.stop();
 }
+
+/// Over all shards and threads: the limit is one, whichever rule a trace is of.
+#[test]
+fn a_shared_limit_bounds_its_rules_together_and_is_counted_for_each() {
+    let sharing = POLICY.replace("    keep: all\n", "    keep: all\n    limit: incidents\n    then: none\n");
+    let tailkeep = Setup::new().policy(&sharing.replace("rules:", "limits: { incidents: 9/min }\nrules:")).start();
+    let traces: Vec<Trace> = (0..20).flat_map(|_| [Trace::failed(), Trace::slow()]).collect();
+    tailkeep.send_all(&traces);
+    tailkeep.wait_for("all are judged", |accounts| {
+        let reached = |rule| accounts.sum("tailkeep_limit_reached_total", &[rule]);
+        let (failed, slow) = (reached("rule=\"keep-errors\""), reached("rule=\"keep-slow\""));
+        failed <= 20.0 && slow <= 20.0 && failed + slow == 31.0
+    });
+    assert_eq!(tailkeep.wait_for_log("more traces than the rule's limit")["limit"], "incidents");
+    tailkeep.stop();
+}

@@ -1,13 +1,67 @@
-//! `limit`, `then`, `for_each` and `limit_total`.
+//! `limit`, `then`, `for_each` and `limit_total`, of a rule and of the limits that rules share.
 
 use super::super::limit::{Each, KeyPart, Limit, Rate, RateUnit};
 use super::super::{Limited, Then, renamed};
-use super::share;
+use super::{NAME_MAX, NamedLimit, share};
 use crate::trace::question::EntryAttribute;
-use crate::yaml::{Map, Node, Reader, closest};
+use crate::yaml::{Map, MappingEntry, Meaning, Node, Reader, Value, closest};
+
+pub(super) const LIMIT_KEYS: &[&str] = &["limit", "then", "for_each", "limit_total"];
+
+/// `limits:`, as rules may name them.
+#[derive(Default)]
+pub(super) struct SharedLimits<'n> {
+    /// All names, also of those that have an error.
+    names: Vec<&'n str>,
+    pub limits: Vec<NamedLimit>,
+}
+
+pub(super) fn shared<'n>(reader: &mut Reader, node: &'n Node) -> SharedLimits<'n> {
+    let Some(map) = reader.any_map(node, "`limits`") else { return SharedLimits::default() };
+    SharedLimits {
+        names: map.entries.iter().map(|entry| entry.key.as_str()).collect(),
+        limits: map.entries.iter().filter_map(|entry| named(reader, entry)).collect(),
+    }
+}
+
+/// `NAME: 200/s`, or a mapping with the keys that a rule has for its own limit.
+fn named(reader: &mut Reader, entry: &MappingEntry) -> Option<NamedLimit> {
+    let (name, span) = (entry.key.as_str(), entry.key_span);
+    if !is_name(name) || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        let help =
+            format!("begin with a letter, without `/` and with at most {NAME_MAX} bytes: rates begin with a digit");
+        reader.error("P21", span, "this cannot be the name of a limit", "no name").help(help);
+    }
+    let (limit, then) = match &entry.value.value {
+        Value::Scalar(_) => {
+            let rate = rate(reader, &entry.value, &format!("`{name}`"))?;
+            (Limit { rate, each: None }, Then::Otherwise)
+        }
+        _ => {
+            let map = reader.map(&entry.value, "a limit", LIMIT_KEYS)?;
+            let node = reader.require(&map, "limit", "a limit");
+            own(reader, &map, node?)?
+        }
+    };
+    Some(NamedLimit { name: name.to_owned(), span, limit, then })
+}
+
+/// A rate begins with a digit and says its period behind a `/`.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('/')
+}
+
+/// What stands in the place of a rate and cannot be meant as one.
+fn name_in(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.meaning() != Meaning::Null => Some(scalar.text.as_str()),
+        _ => None,
+    }
+    .filter(|text| is_name(text))
+}
 
 /// `limit` with `then`, `for_each` and `limit_total`. `None` if something is wrong, `Some(None)` without a limit.
-pub(super) fn limited(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Limited>> {
+pub(super) fn limited(reader: &mut Reader, map: &Map<'_>, shared: &SharedLimits<'_>) -> Option<Option<Limited>> {
     let Some(node) = map.get("limit") else {
         let orphans: Vec<_> = ["then", "for_each", "limit_total"].into_iter().filter_map(|k| map.entry(k)).collect();
         for entry in &orphans {
@@ -16,10 +70,41 @@ pub(super) fn limited(reader: &mut Reader, map: &Map<'_>) -> Option<Option<Limit
         }
         return orphans.is_empty().then_some(None);
     };
+    if let Some(name) = name_in(node) {
+        return by_name(reader, map, name, node, shared).map(Some);
+    }
+    own(reader, map, node).map(|(limit, then)| Some(Limited { shared: None, limit, then }))
+}
+
+/// The limit with the rate in `node`, and what happens beyond it.
+fn own(reader: &mut Reader, map: &Map<'_>, node: &Node) -> Option<(Limit, Then)> {
     let rate = rate(reader, node, "`limit`");
     let then = map.get("then").map_or(Some(Then::Otherwise), |node| then(reader, node));
     let each = each(reader, map);
-    Some(Some(Limited { limit: Limit { rate: rate?, each: each? }, then: then? }))
+    Some((Limit { rate: rate?, each: each? }, then?))
+}
+
+fn by_name(reader: &mut Reader, map: &Map<'_>, name: &str, node: &Node, shared: &SharedLimits<'_>) -> Option<Limited> {
+    let misplaced: Vec<_> = ["for_each", "limit_total"].into_iter().filter_map(|key| map.entry(key)).collect();
+    for entry in &misplaced {
+        let title = format!("`{}` belongs to the limit `{name}`, not to a rule that shares it", entry.key);
+        let help = format!("move it to `{name}` under `limits:`; a rule may say its own `then`");
+        reader.error("P09", entry.key_span, title, "all rules of the limit count by the same").help(help);
+    }
+    let then = map.get("then").map(|node| then(reader, node));
+    if !shared.names.contains(&name) {
+        let near = closest(name, &shared.names);
+        let label = near.map_or("no limit of this name".to_owned(), |near| format!("did you mean `{near}`?"));
+        let help = match shared.names.as_slice() {
+            [] => format!("write a rate like `200/s`, or define the limit: `limits: {{ {name}: 200/s }}`"),
+            names => format!("write a rate like `200/s`, or one of `limits:`, which are {}", names.join(", ")),
+        };
+        reader.error("P21", node.span, format!("no limit is named `{name}`"), label).help(help);
+    }
+    // One that has an error was reported.
+    let known = shared.limits.iter().find(|known| known.name == name)?;
+    let then = then.unwrap_or(Some(known.then))?;
+    misplaced.is_empty().then(|| Limited { shared: Some(name.to_owned()), limit: known.limit.clone(), then })
 }
 
 fn then(reader: &mut Reader, node: &Node) -> Option<Then> {

@@ -8,6 +8,8 @@ const EXAMPLES: &[Example] = &[
     ("a policy", "{ version: 1, otherwise: { keep: 1% } }"),
     ("`version`", "version: 1"),
     ("`wait`", "wait: { after_root: 6s }"),
+    ("`limits`", "limits: { incidents: 200/s }"),
+    ("a limit", "{ limit: 200/s, then: 5% }"),
     ("`rules`", "rules: [{ name: keep-errors, when: { error: true }, keep: all }]"),
     ("`otherwise`", "otherwise: { keep: 1% }"),
     ("a rule", "{ name: keep-errors, when: { error: true }, keep: all }"),
@@ -64,6 +66,7 @@ const FOREIGN: &[Foreign] = &[
     row(&["samplerate", "goalsamplerate"], "when", "a rate of 10 is `keep: 10%`, and of 1 `keep: all`"),
     row(&["sampler"], "when", "write a share, `keep: 10%`, or a `limit` with `for_each`"),
     row(&["rate_limit", "rate_limiting", "spans_per_second", "max_per_second"], "when", "write `limit: 200/s`"),
+    row(&["rate"], "limit_total", "write `limit: 200/s`"),
     row(&["description", "comment"], "when", "write `why: …`"),
     row(
         &[

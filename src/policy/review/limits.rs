@@ -1,9 +1,10 @@
-//! Limits that change nothing: P19, one that is never reached or bounds nothing, and P20, a `for_each` whose traces
-//! all have the same key.
+//! Limits that change nothing: P19, one that is never reached or bounds nothing, P20, a `for_each` whose traces all have
+//! the same key, and P22, one that no rule uses.
 
-use super::{Alternative, Reader, WrittenRule, alternatives};
+use super::{Alternative, NamedLimit, Reader, WrittenRule, alternatives};
+use crate::diagnostic::Span;
 use crate::policy::condition::{Atom, Check, IncompleteSet};
-use crate::policy::limit::{Each, KeyPart, Rate};
+use crate::policy::limit::{Each, KeyPart, Limit, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
 use crate::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
@@ -12,14 +13,30 @@ use crate::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, 
 pub(super) fn warn_of_idle(reader: &mut Reader, rule: &WrittenRule, otherwise: Option<Keep>) {
     let Some(limited) = &rule.limited else { return };
     warn_if_beyond_keeps_as_much(reader, rule, limited, otherwise);
-    let Some(each) = &limited.limit.each else { return };
-    if is_reached_first(each.total, limited.limit.rate) {
-        let title = format!("no key of `{}` ever reaches its `limit`", rule.name);
-        let label = format!("`limit_total` is {} for all keys together", each.total);
-        let help = format!("write a `limit_total` above `limit: {}`, or leave out `for_each`", limited.limit.rate);
-        reader.warn("P19", rule.span, title, label).help(help);
+    // Of a shared one it is said once, and its rules together may have several keys.
+    if limited.shared.is_none() {
+        warn_if_total_is_reached_first(reader, &rule.name, rule.span, &limited.limit);
+        limited.limit.each.iter().for_each(|each| warn_if_one_key(reader, rule, each));
     }
-    warn_if_one_key(reader, rule, each);
+}
+
+pub(super) fn warn_of_idle_shared(reader: &mut Reader, named: &NamedLimit, rules: &[WrittenRule]) {
+    let NamedLimit { name, span, limit, .. } = named;
+    warn_if_total_is_reached_first(reader, name, *span, limit);
+    let uses = |rule: &WrittenRule| rule.limited.as_ref().is_some_and(|limited| limited.shared.as_ref() == Some(name));
+    // A rule that has an error is not among them.
+    if !reader.has_errors() && !rules.iter().any(uses) {
+        let help = format!("write `limit: {name}` in the rules that share it, or remove it");
+        reader.warn("P22", *span, format!("no rule uses the limit `{name}`"), "bounds nothing").help(help);
+    }
+}
+
+fn warn_if_total_is_reached_first(reader: &mut Reader, name: &str, span: Span, limit: &Limit) {
+    let Some(each) = limit.each.as_ref().filter(|each| is_reached_first(each.total, limit.rate)) else { return };
+    let title = format!("no key of `{name}` ever reaches its `limit`");
+    let label = format!("`limit_total` is {} for all keys together", each.total);
+    let help = format!("write a `limit_total` above `limit: {}`, or leave out `for_each`", limit.rate);
+    reader.warn("P19", span, title, label).help(help);
 }
 
 /// What is beyond the limit must be fewer, or the limit is none.
