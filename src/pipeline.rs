@@ -125,8 +125,9 @@ impl Pipeline {
         (self.now_ms() / TICK_MS) as Tick
     }
 
-    /// Swaps the policy; limits of rules that stay go on.
-    pub fn activate(&self, fresh: ActivePolicy) {
+    /// Swaps the policy; limits that stay go on.
+    pub fn activate(&self, mut fresh: ActivePolicy) {
+        fresh.counts_errors_after(&self.active_policy.load());
         self.limits.lock().expect("no code panics under this lock").retain(&fresh.policy.rules);
         self.active_policy.store(Arc::new(fresh));
     }

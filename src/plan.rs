@@ -75,9 +75,26 @@ impl Compared {
     pub fn questions(&self) -> Result<[Questions; QUESTION_SETS], TooMany> {
         let [now, then, gates] = self.policies().map(|policy| {
             Questions::compile(&policy.conditions, &[], 1)
-                .map(|questions| questions.counting_by(&policy.entry_attributes))
+                .map(|questions| questions.counting_by(&policy.entry_attributes).counting_errors(policy.error_facts))
         });
         Ok([now?, then?, gates?])
+    }
+
+    /// The same for traces in the ring of a policy in force, which has counted their errors as it does since a question
+    /// set: where one of the two counts otherwise, they are counted again.
+    ///
+    /// # Errors
+    /// As [`Compared::questions`].
+    pub fn questions_of_ring(
+        &self,
+        in_force: &Policy,
+        errors_since: Option<u32>,
+    ) -> Result<[Questions; QUESTION_SETS], TooMany> {
+        let [mut now, mut then, gates] = self.questions()?;
+        for (questions, policy) in [(&mut now, &self.now), (&mut then, &self.then)] {
+            questions.errors_since = if policy.errors == in_force.errors { errors_since } else { Some(u32::MAX) };
+        }
+        Ok([now, then, gates])
     }
 
     fn policies(&self) -> [&Policy; QUESTION_SETS] {
@@ -102,7 +119,10 @@ impl<'a> Planner<'a> {
     }
 
     /// Takes a trace in, in any order.
-    pub fn take(&mut self, observed: Observed) {
+    pub fn take(&mut self, mut observed: Observed) {
+        // What gates say of errors is what the new policy counts as one.
+        let [_, then, gates] = &mut observed.answers;
+        gates.failures = then.failures;
         self.tally.see(&observed);
         let mut limits = [AskedLimit(false), AskedLimit(false)];
         let [now, then] = &mut limits;

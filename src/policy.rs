@@ -7,6 +7,7 @@
 pub mod baseline;
 mod change;
 pub mod condition;
+mod errors;
 pub mod explain;
 mod history;
 pub mod limit;
@@ -17,6 +18,7 @@ mod review;
 pub mod witness;
 
 pub use change::{Change, listed};
+pub use errors::Errors;
 pub use explain::explain;
 pub use history::{Former, History};
 pub use limit::{Charge, LimitCounts, Limits};
@@ -24,7 +26,7 @@ pub use parse::sections;
 pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};
-use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, FACTS_MAX, Test};
+use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Test};
 use crate::trace::{Case, Decision, LimitId, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
 use crate::yaml::Reader;
@@ -49,6 +51,9 @@ pub struct Policy {
     /// What scan has to answer: condition k is fact bit k.
     pub conditions: Vec<Condition>,
     pub masks: Masks,
+    /// What counts as an error, as it is written and as bits of the conditions.
+    pub errors: Errors,
+    pub error_facts: ErrorFacts,
     /// What limits count by: value k of a summary's entry is of attribute k.
     pub entry_attributes: Vec<EntryAttribute>,
     pub rules: Vec<Rule>,
@@ -156,17 +161,8 @@ impl Policy {
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
         review::review(&mut reader, &document);
         let mut table = FactTable::default();
-        let mut matchers = Vec::with_capacity(document.rules.len());
-        for rule in &document.rules {
-            let was_full = table.is_full();
-            matchers.push(Matcher::compile(&rule.when, &mut table));
-            if table.is_full() && !was_full {
-                let title = format!("the policy asks more than {FACTS_MAX} different questions of spans");
-                reader
-                    .error("P14", rule.span, title, "this rule goes beyond")
-                    .help("join alternatives into lists: a list is one question");
-            }
-        }
+        let error_facts = document.errors.compile(&mut table);
+        let matchers = matchers_of(&mut reader, &document.rules, &mut table);
         let (keys, entry_attributes) = keys_of(&mut reader, &document.rules);
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
@@ -192,6 +188,8 @@ impl Policy {
             wait,
             masks: Masks::of(&table.conditions),
             conditions: table.conditions,
+            errors: document.errors,
+            error_facts,
             entry_attributes,
             rules,
             shared_limits: shared_limits.collect(),
@@ -305,6 +303,21 @@ impl Evaluation<'_> {
         let key = rule.key.of(self.case.summary);
         Claim { rule: rule.id, id: rule.limit_id, limit, key, cost, take, now_ms: self.now_ms }
     }
+}
+
+fn matchers_of(reader: &mut Reader, rules: &[WrittenRule], table: &mut FactTable) -> Vec<Matcher> {
+    let mut matchers = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let was_full = table.is_full();
+        matchers.push(Matcher::compile(&rule.when, table));
+        if table.is_full() && !was_full {
+            let title = format!("the policy asks more than {FACTS_MAX} different questions of spans");
+            reader
+                .error("P14", rule.span, title, "this rule goes beyond")
+                .help("join alternatives into lists: a list is one question");
+        }
+    }
+    matchers
 }
 
 /// What the limit of each rule counts by, and the attributes among it.

@@ -7,7 +7,7 @@ pub mod summary;
 pub mod verdict;
 pub mod weight;
 
-pub use observed::{Answers, Arrivals, Observed};
+pub use observed::{Answers, Arrivals, Failures, Observed};
 pub use question::{Condition, EntryValues, Facts};
 pub use summary::{Incomplete, Masks, Summary};
 pub use verdict::{Case, Decision, LimitId, Reason, RuleId, RuleNames, Trigger, Verdict};
@@ -206,6 +206,7 @@ pub struct SpanView {
     /// Index of its scope in this request.
     pub scope: u32,
     pub kind: SpanKind,
+    /// As it counts: see [`ErrorFacts`](question::ErrorFacts). What leaves has its own.
     pub status: Status,
     pub standing: Standing,
     /// The W3C random flag is set: the low 56 bits of the trace id are random.

@@ -15,6 +15,8 @@ mod chain;
 mod collector;
 #[path = "process/counters.rs"]
 mod counters;
+#[path = "process/errors.rs"]
+mod errors;
 #[path = "process/grpc.rs"]
 mod grpc;
 #[path = "process/http.rs"]

@@ -40,7 +40,11 @@ pub struct Answer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpansSeen {
     pub spans: u64,
+    /// As the policy counts them.
     pub errors: u64,
+    /// Spans with the status ERROR, where the policy counts otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors_by_status: Option<u64>,
     pub duration_ms: f64,
     /// From the first start to the last end.
     pub envelope_ms: f64,
@@ -60,6 +64,9 @@ impl SpansSeen {
     fn contents(&self) -> String {
         let word = if self.spans == 1 { "span" } else { "spans" };
         let mut text = format!("{} {word}, {} with errors", self.spans, self.errors);
+        if let Some(by_status) = self.errors_by_status {
+            let _ = write!(text, " by `errors` of the policy and {by_status} by their status");
+        }
         if !self.services.is_empty() {
             let _ = write!(text, ", in {}", self.services.join(", "));
         }

@@ -77,7 +77,7 @@ fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, String> {
     // A copy of the names: nothing of the candidate stays.
     let names = active_policy.rules.clone();
     let compared = Compared::compile(old.unwrap_or(in_force), new, &request.fail_if_dropped, names)?;
-    let questions = compared.questions();
+    let questions = compared.questions_of_ring(&active_policy.policy, active_policy.questions.errors_since);
     let questions = questions.map_err(|_| "the policy asks more different questions than there are bits".to_owned())?;
     let mut planner = Planner::new(&compared, pipeline.ring_size / HELD_PART / size_of::<Observed>());
     let asked = SurveyQuestions { sets: &questions, answered };

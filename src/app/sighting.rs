@@ -49,15 +49,18 @@ impl Sighting {
     pub fn answer(self, pipeline: &Pipeline) -> Option<Answer> {
         let Sighting { id, mut answer, held, .. } = self;
         let (Some((entry_span, first)), Some(seen)) = (held, &mut answer.seen) else { return Some(answer) };
-        let mut services = BTreeSet::new();
+        let (mut services, mut failed) = (BTreeSet::new(), 0);
         let mut look_at = |page: &[u8]| {
             spans::add_services(page, &mut services);
+            failed += spans::count_failed(page);
             if let (None, Some(span_id)) = (&seen.entry, entry_span) {
                 seen.entry = spans::find(page, span_id).map(|(service, name)| describe_span(service, &name));
             }
         };
         read_pages(pipeline, id, first, |page| look_at(&page))?;
         seen.services = services.into_iter().collect();
+        let counts_otherwise = failed != seen.errors && !pipeline.active_policy.load().policy.errors.is_empty();
+        seen.errors_by_status = counts_otherwise.then_some(failed);
         Some(answer)
     }
 

@@ -1,6 +1,8 @@
 //! What traces say of their services, read in place.
 
 use super::walk::{all, last, lossy};
+use super::wire::{Fields, Value};
+use crate::trace::Status;
 use std::{borrow::Cow, collections::BTreeSet};
 
 /// Adds the services of a request's resources.
@@ -15,6 +17,21 @@ pub fn find(request: &[u8], span_id: [u8; 8]) -> Option<(Option<String>, String)
         let span = spans.find(|span| last(span, 2) == Some(&span_id))?;
         Some((service(resource).map(Cow::into_owned), lossy(last(span, 5).unwrap_or_default()).into_owned()))
     })
+}
+
+/// Spans with the status ERROR.
+pub fn count_failed(request: &[u8]) -> u64 {
+    let spans = all(request, 1).flat_map(|resource| all(resource, 2)).flat_map(|scope| all(scope, 2));
+    spans.filter(|span| status(span) == Status::Error).count() as u64
+}
+
+/// The last code, as a status that occurs again is merged.
+fn status(span: &[u8]) -> Status {
+    let codes = all(span, 15).flat_map(|status| Fields::new(status).flatten()).filter_map(|field| match field.value {
+        Value::Varint(code) if field.number == 3 => Some(code),
+        _ => None,
+    });
+    codes.last().map_or(Status::Unset, Status::from_wire)
 }
 
 /// The attribute `service.name` of a `ResourceSpans`, if it is a text.

@@ -29,7 +29,8 @@ impl ActivePolicy {
         let ticks = |duration: Duration| (duration.as_millis() as u64).div_ceil(TICK_MS) as Tick;
         Ok(ActivePolicy {
             questions: Questions::compile(&policy.conditions, dimensions, policy.number)?
-                .counting_by(&policy.entry_attributes),
+                .counting_by(&policy.entry_attributes)
+                .counting_errors(policy.error_facts),
             wait: WaitTicks {
                 after_root: ticks(policy.wait.after_root),
                 idle: ticks(policy.wait.idle),
@@ -40,6 +41,12 @@ impl ActivePolicy {
             rules,
             history: History::default(),
         })
+    }
+
+    /// Notes whether errors that were counted while `old` was in force still stand.
+    pub fn counts_errors_after(&mut self, old: &ActivePolicy) {
+        let is_other = self.policy.errors != old.policy.errors;
+        self.questions.errors_since = if is_other { Some(self.questions.number) } else { old.questions.errors_since };
     }
 }
 

@@ -6,7 +6,6 @@ use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::{Keyed, Scan, SpanBounds};
 use crate::shard::survey::{Survey, SurveyQuestions};
 use crate::shard::{Outbox, Progress, Shard, WORK_MAX};
-use crate::trace::Standing;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -30,6 +29,8 @@ rules:
 - { name: each, keep: all, limit: 1/s, for_each: [entry.service], limit_total: 3/s }
 otherwise: { keep: none }
 ";
+const ERRORS: &str = "errors: { except: { attributes: { tier: gold } }, also: { name: 'probe*', service: s1 } }
+rules:";
 /// Unix milliseconds; a multiple of what a share is drawn from would be no accident.
 const BEGIN: u64 = 1_700_000_000_000;
 
@@ -125,7 +126,7 @@ fn decoded(spans: &[Sketch], policy: &Policy) -> Vec<(DecodedTrace, Vec<Sketch>)
         let spans = sketches.iter().map(|sketch| {
             let group = sketch.request().resource_spans.remove(0);
             let span = group.scope_spans[0].spans[0].clone();
-            DecodedSpan { resource: group.resource.unwrap().attributes, span, standing: Standing::Inner }
+            DecodedSpan::new(group.resource.unwrap().attributes, span)
         });
         (DecodedTrace::of(id, spans.collect(), policy), sketches)
     };
@@ -197,7 +198,8 @@ proptest! {
 
     #[test]
     fn a_plan_says_what_a_slow_reference_says(spans in traffic(), at in 1..200usize) {
-        let compared = compared(RULES, RULES.replace("50%", "all").replace("- { name: probes", "- { name: new").as_str(), &["error"]);
+        let then = RULES.replace("50%", "all").replace("- { name: probes", "- { name: new").replace("rules:", ERRORS);
+        let compared = compared(RULES, &then, &["error"]);
         let report = plan(&compared, &spans);
         let sides = [(&compared.now, false), (&compared.then, true)].map(|(policy, is_then)| {
             let wanted = reference(policy, &spans);
@@ -219,18 +221,9 @@ proptest! {
 
     #[test]
     fn what_is_in_a_ring_is_planned_like_a_recording_of_it(spans in traffic()) {
-        let compared = compared(LIMITED, RULES, &["error", "services: s1"]);
-        let (shard, active_policy, _) = play(LIMITED, &spans);
-        // What is kept by a rule beyond its limit depends on when exactly a trace came.
-        let unlimited = |report: Report| {
-            let mut report = comparable(report);
-            report.rules.iter_mut().for_each(|row| row.now = Default::default());
-            (report.newly_kept, report.newly_dropped, report.total.now) = Default::default();
-            report
-        };
-        let recorded = unlimited(plan(&compared, &spans));
-        for answered in [None, Some(active_policy.questions.number)] {
-            prop_assert_eq!(&unlimited(survey(&shard, &compared, answered).0), &recorded);
+        let (counting, counting_rules) = (LIMITED.replace("rules:", ERRORS), RULES.replace("rules:", ERRORS));
+        for (in_force, then) in [(LIMITED, RULES), (LIMITED, &counting_rules), (&counting, RULES), (&counting, NOTHING)] {
+            assert_planned_alike(in_force, then, &spans)?;
         }
     }
 
@@ -248,9 +241,28 @@ proptest! {
     }
 }
 
+/// What is in a ring, and a recording of it.
+fn assert_planned_alike(in_force: &str, then: &str, spans: &[Sketch]) -> Result<(), TestCaseError> {
+    let compared = compared(in_force, then, &["error", "services: s1"]);
+    let (shard, active_policy, _) = play(in_force, spans);
+    // What is kept by a rule beyond its limit depends on when exactly a trace came.
+    let unlimited = |report: Report| {
+        let mut report = comparable(report);
+        report.rules.iter_mut().for_each(|row| row.now = Default::default());
+        (report.newly_kept, report.newly_dropped, report.total.now) = Default::default();
+        report
+    };
+    let recorded = unlimited(plan(&compared, spans));
+    for answered in [None, Some(active_policy.questions.number)] {
+        let surveyed = survey(&shard, &compared, &active_policy, answered).0;
+        prop_assert_eq!(&unlimited(surveyed), &recorded);
+    }
+    Ok(())
+}
+
 /// A plan of what a shard holds.
-fn survey(shard: &Shard, compared: &Compared, answered: Option<u32>) -> (Report, Survey) {
-    let sets = compared.questions().unwrap();
+fn survey(shard: &Shard, compared: &Compared, in_force: &ActivePolicy, answered: Option<u32>) -> (Report, Survey) {
+    let sets = compared.questions_of_ring(&in_force.policy, in_force.questions.errors_since).unwrap();
     let asked = SurveyQuestions { sets: &sets, answered };
     let (mut survey, mut found, mut planner) = (Survey::default(), Vec::new(), Planner::new(compared, 1000));
     while shard.survey(&asked, &mut survey, &mut found) == Progress::More {
@@ -278,15 +290,28 @@ fn what_waits_is_left_out_and_a_long_trace_is_looked_at_in_pieces() {
     let long = |n: u64| Sketch { number: n, error: n == 0, gold: n == 599, start: n * 10, ..one.clone() };
     let spans: Vec<Sketch> = (0..600).map(long).collect();
     let compared = compared(NOTHING, RULES, &["any_span: { attributes: { tier: gold } }"]);
-    let (shard, ..) = play(NOTHING, &spans);
-    let (report, _) = survey(&shard, &compared, None);
+    let (shard, in_force, _) = play(NOTHING, &spans);
+    let (report, _) = survey(&shard, &compared, &in_force, None);
     let rows: Vec<u64> = report.rules.iter().map(|row| row.then.traces).collect();
     assert_eq!((report.window.traces, report.window.spans, rows[1]), (1, 600, 1));
     let mut late = spans;
     late.push(Sketch { trace: 9, number: 0, start: 148_000, length: 0, ..one });
-    let (shard, ..) = play(NOTHING, &late);
-    let (report, survey) = survey(&shard, &compared, None);
+    let (shard, in_force, _) = play(NOTHING, &late);
+    let (report, survey) = survey(&shard, &compared, &in_force, None);
     assert_eq!((report.window.traces, survey.waiting), (1, 1));
+}
+
+/// A gate goes by what the new policy counts as an error.
+#[test]
+fn what_a_new_policy_counts_as_no_error_may_be_dropped() {
+    let one = Sketch { error: true, gold: true, probe: false, ..busy_minute()[1].clone() };
+    let spans = [one.clone(), Sketch { trace: 2, gold: false, ..one }];
+    for (then, dropped) in
+        [(NOTHING.to_owned(), 2), (NOTHING.replace("otherwise", &ERRORS.replace("rules:", "otherwise")), 1)]
+    {
+        let report = plan(&compared(RULES, &then, &["error"]), &spans);
+        assert_eq!(report.gates[0].dropped, dropped, "{then}");
+    }
 }
 
 fn now_plus(report: &Report) -> u64 {

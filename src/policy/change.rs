@@ -7,7 +7,7 @@
 use super::limit::{Limit, Rate};
 use super::parse::WrittenRule;
 use super::{Keep, Limited, Policy, SharedLimit, Then};
-use crate::trace::question::{Condition, Facts, Test};
+use crate::trace::question::{Facts, Test};
 use crate::trace::summary::EntrySpan;
 use crate::trace::{SpanKind, Standing, Status, Summary, Threshold};
 use std::fmt;
@@ -49,6 +49,9 @@ impl Change {
         }
         if old.otherwise != new.otherwise {
             change.changed.push(format!("otherwise: {}, was {}", new.otherwise, old.otherwise));
+        }
+        if old.errors != new.errors {
+            change.changed.push("what counts as an error".to_owned());
         }
         if old.wait != new.wait {
             change.changed.push("wait".to_owned());
@@ -217,11 +220,13 @@ impl Class {
         if self == Class::Slow { Class::SLOW } else { Class::FAST }
     }
 
-    fn summary(self, conditions: &[Condition]) -> Summary {
-        let (failed, duration) = (self == Class::Failed, self.duration());
+    fn summary(self, policy: &Policy) -> Summary {
+        let duration = self.duration();
         let mut facts = Facts::EMPTY;
-        let held = conditions.iter().enumerate().filter(|(_, condition)| condition.tests.iter().all(|t| self.holds(t)));
+        let held =
+            policy.conditions.iter().enumerate().filter(|(_, condition)| condition.tests.iter().all(|t| self.holds(t)));
         held.for_each(|(bit, _)| facts.set(bit));
+        let failed = policy.error_facts.status(self.status(), facts) == Status::Error;
         Summary {
             facts,
             entry: EntrySpan { standing: Standing::Root, ..EntrySpan::default() },
@@ -249,13 +254,13 @@ impl Class {
     }
 
     fn matches(self, rule: &WrittenRule, policy: &Policy) -> bool {
-        let summary = self.summary(&policy.conditions);
+        let summary = self.summary(policy);
         policy.rules.iter().any(|known| known.written.name == rule.name && known.matches(&summary))
     }
 
     /// What `policy` says of it, where rules have room or beyond their limits.
     fn keep(self, policy: &Policy, beyond: bool) -> Keep {
-        let summary = self.summary(&policy.conditions);
+        let summary = self.summary(policy);
         for rule in policy.rules.iter().filter(|rule| rule.matches(&summary)) {
             match rule.written.limited.as_ref().filter(|_| beyond).map(|limited| limited.then) {
                 None => return rule.written.keep,
@@ -413,6 +418,28 @@ mod tests {
         let (changed, effects) = between(shared("200/s", "200/s"), shared("200/s", "all, then: 2%"));
         assert_eq!(changed, ["errors: limit all, then 2%, was 200/s"]);
         assert_eq!(effects, [""; 0]);
+    }
+
+    #[test]
+    fn what_counts_as_an_error_is_named_and_weighed() {
+        let counting = |errors: &str| {
+            let text = format!("version: 1\n{errors}rules: [{ERRORS}]\notherwise: {{ keep: 1% }}\n");
+            Policy::compile("policy.yaml", &text, 1, &mut RuleNames::default()).0.expect("it is right")
+        };
+        let of_one_route = "errors: { except: { name: GET /users, kind: server } }\n";
+        for (errors, effects) in [
+            (of_one_route, &[][..]),
+            ("errors: { except: { kind: server } }\n", &["failed traces: 1%, was all"]),
+            ("errors: { also: { duration: { at_least: 5s } } }\n", &["slow traces: all, was 1%"]),
+        ] {
+            let change = Change::between(&counting(""), &counting(errors));
+            assert_eq!(
+                (change.changed, change.effects),
+                (vec!["what counts as an error".into()], effects.iter().map(|e| e.to_string()).collect()),
+                "{errors}"
+            );
+        }
+        assert!(Change::between(&counting(of_one_route), &counting(of_one_route)).changed.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod value;
 mod when;
 
 use super::condition::When;
+use super::errors::Errors;
 use super::limit::Limit;
 use super::{Keep, Limited, Then, Wait};
 use crate::diagnostic::Span;
@@ -25,6 +26,10 @@ use std::time::Duration;
 pub(super) struct Document {
     /// `None` if it has an error.
     pub wait: Option<Wait>,
+    /// What of it has no error.
+    pub errors: Errors,
+    /// Where `errors` stands.
+    pub errors_at: Option<Span>,
     /// Those that have no error, as the rules.
     pub limits: Vec<NamedLimit>,
     pub rules: Vec<WrittenRule>,
@@ -56,7 +61,8 @@ pub struct WrittenRule {
     pub limited: Option<Limited>,
 }
 
-const FILE_KEYS: &[&str] = &["version", "wait", "limits", "rules", "otherwise"];
+const FILE_KEYS: &[&str] = &["version", "wait", "errors", "limits", "rules", "otherwise"];
+const ERRORS_KEYS: &[&str] = &["except", "also"];
 const WAIT_KEYS: &[&str] = &["after_root", "idle", "longest", "settle"];
 const OTHERWISE_KEYS: &[&str] = &["keep"];
 const RULE_KEYS: &[&str] = &["name", "why", "when", "keep", "limit", "then", "for_each", "limit_total"];
@@ -66,6 +72,9 @@ pub fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
     let sections: &[(&str, &[&str])] = &[
         ("", FILE_KEYS),
         ("wait", WAIT_KEYS),
+        ("errors", ERRORS_KEYS),
+        ("errors.except", when::SPAN_KEYS),
+        ("errors.also", when::SPAN_KEYS),
         ("limits", limit::LIMIT_KEYS),
         ("otherwise", OTHERWISE_KEYS),
         ("rules", RULE_KEYS),
@@ -97,10 +106,12 @@ pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let map = reader.file_map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
+    let errors = map.get("errors").map(|node| errors(reader, node)).unwrap_or_default();
     let shared = map.get("limits").map(|node| limit::shared(reader, node)).unwrap_or_default();
     let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node, &shared));
     let otherwise = reader.require(&map, "otherwise", "a policy").and_then(|node| otherwise(reader, node));
-    Some(Document { wait, limits: shared.limits, rules, otherwise })
+    let errors_at = map.entry("errors").map(|entry| entry.key_span);
+    Some(Document { wait, errors, errors_at, limits: shared.limits, rules, otherwise })
 }
 
 fn version(reader: &mut Reader, map: &Map<'_>) {
@@ -149,6 +160,21 @@ fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
         }
     }
     Some(wait)
+}
+
+fn errors(reader: &mut Reader, node: &Node) -> Errors {
+    let Some(map) = reader.map(node, "`errors`", ERRORS_KEYS) else { return Errors::default() };
+    if map.entries.is_empty() {
+        let help =
+            "write which spans do not count, `except:`, or which count beside those with the status ERROR, `also:`";
+        reader.error("P10", node.span, "`errors` has no condition", "nothing here").help(help);
+    }
+    let mut conditions = |key: &str| {
+        let node = map.get(key)?;
+        let items = reader.one_or_more(node, &format!("`{key}`"))?;
+        Some(items.iter().filter_map(|item| when::one_span(reader, item, &format!("an item of `{key}`"))).collect())
+    };
+    Errors { except: conditions("except").unwrap_or_default(), also: conditions("also").unwrap_or_default() }
 }
 
 fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {

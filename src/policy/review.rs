@@ -1,38 +1,39 @@
 //! What is allowed, but probably not what the author wants: P11, a rule that comes too late to match, P12, a
 //! `next` that leads to an unlimited `keep: all`, P18, conditions that exclude each other, P19, P20 and P22, limits that
-//! change nothing.
+//! change nothing, P23, items of `errors` that do not either.
 //!
 //! All compare without knowing any trace, so they speak only when it is plain.
 
 mod contradiction;
+mod errors;
 mod limits;
 
 use super::condition::{Atom, Check, When};
 use super::parse::{Document, NamedLimit, WrittenRule};
-use super::{Keep, Then, pattern};
-use crate::trace::Status;
+use super::{Errors, Keep, Then, pattern};
 use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
 use crate::yaml::Reader;
 
 pub(super) fn review(reader: &mut Reader, document: &Document) {
-    let Document { limits, rules, otherwise, .. } = document;
+    let Document { errors, errors_at, limits, rules, otherwise, .. } = document;
+    errors_at.iter().for_each(|at| errors::warn_of_idle(reader, errors, *at));
     limits.iter().for_each(|limit| limits::warn_of_idle_shared(reader, limit, rules));
     for (at, rule) in rules.iter().enumerate() {
-        if contradiction::warn_if_impossible(reader, rule) {
+        if contradiction::warn_if_impossible(reader, rule, errors) {
             continue;
         }
-        warn_if_never_reached(reader, rule, &rules[..at]);
+        warn_if_never_reached(reader, rule, &rules[..at], errors);
         limits::warn_of_idle(reader, rule, *otherwise);
         warn_if_next_is_unlimited(reader, rule, &rules[at + 1..]);
     }
 }
 
-fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule]) {
+fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule], errors: &Errors) {
     let unlimited: Vec<&WrittenRule> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
     let taker_of = |alternative: &Alternative<'_>| {
         unlimited
             .iter()
-            .find(|taker| alternatives(&taker.when).iter().any(|taken| alternative.is_within(taken)))
+            .find(|taker| alternatives(&taker.when).iter().any(|taken| alternative.is_within(taken, errors)))
             .copied()
     };
     let takers: Option<Vec<&WrittenRule>> = alternatives(&rule.when).iter().map(taker_of).collect();
@@ -88,8 +89,8 @@ pub(super) fn alternatives(when: &When) -> Vec<Alternative<'_>> {
 
 impl Alternative<'_> {
     /// Whatever this alternative matches, `wide` matches.
-    fn is_within(&self, wide: &Alternative<'_>) -> bool {
-        wide.atoms.iter().all(|wide| self.atoms.iter().any(|narrow| implies(narrow, wide)))
+    fn is_within(&self, wide: &Alternative<'_>, errors: &Errors) -> bool {
+        wide.atoms.iter().all(|wide| self.atoms.iter().any(|narrow| implies(narrow, wide, errors)))
             && wide.nots.iter().all(|not| self.nots.contains(not))
     }
 
@@ -100,13 +101,11 @@ impl Alternative<'_> {
 }
 
 /// Every trace for which `narrow` holds is one for which `wide` holds.
-fn implies(narrow: &Atom, wide: &Atom) -> bool {
+fn implies(narrow: &Atom, wide: &Atom, errors: &Errors) -> bool {
     match (narrow, wide) {
         (Atom::Trace(narrow), Atom::Trace(wide)) => check_implies(narrow, wide),
         (Atom::Span(narrow), Atom::Span(wide)) => span_implies(narrow, wide),
-        (Atom::Span(narrow), Atom::Trace(Check::Error(true))) => {
-            narrow.tests.contains(&Test::Status(vec![Status::Error]))
-        }
+        (Atom::Span(narrow), Atom::Trace(Check::Error(true))) => errors.surely_count(&narrow.tests),
         _ => false,
     }
 }
@@ -155,7 +154,11 @@ fn span_implies(narrow: &Condition, wide: &Condition) -> bool {
             | (SpanScope::Entry | SpanScope::Root, SpanScope::Entry)
             | (SpanScope::Root, SpanScope::Root)
     );
-    scope && wide.tests.iter().all(|wide| narrow.tests.iter().any(|narrow| test_implies(narrow, wide)))
+    scope && tests_imply(&narrow.tests, &wide.tests)
+}
+
+fn tests_imply(narrow: &[Test], wide: &[Test]) -> bool {
+    wide.iter().all(|wide| narrow.iter().any(|narrow| test_implies(narrow, wide)))
 }
 
 fn test_implies(narrow: &Test, wide: &Test) -> bool {

@@ -70,6 +70,7 @@ pub(super) fn judge(policy: &Policy, case: TestCase) -> Outcome {
 /// What is known of the one trace in a request; the error says why some span of it would be refused.
 pub(super) fn summarize(policy: &Policy, request: &[u8]) -> Result<Summary, String> {
     let questions = Questions::compile(&policy.conditions, &[], policy.number).expect("the policy compiled");
+    let questions = questions.counting_errors(policy.error_facts);
     let mut scan = Scan::new(Keyed::new(0));
     let read = scan.read(request, &questions, SpanBounds::of_bytes(u32::MAX));
     if read.is_err() || scan.rejected.total() > 0 {

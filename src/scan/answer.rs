@@ -3,7 +3,8 @@
 
 use super::wire::{ComparableValue, Malformed, Reader};
 use crate::trace::question::{
-    Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern, ValueTest,
+    Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern,
+    ValueTest,
 };
 use crate::trace::{EntryValues, Masks, Slice, SpanKind, Status};
 use foldhash::fast::RandomState;
@@ -39,6 +40,10 @@ pub struct Questions {
     events: Texts,
     trace_state: Vec<(String, Texts)>,
     pub dimensions: Vec<String>,
+    /// What counts as an error, if not the status alone.
+    errors: Option<ErrorFacts>,
+    /// Sets before this number counted errors otherwise. None if none did, since the process began.
+    pub errors_since: Option<u32>,
 }
 
 /// More conditions or tests than there are bits.
@@ -149,6 +154,22 @@ impl Questions {
         self
     }
 
+    /// These questions, and what of their answers makes a span an error.
+    pub fn counting_errors(mut self, errors: ErrorFacts) -> Questions {
+        self.errors = (errors != ErrorFacts::default()).then_some(errors);
+        self
+    }
+
+    /// Whether what was counted by the set of this number must be counted again.
+    pub fn recounts_errors(&self, of_set: u32) -> bool {
+        self.errors_since.is_some_and(|since| of_set < since)
+    }
+
+    /// The status that a span counts as.
+    pub(super) fn counted_status(&self, own: Status, facts: Facts) -> Status {
+        self.errors.map_or(own, |errors| errors.status(own, facts))
+    }
+
     /// Whether spans have anything to answer.
     pub fn asks_spans(&self) -> bool {
         let Masks { any, entry, root } = self.masks;
@@ -175,6 +196,8 @@ impl Questions {
             events: Texts::default(),
             trace_state: Vec::new(),
             dimensions: dimensions.to_vec(),
+            errors: None,
+            errors_since: None,
         }
     }
 

@@ -74,6 +74,7 @@ pub(super) fn walk_span(
     span.name_hash = keyed.hash(name);
     span.operation = operation_hash(&span, resource, dimensions.as_ref(), questions, keyed);
     span.facts = questions.conclude(tests | absent, name, span.kind, span.status, span.duration());
+    span.status = questions.counted_status(span.status, span.facts);
     Ok((span, maybe_orphan))
 }
 

@@ -8,7 +8,7 @@ use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::splice::outline;
 use crate::scan::{Questions, read_again};
 use crate::trace::observed::QUESTION_SETS;
-use crate::trace::{Answers, Arrivals, Observed};
+use crate::trace::{Answers, Arrivals, Failures, Observed, Standing};
 
 /// What a survey asks of each trace.
 pub struct SurveyQuestions<'a> {
@@ -37,6 +37,7 @@ struct Underway {
     next: Loc,
     observed: Observed,
     wanted: [bool; QUESTION_SETS],
+    recounts_errors: [bool; QUESTION_SETS],
     /// The service is that of the entry span.
     is_named: bool,
 }
@@ -86,7 +87,13 @@ impl Shard {
             survey.waiting += 1;
         } else {
             let mut wanted = asked.sets.each_ref().map(Questions::asks_spans);
-            let mut answers = [Answers::default(); QUESTION_SETS];
+            let mut answers = [Answers { failures: Failures::of(&entry.summary), ..Answers::default() }; QUESTION_SETS];
+            // Spans that were not stored cannot be asked.
+            let recounts = |set: &Questions| set.recounts_errors(entry.questions) && !entry.summary.limited;
+            let recounts_errors = asked.sets.each_ref().map(recounts);
+            for set in (0..QUESTION_SETS).filter(|&set| recounts_errors[set]) {
+                (wanted[set], answers[set].failures) = (true, Failures::default());
+            }
             if asked.answered == Some(entry.questions) {
                 (wanted[0], answers[0]) = (false, Answers::of(&entry.summary));
             }
@@ -102,7 +109,8 @@ impl Shard {
                 summary: entry.summary,
                 answers,
             };
-            survey.underway = Some(Underway { slot, first, next: entry.newest, observed, wanted, is_named: false });
+            survey.underway =
+                Some(Underway { slot, first, next: entry.newest, observed, wanted, recounts_errors, is_named: false });
         }
     }
 
@@ -124,7 +132,7 @@ impl Shard {
     }
 
     fn look_at_record(&self, asked: &SurveyQuestions<'_>, underway: &mut Underway, budget: &mut Budget) {
-        let Underway { next, observed, wanted, is_named, .. } = underway;
+        let Underway { next, observed, wanted, recounts_errors, is_named, .. } = underway;
         let (ring, record) = (self.ring(), self.ring().read(*next));
         let span = ring.bytes(*next);
         *next = record.previous;
@@ -139,14 +147,19 @@ impl Shard {
             // Each set reads the span once: that is what a record costs.
             budget.pay();
             let (questions, answers) = (&asked.sets[set], &mut observed.answers[set]);
-            let again = read_again(header, span, questions, &self.keyed);
+            let mut again = read_again(header, span, questions, &self.keyed);
             answers.facts |= again.facts & questions.masks.any;
             if is_entry {
                 answers.facts |= again.facts & questions.masks.entry;
                 answers.values = answers.values.max(again.entry_values);
             }
-            if is_entry && observed.summary.has_root() {
+            let is_root = is_entry && observed.summary.has_root();
+            if is_root {
                 answers.facts |= again.facts & questions.masks.root;
+            }
+            if recounts_errors[set] {
+                again.standing = if record.is_entry { Standing::Entry } else { again.standing };
+                answers.failures.add(&again, is_root);
             }
         }
     }

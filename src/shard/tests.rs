@@ -1,3 +1,5 @@
+mod recount;
+
 use super::*;
 use crate::ring::index::TraceStatus;
 use crate::scan::SpanBounds;

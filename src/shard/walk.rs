@@ -41,8 +41,9 @@ pub(super) struct Walk {
     /// The span that will carry the marks, and its rank: the entry, else the earliest.
     marked: Option<((bool, u64, SpanId), Loc)>,
     marks: Option<Marks>,
-    /// The question set of a refresh.
+    /// The question set of a refresh, and whether it counts errors otherwise than an earlier one did.
     questions: u32,
+    recounts_errors: bool,
 }
 
 impl Walk {
@@ -57,6 +58,7 @@ impl Walk {
             marked: None,
             marks: None,
             questions: 0,
+            recounts_errors: false,
         }
     }
 
@@ -262,8 +264,10 @@ impl Shard {
             walk.questions = questions.number;
             // Spans that come while the walk lasts add their own answers.
             let entry = self.index.entry_mut(walk.slot);
+            // Spans that were not stored cannot be asked again: their trace keeps its errors.
+            walk.recounts_errors |= questions.recounts_errors(entry.questions) && !entry.summary.limited;
             entry.questions = questions.number;
-            entry.summary.forget_answers();
+            entry.summary.forget_answers(walk.recounts_errors);
         }
         loop {
             let loc = match self.step(walk, budget) {
@@ -277,7 +281,7 @@ impl Shard {
             if self.ring.read(loc).is_entry {
                 span.standing = Standing::Entry;
             }
-            self.index.entry_mut(walk.slot).summary.observe_again(&span, &questions.masks);
+            self.index.entry_mut(walk.slot).summary.observe_again(&span, &questions.masks, walk.recounts_errors);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A trace as somebody sees it who judges nothing in earnest: what a policy would have said of it.
 
 use super::summary::EntrySpan;
-use super::{EntryValues, Facts, Summary, TraceId};
+use super::{EntryValues, Facts, SpanView, Standing, Status, Summary, TraceId};
 
 /// Question sets that are answered at once: those of two policies and of the conditions of gates.
 pub const QUESTION_SETS: usize = 3;
@@ -26,11 +26,35 @@ pub struct Answers {
     pub facts: Facts,
     /// What limits count by.
     pub values: EntryValues,
+    pub failures: Failures,
+}
+
+/// Spans that count as errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Failures {
+    pub errors: u32,
+    pub root: bool,
+    pub entry: bool,
+}
+
+impl Failures {
+    pub fn of(summary: &Summary) -> Failures {
+        Failures { errors: summary.errors, root: summary.root_failed, entry: summary.entry_failed }
+    }
+
+    /// `is_root`: it is the root that was chosen.
+    pub fn add(&mut self, span: &SpanView, is_root: bool) {
+        if span.status == Status::Error {
+            self.errors += 1;
+            self.root |= is_root;
+            self.entry |= span.standing != Standing::Inner;
+        }
+    }
 }
 
 impl Answers {
     pub fn of(summary: &Summary) -> Answers {
-        Answers { facts: summary.facts, values: summary.entry.values }
+        Answers { facts: summary.facts, values: summary.entry.values, failures: Failures::of(summary) }
     }
 }
 
@@ -45,7 +69,9 @@ pub struct Arrivals {
 impl Observed {
     /// What the policy of one question set reads.
     pub fn summary_by(&self, set: usize) -> Summary {
-        let Answers { facts, values } = self.answers[set];
-        Summary { facts, entry: EntrySpan { values, ..self.summary.entry }, ..self.summary }
+        let Answers { facts, values, failures } = self.answers[set];
+        let Failures { errors, root: root_failed, entry: entry_failed } = failures;
+        let entry = EntrySpan { values, ..self.summary.entry };
+        Summary { facts, entry, errors, root_failed, entry_failed, ..self.summary }
     }
 }

@@ -99,6 +99,27 @@ impl Not for Facts {
     }
 }
 
+/// What counts as an error beside the status ERROR, as bits of conditions on a span.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ErrorFacts {
+    /// A span of which one of these holds is no error, whatever else holds.
+    pub except: Facts,
+    /// One of which one of these holds is an error whatever its status is.
+    pub also: Facts,
+}
+
+impl ErrorFacts {
+    /// The status that a span counts as, by its own and by what holds of it.
+    pub fn status(&self, own: Status, facts: Facts) -> Status {
+        let holds = |bits: Facts| !(facts & bits).is_empty();
+        match (own == Status::Error || holds(self.also)) && !holds(self.except) {
+            true => Status::Error,
+            false if own == Status::Error => Status::Unset,
+            false => own,
+        }
+    }
+}
+
 /// Which spans of a trace a condition speaks of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum SpanScope {

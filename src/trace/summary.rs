@@ -104,7 +104,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Some span has status ERROR.
+    /// Some span counts as an error.
     pub fn error(&self) -> bool {
         self.errors > 0
     }
@@ -117,7 +117,7 @@ impl Summary {
         self.entry.standing != Standing::Inner
     }
 
-    /// The root, or without one an entry span, has status ERROR.
+    /// The root, or without one an entry span, counts as an error.
     pub fn failed(&self) -> bool {
         if self.has_root() { self.root_failed } else { self.entry_failed }
     }
@@ -166,31 +166,43 @@ impl Summary {
         self.longest_span = self.longest_span.max(duration);
         self.spans += 1;
         self.bytes += u64::from(span.raw.len);
-        let failed = span.status == Status::Error;
-        self.errors += u32::from(failed);
+        self.count_failure(span);
         self.random_flag |= span.random_flag;
         self.randomness = smallest(self.randomness, span.randomness);
         if span.standing != Standing::Inner {
             self.longest_entry = self.longest_entry.max(duration);
-            self.entry_failed |= failed;
             self.observe_entry(span, service_hash, masks);
         }
     }
 
-    /// Forgets what depends on a question set: all stored spans are to be observed again.
-    pub fn forget_answers(&mut self) {
+    fn count_failure(&mut self, span: &SpanView) {
+        let failed = span.status == Status::Error;
+        self.errors += u32::from(failed);
+        self.entry_failed |= failed && span.standing != Standing::Inner;
+    }
+
+    /// Forgets what depends on a question set: all stored spans are to be observed again. What counts as an error
+    /// may depend on it, too.
+    pub fn forget_answers(&mut self, recounts_errors: bool) {
         self.facts = Facts::EMPTY;
         self.entry.values = EntryValues::default();
+        if recounts_errors {
+            (self.errors, self.entry_failed, self.root_failed) = (0, false, false);
+        }
     }
 
     /// Takes in what a span that was observed before answers to another question set.
-    pub fn observe_again(&mut self, span: &SpanView, masks: &Masks) {
+    pub fn observe_again(&mut self, span: &SpanView, masks: &Masks, recounts_errors: bool) {
         self.facts |= span.facts & masks.any;
+        if recounts_errors {
+            self.count_failure(span);
+        }
         let rank = (Reverse(span.standing), span.start, span.span_id);
         if span.standing != Standing::Inner && rank == self.entry.rank() {
             let chosen = if self.has_root() { masks.entry | masks.root } else { masks.entry };
             self.facts |= span.facts & chosen;
             self.entry.values = self.entry.values.max(span.entry_values);
+            self.root_failed |= recounts_errors && self.has_root() && span.status == Status::Error;
         }
     }
 

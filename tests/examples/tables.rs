@@ -20,6 +20,7 @@ fn the_policy_language_is_documented_as_a_whole() {
     for (file, name) in [
         ("src/policy/parse.rs", "FILE_KEYS"),
         ("src/policy/parse.rs", "WAIT_KEYS"),
+        ("src/policy/parse.rs", "ERRORS_KEYS"),
         ("src/policy/parse.rs", "RULE_KEYS"),
         ("src/policy/parse/when.rs", "TRACE_KEYS"),
         ("src/policy/parse/when.rs", "SPAN_KEYS"),

@@ -122,7 +122,21 @@ pub fn random_policy(choices: &mut Choices<'_>) -> String {
     let limits = "limits:\n  two: 2/s\n  spans: { limit: 3 spans/s, then: next }\n  \
                   each: { limit: 1/min, for_each: entry.service, limit_total: 3/s, then: 25% }\n";
     let otherwise = choices.of(&["none", "all", "25%"]);
-    format!("version: 1\n{limits}{rules}otherwise: {{ keep: {otherwise} }}\n")
+    let errors = random_errors(choices);
+    format!("version: 1\n{errors}{limits}{rules}otherwise: {{ keep: {otherwise} }}\n")
+}
+
+fn random_errors(choices: &mut Choices<'_>) -> String {
+    let conditions = |choices: &mut Choices<'_>| {
+        let conditions: Vec<String> = (0..1 + choices.below(2)).map(|_| random_span_condition(choices)).collect();
+        if choices.once_in(2) { format!("[{}]", conditions.join(", ")) } else { conditions[0].clone() }
+    };
+    match choices.below(4) {
+        0 => String::new(),
+        1 => format!("errors: {{ except: {} }}\n", conditions(choices)),
+        2 => format!("errors: {{ also: {} }}\n", conditions(choices)),
+        _ => format!("errors: {{ except: {}, also: {} }}\n", conditions(choices), conditions(choices)),
+    }
 }
 
 fn random_rule(choices: &mut Choices<'_>, n: usize) -> String {

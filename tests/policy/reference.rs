@@ -36,6 +36,8 @@ impl Reference {
 
     pub fn judge(&mut self, trace: &TestTrace, charged: Option<&str>, now_ms: u64) -> Outcome {
         let root = self.root.clone();
+        let counted = |span: &TestSpan| TestSpan { is_error: is_error(&root, span), ..span.clone() };
+        let trace = &TestTrace { spans: trace.spans.iter().map(counted).collect(), ..trace.clone() };
         let otherwise = get(&root, "otherwise").expect("otherwise");
         let mut before = charged.map(str::to_owned);
         for rule in get(&root, "rules").map_or(&[][..], items) {
@@ -205,7 +207,7 @@ fn holds(key: &str, value: &Node, trace: &TestTrace) -> bool {
     let entry = entry_of(trace);
     let root = entry.filter(|span| span.parent == 0);
     match key {
-        "error" => spans.iter().any(|span| span.status == Status::Error) == (text(value) == "true"),
+        "error" => spans.iter().any(|span| span.is_error) == (text(value) == "true"),
         "failed" => failed(trace) == (text(value) == "true"),
         "duration" => in_range(value, duration(trace) as f64, nanos),
         "envelope" => {
@@ -233,6 +235,15 @@ fn holds(key: &str, value: &Node, trace: &TestTrace) -> bool {
     }
 }
 
+/// What the policy in `root` counts as an error.
+fn is_error(root: &Node, span: &TestSpan) -> bool {
+    let is_like = |key: &str| {
+        let listed = get(root, "errors").and_then(|errors| get(errors, key));
+        listed.is_some_and(|listed| items(listed).iter().any(|wanted| is_span(wanted, span)))
+    };
+    (span.status == Status::Error || is_like("also")) && !is_like("except")
+}
+
 /// Where requests enter: the root, or with flags what they say, or a server or consumer without its parent.
 fn is_entry(span: &TestSpan, trace: &TestTrace) -> bool {
     let is_parent_here = trace.spans.iter().any(|other| other.id == span.parent);
@@ -248,8 +259,8 @@ fn entry_of(trace: &TestTrace) -> Option<&TestSpan> {
 
 fn failed(trace: &TestTrace) -> bool {
     match entry_of(trace) {
-        Some(root) if root.parent == 0 => root.status == Status::Error,
-        _ => trace.spans.iter().any(|span| is_entry(span, trace) && span.status == Status::Error),
+        Some(root) if root.parent == 0 => root.is_error,
+        _ => trace.spans.iter().any(|span| is_entry(span, trace) && span.is_error),
     }
 }
 

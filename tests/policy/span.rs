@@ -9,7 +9,7 @@ use tailkeep::policy::Policy;
 use tailkeep::policy::explain::decoded::DecodedSpan;
 use tailkeep::policy::explain::observe::{self, DecodedTrace};
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
-use tailkeep::trace::{SpanKind, Standing, Status, Summary, TraceId};
+use tailkeep::trace::{SpanKind, Status, Summary, TraceId};
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Val {
@@ -31,6 +31,8 @@ pub struct TestSpan {
     pub name: String,
     pub kind: SpanKind,
     pub status: Status,
+    /// It counts as an error, as far as somebody has said so.
+    pub is_error: bool,
     /// Nanoseconds.
     pub start: u64,
     pub end: u64,
@@ -66,7 +68,7 @@ fn scanned(policy: &Policy, decoded: &DecodedTrace) -> Summary {
     };
     let request = ExportTraceServiceRequest { resource_spans: decoded.spans.iter().map(resource_spans).collect() };
     let questions = Questions::compile(&policy.conditions, &[], policy.number).expect("few questions");
-    let questions = questions.counting_by(&policy.entry_attributes);
+    let questions = questions.counting_by(&policy.entry_attributes).counting_errors(policy.error_facts);
     let mut scan = Scan::new(Keyed::new(7));
     scan.read(&request.encode_to_vec(), &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
     assert_eq!(scan.spans.len(), decoded.spans.len());
@@ -104,7 +106,7 @@ fn decode(trace: TraceId, span: &TestSpan) -> DecodedSpan {
         status: Some(WireStatus { code: span.status as i32, ..WireStatus::default() }),
         ..Span::default()
     };
-    DecodedSpan { resource, span, standing: Standing::Inner }
+    DecodedSpan::new(resource, span)
 }
 
 fn key_values(pairs: &[(String, Val)]) -> Vec<KeyValue> {
@@ -188,6 +190,7 @@ pub fn random_span(choices: &mut Choices<'_>, id: u64) -> TestSpan {
         name: (*choices.of(&NAMES)).to_owned(),
         kind: *choices.of(&SpanKind::ALL),
         status: *choices.of(&[Status::Unset, Status::Ok, Status::Error, Status::Unset]),
+        is_error: false,
         start,
         end,
         attributes: random_pairs(choices, &KEYS),

@@ -7,8 +7,8 @@ use super::span_condition::{ConditionFinding, duration, of_range, of_test};
 use crate::policy::condition::{Atom, Check, When};
 use crate::policy::pattern;
 use crate::terminal::clean;
-use crate::trace::Standing;
 use crate::trace::question::{Condition, SpanScope, Test};
+use crate::trace::{Standing, Status};
 
 /// The first condition that fails, or what was seen for all of them.
 pub fn of_when(when: &When, trace: &DecodedTrace) -> ConditionFinding {
@@ -52,8 +52,13 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
     let summary = &trace.summary;
     match check {
         Check::Error(wanted) => {
-            let failed = trace.spans.iter().find(|span| span.status() == crate::trace::Status::Error);
-            let seen = failed.map_or("no span failed".to_owned(), |span| format!("{} failed", label(span)));
+            let failed = trace.spans.iter().find(|span| span.is_error);
+            let left_out = || trace.spans.iter().find(|span| counts_otherwise(span).is_some());
+            let seen = match (failed, left_out()) {
+                (Some(span), _) => format!("{} failed{}", label(span), by_errors(span)),
+                (None, Some(span)) => format!("no span failed: {} is none{}", label(span), by_errors(span)),
+                (None, None) => "no span failed".to_owned(),
+            };
             ConditionFinding::new(failed.is_some() == *wanted, seen)
         }
         Check::Failed(wanted) => {
@@ -65,7 +70,8 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
                 (Standing::Entry, false) => "no entry span failed",
                 (Standing::Inner, _) => "no entry span is here",
             };
-            ConditionFinding::new(failed == *wanted, seen)
+            let by_errors = trace.entry().map(by_errors).unwrap_or_default();
+            ConditionFinding::new(failed == *wanted, format!("{seen}{by_errors}"))
         }
         Check::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
         Check::Envelope(range) => {
@@ -82,6 +88,19 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
             ConditionFinding::new(set.has(state), seen)
         }
     }
+}
+
+/// What of the policy's `errors` makes the span count otherwise than its status says.
+fn counts_otherwise(span: &DecodedSpan) -> Option<&'static str> {
+    match (span.status() == Status::Error, span.is_error) {
+        (true, false) => Some("except"),
+        (false, true) => Some("also"),
+        _ => None,
+    }
+}
+
+fn by_errors(span: &DecodedSpan) -> String {
+    counts_otherwise(span).map(|key| format!(", by `errors: {key}`")).unwrap_or_default()
 }
 
 fn of_condition(condition: &Condition, trace: &DecodedTrace) -> ConditionFinding {

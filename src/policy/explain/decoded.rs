@@ -13,9 +13,18 @@ pub struct DecodedSpan {
     pub resource: Vec<KeyValue>,
     pub span: Span,
     pub standing: Standing,
+    /// It counts as an error.
+    pub is_error: bool,
 }
 
 impl DecodedSpan {
+    /// A span by itself: where it stands in its trace, and whether a policy counts it otherwise, is not known.
+    pub fn new(resource: Vec<KeyValue>, span: Span) -> DecodedSpan {
+        let mut decoded = DecodedSpan { resource, span, standing: Standing::Inner, is_error: false };
+        decoded.is_error = decoded.status() == Status::Error;
+        decoded
+    }
+
     /// The first `service.name` that is a text and not empty; empty if there is none.
     pub fn service(&self) -> &str {
         let named = self.resource.iter().filter(|kv| kv.key == "service.name").filter_map(|kv| kv.value.as_ref());

@@ -4,7 +4,7 @@ use super::decoded::{DecodedSpan, span_id};
 use super::span_condition;
 use crate::policy::Policy;
 use crate::trace::question::Condition;
-use crate::trace::{Facts, SpanId, SpanKind, Standing, Summary, TraceId};
+use crate::trace::{Facts, SpanId, SpanKind, Standing, Status, Summary, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -29,7 +29,10 @@ impl DecodedTrace {
         let mut summary = Summary::default();
         for span in &mut spans {
             span.standing = standing(&span.span, span.kind(), &here);
-            summary.observe(&span.view(id, facts_of(&policy.conditions, span)), 0, &policy.masks);
+            let mut view = span.view(id, facts_of(&policy.conditions, span));
+            view.status = policy.error_facts.status(view.status, view.facts);
+            span.is_error = view.status == Status::Error;
+            summary.observe(&view, 0, &policy.masks);
         }
         DecodedTrace { id, spans, summary }
     }
@@ -74,7 +77,7 @@ pub(crate) fn by_trace(request: &[u8]) -> Result<BTreeMap<TraceId, Vec<DecodedSp
         for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             let id = span.trace_id.as_slice().try_into().map(TraceId);
             let id = id.map_err(|_| format!("the span \"{}\" has no trace id of 32 digits", span.name))?;
-            let span = DecodedSpan { resource: resource.clone(), span, standing: Standing::Inner };
+            let span = DecodedSpan::new(resource.clone(), span);
             traces.entry(id).or_default().push(span);
         }
     }

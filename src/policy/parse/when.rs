@@ -59,6 +59,11 @@ fn conditions(reader: &mut Reader, node: &Node, what: &str, inside: Inside) -> O
     complete.then_some(when)
 }
 
+/// What some one span is like.
+pub(super) fn one_span(reader: &mut Reader, node: &Node, what: &str) -> Option<Condition> {
+    span(reader, node, what, SpanScope::Any)
+}
+
 fn unknown_trace_key(reader: &mut Reader, entry: &MappingEntry, what: &str) {
     let key = entry.key.as_str();
     if reader.is_foreign(key, TRACE_KEYS) {
@@ -183,9 +188,14 @@ fn unknown_span_key(reader: &mut Reader, entry: &MappingEntry, what: &str) {
             .error("P03", entry.key_span, format!("`{key}` is not a span field"), "attributes go under `attributes:`")
             .help(format!("write `attributes: {{ {key}: … }}`"));
     } else if TRACE_KEYS.contains(&key) {
-        reader
-            .error("P03", entry.key_span, format!("`{key}` is of a trace, not of a span"), "not of a span")
-            .help(format!("move it up, beside {what}"));
+        reader.error("P03", entry.key_span, format!("`{key}` is of a trace, not of a span"), "not of a span").help(
+            match what.strip_prefix("an item of ") {
+                None => format!("move it up, beside {what}"),
+                Some(list) => {
+                    format!("{list} asks of one span, not of its trace: `service`, `status`, `attributes`, …")
+                }
+            },
+        );
     } else {
         reader.unknown_key(entry, what, SPAN_KEYS);
     }

@@ -1,10 +1,10 @@
 //! P18: conditions of one rule that exclude each other, so that it, or one of its alternatives, can never match.
 
-use super::{Alternative, Reader, WrittenRule, alternatives, contradict, implies, is_apart, test_implies};
+use super::{Alternative, Errors, Reader, WrittenRule, alternatives, contradict, implies, is_apart, test_implies};
 use crate::policy::condition::{Atom, Check, IncompleteSet, When};
 use crate::policy::pattern;
+use crate::trace::Incomplete;
 use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValueTest};
-use crate::trace::{Incomplete, Status};
 
 /// Conditions that no trace meets.
 struct Contradiction {
@@ -16,8 +16,9 @@ struct Contradiction {
 }
 
 /// Warns; true if the rule as a whole can never match.
-pub(super) fn warn_if_impossible(reader: &mut Reader, rule: &WrittenRule) -> bool {
-    let found: Vec<Option<Contradiction>> = alternatives(&rule.when).iter().map(Alternative::contradiction).collect();
+pub(super) fn warn_if_impossible(reader: &mut Reader, rule: &WrittenRule, errors: &Errors) -> bool {
+    let alternatives = alternatives(&rule.when);
+    let found: Vec<Option<Contradiction>> = alternatives.iter().map(|one| one.contradiction(errors)).collect();
     let is_impossible = found.iter().all(Option::is_some);
     let name = &rule.name;
     for (at, contradiction) in found.into_iter().enumerate() {
@@ -43,17 +44,17 @@ const RANGES: &str = "the ranges have no value in common: move one of the bounds
 const ONE_SPAN: &str = "both speak of one and the same span, which cannot be like both: make two rules of it";
 
 impl Alternative<'_> {
-    fn contradiction(&self) -> Option<Contradiction> {
+    fn contradiction(&self, errors: &Errors) -> Option<Contradiction> {
         let empty = self.atoms.iter().find_map(|atom| alone(atom));
         let pairs =
             self.atoms.iter().enumerate().flat_map(|(at, one)| self.atoms[..at].iter().map(move |two| (*two, *one)));
-        let between = |(one, other): (&Atom, &Atom)| pair(one, other).or_else(|| pair(other, one));
-        empty.or_else(|| pairs.into_iter().find_map(between)).or_else(|| self.negated())
+        let between = |(one, other): (&Atom, &Atom)| pair(one, other, errors).or_else(|| pair(other, one, errors));
+        empty.or_else(|| pairs.into_iter().find_map(between)).or_else(|| self.negated(errors))
     }
 
     /// What a `not` forbids is what the other conditions ask for.
-    fn negated(&self) -> Option<Contradiction> {
-        let is_asked = |atom: &Atom| self.atoms.iter().any(|mine| implies(mine, atom));
+    fn negated(&self, errors: &Errors) -> Option<Contradiction> {
+        let is_asked = |atom: &Atom| self.atoms.iter().any(|mine| implies(mine, atom, errors));
         let all_asked = |when: &When| when.all.iter().all(is_asked) && when.not.is_none();
         let is_met = |not: &&&When| all_asked(not) && (not.any_of.is_empty() || not.any_of.iter().any(all_asked));
         let not = self.nots.iter().find(is_met)?;
@@ -96,7 +97,7 @@ fn alone(atom: &Atom) -> Option<Contradiction> {
 }
 
 /// In this order only; the caller asks for the other too.
-fn pair(one: &Atom, other: &Atom) -> Option<Contradiction> {
+fn pair(one: &Atom, other: &Atom, errors: &Errors) -> Option<Contradiction> {
     let help = match (one, other) {
         (Atom::Trace(Check::Duration(long)), Atom::Trace(Check::Envelope(short)))
             if is_above(long.at_least, short.below) =>
@@ -109,7 +110,7 @@ fn pair(one: &Atom, other: &Atom) -> Option<Contradiction> {
             }
             _ => RANGES,
         },
-        (Atom::Span(span), Atom::Trace(check)) => span_and_trace(span, check)?,
+        (Atom::Span(span), Atom::Trace(check)) => span_and_trace(span, check, errors)?,
         (Atom::Span(a), Atom::Span(b)) if are_one_span(a, b) && exclude(&a.tests, &b.tests) => ONE_SPAN,
         _ => return None,
     };
@@ -121,19 +122,28 @@ fn is_above(low: Option<u64>, high: Option<u64>) -> bool {
 }
 
 /// A condition on some span, and one on the trace.
-fn span_and_trace(span: &Condition, check: &Check) -> Option<&'static str> {
-    let fails = span.tests.contains(&Test::Status(vec![Status::Error]));
+fn span_and_trace(span: &Condition, check: &Check, errors: &Errors) -> Option<&'static str> {
+    let counts = errors.surely_count(&span.tests);
     let at_least = span.tests.iter().find_map(|test| match test {
         Test::Duration(range) => range.at_least,
         _ => None,
     });
     let is_entry = span.scope != SpanScope::Any;
     match check {
-        Check::Error(false) if fails => {
-            Some("a span with `status: error` is an error of its trace: remove one of them")
-        }
-        Check::Failed(false) if fails && is_entry => {
-            Some("a trace whose root or entry span has `status: error` has failed: remove one of them")
+        Check::Error(false) if counts => Some(match errors.is_empty() {
+            true => "a span with `status: error` is an error of its trace: remove one of them",
+            false => {
+                "a span like this counts as an error of its trace, by its status or by `errors`: remove one of them"
+            }
+        }),
+        Check::Failed(false) if counts && is_entry => Some(match errors.is_empty() {
+            true => "a trace whose root or entry span has `status: error` has failed: remove one of them",
+            false => {
+                "a trace with such a root or entry span has failed, by its status or by `errors`: remove one of them"
+            }
+        }),
+        Check::Failed(true) if span.scope == SpanScope::Root && errors.surely_leave_out(&span.tests) => {
+            Some("`except` of `errors` leaves out a root like this, so its trace has not failed: remove one of the two")
         }
         Check::Envelope(range) if is_above(at_least, range.below) => {
             Some("from the first start to the last end a trace takes at least as long as any of its spans")
@@ -160,7 +170,7 @@ fn are_one_span(a: &Condition, b: &Condition) -> bool {
 }
 
 /// No span meets the tests of both.
-fn exclude(a: &[Test], b: &[Test]) -> bool {
+pub(super) fn exclude(a: &[Test], b: &[Test]) -> bool {
     a.iter().any(|a| b.iter().any(|b| tests_exclude(a, b)))
 }
 

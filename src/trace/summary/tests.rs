@@ -93,8 +93,8 @@ proptest! {
         };
         let again: Vec<_> = spans.iter().map(|(span, (other, _))| answered(*span, *other)).collect();
         let mut summary = summary_of(&spans.iter().map(|(span, _)| *span).collect::<Vec<_>>());
-        summary.forget_answers();
-        again.iter().rev().for_each(|(span, _)| summary.observe_again(span, &masks()));
+        summary.forget_answers(true);
+        again.iter().rev().for_each(|(span, _)| summary.observe_again(span, &masks(), true));
         prop_assert_eq!(summary, summary_of(&again));
     }
 }

@@ -1,0 +1,51 @@
+//! What a policy counts as an error, as far as it is plain of spans that meet some tests, and P23: items of `errors` that
+//! change nothing.
+
+use super::contradiction::exclude;
+use super::{Errors, Reader, tests_imply};
+use crate::diagnostic::Span;
+use crate::trace::Status;
+use crate::trace::question::Test;
+
+impl Errors {
+    /// Every span for which these tests hold counts as an error.
+    pub(super) fn surely_count(&self, tests: &[Test]) -> bool {
+        let is_one = fails(tests) || self.also.iter().any(|also| tests_imply(tests, &also.tests));
+        is_one && self.except.iter().all(|except| exclude(tests, &except.tests))
+    }
+
+    /// None does.
+    pub(super) fn surely_leave_out(&self, tests: &[Test]) -> bool {
+        self.except.iter().any(|except| tests_imply(tests, &except.tests))
+    }
+}
+
+fn fails(tests: &[Test]) -> bool {
+    tests.contains(&Test::Status(vec![Status::Error]))
+}
+
+/// `at` is where `errors` stands.
+pub(super) fn warn_of_idle(reader: &mut Reader, errors: &Errors, at: Span) {
+    let never_fails = |tests: &[Test]| {
+        tests.iter().any(|test| matches!(test, Test::Status(words) if !words.contains(&Status::Error)))
+    };
+    let mut warn = |key: &str, number: usize, label: &str, help: &str| {
+        let title = format!("item {} of `{key}` changes nothing", number + 1);
+        reader.warn("P23", at, title, label).help(help);
+    };
+    for (number, except) in errors.except.iter().enumerate() {
+        if errors.also.is_empty() && never_fails(&except.tests) {
+            let help = "`except` is of spans with the status ERROR: leave out `status`, or remove the item";
+            warn("except", number, "such a span is no error anyway", help);
+        }
+    }
+    for (number, also) in errors.also.iter().enumerate() {
+        if errors.surely_leave_out(&also.tests) {
+            let help = "`except` goes before `also`: remove one of the two";
+            warn("also", number, "`except` leaves all of its spans out", help);
+        } else if fails(&also.tests) {
+            let help = "spans with the status ERROR count without it: remove the item, or write other conditions";
+            warn("also", number, "such a span is an error anyway", help);
+        }
+    }
+}
