@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
-use tailkeep::trace::RuleNames;
-use tailkeep::trace::question::{Condition, EntryAttribute, Pattern, SpanScope, Test, ValuePattern, ValueTest};
+use tailkeep::trace::question::{
+    Condition, EntryAttribute, ErrorFacts, Pattern, SpanScope, Test, ValuePattern, ValueTest,
+};
+use tailkeep::trace::{Facts, RuleNames};
 
 struct Counting;
 
@@ -79,6 +81,7 @@ fn a_span_and_its_attributes_cost_no_allocation() {
         EntryAttribute { of_resource: false, keys: keys("attribute.7") },
         EntryAttribute { of_resource: true, keys: keys("service.name") },
     ]);
+    let questions = questions.counting_errors(ErrorFacts { except: Facts::EMPTY, also: Facts::one(0) });
     let (keyed, rules) = (Keyed::new(1), RuleNames::default());
     let (mut shard, mut scan) = (Shard::new(8 << 20, keyed.clone()), Scan::new(keyed));
     let (bodies, all): (Vec<_>, Vec<u32>) =

@@ -165,6 +165,7 @@ fn test_implies(narrow: &Test, wide: &Test) -> bool {
     match (narrow, wide) {
         (Test::Service(narrow), Test::Service(wide))
         | (Test::Name(narrow), Test::Name(wide))
+        | (Test::StatusMessage(narrow), Test::StatusMessage(wide))
         | (Test::Event(narrow), Test::Event(wide)) => pattern::covers(wide, narrow),
         (Test::SpanKind(narrow), Test::SpanKind(wide)) => narrow.iter().all(|kind| wide.contains(kind)),
         (Test::Status(narrow), Test::Status(wide)) => narrow.iter().all(|status| wide.contains(status)),

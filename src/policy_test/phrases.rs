@@ -21,6 +21,7 @@ const EXAMPLES: &[Example] = &[
     ("`service`", "service: shop"),
     ("`kind`", "kind: server"),
     ("`status`", "status: error"),
+    ("`status_message`", "status_message: context canceled"),
     ("`duration`", "duration: 300ms"),
     ("`after`", "after: 50ms"),
     ("`attributes`", "attributes: { http.route: /pay }"),

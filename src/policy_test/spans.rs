@@ -10,12 +10,13 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status as WireStatus};
 
-/// Of a span as it is written. The first eight are those of conditions on spans.
+/// Of a span as it is written. The first nine are those of conditions on spans.
 const SPAN_KEYS: &[&str] = &[
     "service",
     "name",
     "kind",
     "status",
+    "status_message",
     "duration",
     "attributes",
     "resource",
@@ -58,6 +59,7 @@ struct Written {
     name: String,
     kind: Option<SpanKind>,
     status: Status,
+    status_message: String,
     duration: Option<u64>,
     attributes: Vec<KeyValue>,
     events: Vec<String>,
@@ -99,7 +101,7 @@ fn span(reader: &mut Reader, node: &Node) -> Option<Written> {
     let map = reader.map(node, "a span", SPAN_KEYS)?;
     let is_known = map.entries.iter().all(|entry| SPAN_KEYS.contains(&entry.key.as_str()));
     let mut text = |key: &str| read(&map, key, |node| reader.text(node, &format!("`{key}`")).map(str::to_owned));
-    let (service, name) = (text("service"), text("name"));
+    let (service, name, status_message) = (text("service"), text("name"), text("status_message"));
     let kinds = SpanKind::ALL.map(|kind| (kind.word(), kind));
     let kind = read(&map, "kind", |node| reader.word(node, "`kind`", &kinds));
     let statuses = Status::ALL.map(|status| (status.word(), status));
@@ -124,6 +126,7 @@ fn span(reader: &mut Reader, node: &Node) -> Option<Written> {
         name: name?.unwrap_or_default(),
         kind: kind?,
         status: status?.unwrap_or_default(),
+        status_message: status_message?.unwrap_or_default(),
         duration: duration?.map(|duration| duration.as_nanos() as u64),
         attributes: attributes?.unwrap_or_default(),
         events: events?.unwrap_or_default(),
@@ -274,7 +277,7 @@ impl Builder {
             end_time_unix_nano: start.saturating_add(written.duration()),
             attributes: written.attributes.clone(),
             events: written.events.iter().map(|name| Event { name: name.clone(), ..Default::default() }).collect(),
-            status: Some(WireStatus { code: written.status as i32, ..Default::default() }),
+            status: Some(WireStatus { code: written.status as i32, message: written.status_message.clone() }),
             ..Default::default()
         };
         self.spans.push(of_service(service, resource, span));

@@ -34,6 +34,7 @@ pub struct Questions {
     name: Texts,
     kind: [Facts; 6],
     status: [Facts; 3],
+    status_message: Texts,
     durations: Vec<(Range<u64>, usize)>,
     pub(super) attributes: Keys,
     pub(super) resource: Keys,
@@ -190,6 +191,7 @@ impl Questions {
             name: Texts::default(),
             kind: Default::default(),
             status: Default::default(),
+            status_message: Texts::default(),
             durations: Vec::new(),
             attributes: Keys::default(),
             resource: Keys::default(),
@@ -207,6 +209,7 @@ impl Questions {
             Test::Name(patterns) => self.name.add(patterns, bit),
             Test::SpanKind(kinds) => kinds.iter().for_each(|&kind| self.kind[kind as usize].set(bit)),
             Test::Status(statuses) => statuses.iter().for_each(|&status| self.status[status as usize].set(bit)),
+            Test::StatusMessage(patterns) => self.status_message.add(patterns, bit),
             Test::Duration(range) => self.durations.push((*range, bit)),
             Test::Attribute { keys, values } => {
                 if *values == ValueTest::Exists(false) {
@@ -235,6 +238,13 @@ impl Questions {
     /// Some condition reads events.
     pub(super) fn reads_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// `message` is empty where the span has none.
+    pub(super) fn status_message(&self, message: &[u8], tests: &mut Facts) {
+        if !message.is_empty() && !self.status_message.is_empty() {
+            self.status_message.answer(message, tests);
+        }
     }
 
     pub(super) fn reads_trace_state(&self) -> bool {
@@ -290,7 +300,7 @@ impl Questions {
 /// How seldom a test holds, as a guess: conditions hang on their rarest test.
 fn rarity(test: &Test) -> u8 {
     match test {
-        Test::Event(_) | Test::TraceState { .. } => 8,
+        Test::Event(_) | Test::TraceState { .. } | Test::StatusMessage(_) => 8,
         Test::Attribute { values: ValueTest::Exists(false), .. } => 0,
         Test::Resource { values: ValueTest::Exists(false), .. } => 0,
         Test::Attribute { .. } => 7,

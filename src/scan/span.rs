@@ -30,6 +30,7 @@ struct SpanFields {
     span_id: Slice,
     parent_id: Slice,
     trace_state: Slice,
+    status_message: Slice,
     flags: u32,
     tests: Facts,
     absent: Facts,
@@ -55,8 +56,8 @@ pub(super) fn walk_span(
     while let Some(field) = fields.next()? {
         walked.take(body, field, questions, resource, keyed)?;
     }
-    let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, flags, mut tests, absent, dimensions } =
-        walked;
+    let SpanFields { mut span, trace_id, span_id, parent_id, trace_state, status_message, flags, .. } = walked;
+    let SpanFields { mut tests, absent, dimensions, .. } = walked;
     span.raw = message;
     span.trace_id = TraceId(trace_id.of(body).try_into().map_err(|_| SpanRefusal::BadId)?);
     span.span_id = read_id(span_id.of(body))?;
@@ -68,6 +69,7 @@ pub(super) fn walk_span(
     if trace_state.len > 0 {
         read_trace_state(trace_state.of(body), questions, &mut span, &mut tests);
     }
+    questions.status_message(status_message.of(body), &mut tests);
     span.random_flag = flags & FLAG_RANDOM != 0;
     let maybe_orphan = place(&mut span, flags);
     let name = span.name.of(body);
@@ -147,12 +149,12 @@ impl SpanFields {
         Ok(())
     }
 
-    /// A status that occurs again is merged: the last code wins.
+    /// A status that occurs again is merged: the last code and the last message win.
     fn read_status(&mut self, body: &[u8], message: Slice) -> Result<(), Fault> {
         let mut fields = Reader::new(body, message);
         while let Some(field) = fields.next()? {
             match field.number {
-                2 => drop(field.value.bytes()?),
+                2 => self.status_message = field.value.bytes()?,
                 3 => self.span.status = Status::from_wire(field.value.varint()? & 0xffff_ffff),
                 _ => check_unknown(field.value, DEPTH - 1)?,
             }

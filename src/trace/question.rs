@@ -146,6 +146,8 @@ pub enum Test {
     Name(Vec<Pattern>),
     SpanKind(Vec<SpanKind>),
     Status(Vec<Status>),
+    /// What its status says beside the code; a span that says nothing there has no message.
+    StatusMessage(Vec<Pattern>),
     /// Nanoseconds.
     Duration(Range<u64>),
     /// A span attribute under any of these keys (an attribute and its older names).

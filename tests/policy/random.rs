@@ -205,7 +205,8 @@ fn random_when(choices: &mut Choices<'_>, not: bool, any_of: bool) -> String {
 }
 
 fn random_span_condition(choices: &mut Choices<'_>) -> String {
-    let mut keys = vec!["service", "name", "kind", "status", "duration", "attributes", "resource", "events"];
+    let mut keys =
+        vec!["service", "name", "kind", "status", "duration", "attributes", "resource", "events", "status_message"];
     let mut conditions = Vec::new();
     for _ in 0..1 + choices.below(2) {
         let key = keys.remove(choices.below(keys.len()));
@@ -215,6 +216,7 @@ fn random_span_condition(choices: &mut Choices<'_>) -> String {
             "kind" => (*choices.of(&["server", "[client, consumer]", "internal"])).to_owned(),
             "status" => (*choices.of(&["error", "[ok, unset]", "ok"])).to_owned(),
             "duration" => random_durations(choices),
+            "status_message" => random_texts(choices, &["a", "context canceled"]),
             "events" => random_texts(choices, &["exception", "retry"]),
             "attributes" => format!("{{ {}: {} }}", choices.of(&KEYS), random_value(choices)),
             _ => format!("{{ deployment.environment.name: {} }}", random_value(choices)),

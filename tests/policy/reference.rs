@@ -296,6 +296,7 @@ fn is_span(wanted: &Node, span: &TestSpan) -> bool {
             "name" => is_one(&span.name),
             "kind" => items(value).iter().any(|word| text(word) == span.kind.word()),
             "status" => items(value).iter().any(|word| text(word) == span.status.word()),
+            "status_message" => !span.message.is_empty() && is_one(&span.message),
             "duration" => in_range(value, length(span) as f64, nanos),
             "attributes" => have(value, &span.attributes),
             "resource" => have(value, &span.resource),

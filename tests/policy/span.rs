@@ -31,6 +31,8 @@ pub struct TestSpan {
     pub name: String,
     pub kind: SpanKind,
     pub status: Status,
+    /// Empty: none.
+    pub message: String,
     /// It counts as an error, as far as somebody has said so.
     pub is_error: bool,
     /// Nanoseconds.
@@ -103,7 +105,7 @@ fn decode(trace: TraceId, span: &TestSpan) -> DecodedSpan {
         attributes: key_values(&span.attributes),
         events: span.events.iter().map(|name| Event { name: name.clone(), ..Event::default() }).collect(),
         trace_state: state.join(","),
-        status: Some(WireStatus { code: span.status as i32, ..WireStatus::default() }),
+        status: Some(WireStatus { code: span.status as i32, message: span.message.clone() }),
         ..Span::default()
     };
     DecodedSpan::new(resource, span)
@@ -190,6 +192,7 @@ pub fn random_span(choices: &mut Choices<'_>, id: u64) -> TestSpan {
         name: (*choices.of(&NAMES)).to_owned(),
         kind: *choices.of(&SpanKind::ALL),
         status: *choices.of(&[Status::Unset, Status::Ok, Status::Error, Status::Unset]),
+        message: (*choices.of(&["", "", "a", "context canceled"])).to_owned(),
         is_error: false,
         start,
         end,

@@ -48,6 +48,11 @@ impl DecodedSpan {
         Status::from_wire(u64::try_from(code).unwrap_or_default())
     }
 
+    /// Empty if it has none.
+    pub fn status_message(&self) -> &str {
+        self.span.status.as_ref().map_or("", |status| &status.message)
+    }
+
     /// Nanoseconds; zero when the span ends before it starts.
     pub fn duration(&self) -> u64 {
         between(self.span.start_time_unix_nano, self.span.end_time_unix_nano)

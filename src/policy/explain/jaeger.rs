@@ -123,7 +123,7 @@ impl JaegerSpan {
         Ok(Span {
             trace_id: bytes(&trace.trace_id, 16)?,
             span_id: bytes(&self.span_id, 8)?,
-            trace_state: self.tag("w3c.tracestate").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            trace_state: self.text_of("w3c.tracestate"),
             parent_span_id: parent,
             name: self.operation_name.clone(),
             kind: self.kind() as i32,
@@ -131,13 +131,18 @@ impl JaegerSpan {
             end_time_unix_nano: start.saturating_add(self.duration.saturating_mul(1000)),
             attributes: attributes.map(Tag::attribute).collect(),
             events: self.logs.iter().flatten().map(Log::event).collect(),
-            status: Some(WireStatus { code: self.status() as i32, ..Default::default() }),
+            status: Some(WireStatus { code: self.status() as i32, message: self.text_of("otel.status_description") }),
             ..Default::default()
         })
     }
 
     fn tag(&self, key: &str) -> Option<&Value> {
         self.tags.iter().find(|tag| tag.key == key).map(|tag| &tag.value)
+    }
+
+    /// Empty if there is no such tag.
+    fn text_of(&self, key: &str) -> String {
+        self.tag(key).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
     /// The first span of this trace that this one is a child of; else the first that it follows from.

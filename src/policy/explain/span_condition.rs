@@ -29,6 +29,10 @@ pub fn of_test(test: &Test, span: &DecodedSpan) -> ConditionFinding {
         Test::Status(wanted) => {
             ConditionFinding::new(wanted.contains(&span.status()), format!("status is {}", span.status().word()))
         }
+        Test::StatusMessage(wanted) => match span.status_message() {
+            "" => ConditionFinding::new(false, "no status message"),
+            message => of_text(wanted, "status message", message),
+        },
         Test::Duration(range) => of_range(range, span.duration(), &duration(span.duration()), |d| duration(*d)),
         Test::Attribute { keys, values } => of_attribute(keys, values, &span.span.attributes, ""),
         Test::Resource { keys, values } => of_attribute(keys, values, &span.resource, "resource "),

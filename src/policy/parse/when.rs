@@ -23,7 +23,7 @@ pub(super) const TRACE_KEYS: &[&str] = &[
     "incomplete",
 ];
 pub(super) const SPAN_KEYS: &[&str] =
-    &["service", "name", "kind", "status", "duration", "attributes", "resource", "events"];
+    &["service", "name", "kind", "status", "status_message", "duration", "attributes", "resource", "events"];
 
 /// What a mapping of conditions stands in.
 #[derive(Clone, Copy, Default)]
@@ -209,6 +209,7 @@ fn span_tests(reader: &mut Reader, entry: &MappingEntry) -> Option<Vec<Test>> {
         "events" => vec![Test::Event(value::patterns(reader, node, &what)?)],
         "kind" => vec![Test::SpanKind(words(reader, node, &what, &SpanKind::ALL.map(|kind| (kind.word(), kind)))?)],
         "status" => vec![Test::Status(words(reader, node, &what, &Status::ALL.map(|status| (status.word(), status)))?)],
+        "status_message" => vec![Test::StatusMessage(value::patterns(reader, node, &what)?)],
         "duration" => vec![Test::Duration(value::durations(reader, node, &what)?)],
         "attributes" => attributes(reader, node, &what, |keys, values| Test::Attribute { keys, values })?,
         _ => attributes(reader, node, &what, |keys, values| Test::Resource { keys, values })?,

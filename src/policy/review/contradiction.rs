@@ -176,7 +176,9 @@ pub(super) fn exclude(a: &[Test], b: &[Test]) -> bool {
 
 fn tests_exclude(a: &Test, b: &Test) -> bool {
     match (a, b) {
-        (Test::Service(a), Test::Service(b)) | (Test::Name(a), Test::Name(b)) => {
+        (Test::Service(a), Test::Service(b))
+        | (Test::Name(a), Test::Name(b))
+        | (Test::StatusMessage(a), Test::StatusMessage(b)) => {
             let texts = |patterns: &[Pattern]| patterns.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)));
             // A pattern is met by what the other names, or by nothing of it.
             let (named, others) = if texts(a) { (a, b) } else { (b, a) };

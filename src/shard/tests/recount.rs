@@ -84,3 +84,21 @@ fn a_reload_that_counts_alike_forgets_no_error_that_was_not_stored() {
         assert_eq!(harness.left().len(), 1, "{since:?}");
     }
 }
+
+/// A walk that is put down counts from 0 again when another set comes meanwhile, though that one counts alike.
+#[test]
+fn a_reload_in_the_middle_of_a_count_leaves_nothing_out() {
+    let mut harness = Harness::new(8 << 20);
+    let sketch = |id: usize| spans_of(id, &(1, 2, true, if id < 250 { 200 } else { 404 }));
+    (0..250).for_each(|id| harness.send("shop", sketch(id)));
+    (0..250).for_each(|id| harness.send("shop", vec![Span { name: "more".into(), ..sketch(id).remove(0) }]));
+    harness.questions = questions(2, 404, 1);
+    while harness.shard.walk.is_none() {
+        harness.now += 1;
+        harness.with(|shard, turn, _, out| shard.tick(turn, true, out));
+    }
+    harness.questions = questions(3, 404, 1);
+    harness.questions.errors_since = Some(2);
+    let (failures, left) = judged(harness);
+    assert_eq!((failures[0].map(|failures| failures.errors), left), (Some(500), 1));
+}
