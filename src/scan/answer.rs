@@ -168,7 +168,7 @@ impl Questions {
 
     /// The status that a span counts as.
     pub(super) fn counted_status(&self, own: Status, facts: Facts) -> Status {
-        self.errors.map_or(own, |errors| errors.status(own, facts))
+        self.errors.as_ref().map_or(own, |errors| errors.status(own, facts))
     }
 
     /// Whether spans have anything to answer.
