@@ -5,7 +5,7 @@ use tailkeep::trace::summary::EntrySpan;
 use tailkeep::trace::{Case, Decision, LimitId, RuleNames, Standing, Summary, Threshold, TraceId, Trigger, Verdict};
 
 /// Every policy ends with all traces having a chance, so that the sums can be right.
-const POLICIES: [(&str, &str); 7] = [
+const POLICIES: [(&str, &str); 8] = [
     ("shares alone", "- { name: errors, when: { error: true }, keep: all }"),
     ("then: a share", "- { name: errors, when: { error: true }, keep: all, limit: 20/s, then: 10% }"),
     ("then: otherwise", "- { name: errors, when: { error: true }, keep: all, limit: 1000 spans/min }"),
@@ -23,6 +23,11 @@ const POLICIES: [(&str, &str); 7] = [
         "bytes, and a floor of a share",
         "- { name: big, when: { span_count: { at_least: 7 } }, keep: 25%, limit: 4KiB/s, then: next }
   - { name: errors, when: { error: true }, keep: all, limit: 100/min, then: next }",
+    ),
+    (
+        "rules that share a limit",
+        "- { name: slow, when: { duration: { at_least: 100ms } }, keep: 50%, limit: shared, then: 5% }
+  - { name: errors, when: { error: true }, keep: all, limit: shared, then: 10% }",
     ),
     ("no limit at all", "- { name: slow, when: { duration: { at_least: 100ms } }, keep: 30% }"),
 ];
@@ -92,7 +97,8 @@ fn compile(rules: &str) -> Policy {
 }
 
 fn compile_with(rules: &str, otherwise: &str) -> Policy {
-    let text = format!("version: 1\nrules:\n  {rules}\notherwise: {{ keep: {otherwise} }}\n");
+    let text =
+        format!("version: 1\nlimits: {{ shared: 20/s }}\nrules:\n  {rules}\notherwise: {{ keep: {otherwise} }}\n");
     let (policy, diagnostics) = Policy::compile("weights", &text, 1, &mut RuleNames::default());
     policy.unwrap_or_else(|| panic!("{}", tailkeep::diagnostic::render(&diagnostics, &text, false)))
 }
