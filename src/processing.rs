@@ -149,6 +149,11 @@ impl Processing {
         Some(completed.map_or(body, Cow::Owned)).filter(|body| body.len() <= most)
     }
 
+    /// Whether anything leaves otherwise than it came.
+    pub fn changes(&self) -> bool {
+        self.rewrites() || !self.resource.is_empty()
+    }
+
     fn rewrites(&self) -> bool {
         !(self.drop.is_empty() && self.hash.is_empty() && self.masks.is_empty())
     }

@@ -230,6 +230,9 @@ impl SinkWorker {
             }
             Err(SendError::Pause { after, reason }) => {
                 self.note_failure(signal, Some(after), &reason);
+                Signal::ALL
+                    .into_iter()
+                    .for_each(|signal| self.shared.queue().failed(self.index, signal, Instant::now()));
                 self.signals[signal as usize].refusals.interrupted();
                 let until = self.signals[signal as usize].not_before;
                 self.signals.iter_mut().for_each(|state| state.not_before = state.not_before.max(until));
@@ -329,6 +332,7 @@ impl SinkWorker {
 
     fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         let (now, random) = (Instant::now(), self.next_random());
+        self.shared.queue().failed(self.index, signal, now);
         let (queued_bytes, room) = self.shared.waits(self.index, signal);
         let state = &mut self.signals[signal as usize];
         let wait = state.backoff.next(after, random);
