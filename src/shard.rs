@@ -24,7 +24,7 @@ pub use layout::Layout;
 use crate::ring::index::{Index, TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
-use crate::scan::{Keyed, Questions, Scan};
+use crate::scan::{Keyed, Questions, Rereading, Scan};
 use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Standing, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ use walk::{Purpose, Walk};
 
 /// Records that one call looks at, at most.
 pub const WORK_MAX: usize = 256;
-/// Bytes that one call copies out, about.
+/// Bytes that one call copies out, or reads again, about.
 pub const COPY_MAX: usize = 1 << 20;
 /// Late spans of one trace are collected for this long.
 const LATE_TICKS: Tick = 10;
@@ -105,6 +105,11 @@ impl Budget {
         Budget { records: WORK_MAX, bytes: COPY_MAX }
     }
 
+    /// What was read or copied, beside the record itself.
+    fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Pays for one record; false when nothing is left.
     fn pay(&mut self) -> bool {
         let left = !self.is_spent();
@@ -143,6 +148,7 @@ pub struct Shard {
     /// Kept traces whose spans are to be copied out when there is room behind, in order.
     outgoing: VecDeque<(u32, TraceId)>,
     verdicts: VerdictCache,
+    rereading: Rereading,
     pub counts: Counts,
     keyed: Keyed,
     trace_bytes_max: usize,
@@ -162,6 +168,7 @@ impl Shard {
             walk: None,
             outgoing: VecDeque::new(),
             verdicts: VerdictCache::new(layout.kept_remembered, layout.dropped_remembered),
+            rereading: Rereading::default(),
             counts: Counts::default(),
             drained: 0,
             keyed,

@@ -10,7 +10,7 @@ use crate::scan::check::Shape;
 use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
-use crate::scan::{Questions, read_again};
+use crate::scan::{Questions, ReadAgain};
 use crate::trace::{Incomplete, RuleId, SpanId, Standing, TraceId};
 use std::collections::HashMap;
 
@@ -220,7 +220,7 @@ impl Shard {
                 splice(self.ring.bytes(loc), weight, marks, &mut span);
                 let span = repair::texts(Shape::Span, &span);
                 put_bytes(&mut group.spans, 2, &span);
-                budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
+                budget.spend(span.len() + context_bytes);
                 out.spans += 1;
                 self.settle(walk.slot, loc, Fate::Kept);
             }
@@ -247,7 +247,7 @@ impl Shard {
             let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
             let span = repair::texts(Shape::Span, self.ring.bytes(loc));
             put_bytes(&mut group.spans, 2, &span);
-            budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
+            budget.spend(span.len() + context_bytes);
             loc = record.previous;
         }
         let mut body = Vec::new();
@@ -271,9 +271,11 @@ impl Shard {
                 Step::Pause => return false,
                 Step::End => return true,
             };
-            let header = self.ring.bytes(self.ring.resource_of(self.ring.read(loc).scope));
-            let span = self.ring.bytes(loc);
-            let mut span = read_again(header, span, questions, &self.keyed);
+            let resource = self.ring.resource_of(self.ring.read(loc).scope);
+            let header = (self.ring.context_hash(resource), self.ring.bytes(resource));
+            let ReadAgain { mut span, bytes } =
+                self.rereading.read(header, self.ring.bytes(loc), questions, &self.keyed);
+            budget.spend(bytes);
             if self.ring.read(loc).is_entry {
                 span.standing = Standing::Entry;
             }
