@@ -132,7 +132,7 @@ pub enum Progress {
 /// A drain goes over all traces twice, so that what sinks do not take in time is not the failed and the slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrainPass {
-    /// What waits is judged, and what is kept by `all` leaves.
+    /// What waits is judged, and what is kept by `all` or has failed leaves.
     Kept,
     /// What is kept by a share leaves, and what is dropped is counted.
     Rest,
@@ -486,7 +486,9 @@ impl Shard {
     fn goes_first<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
         let entry = self.index.entry(slot);
         let kept_by_all = entry.verdict.is_some_and(|verdict| verdict.decision == Decision::KeepAll);
-        entry.awaits_judgement(turn.now) || kept_by_all && entry.undelivered > 0
+        // One that a share had kept before it failed is not judged again.
+        let is_urgent = kept_by_all || entry.state == TraceStatus::Kept && entry.summary.error();
+        entry.awaits_judgement(turn.now) || is_urgent && entry.undelivered > 0
     }
 
     /// Takes steps, and goes on with the walk that one of them began, until there is no more or the budget of

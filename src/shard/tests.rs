@@ -421,6 +421,20 @@ fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
     assert!(left.iter().all(|span| span.trace_state == "ot=th:8"), "one trace has one weight");
 }
 
+/// It has left in part, with its share's weight, and what comes then fails.
+#[test]
+fn a_trace_that_fails_once_a_share_has_kept_it_leaves_among_the_failed() {
+    let mut harness = Harness::new(8 << 20);
+    let mut id = vec![1; 16];
+    id[9..].fill(0xff);
+    harness.send("shop", vec![Span { trace_id: id.clone(), ..span(1, 1, 0) }]);
+    harness.pass(400);
+    assert_eq!(harness.left()[&id].len(), 1);
+    harness.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 2, 1) })]);
+    harness.drain_pass(DrainPass::Kept);
+    assert_eq!(harness.left()[&id].len(), 2);
+}
+
 #[test]
 fn a_drain_lets_failed_traces_leave_before_shares() {
     let mut harness = Harness::new(8 << 20);
