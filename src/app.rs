@@ -8,7 +8,7 @@ pub mod exposition;
 mod limit_log;
 pub mod plan_service;
 pub mod reload;
-mod sighting;
+mod trace_answer;
 
 use crate::admin::{self, Audience};
 use crate::config::budget::RING_SHARE;

@@ -25,12 +25,12 @@ pub use spool::SpoolSettings;
 use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
 use loss_log::LossLog;
-use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
+use queue::{ENTRY_OVERHEAD, LostAtEnd, Pushed, Queue};
 use routing::{Route, Routing};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
-    writer::Writer,
+    writer::SpoolWriter,
 };
 use std::{
     io,
@@ -198,7 +198,7 @@ impl Delivery {
         }
         others.spawn(supervisor.watch("the log of losses", loss_log::repeat(shared.clone()), shared.is_ending()));
         if let Some((spool, recovered)) = opened {
-            let writer = Writer::new(spool, shared.clone(), recovered.cursors);
+            let writer = SpoolWriter::new(spool, shared.clone(), recovered.cursors);
             others.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
         Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, others }), supervisor })
@@ -375,7 +375,7 @@ impl Delivery {
         all_end(&mut tasks.others, deadline).await;
         self.shared.say_rest_of_losses();
         let gone = self.shared.queue().close();
-        for Gone { sink, signal, items, superseded } in gone {
+        for LostAtEnd { sink, signal, items, superseded } in gone {
             let (sink, signal, lost) = (&self.shared.names[sink], signal.word(), items - superseded);
             if superseded > 0 {
                 info!(

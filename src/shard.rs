@@ -29,7 +29,7 @@ use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Standing
 use count::Counts;
 use std::collections::VecDeque;
 use verdict_cache::{Remembered, VerdictCache};
-use walk::{Purpose, Walk};
+use walk::{Purpose, TraceWalk};
 
 /// Records that one call looks at, at most.
 pub const WORK_MAX: usize = 256;
@@ -144,7 +144,7 @@ pub struct Shard {
     index: Index,
     wheel: Wheel,
     /// Work on one trace that did not fit into a call.
-    walk: Option<Walk>,
+    walk: Option<TraceWalk>,
     /// Kept traces whose spans are to be copied out when there is room behind, in order.
     outgoing: VecDeque<(u32, TraceId)>,
     verdicts: VerdictCache,
@@ -278,7 +278,7 @@ impl Shard {
         let entry = self.index.entry(slot);
         if entry.awaits_judgement(turn.now) {
             if self.is_stale(turn, slot) {
-                self.walk = Some(Walk::new(slot, Purpose::Refresh));
+                self.walk = Some(TraceWalk::new(slot, Purpose::Refresh));
             } else {
                 self.judge(turn, slot, trigger);
             }
@@ -297,7 +297,7 @@ impl Shard {
             entry.state = TraceStatus::Kept;
             Purpose::Deliver
         };
-        self.walk = Some(Walk::last(slot, purpose));
+        self.walk = Some(TraceWalk::last(slot, purpose));
     }
 
     fn is_stale<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {

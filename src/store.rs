@@ -16,7 +16,7 @@ mod write;
 
 pub use failure::StoreFailure;
 pub use file::{SIZE_MIN, StoreFile};
-pub use read::{SpanPage, Store, StoredTrace, TraceFilter, TraceRow};
+pub use read::{Store, StoredPage, StoredTrace, TraceFilter, TraceRow};
 pub use schema::SCHEMA_VERSION;
 pub use table::render_traces;
 

@@ -19,10 +19,10 @@ pub struct WatchedFiles<T> {
     read: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     value: RwLock<T>,
     /// Held while somebody looks at the files, which may take as long as their disk does.
-    check: Mutex<Check>,
+    check: Mutex<FileCheck>,
 }
 
-struct Check {
+struct FileCheck {
     at: Instant,
     /// What the value was read from.
     read: Vec<FileVersion>,
@@ -46,7 +46,7 @@ impl<T: Clone> WatchedFiles<T> {
     ) -> Result<WatchedFiles<T>, E> {
         let seen = versions(&files);
         let value = RwLock::new(read()?);
-        let check = Mutex::new(Check { at: Instant::now(), read: seen, refused: Vec::new() });
+        let check = Mutex::new(FileCheck { at: Instant::now(), read: seen, refused: Vec::new() });
         let read = Box::new(move || read().map_err(|error| error.to_string()));
         Ok(WatchedFiles { setting: setting.into(), files, check_every, read, value, check })
     }
@@ -68,7 +68,7 @@ impl<T: Clone> WatchedFiles<T> {
     }
 
     /// What stays unusable is said once.
-    fn read_again(&self, found: Vec<FileVersion>, check: &mut Check) {
+    fn read_again(&self, found: Vec<FileVersion>, check: &mut FileCheck) {
         let setting = &self.setting;
         let file = self.files.first().map(|file| file.display().to_string()).unwrap_or_default();
         match (self.read)() {

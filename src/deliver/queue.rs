@@ -175,7 +175,7 @@ pub(crate) struct Taken {
 
 /// What a sink lost at the end.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
+pub(crate) struct LostAtEnd {
     pub(crate) sink: usize,
     pub(crate) signal: Signal,
     pub(crate) items: u64,
@@ -426,7 +426,7 @@ impl Queue {
 
     /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
     /// Returns what each sink lost.
-    pub(crate) fn close(&mut self) -> Vec<Gone> {
+    pub(crate) fn close(&mut self) -> Vec<LostAtEnd> {
         self.phase = QueuePhase::Closed;
         let mut lost = Vec::new();
         for signal in Signal::ALL {
@@ -447,7 +447,7 @@ impl Queue {
                 consumer.tally.discard(items, Discard::Shutdown);
                 consumer.tally.queued_bytes = bytes;
                 let superseded = superseded.min(items);
-                lost.extend((items > 0).then_some(Gone { sink, signal, items, superseded }));
+                lost.extend((items > 0).then_some(LostAtEnd { sink, signal, items, superseded }));
             }
         }
         lost

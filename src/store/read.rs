@@ -56,7 +56,7 @@ pub struct StoredTrace {
 
 /// Some spans of a stored trace.
 #[derive(Debug)]
-pub struct SpanPage {
+pub struct StoredPage {
     /// Fields of an `ExportTraceServiceRequest`: every span as it was received, by resource and scope.
     pub body: Vec<u8>,
     last: SpanKey,
@@ -156,13 +156,13 @@ impl Store {
 
     /// The spans of a trace behind those of `after`; none if there are no more. Each page is a short look at the file,
     /// so that whoever takes his time between two holds up nobody. A trace that is deleted meanwhile just ends.
-    pub fn spans(&self, trace: &StoredTrace, after: Option<&SpanPage>) -> Result<Option<SpanPage>, String> {
+    pub fn spans(&self, trace: &StoredTrace, after: Option<&StoredPage>) -> Result<Option<StoredPage>, String> {
         let first = (String::new(), -1);
         let after = after.map_or(&first, |page| &page.last);
         self.read_spans(trace.number, after).map_err(|e| format!("cannot read the store: {e}"))
     }
 
-    fn read_spans(&self, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<SpanPage>> {
+    fn read_spans(&self, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<StoredPage>> {
         // All statements see one state of the file, also while another process writes.
         let snapshot = self.db.unchecked_transaction()?;
         let Some((mut listed, last)) = list(&snapshot, trace, after)? else { return Ok(None) };
@@ -179,7 +179,7 @@ impl Store {
             }
             put_group(&mut body, &snapshot, group[0].context, spans)?;
         }
-        Ok(Some(SpanPage { body, last }))
+        Ok(Some(StoredPage { body, last }))
     }
 }
 

@@ -68,7 +68,7 @@ fn merged(message: &[u8]) -> Vec<u8> {
 /// What the columns show of a span. Strange bytes are no reason to refuse it: what cannot be read is
 /// shown as empty, and `raw` has it all. Source: opentelemetry-proto, `trace.proto`.
 #[derive(Default)]
-pub(super) struct Shown<'a> {
+pub(super) struct SpanColumns<'a> {
     trace_id: &'a [u8],
     pub(super) span_id: &'a [u8],
     pub(super) parent_id: &'a [u8],
@@ -87,10 +87,10 @@ pub(super) struct Shown<'a> {
     incomplete: Option<&'a [u8]>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> SpanColumns<'a> {
     /// None if the span is no protobuf.
-    fn read(raw: &'a [u8]) -> Option<Shown<'a>> {
-        let mut shown = Shown::default();
+    fn read(raw: &'a [u8]) -> Option<SpanColumns<'a>> {
+        let mut shown = SpanColumns::default();
         for field in Fields::new(raw) {
             let field = field?;
             match (field.number, field.value) {
@@ -195,8 +195,8 @@ pub(super) struct StoredSpan<'a> {
 }
 
 impl<'a> StoredSpan<'a> {
-    pub(super) fn shown(&self) -> Shown<'a> {
-        Shown::read(self.raw).expect("it was read before")
+    pub(super) fn shown(&self) -> SpanColumns<'a> {
+        SpanColumns::read(self.raw).expect("it was read before")
     }
 }
 
@@ -243,7 +243,7 @@ impl<'a> Parts<'a> {
     }
 
     fn add(&mut self, raw: &'a [u8], context: u32, places: &mut HashMap<TraceId, usize, RandomState>) {
-        let shown = Shown::read(raw);
+        let shown = SpanColumns::read(raw);
         let id = shown.as_ref().and_then(|shown| shown.trace_id.try_into().ok()).map(TraceId);
         let (Some(shown), Some(id)) = (shown, id) else {
             self.rejected += 1;
@@ -274,7 +274,7 @@ fn header_and_children(message: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
 /// A root has no parent. An entry's flags say that the parent is remote or, where they say nothing,
 /// it is a server or consumer span whose parent is not in this batch.
 fn set_standings(spans: &mut [StoredSpan<'_>]) {
-    let asks = |shown: &Shown<'_>| {
+    let asks = |shown: &SpanColumns<'_>| {
         shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), SpanKind::Server | SpanKind::Consumer)
     };
     let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown())) {
@@ -360,7 +360,7 @@ impl TraceState {
     }
 
     /// The first verdict stands: later spans of a kept trace only follow it.
-    fn observe_verdict(&mut self, shown: &Shown<'_>) {
+    fn observe_verdict(&mut self, shown: &SpanColumns<'_>) {
         let text = |bytes| lossy(bytes).into_owned();
         if let Some(rule) = shown.rule.filter(|_| self.rule.is_none()) {
             self.rule = Some(text(rule));

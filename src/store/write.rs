@@ -70,7 +70,7 @@ fn lock(path: &Path) -> Result<File, StoreFailure> {
 }
 
 /// The one writer of a store.
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
     db: Connection,
     path: PathBuf,
     /// Bytes of the database and its write-ahead log.
@@ -85,8 +85,8 @@ pub(super) struct Writer {
     _lock: File,
 }
 
-impl Writer {
-    pub(super) fn open(path: &Path, size: u64) -> Result<Writer, StoreFailure> {
+impl StoreWriter {
+    pub(super) fn open(path: &Path, size: u64) -> Result<StoreWriter, StoreFailure> {
         let lock = lock(path)?;
         let log_max = (size / LOG_SHARE).clamp(LOG_MIN, LOG_MAX);
         let database = size - log_max;
@@ -94,7 +94,7 @@ impl Writer {
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
         let (path, max_pages) = (path.to_owned(), database / PAGE);
         let mut writer =
-            Writer { db, path, size, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
+            StoreWriter { db, path, size, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
         writer.shrink()?;
         Ok(writer)
     }
@@ -102,7 +102,7 @@ impl Writer {
     /// The configured size may be smaller than it was. In steps, for all of it goes through the log.
     fn shrink(&mut self) -> Result<(), StoreFailure> {
         let excess =
-            |writer: &Writer| Ok::<_, StoreFailure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
+            |writer: &StoreWriter| Ok::<_, StoreFailure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
         if excess(self)? == 0 {
             return Ok(());
         }

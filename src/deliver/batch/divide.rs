@@ -94,7 +94,7 @@ fn holds_items(message: &[u8], path: Path) -> bool {
 }
 
 /// A message that the walk is inside of.
-struct Open {
+struct OpenMessage {
     /// Its field in the message around it.
     number: u32,
     context: Vec<u8>,
@@ -106,7 +106,7 @@ struct Open {
 
 /// The part that grows.
 #[derive(Default)]
-struct Part {
+struct GrowingPart {
     /// At least as many as it will have.
     bytes: usize,
     /// Of these, what no other part has.
@@ -130,8 +130,8 @@ struct Division<'a> {
     batch: &'a Batch,
     most: Most,
     /// Outermost first; the first is the request.
-    open: Vec<Open>,
-    part: Part,
+    open: Vec<OpenMessage>,
+    part: GrowingPart,
     /// The last part, which gets whatever the items do not add up to.
     ready: Option<(Vec<u8>, u64)>,
     items_left: u64,
@@ -140,7 +140,7 @@ struct Division<'a> {
 
 impl<'a> Division<'a> {
     fn new(batch: &'a Batch, most: Most, each: &'a mut dyn FnMut(Batch)) -> Division<'a> {
-        let (open, part, ready) = (Vec::new(), Part::default(), None);
+        let (open, part, ready) = (Vec::new(), GrowingPart::default(), None);
         Division { batch, most, open, part, ready, items_left: batch.items, each }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Division<'a> {
         let fields = || Fields::new(message).flatten();
         let mut context = Vec::new();
         fields().filter(|field| held(field, level).is_none()).for_each(|field| context.extend_from_slice(field.raw));
-        self.open.push(Open { number, context, body: Vec::new(), is_used: false });
+        self.open.push(OpenMessage { number, context, body: Vec::new(), is_used: false });
         for field in fields() {
             match held(&field, level) {
                 None => (),

@@ -4,7 +4,7 @@ use super::{Consumer, Queue, QueuedBatch, StoredBody};
 use crate::{
     deliver::{
         routing::Route,
-        spool::{Location, Record},
+        spool::{Location, SpoolRecord},
     },
     trace::Signal,
 };
@@ -58,13 +58,13 @@ impl Queue {
     }
 
     /// Entries that are not on disk yet, oldest first, up to about `bytes`.
-    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<Record> {
+    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<SpoolRecord> {
         let mut found = Vec::new();
         let waiting = &mut self.waiting[signal as usize];
         for (&number, entry) in waiting.memory.iter().filter(|(_, entry)| entry.durable) {
             if let StoredBody::Memory(body) = &entry.body {
                 let route = self.routing.fingerprint(entry.route);
-                found.push(Record { number, items: entry.items, route, body: body.clone() });
+                found.push(SpoolRecord { number, items: entry.items, route, body: body.clone() });
                 bytes = bytes.saturating_sub(body.len());
             }
             if bytes == 0 {

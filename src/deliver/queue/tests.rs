@@ -176,7 +176,7 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     queue.delivered(0, Signal::Traces, 4, &[lost(1, Discard::Rejected)]);
     queue.written(Signal::Traces, 0, Location { segment: 0, offset: 0, len: 1 });
     queue.start_draining();
-    let lost = [0, 1].map(|sink| Gone { sink, signal: Signal::Traces, items: 10, superseded: 0 });
+    let lost = [0, 1].map(|sink| LostAtEnd { sink, signal: Signal::Traces, items: 10, superseded: 0 });
     assert_eq!(queue.close(), lost, "the second entry, for both sinks");
     assert_eq!((queue.tally(0, Signal::Traces).queued, queue.tally(1, Signal::Traces).queued), (6, 10));
     queue.push(Route::ALL, piece(Signal::Traces, "late", 5), false, now);
@@ -203,7 +203,7 @@ fn our_own_metrics_go_to_disk_at_the_end_and_not_before() {
     for number in [1, 2] {
         queue.written(Signal::Metrics, number, location);
     }
-    let gone = Gone { sink: 0, signal: Signal::Metrics, items: 9, superseded: 1 };
+    let gone = LostAtEnd { sink: 0, signal: Signal::Metrics, items: 9, superseded: 1 };
     assert_eq!(queue.close(), [gone], "the disk did not take the last one");
     assert_eq!(queue.tally(0, Signal::Metrics).queued, 6);
 }

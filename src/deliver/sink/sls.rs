@@ -29,11 +29,11 @@ use crate::{
 };
 use bytes::Bytes;
 use encode::PackLimits;
-use project::{Problem, Project};
-use reply::{Action, QuotaScope};
-use seal::{Cut, Style};
+use project::{Project, RequestProblem};
+use reply::{QuotaScope, RefusalAction};
+use seal::{PackBounds, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
-use time::Now;
+use time::ServiceTime;
 use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
@@ -120,10 +120,10 @@ impl Sls {
     pub async fn probe(&mut self, store: &str) -> Result<String, ProbeError> {
         self.project.probe(store).await.map_err(|problem| {
             let cause = match &problem {
-                Problem::Keys(_) => ProbeCause::Keys,
-                Problem::Network(_) => ProbeCause::Network,
-                Problem::ClockSet(refusal) | Problem::Refused(refusal) => {
-                    ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock)
+                RequestProblem::Keys(_) => ProbeCause::Keys,
+                RequestProblem::Network(_) => ProbeCause::Network,
+                RequestProblem::ClockSet(refusal) | RequestProblem::Refused(refusal) => {
+                    ProbeCause::Status(refusal.status(), refusal.action == RefusalAction::SetClock)
                 }
             };
             ProbeError { cause, text: problem.to_string() }
@@ -163,37 +163,41 @@ impl Sls {
         Ok(self.signals[packs_of].progress.take().expect("set above").sent)
     }
 
-    fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> AfterPack {
+    fn judge(&mut self, signal: Signal, problem: &RequestProblem, items: usize) -> AfterPack {
         let packs_of = &mut self.signals[signal as usize];
         let progress = packs_of.progress.as_mut().expect("a batch is on its way");
-        if !matches!(problem, Problem::Refused(refusal) if refusal.action == Action::Doubt) {
+        if !matches!(problem, RequestProblem::Refused(refusal) if refusal.action == RefusalAction::Doubt) {
             progress.doubted.interrupted();
         }
         let refusal = match problem {
-            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return AfterPack::Repack,
-            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return AfterPack::Wait(None),
-            Problem::Refused(refusal) => refusal,
+            RequestProblem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => {
+                return AfterPack::Repack;
+            }
+            RequestProblem::Keys(_) | RequestProblem::Network(_) | RequestProblem::ClockSet(_) => {
+                return AfterPack::Wait(None);
+            }
+            RequestProblem::Refused(refusal) => refusal,
         };
         match refusal.action {
-            Action::Retry | Action::SetClock => AfterPack::Wait(None),
-            Action::RenewKeys => AfterPack::Wait(Some(PATIENT)),
-            Action::SlowDown { first, scope } => {
+            RefusalAction::Retry | RefusalAction::SetClock => AfterPack::Wait(None),
+            RefusalAction::RenewKeys => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::SlowDown { first, scope } => {
                 packs_of.pause = first.max(packs_of.pause * 2).min(SLOWEST);
                 match scope {
                     QuotaScope::Store => AfterPack::Wait(Some(packs_of.pause)),
                     QuotaScope::Project => AfterPack::Pause(packs_of.pause),
                 }
             }
-            Action::WaitForStore => AfterPack::Wait(Some(PATIENT)),
-            Action::Doubt if progress.doubted.refused(Instant::now()) >= self.settings.longest_refusal => {
+            RefusalAction::WaitForStore => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::Doubt if progress.doubted.refused(Instant::now()) >= self.settings.longest_refusal => {
                 AfterPack::GiveUp
             }
-            Action::Doubt => AfterPack::Wait(Some(PATIENT)),
-            Action::Split if items > 1 => {
+            RefusalAction::Doubt => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 AfterPack::Repack
             }
-            Action::Split | Action::Drop => AfterPack::GiveUp,
+            RefusalAction::Split | RefusalAction::Drop => AfterPack::GiveUp,
         }
     }
 }
@@ -224,9 +228,9 @@ impl PackState {
     }
 
     /// The next pack of the batch that is on its way: the same again until it was advanced.
-    fn cut(&self, now: Now) -> Cut {
+    fn cut(&self, now: ServiceTime) -> PackBounds {
         let progress = self.progress.as_ref().expect("a batch is on its way");
-        Cut { from: progress.place, limits: progress.limits, now, pack_id: self.packs.current() }
+        PackBounds { from: progress.place, limits: progress.limits, now, pack_id: self.packs.current() }
     }
 
     fn advance(&mut self, next: Place, pack: Sent) {

@@ -5,7 +5,7 @@
 
 use crate::otlp::{
     DEPTH_MAX,
-    schema::{Count, Field, Kind, Message},
+    schema::{Count, FieldSchema, Kind, Message},
     wire::{self, Fields, Value},
 };
 use crate::trace::Signal;
@@ -43,14 +43,14 @@ pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::
 /// # Errors
 /// As [`write()`].
 pub fn len(signal: Signal, body: &[u8]) -> io::Result<u64> {
-    let mut counted = Counted(0);
+    let mut counted = ByteCount(0);
     write(&mut counted, signal, body)?;
     Ok(counted.0)
 }
 
-struct Counted(u64);
+struct ByteCount(u64);
 
-impl Write for Counted {
+impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len() as u64;
         Ok(bytes.len())
@@ -101,7 +101,7 @@ fn message(out: &mut impl Write, kind: &Message, bytes: &[u8], depth: usize) -> 
     out.write_all(b"}")
 }
 
-fn member(out: &mut impl Write, field: &Field, slot: Slot<'_>, bytes: &[u8], depth: usize) -> io::Result<()> {
+fn member(out: &mut impl Write, field: &FieldSchema, slot: Slot<'_>, bytes: &[u8], depth: usize) -> io::Result<()> {
     match (field.count, slot.last) {
         (Count::Many(_), _) => {
             out.write_all(b"[")?;
@@ -122,7 +122,7 @@ fn member(out: &mut impl Write, field: &Field, slot: Slot<'_>, bytes: &[u8], dep
 }
 
 /// All occurrences of a list's field. Numbers may be packed.
-fn elements(out: &mut impl Write, field: &Field, bytes: &[u8], depth: usize) -> io::Result<bool> {
+fn elements(out: &mut impl Write, field: &FieldSchema, bytes: &[u8], depth: usize) -> io::Result<bool> {
     let mut any = false;
     for found in Fields::new(bytes) {
         let found = found.ok_or_else(malformed)?;

@@ -2,7 +2,7 @@
 //! all have the same key.
 
 use super::{Alternative, Reader, WrittenRule, alternatives};
-use crate::policy::condition::{Atom, Check, IncompleteSet};
+use crate::policy::condition::{Atom, IncompleteSet, TraceCheck};
 use crate::policy::limit::{Each, KeyPart, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
@@ -109,7 +109,7 @@ fn exact(patterns: &[Pattern]) -> Option<&str> {
 impl Alternative<'_> {
     fn is_without_entry(&self) -> bool {
         let no_entry = IncompleteSet::of([Incomplete::NoEntry]);
-        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(Check::Incomplete(set)) if *set == no_entry);
+        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(TraceCheck::Incomplete(set)) if *set == no_entry);
         self.atoms.iter().any(is_so)
     }
 }

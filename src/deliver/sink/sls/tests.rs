@@ -4,7 +4,7 @@ use super::{
     TimeUnit,
     encode::{Pack, PackLimits},
     logs, metrics,
-    time::Now,
+    time::ServiceTime,
     traces,
 };
 use crate::otlp::{
@@ -12,7 +12,7 @@ use crate::otlp::{
     wire::{put_bytes, work},
 };
 
-const NOW: Now = Now(1_795_428_000_123_456_789);
+const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 const MANY: usize = 4000;
 
 fn field(number: u32, payload: &[u8]) -> Vec<u8> {

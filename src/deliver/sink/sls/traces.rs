@@ -3,9 +3,9 @@
 
 use super::{
     TimeUnit,
-    encode::{Pack, PackLimits, Room},
+    encode::{Pack, PackLimits, PackRoom},
     json::{self, Text},
-    time::Now,
+    time::ServiceTime,
 };
 use crate::{
     otlp::{
@@ -17,7 +17,13 @@ use crate::{
 use std::fmt::Write;
 
 /// Packs spans from a place on, as many as `limits` allow; gives the place behind them.
-pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now, unit: TimeUnit) -> (Pack, Place) {
+pub(super) fn pack(
+    request: &[u8],
+    from: Place,
+    limits: &PackLimits,
+    now: ServiceTime,
+    unit: TimeUnit,
+) -> (Pack, Place) {
     pack_leaves(request, from, limits, &|pack, leaf, around| write_span(pack, leaf, around, limits, now, unit))
 }
 
@@ -47,7 +53,7 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
         if pack.items() > before {
             next = leaf.after;
         }
-        if room == Room::Full {
+        if room == PackRoom::Full {
             break;
         }
     }
@@ -92,7 +98,7 @@ fn scope_names(group: &[u8]) -> [String; 2] {
 
 /// The fields of a span that stand for themselves.
 #[derive(Default)]
-struct Plain<'a> {
+struct SpanFields<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
     parent_span_id: &'a [u8],
@@ -105,9 +111,9 @@ struct Plain<'a> {
     status_message: &'a [u8],
 }
 
-impl<'a> Plain<'a> {
-    fn read(span: &'a [u8]) -> Plain<'a> {
-        let mut plain = Plain::default();
+impl<'a> SpanFields<'a> {
+    fn read(span: &'a [u8]) -> SpanFields<'a> {
+        let mut plain = SpanFields::default();
         for field in fields_of(span) {
             match (field.number, field.value) {
                 (1, Value::Bytes(bytes)) => plain.trace_id = bytes,
@@ -141,13 +147,13 @@ fn write_span(
     leaf: &Leaf<'_>,
     around: &Around<'_>,
     limits: &PackLimits,
-    now: Now,
+    now: ServiceTime,
     unit: TimeUnit,
 ) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }
-    let span = Plain::read(leaf.bytes);
+    let span = SpanFields::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
     let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let in_unit = |nanos: u64| (nanos / unit.nanos()).to_string();
@@ -256,7 +262,7 @@ mod tests {
         pack(&request.encode_to_vec(), Place::default(), limits, NOW, unit).0
     }
 
-    const NOW: Now = Now(1_795_428_000_123_456_789);
+    const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 
     fn text(key: &str, value: &str) -> KeyValue {
         let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
