@@ -4,6 +4,7 @@
 //! The schema is public: docs/store.md describes every table and column. `PRAGMA user_version` is
 //! [`SCHEMA_VERSION`] and changes with it.
 
+mod context;
 mod failure;
 mod file;
 mod json;
