@@ -4,7 +4,8 @@
 //! hold up traces.
 
 use super::{
-    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared, batch,
+    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared,
+    batch::Piece,
     queue::{Discard, NextBatch, StoredBody, Taken},
     refusal::{self, Refusals},
     retry::Backoff,
@@ -41,7 +42,7 @@ struct SignalState {
     /// When it could not be read for the first time.
     unread_since: Option<Instant>,
     /// Of an entry whose body is here, what is left.
-    pieces: VecDeque<Batch>,
+    pieces: VecDeque<Piece>,
     backoff: Backoff,
     not_before: Option<Instant>,
     refusals: Refusals,
@@ -164,7 +165,7 @@ impl SinkWorker {
         self.read(signal).await;
         let state = &mut self.signals[signal as usize];
         if let Some(piece) = state.pieces.front() {
-            let outcome = self.sink.send(piece).await;
+            let outcome = self.sink.send(&piece.batch()).await;
             self.conclude(signal, outcome);
         }
         let state = &mut self.signals[signal as usize];
@@ -185,7 +186,7 @@ impl SinkWorker {
         match body {
             Ok(body) => {
                 let batch = Batch { signal, body, items: taken.items };
-                self.signals[signal as usize].pieces.push_back(batch);
+                self.signals[signal as usize].pieces.push_back(Piece::new(batch));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (why, reason) = if self.shared.queue().was_dropped(self.index, signal) {
@@ -244,7 +245,7 @@ impl SinkWorker {
     }
 
     fn pop(&mut self, signal: Signal) -> u64 {
-        self.signals[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items)
+        self.signals[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items())
     }
 
     fn split(&mut self, signal: Signal, reason: &str) {
@@ -256,7 +257,7 @@ impl SinkWorker {
     /// Puts its parts in the place of the first piece; false if it has none.
     fn halve(&mut self, signal: Signal) -> bool {
         let pieces = &mut self.signals[signal as usize].pieces;
-        let Some(parts) = pieces.front().and_then(batch::halve) else { return false };
+        let Some(parts) = pieces.front().and_then(Piece::halves) else { return false };
         pieces.pop_front();
         parts.into_iter().rev().for_each(|part| pieces.push_front(part));
         true
@@ -266,7 +267,7 @@ impl SinkWorker {
         self.note_failure(signal, after, reason);
         let now = Instant::now();
         let state = &mut self.signals[signal as usize];
-        let items = state.pieces.front().map_or(0, |piece| piece.items);
+        let items = state.pieces.front().map_or(0, Piece::items);
         match state.refusals.refused(items, state.pieces.len(), now) {
             refusal::Next::GiveUp => self.give_up(signal, reason),
             refusal::Next::Others => state.pieces.rotate_left(1),

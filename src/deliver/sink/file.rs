@@ -5,7 +5,7 @@
 //! writes it. A record is written whole or not at all: what an error or a crash cuts off is removed.
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
-use crate::{deliver::batch, otlp::json, trace::Signal};
+use crate::{deliver::batch::Piece, otlp::json, trace::Signal};
 use std::{
     fs::{self, File, OpenOptions},
     future::Future,
@@ -129,7 +129,7 @@ impl<'a> FileRecord<'a> {
             RecordFormat::Protobuf => PREFIX + batch.body.len() as u64,
             RecordFormat::Json => match json::len(batch.signal, &batch.body) {
                 Ok(len) => len + 1,
-                Err(error) if batch::halve(batch).is_some() => {
+                Err(error) if Piece::new(batch.clone()).halves().is_some() => {
                     return Err(SendError::Split { reason: error.to_string() });
                 }
                 Err(error) => return Err(SendError::Refused { reason: error.to_string() }),

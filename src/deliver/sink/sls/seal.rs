@@ -3,7 +3,7 @@
 use super::{PackCompression, TimeUnit, encode::PackLimits, logs, metrics, time::ServiceTime, traces};
 use crate::{
     deliver::{
-        batch,
+        batch::{self, Piece},
         sink::{Batch, SendError},
     },
     otlp::walk::Place,
@@ -62,7 +62,11 @@ pub(super) fn check(batch: &Batch) -> Result<(), SendError> {
         return Ok(());
     }
     let reason = "malformed protobuf".to_owned();
-    Err(if batch::halve(batch).is_some() { SendError::Split { reason } } else { SendError::Refused { reason } })
+    Err(if Piece::new(batch.clone()).halves().is_some() {
+        SendError::Split { reason }
+    } else {
+        SendError::Refused { reason }
+    })
 }
 
 fn seal_now(signal: Signal, body: &[u8], style: &Style, cut: &PackBounds) -> Sealed {
