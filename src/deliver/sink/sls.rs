@@ -23,7 +23,10 @@ pub use sign::SignatureVersion;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::otlp::walk::Place;
 use crate::{
-    deliver::{Discard, refusal::RefusedFor},
+    deliver::{
+        Discard,
+        refusal::{Next, Refusals},
+    },
     identity::{Identity, World},
     trace::Signal,
 };
@@ -57,6 +60,9 @@ struct PackState {
     progress: Option<BatchProgress>,
     /// The pause after the last refusal for a quota.
     pause: Duration,
+    /// By what may be corrected, or because of single items: a wrong secret does not heal, but somebody may correct it,
+    /// and a proxy on the way may go away, or refuse some texts.
+    refusals: Refusals,
 }
 
 /// How far a batch has come; it outlives a failed attempt.
@@ -66,11 +72,17 @@ struct BatchProgress {
     place: Place,
     sent: Sent,
     limits: PackLimits,
-    /// The pack that is next: a wrong secret does not heal, but somebody may correct it, and a proxy that changes
-    /// headers may go away.
-    doubted: RefusedFor,
+    doubted: Option<Doubted>,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
+}
+
+/// A pack that was refused, perhaps for a single item: what it held goes in smaller ones.
+struct Doubted {
+    /// Of it, that are left.
+    items: usize,
+    /// That a pack has at most.
+    most: usize,
 }
 
 /// `__pack_id__`: a prefix for this process and store, a number for each pack, the same again when it is retried.
@@ -95,7 +107,7 @@ impl Sls {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
-        let signals = std::array::from_fn(|_| PackState::new((world.random)()));
+        let signals = std::array::from_fn(|_| PackState::new((world.random)(), settings.longest_refusal));
         let project = Project::new(settings.clone(), world)?;
         Ok(Sls { settings, project, style: Arc::new(style), signals })
     }
@@ -146,7 +158,7 @@ impl Sls {
             let mut lost = Sent::without(sealed.refused as u64, Discard::Rejected, UNWRITABLE);
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
-                    Ok(()) => self.signals[packs_of].pause = Duration::ZERO,
+                    Ok(()) => self.signals[packs_of].taken(),
                     Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
                         AfterPack::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         AfterPack::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
@@ -158,7 +170,7 @@ impl Sls {
                     },
                 }
             }
-            self.signals[packs_of].advance(sealed.next, lost);
+            self.signals[packs_of].advance(sealed.items, sealed.next, lost);
         }
         Ok(self.signals[packs_of].progress.take().expect("set above").sent)
     }
@@ -167,7 +179,7 @@ impl Sls {
         let packs_of = &mut self.signals[signal as usize];
         let progress = packs_of.progress.as_mut().expect("a batch is on its way");
         if !matches!(problem, RequestProblem::Refused(refusal) if refusal.action == RefusalAction::Doubt) {
-            progress.doubted.interrupted();
+            packs_of.refusals.interrupted();
         }
         let refusal = match problem {
             RequestProblem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => {
@@ -189,10 +201,7 @@ impl Sls {
                 }
             }
             RefusalAction::WaitForStore => AfterPack::Wait(Some(PATIENT)),
-            RefusalAction::Doubt if progress.doubted.refused(Instant::now()) >= self.settings.longest_refusal => {
-                AfterPack::GiveUp
-            }
-            RefusalAction::Doubt => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::Doubt => packs_of.doubt(items, Instant::now()),
             RefusalAction::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 AfterPack::Repack
@@ -213,8 +222,9 @@ impl Sink for Sls {
 }
 
 impl PackState {
-    fn new(prefix: u64) -> PackState {
-        PackState { packs: PackIds { prefix, next: 0 }, progress: None, pause: Duration::ZERO }
+    fn new(prefix: u64, longest_refusal: Duration) -> PackState {
+        let (packs, refusals) = (PackIds { prefix, next: 0 }, Refusals::new(longest_refusal));
+        PackState { packs, progress: None, pause: Duration::ZERO, refusals }
     }
 
     /// Goes on with a batch that was tried before, or begins one.
@@ -224,18 +234,54 @@ impl PackState {
             // What was under way for a batch that was given up may have arrived: its number is used.
             self.packs.next += u64::from(self.progress.is_some());
             self.progress = Some(BatchProgress::new(batch));
+            self.refusals.over();
         }
     }
 
     /// The next pack of the batch that is on its way: the same again until it was advanced.
     fn cut(&self, now: ServiceTime) -> PackBounds {
         let progress = self.progress.as_ref().expect("a batch is on its way");
-        PackBounds { from: progress.place, limits: progress.limits, now, pack_id: self.packs.current() }
+        let most = progress.doubted.as_ref().map_or(usize::MAX, |doubted| doubted.most.min(doubted.items));
+        let limits = PackLimits { items: progress.limits.items.min(most), ..progress.limits };
+        PackBounds { from: progress.place, limits, now, pack_id: self.packs.current() }
     }
 
-    fn advance(&mut self, next: Place, pack: Sent) {
+    /// A pack of so many items was refused by what may be corrected, or may not be about all of them.
+    fn doubt(&mut self, items: usize, now: Instant) -> AfterPack {
         let progress = self.progress.as_mut().expect("a batch is on its way");
-        (progress.place, progress.doubted) = (next, RefusedFor::default());
+        match self.refusals.refused(items as u64, 1, now) {
+            Next::GiveUp => {
+                self.refusals.next_piece();
+                progress.doubted = None;
+                AfterPack::GiveUp
+            }
+            Next::Halve { .. } if items > 1 => {
+                progress.doubted.get_or_insert(Doubted { items, most: items }).most = items.div_ceil(2);
+                AfterPack::Repack
+            }
+            // Somebody corrects it, or has nothing to correct.
+            _ => AfterPack::Wait((!self.refusals.takes_others(now)).then_some(PATIENT)),
+        }
+    }
+
+    fn taken(&mut self) {
+        self.pause = Duration::ZERO;
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        if self.refusals.is_refused() {
+            // So it was not about an item of it.
+            progress.doubted = None;
+        }
+        self.refusals.taken();
+    }
+
+    /// The pack at hand is done with.
+    fn advance(&mut self, items: usize, next: Place, pack: Sent) {
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        progress.place = next;
+        if let Some(doubted) = &mut progress.doubted {
+            doubted.items = doubted.items.saturating_sub(items);
+        }
+        progress.doubted.take_if(|doubted| doubted.items == 0);
         progress.sent.lost.extend(pack.lost);
         self.packs.next += 1;
     }
@@ -248,7 +294,7 @@ impl BatchProgress {
             place: Place::default(),
             sent: Sent::default(),
             limits: PackLimits::default(),
-            doubted: RefusedFor::default(),
+            doubted: None,
             clock_set: false,
         }
     }
