@@ -21,6 +21,8 @@ use labels::{Labels, metric_name};
 
 /// Buckets that one point may have: each becomes a log with all the point's labels.
 const BUCKETS_MAX: usize = 1024;
+/// Bytes of labels of a resource.
+const REPEATED_MAX: usize = 64 << 10;
 /// `AGGREGATION_TEMPORALITY_DELTA`
 const DELTA: u64 = 1;
 /// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`
@@ -42,8 +44,7 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Servic
     let (mut pack, mut next) = (Pack::default(), from);
     let (mut resources, mut data) = (ReadOnce::default(), ReadOnce::default());
     for metric in leaves(request, from) {
-        let labels = |resource| labels_of(all(resource, 1).flat_map(|resource| all(resource, 1)));
-        let shared = resources.of(metric.resource, labels).as_ref();
+        let shared = resources.of(metric.resource, labels_of_resource).as_ref();
         let name = metric_name(&lossy(last(metric.bytes, 1).unwrap_or_default()));
         for point in points(&metric) {
             let is_delta = *data.of(point.data, |data| temporality(data) == DELTA);
@@ -64,6 +65,14 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Servic
         }
     }
     (pack, next)
+}
+
+/// Each sample repeats them, so long values are cut where there is much of them, and series stay apart. None if they are
+/// too many.
+fn labels_of_resource(group: &[u8]) -> Option<Labels> {
+    let labels = labels_of(all(group, 1).flat_map(|resource| all(resource, 1)))?;
+    let labels = if labels.bytes() > REPEATED_MAX { labels.shortened() } else { labels };
+    (labels.bytes() <= REPEATED_MAX).then_some(labels)
 }
 
 /// None if there are too many.

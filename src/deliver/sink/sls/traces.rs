@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     otlp::{
+        attributes::put_attribute,
         walk::{Leaf, Place, ReadOnce, all, fields_of, is_whole, last, leaves, lossy},
         wire::Value,
     },
-    trace::{SpanKind, Status},
+    trace::{SpanKind, Status, label::shortened},
 };
 use std::fmt::Write;
 
@@ -60,6 +61,11 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
     (pack, next)
 }
 
+/// Bytes of attributes of a resource that each of its logs repeats.
+const REPEATED_MAX: usize = 64 << 10;
+/// Says how many attributes are beyond that.
+const LEFT_OUT: &str = "tailkeep.left_out";
+
 /// What all logs of one resource share.
 pub(super) struct ResourceFields {
     pub(super) host: String,
@@ -79,13 +85,32 @@ impl ResourceFields {
             if let Some(attribute) = attributes().find(|attribute| json::pair(attribute).0 == key) {
                 json::write_as_text(&mut text, json::pair(attribute).1);
             }
-            text.finish()
+            text.finish().map(|text| shortened(text.into()).into_owned())
         };
-        let mut rest = Text::new(limit);
         let is_other = |attribute: &&[u8]| !matches!(json::pair(attribute).0, b"service.name" | b"host.name");
-        json::write_text_object(&mut rest, attributes().filter(is_other));
+        let (repeated, note) = repeated(attributes().filter(is_other));
+        let mut rest = Text::new(limit);
+        json::write_text_object(&mut rest, repeated.into_iter().chain(note.as_deref()));
         Some(ResourceFields { host: text(b"host.name")?, service: text(b"service.name")?, rest: rest.finish()? })
     }
+}
+
+/// The attributes that there is room for, and one that says how many others there are.
+fn repeated<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> (Vec<&'a [u8]>, Option<Vec<u8>>) {
+    let (mut room, mut left_out) = (REPEATED_MAX, 0u64);
+    let mut repeated = Vec::new();
+    for attribute in attributes {
+        match room.checked_sub(attribute.len() + size_of::<&[u8]>()) {
+            Some(rest) => {
+                room = rest;
+                repeated.push(attribute);
+            }
+            None => left_out += 1,
+        }
+    }
+    let mut note = Vec::new();
+    put_attribute(&mut note, 1, LEFT_OUT, &left_out.to_string());
+    (repeated, (left_out > 0).then(|| last(&note, 1).unwrap_or_default().to_vec()))
 }
 
 /// Name and version of a scope, of a `ScopeSpans` or its like.
