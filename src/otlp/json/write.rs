@@ -75,7 +75,7 @@ enum Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    fn each(self, visit: &mut dyn FnMut(wire::FieldSchema<&'a [u8]>) -> io::Result<()>) -> io::Result<()> {
+    fn each(self, visit: &mut dyn FnMut(wire::Field<&'a [u8]>) -> io::Result<()>) -> io::Result<()> {
         match self {
             Content::Whole(bytes) => Fields::new(bytes).try_for_each(|field| visit(field.ok_or_else(malformed)?)),
             Content::Occurrences { of, inside } => inside.each(&mut |field| match field.message(of) {
