@@ -1,12 +1,21 @@
+"""What is ready to install, checked without a cluster. `--write` first makes what is made of other files."""
 
+import sys
 
 import alerts
+import chart
 import dashboards
+import overlays
 from suite import checks as checking
 
 
 def suite(checks):
+    if "--write" in sys.argv:
+        overlays.write()
+        chart.write()
     alerts.are_tested(checks)
+    chart.is_right(checks)
+    overlays.are_right(checks)
     dashboards.are_answered(checks)
 
 
