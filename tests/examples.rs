@@ -101,6 +101,8 @@ fn every_file_in_config_is_checked() {
             Some("yaml") => load(&name, &read(&name)),
             // `tests/schema.rs` holds them against the code.
             Some("json") => assert!(read("tests/schema.rs").contains(".schema.json"), "nobody checks {name}"),
+            // Held against CycloneDX's schema and the lock file by `tests/install/run`.
+            Some("py") => assert!(read("tests/install/bill.py").contains(&name), "nobody runs {name}"),
             // Run by `tests/image/run`.
             Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
             None if name == "config/k8s" => manifests::check_all(),

@@ -3,6 +3,7 @@
 import sys
 
 import alerts
+import bill
 import chart
 import dashboards
 import overlays
@@ -16,6 +17,7 @@ def suite(checks):
     alerts.are_tested(checks)
     chart.is_right(checks)
     overlays.are_right(checks)
+    bill.is_right(checks)
     dashboards.are_answered(checks)
 
 
