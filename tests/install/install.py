@@ -5,6 +5,7 @@ import sys
 import alerts
 import bill
 import chart
+import commands
 import dashboards
 import overlays
 from suite import checks as checking
@@ -18,6 +19,7 @@ def suite(checks):
     chart.is_right(checks)
     overlays.are_right(checks)
     bill.is_right(checks)
+    commands.run(checks)
     dashboards.are_answered(checks)
 
 
