@@ -164,10 +164,16 @@ def schemas_refuse(checks):
     """The judges can say no: what they take means something."""
     [container] = containers(documents := read(template("gateway", "podMonitor.enabled=true")))
     container["readinessprobe"] = container.pop("readinessProbe")
+    container["livenessProbe"]["httpGet"]["port"] = "heath"
+    one(documents, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] = "nobody"
+    container["volumeMounts"].append({"name": "tls", "mountPath": "/tls"})
+    named(documents, "Service", "tailkeep-gateway")["spec"]["ports"].append({"name": "more", "port": 4319})
     one(documents, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["prot"] = "health"
     found = " ".join(complaints(documents))
     checks.check("a misspelt field of a pod is found in every version", found.count("readinessprobe") == 3, found)
     checks.check("a misspelt field of a PodMonitor is found", "prot" in found, found)
+    lost = ("heath", "'nobody'", "tls", "4319")
+    checks.check("what leads nowhere is found", all(word in found for word in lost), found)
 
 
 def policy_needs_no_restart(checks):

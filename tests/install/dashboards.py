@@ -42,6 +42,8 @@ class Prometheus(Program):
 
 
 def are_answered(checks):
+    for file in DASHBOARDS:
+        checks.equal(f"{file.name}: panels have room, a source and a description", flaws(json.loads(file.read_text())), [])
     folder = fresh_folder("install/demo")
     (folder / "home").mkdir()
     policy = (ROOT / "config/policy.yaml").read_text()
@@ -60,6 +62,25 @@ def are_answered(checks):
             named = all(legend <= labels.keys() for labels in series)
             checks.check(claim, series and named, f"{query} has {series}, the legend asks for {legend}")
         alerts_watch_what_is_there(checks, prometheus)
+
+
+def flaws(board):
+    """What Grafana would draw badly, without a word."""
+    taken, lines = {}, []
+    if len({panel["id"] for panel in board["panels"]}) < len(board["panels"]):
+        lines.append("two panels have one id")
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        if any(x > 23 for x, _ in cells) or cells & taken.keys():
+            lines.append(f"{panel['title']} is on {[taken[cell] for cell in cells & taken.keys()][:1]}, or too wide")
+        taken |= dict.fromkeys(cells, panel["title"])
+        if panel["type"] == "row":
+            continue
+        sources = {part["datasource"]["uid"] for part in [panel, *panel["targets"]]}
+        if sources != {"${datasource}"} or not panel["description"]:
+            lines.append(f"{panel['title']} has no description, or another data source than the variable")
+    return lines
 
 
 def queries():

@@ -6,6 +6,7 @@ import subprocess
 
 import kubernetes_validate
 import yaml
+from references import dangling
 from suite.process import ROOT
 from suite.tailkeep import binary, fresh_folder
 
@@ -37,7 +38,7 @@ def call(*command, stdin=None):
 
 
 def complaints(documents):
-    """What Kubernetes of some version, or the Prometheus Operator, would not take."""
+    """What Kubernetes of some version, or the Prometheus Operator, would not take, and what leads nowhere."""
     found = []
     monitors = [document for document in documents if document["apiVersion"] == OPERATOR]
     for document in documents:
@@ -53,7 +54,7 @@ def complaints(documents):
             call("operator", stdin="\n---\n".join(map(yaml.safe_dump, monitors)))
         except RuntimeError as error:
             found.append(str(error))
-    return found
+    return found + list(dangling(documents))
 
 
 def one(documents, *kinds):
