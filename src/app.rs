@@ -8,7 +8,7 @@ pub mod exposition;
 mod limit_log;
 pub mod plan_service;
 pub mod reload;
-mod sighting;
+mod trace_answer;
 
 use crate::admin::{self, Audience};
 use crate::config::budget::RING_SHARE;
@@ -85,8 +85,7 @@ pub struct App {
 }
 
 impl App {
-    /// Binds every port, so that no second process touches what the first one uses, then builds every stage.
-    /// Needs a tokio runtime.
+    /// Binds every port before it touches the queue on disk, which a first process may be using. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`], with a text for whoever wrote the files.
@@ -97,12 +96,16 @@ impl App {
         config.check_rules(&active_policy.policy).map_err(StartError::Files)?;
         config.check_places().map_err(StartError::World)?;
         announce(&config, &active_policy.policy);
+        let world = World::system();
+        let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
+        App::assemble(config, active_policy, sinks).await
+    }
+
+    async fn assemble(config: Config, active_policy: ActivePolicy, sinks: Vec<NamedSink>) -> Result<App, StartError> {
         let store = config.sinks.iter().find_map(|sink| match &sink.kind {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
         });
-        let world = World::system();
-        let sinks = config.sinks.iter().map(|sink| build_sink(sink, &world)).collect::<Result<Vec<_>, _>>()?;
         let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
         let health = bind(config.health, "health.listen").await?;
         let admin_tls = load_admin_tls(config.admin_tls.as_ref())?;
@@ -399,3 +402,6 @@ async fn watch_memory(pipeline: Arc<Pipeline>, phase: watch::Receiver<Phase>) {
         said = short;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,12 +25,12 @@ pub use spool::SpoolSettings;
 use crate::{supervise::Supervisor, trace::Signal};
 use bytes::Bytes;
 use loss_log::LossLog;
-use queue::{ENTRY_OVERHEAD, Gone, Pushed, Queue};
+use queue::{ENTRY_OVERHEAD, LostAtEnd, Pushed, Queue};
 use routing::{Route, Routing};
 use spool::{
     Recovered, Spool,
     files::{Disk, Files},
-    writer::Writer,
+    writer::SpoolWriter,
 };
 use std::{
     io,
@@ -49,6 +49,8 @@ use worker::SinkWorker;
 pub const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// A loss that goes on is said again this often.
 const REPEAT_LOG: Duration = Duration::from_secs(10);
+/// Who waits for room asks for it this often, whether a sink took something or not.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How much waits for sinks, and how it is batched.
 #[derive(Clone, Debug)]
@@ -196,7 +198,7 @@ impl Delivery {
         }
         others.spawn(supervisor.watch("the log of losses", loss_log::repeat(shared.clone()), shared.is_ending()));
         if let Some((spool, recovered)) = opened {
-            let writer = Writer::new(spool, shared.clone(), recovered.cursors);
+            let writer = SpoolWriter::new(spool, shared.clone(), recovered.cursors);
             others.spawn(supervisor.watch("the queue on disk", writer.run(), shared.is_ending()));
         }
         Ok(Delivery { shared, tasks: tokio::sync::Mutex::new(SinkTasks { workers, others }), supervisor })
@@ -276,10 +278,10 @@ impl Delivery {
         }
     }
 
-    /// Whether the queue can hold so many bytes more of a signal, or some sink has taken all that there is of it,
-    /// so that a push takes nothing from who is about to take it.
+    /// Whether so many bytes more of a signal push out nothing that a sink is about to take: those that have long
+    /// been failing hold up no other.
     pub fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
-        self.shared.queue().is_ready_for(Route::ALL, signal, bytes)
+        self.shared.queue().is_ready_for(signal, bytes, Instant::now())
     }
 
     /// Waits until it [`Delivery::is_ready_for`] a push. False if it is not so at `until`.
@@ -290,9 +292,12 @@ impl Delivery {
             if self.is_ready_for(signal, bytes) {
                 return true;
             }
-            if tokio::time::timeout_at(until, progress).await.is_err() {
+            let now = Instant::now();
+            if now >= until {
                 return false;
             }
+            // That a sink has been failing for too long is seen by looking alone.
+            let _ = tokio::time::timeout_at(until.min(now + LOOK_AGAIN), progress).await;
         }
     }
 
@@ -370,7 +375,7 @@ impl Delivery {
         all_end(&mut tasks.others, deadline).await;
         self.shared.say_rest_of_losses();
         let gone = self.shared.queue().close();
-        for Gone { sink, signal, items, superseded } in gone {
+        for LostAtEnd { sink, signal, items, superseded } in gone {
             let (sink, signal, lost) = (&self.shared.names[sink], signal.word(), items - superseded);
             if superseded > 0 {
                 info!(

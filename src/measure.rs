@@ -4,7 +4,7 @@
 //! Names, attributes and buckets are those of the OpenTelemetry Collector's span metrics connector
 //! (v0.161), so dashboards made for it work. Deliberately different: only accepted spans are counted,
 //! those without a service name too; a series is the sum over all instances of a service; its first
-//! export says its true count beside the zero that it began with (see `debut`); percentiles of the
+//! export says its true count beside the zero that it began with (see `first_seen`); percentiles of the
 //! last minute go out beside the buckets.
 //!
 //! The table holds operations, each with its series: one for each status, so that errors are 0 before they
@@ -15,7 +15,7 @@
 //! twice: whether it was here before is known of kept traces alone, and later. It does not read a clock:
 //! `now_ms` is monotonic and given.
 
-mod debut;
+mod first_seen;
 mod group;
 mod histogram;
 mod operations;
@@ -25,7 +25,7 @@ mod series;
 mod settings;
 mod window;
 
-pub use debut::{AT_ZERO_MS, YOUNG_MS};
+pub use first_seen::{AT_ZERO_MS, YOUNG_MS};
 pub use histogram::{Bounds, BoundsError, DurationUnit, Flavour};
 pub use operations::OperationRow;
 pub use otlp::{Now, POINTS_A_REQUEST};

@@ -241,7 +241,7 @@ impl Pipeline {
         let most = self.delivery.piece_max(signal);
         let Repaired { body, items, mut rejected } = repair::request(signal, body, most).map_err(not_valid)?;
         let processed = match self.delivery.takes(signal) {
-            // What grew beyond that leaves in part, as what came too large does.
+            // What grows beyond that is refused, for it would not fit.
             true => {
                 let bound = most.max(2 * body.len());
                 self.processing.apply_within(signal, body, bound)
@@ -276,9 +276,11 @@ impl Pipeline {
     }
 
     /// Bytes that one call on a shard copies out, at most: it stops after the span that goes beyond its budget,
-    /// which may bring a scope and a resource.
+    /// which may bring a scope and a resource. What is done to attributes may make them more: for hashes in the place
+    /// of shorter texts as many again.
     fn copied_max(&self) -> usize {
-        COPY_MAX + 2 * self.bounds.span_bytes as usize
+        let copied = COPY_MAX + 2 * self.bounds.span_bytes as usize;
+        if self.processing.changes() { 2 * copied } else { copied }
     }
 
     /// Judges what waits, delivers what is kept and counts what is dropped, in all shards: failed and slow

@@ -21,7 +21,7 @@ use crate::scan::Questions;
 use crate::scan::answer::TooMany;
 use crate::trace::observed::QUESTION_SETS;
 use crate::trace::{Arrivals, Case, Observed, RuleId, RuleNames, TraceId, Trigger, Verdict};
-use report::{GateRow, Groups, LeftOut, Moved, Row, Sides, Volume, Window};
+use report::{GateRow, KeptSides, LeftOut, Moved, PlanRow, PlanWindow, Sides, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -108,14 +108,14 @@ pub struct Planner<'a> {
     /// Traces that a limit is asked about, until all are known and in order.
     held: Vec<Observed>,
     held_max: usize,
-    tally: Tally,
+    tally: PlanTally,
 }
 
 impl<'a> Planner<'a> {
     /// `held_max` bounds the traces that wait for their turn at a limit; those beyond it are taken to be inside.
     pub fn new(compared: &'a Compared, held_max: usize) -> Planner<'a> {
         let gates = compared.gates.conditions().map(|_| Drops::default()).collect();
-        Planner { compared, held: Vec::new(), held_max, tally: Tally { gates, ..Tally::default() } }
+        Planner { compared, held: Vec::new(), held_max, tally: PlanTally { gates, ..PlanTally::default() } }
     }
 
     /// Takes a trace in, in any order.
@@ -228,7 +228,7 @@ impl Examples {
 }
 
 #[derive(Default)]
-struct Tally {
+struct PlanTally {
     seen: Volume,
     first_ms: Option<u64>,
     last_ms: u64,
@@ -242,7 +242,7 @@ struct Tally {
     unordered: u64,
 }
 
-impl Tally {
+impl PlanTally {
     fn see(&mut self, observed: &Observed) {
         self.seen.add(&Volume::of(observed));
         let Arrivals { first, last, .. } = observed.arrivals;
@@ -289,7 +289,8 @@ impl Tally {
         let rows = rules_in_order(compared).into_iter();
         let rules = rows.map(|id| row(rule_name(id), self.rules.get(&id).unwrap_or(&RuleTally::default())));
         let name = |number: &u32| services.get(*number as usize).map_or("other", |name| name).to_owned();
-        let mut by_service: Vec<Row> = self.services.iter().map(|(number, tally)| row(name(number), tally)).collect();
+        let mut by_service: Vec<PlanRow> =
+            self.services.iter().map(|(number, tally)| row(name(number), tally)).collect();
         by_service.sort_by(|a, b| b.weight().cmp(&a.weight()).then_with(|| a.name.cmp(&b.name)));
         let moved = |(volume, examples): (Volume, Examples)| Moved {
             traces: volume.traces,
@@ -302,11 +303,11 @@ impl Tally {
             dropped: drops.traces,
             examples: drops.examples.into_texts(),
         });
-        let Row { now, then, .. } = row(String::new(), &self.total);
+        let PlanRow { now, then, .. } = row(String::new(), &self.total);
         Report {
             policies: Sides { now: compared.now.hash.clone(), then: compared.then.hash.clone() },
-            window: Window { seconds, traces: self.seen.traces, spans: self.seen.spans, bytes: self.seen.bytes },
-            total: Groups { now, then },
+            window: PlanWindow { seconds, traces: self.seen.traces, spans: self.seen.spans, bytes: self.seen.bytes },
+            total: KeptSides { now, then },
             rules: rules.collect(),
             services: by_service,
             newly_kept: moved(self.newly_kept),
@@ -320,9 +321,9 @@ impl Tally {
 }
 
 impl RuleTally {
-    fn row(&self, name: String, seconds: f64) -> Row {
-        let side = |side: usize| report::Group::new(self.kept[side], self.decided[side], self.cut[side], seconds);
-        Row { name, now: side(0), then: side(1) }
+    fn row(&self, name: String, seconds: f64) -> PlanRow {
+        let side = |side: usize| report::KeptTraces::new(self.kept[side], self.decided[side], self.cut[side], seconds);
+        PlanRow { name, now: side(0), then: side(1) }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, Er
 use crate::trace::{Case, Decision, LimitId, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
 use crate::yaml::Reader;
-use condition::{Atom, Check, Matcher};
+use condition::{Atom, Matcher, TraceCheck};
 use limit::{Claim, Cost, KeyOfTrace, Limit};
 use parse::{NamedLimit, WrittenRule};
 use sha2::{Digest, Sha256};
@@ -376,14 +376,14 @@ fn short_hash(text: &str) -> String {
 fn reason_of(rule: &WrittenRule) -> Reason {
     let tests = |condition: &Condition, wanted: &dyn Fn(&Test) -> bool| condition.tests.iter().any(wanted);
     let reads_failure = |atom: &Atom| match atom {
-        Atom::Trace(Check::Error(wanted) | Check::Failed(wanted)) => *wanted,
+        Atom::Trace(TraceCheck::Error(wanted) | TraceCheck::Failed(wanted)) => *wanted,
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Status(words) if words.contains(&Status::Error)))
         }
         _ => false,
     };
     let reads_duration = |atom: &Atom| match atom {
-        Atom::Trace(Check::Duration(range) | Check::Envelope(range)) => range.at_least.is_some(),
+        Atom::Trace(TraceCheck::Duration(range) | TraceCheck::Envelope(range)) => range.at_least.is_some(),
         Atom::Span(condition) => {
             tests(condition, &|test| matches!(test, Test::Duration(range) if range.at_least.is_some()))
         }

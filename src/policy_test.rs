@@ -4,16 +4,16 @@
 //! whoever reads files is an argument.
 
 mod case;
+mod case_run;
 mod junit;
 mod phrases;
-mod rehearsal;
 mod report;
 mod spans;
 
 use crate::diagnostic::{self, Diagnostic};
 use crate::policy::{Keep, Policy};
 use crate::trace::{RuleId, RuleNames};
-use rehearsal::Outcome;
+use case_run::CaseOutcome;
 
 /// Reads the recording that a case names; the error says why it cannot be read.
 pub type Recordings<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<u8>, String>;
@@ -32,7 +32,7 @@ pub struct Tested {
     /// The files, as they are shown.
     policy: String,
     cases: String,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<CaseOutcome>,
     rules: Vec<RuleCover>,
 }
 
@@ -55,7 +55,7 @@ pub fn test(policy: File<'_>, cases: File<'_>, recordings: Recordings<'_>, color
     let Some(compiled) = compiled else { return Err(drawn(&diagnostics, policy, color)) };
     let (read, diagnostics) = case::read(cases, &compiled, recordings);
     let Some(read) = read else { return Err(drawn(&diagnostics, cases, color)) };
-    let outcomes: Vec<Outcome> = read.into_iter().map(|case| rehearsal::judge(&compiled, case)).collect();
+    let outcomes: Vec<CaseOutcome> = read.into_iter().map(|case| case_run::judge(&compiled, case)).collect();
     let is_reached = |rule: RuleId| outcomes.iter().any(|outcome| outcome.reached.contains(&rule));
     let rules = compiled.rules.iter().map(|rule| RuleCover {
         name: rule.written.name.clone(),

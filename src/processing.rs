@@ -20,7 +20,7 @@ use mask::Masks;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use walk::Walk;
+use walk::Rewriting;
 
 /// The fields of an `AnyValue`. Source: opentelemetry-proto, `common.proto`.
 mod any_value {
@@ -149,6 +149,11 @@ impl Processing {
         Some(completed.map_or(body, Cow::Owned)).filter(|body| body.len() <= most)
     }
 
+    /// Whether anything leaves otherwise than it came.
+    pub fn changes(&self) -> bool {
+        self.rewrites() || !self.resource.is_empty()
+    }
+
     fn rewrites(&self) -> bool {
         !(self.drop.is_empty() && self.hash.is_empty() && self.masks.is_empty())
     }
@@ -156,7 +161,7 @@ impl Processing {
     /// None if it becomes too large, and within that none if it stays as it is.
     #[allow(clippy::option_option)]
     fn rewrite(&self, signal: Signal, body: &[u8], most: usize) -> Option<Option<Vec<u8>>> {
-        let mut walk = Walk::new(self, signal, most);
+        let mut walk = Rewriting::new(self, signal, most);
         let is_changed = walk.request(body);
         if walk.is_beyond() {
             return None;

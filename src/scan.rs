@@ -6,6 +6,7 @@
 //! resource or scope costs its spans; anything else that is malformed costs the request. It accepts what
 //! prost accepts, except bad ids, and beyond it texts that are not UTF-8: [`repair`] mends them.
 
+mod again;
 pub mod answer;
 pub mod check;
 mod dimension;
@@ -16,6 +17,7 @@ pub mod splice;
 pub mod tracestate;
 pub mod wire;
 
+pub use again::{ReadAgain, Rereading};
 pub use answer::Questions;
 pub use dimension::dimensions;
 pub use wire::Malformed;
@@ -388,17 +390,6 @@ fn read_resource_attributes(
         }
     }
     Ok(())
-}
-
-/// One stored span under another question set: what depends on the questions. `header` is its resource's header,
-/// both as scan stored them.
-pub fn read_again(header: &[u8], span: &[u8], questions: &Questions, keyed: &Keyed) -> SpanView {
-    let whole = |bytes: &[u8]| Slice { start: 0, len: bytes.len() as u32 };
-    let resource = read_resource(header, whole(header), questions, keyed).unwrap_or_default();
-    match walk_span(span, whole(span), &ResourceAnswers { service: Slice::default(), ..resource }, questions, keyed) {
-        Ok((span, _)) => span,
-        Err(_) => SpanView::default(),
-    }
 }
 
 #[cfg(test)]

@@ -24,16 +24,16 @@ pub use layout::Layout;
 use crate::ring::index::{Index, TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
 use crate::ring::{Loc, Ring, Swept};
-use crate::scan::{Keyed, Questions, Scan};
+use crate::scan::{Keyed, Questions, Rereading, Scan};
 use crate::trace::{Case, Decision, Reason, RuleId, RuleNames, SpanView, Standing, Summary, TraceId, Trigger, Verdict};
 use count::Counts;
 use std::collections::VecDeque;
 use verdict_cache::{Remembered, VerdictCache};
-use walk::{Purpose, Walk};
+use walk::{Purpose, TraceWalk};
 
 /// Records that one call looks at, at most.
 pub const WORK_MAX: usize = 256;
-/// Bytes that one call copies out, about.
+/// Bytes that one call copies out, or reads again, about.
 pub const COPY_MAX: usize = 1 << 20;
 /// Late spans of one trace are collected for this long.
 const LATE_TICKS: Tick = 10;
@@ -105,6 +105,11 @@ impl Budget {
         Budget { records: WORK_MAX, bytes: COPY_MAX }
     }
 
+    /// What was read or copied, beside the record itself.
+    fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Pays for one record; false when nothing is left.
     fn pay(&mut self) -> bool {
         let left = !self.is_spent();
@@ -127,7 +132,7 @@ pub enum Progress {
 /// A drain goes over all traces twice, so that what sinks do not take in time is not the failed and the slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrainPass {
-    /// What waits is judged, and what is kept by `all` leaves.
+    /// What waits is judged, and what is kept by `all` or has failed leaves.
     Kept,
     /// What is kept by a share leaves, and what is dropped is counted.
     Rest,
@@ -139,10 +144,11 @@ pub struct Shard {
     index: Index,
     wheel: Wheel,
     /// Work on one trace that did not fit into a call.
-    walk: Option<Walk>,
+    walk: Option<TraceWalk>,
     /// Kept traces whose spans are to be copied out when there is room behind, in order.
     outgoing: VecDeque<(u32, TraceId)>,
     verdicts: VerdictCache,
+    rereading: Rereading,
     pub counts: Counts,
     keyed: Keyed,
     trace_bytes_max: usize,
@@ -162,6 +168,7 @@ impl Shard {
             walk: None,
             outgoing: VecDeque::new(),
             verdicts: VerdictCache::new(layout.kept_remembered, layout.dropped_remembered),
+            rereading: Rereading::default(),
             counts: Counts::default(),
             drained: 0,
             keyed,
@@ -271,7 +278,7 @@ impl Shard {
         let entry = self.index.entry(slot);
         if entry.awaits_judgement(turn.now) {
             if self.is_stale(turn, slot) {
-                self.walk = Some(Walk::new(slot, Purpose::Refresh));
+                self.walk = Some(TraceWalk::new(slot, Purpose::Refresh));
             } else {
                 self.judge(turn, slot, trigger);
             }
@@ -290,7 +297,7 @@ impl Shard {
             entry.state = TraceStatus::Kept;
             Purpose::Deliver
         };
-        self.walk = Some(Walk::last(slot, purpose));
+        self.walk = Some(TraceWalk::last(slot, purpose));
     }
 
     fn is_stale<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
@@ -479,7 +486,9 @@ impl Shard {
     fn goes_first<J: Judge>(&self, turn: &Turn<'_, J>, slot: u32) -> bool {
         let entry = self.index.entry(slot);
         let kept_by_all = entry.verdict.is_some_and(|verdict| verdict.decision == Decision::KeepAll);
-        entry.awaits_judgement(turn.now) || kept_by_all && entry.undelivered > 0
+        // One that a share had kept before it failed is not judged again.
+        let is_urgent = kept_by_all || entry.state == TraceStatus::Kept && entry.summary.error();
+        entry.awaits_judgement(turn.now) || is_urgent && entry.undelivered > 0
     }
 
     /// Takes steps, and goes on with the walk that one of them began, until there is no more or the budget of

@@ -4,6 +4,7 @@
 //! The schema is public: docs/store.md describes every table and column. `PRAGMA user_version` is
 //! [`SCHEMA_VERSION`] and changes with it.
 
+mod context;
 mod failure;
 mod file;
 mod json;
@@ -16,7 +17,7 @@ mod write;
 
 pub use failure::StoreFailure;
 pub use file::{SIZE_MIN, StoreFile};
-pub use read::{SpanPage, Store, StoredTrace, TraceFilter, TraceRow};
+pub use read::{Store, StoredPage, StoredTrace, TraceFilter, TraceRow};
 pub use schema::SCHEMA_VERSION;
 pub use table::render_traces;
 

@@ -1,8 +1,8 @@
 //! TLS of a listener, from PEM files that are read again when they change.
 
-mod spoken;
+mod client_protocol;
 
-pub use spoken::Spoken;
+pub use client_protocol::ClientProtocol;
 
 use crate::watched_files::WatchedFiles;
 use std::path::{Path, PathBuf};
@@ -90,13 +90,13 @@ impl ServerTls {
     pub async fn accept(&self, stream: TcpStream, patience: Duration) -> Result<TlsStream<TcpStream>, HandshakeFault> {
         match first_words(&stream, patience).await.ok_or(HandshakeFault::Silent)? {
             // A probe of the port opens a connection and says nothing.
-            Spoken::Nothing => Err(HandshakeFault::Left),
-            Spoken::Http1 => {
+            ClientProtocol::Nothing => Err(HandshakeFault::Left),
+            ClientProtocol::Http1 => {
                 say_tls_is_wanted(stream).await;
                 Err(HandshakeFault::Missing)
             }
-            Spoken::Http2 | Spoken::Other => Err(HandshakeFault::Missing),
-            Spoken::Tls => match timeout(patience, TlsAcceptor::from(self.0.get()).accept(stream)).await {
+            ClientProtocol::Http2 | ClientProtocol::Other => Err(HandshakeFault::Missing),
+            ClientProtocol::Tls => match timeout(patience, TlsAcceptor::from(self.0.get()).accept(stream)).await {
                 Ok(shaken) => shaken.map_err(|error| HandshakeFault::Failed(error.to_string())),
                 Err(_) => Err(HandshakeFault::Failed("the handshake did not end in time".to_owned())),
             },
@@ -117,10 +117,10 @@ pub enum HandshakeFault {
 }
 
 /// What a peer says first, left to be read; none if it says nothing in time.
-pub async fn first_words(stream: &TcpStream, patience: Duration) -> Option<Spoken> {
+pub async fn first_words(stream: &TcpStream, patience: Duration) -> Option<ClientProtocol> {
     let mut first = [0; 1];
     let read = timeout(patience, stream.peek(&mut first)).await.ok()?;
-    Some(Spoken::of(&first[..read.unwrap_or(0)]))
+    Some(ClientProtocol::of(&first[..read.unwrap_or(0)]))
 }
 
 async fn say_tls_is_wanted(mut stream: TcpStream) {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -17,13 +17,17 @@ pub struct WatchedFiles<T> {
     files: Vec<PathBuf>,
     check_every: Duration,
     read: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
-    current: Mutex<Current<T>>,
+    value: RwLock<T>,
+    /// Held while somebody looks at the files, which may take as long as their disk does.
+    check: Mutex<FileCheck>,
 }
 
-struct Current<T> {
-    value: T,
-    seen: Vec<FileVersion>,
-    checked: Instant,
+struct FileCheck {
+    at: Instant,
+    /// What the value was read from.
+    read: Vec<FileVersion>,
+    /// What could not be used.
+    refused: Vec<FileVersion>,
 }
 
 /// What tells one version of a file from the next; a symlink is followed.
@@ -41,35 +45,44 @@ impl<T: Clone> WatchedFiles<T> {
         read: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<WatchedFiles<T>, E> {
         let seen = versions(&files);
-        let current = Mutex::new(Current { value: read()?, seen, checked: Instant::now() });
+        let value = RwLock::new(read()?);
+        let check = Mutex::new(FileCheck { at: Instant::now(), read: seen, refused: Vec::new() });
         let read = Box::new(move || read().map_err(|error| error.to_string()));
-        Ok(WatchedFiles { setting: setting.into(), files, check_every, read, current })
+        Ok(WatchedFiles { setting: setting.into(), files, check_every, read, value, check })
     }
 
-    /// The value. Looks at the files at most once in `check_every`; files that cannot be used leave what was read
-    /// before in force, and are tried again when they change again.
+    /// The value. Looks at the files at most once in `check_every`, and only one caller waits for them; those that
+    /// cannot be used leave what was read before in force, and are tried again.
     pub fn get(&self) -> T {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.files.is_empty() && current.checked.elapsed() >= self.check_every {
-            current.checked = Instant::now();
+        if let Ok(mut check) = self.check.try_lock()
+            && !self.files.is_empty()
+            && check.at.elapsed() >= self.check_every
+        {
+            check.at = Instant::now();
             let found = versions(&self.files);
-            if found != current.seen {
-                current.seen = found;
-                self.read_again(&mut current.value);
+            if found != check.read {
+                self.read_again(found, &mut check);
             }
         }
-        current.value.clone()
+        self.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn read_again(&self, value: &mut T) {
+    /// What stays unusable is said once.
+    fn read_again(&self, found: Vec<FileVersion>, check: &mut FileCheck) {
         let setting = &self.setting;
         let file = self.files.first().map(|file| file.display().to_string()).unwrap_or_default();
         match (self.read)() {
-            Ok(read) => {
-                *value = read;
+            Ok(value) => {
+                *self.value.write().unwrap_or_else(PoisonError::into_inner) = value;
+                check.read = found;
+                check.refused.clear();
                 tracing::info!(setting, file, "files changed and are in use");
             }
-            Err(error) => tracing::warn!(setting, %error, "files changed but cannot be used, the old ones stay"),
+            Err(error) if check.refused != found => {
+                check.refused = found;
+                tracing::warn!(setting, %error, "files changed but cannot be used, the old ones stay");
+            }
+            Err(_) => {}
         }
     }
 }
@@ -105,5 +118,25 @@ mod tests {
         fs::write(&file, "the next").unwrap();
         tokio::time::advance(every).await;
         assert_eq!(watched.get(), "the next");
+    }
+
+    /// As a disk does that fails for a moment, or a volume whose files are swapped one after the other.
+    #[tokio::test(start_paused = true)]
+    async fn a_version_that_could_not_be_read_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, other] = ["token", "other"].map(|name| folder.path().join(name));
+        fs::write(&file, "one").unwrap();
+        fs::write(&other, "1").unwrap();
+        let source = other.clone();
+        let read = move || fs::read_to_string(&source).map_err(|error| error.to_string());
+        let every = Duration::from_secs(10);
+        let watched = WatchedFiles::start("admin.token", vec![file.clone()], every, read).unwrap();
+        fs::write(&file, "changed").unwrap();
+        fs::remove_file(&other).unwrap();
+        tokio::time::advance(every).await;
+        assert_eq!(watched.get(), "1");
+        fs::write(&other, "2").unwrap();
+        tokio::time::advance(every).await;
+        assert_eq!(watched.get(), "2");
     }
 }

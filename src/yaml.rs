@@ -106,7 +106,7 @@ pub struct Flaw {
 
 /// Reads one document. Every flaw is collected; a syntax error ends the reading.
 pub fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
-    let mut builder = Builder { places: Places::of(text), flaws: Vec::new(), open: Vec::new(), root: None };
+    let mut builder = TreeBuilder { places: Places::of(text), flaws: Vec::new(), open: Vec::new(), root: None };
     if text.len() > TEXT_MAX {
         let span = Span { start: 0, end: 0, line: 1, column: 1 };
         builder.flaw("Y04", span, format!("the file has more than {TEXT_MAX} bytes"), "", "is it the right file?");
@@ -183,25 +183,25 @@ impl<'a> Places<'a> {
 }
 
 /// Assembles the tree from events.
-struct Builder<'a> {
+struct TreeBuilder<'a> {
     places: Places<'a>,
     flaws: Vec<Flaw>,
-    open: Vec<Open>,
+    open: Vec<OpenCollection>,
     root: Option<Node>,
 }
 
 /// A collection whose end has not come yet.
-struct Open {
+struct OpenCollection {
     span: Span,
-    content: Content,
+    content: NodeContent,
 }
 
-enum Content {
+enum NodeContent {
     List(Vec<Node>),
     Map { entries: Vec<MappingEntry>, key: Option<(String, Span)> },
 }
 
-impl Builder<'_> {
+impl TreeBuilder<'_> {
     fn flaw(&mut self, code: &'static str, span: Span, title: String, label: &'static str, help: &str) {
         self.flaws.push(Flaw { code, span, title, label, help: help.to_owned(), other: None });
     }
@@ -235,11 +235,11 @@ impl Builder<'_> {
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());
-                return self.open(span, Content::List(Vec::new()));
+                return self.open(span, NodeContent::List(Vec::new()));
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_marks(span, anchor, tag.is_some());
-                return self.open(span, Content::Map { entries: Vec::new(), key: None });
+                return self.open(span, NodeContent::Map { entries: Vec::new(), key: None });
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(_) => {
@@ -273,21 +273,21 @@ impl Builder<'_> {
         }
     }
 
-    fn open(&mut self, span: Span, content: Content) -> bool {
+    fn open(&mut self, span: Span, content: NodeContent) -> bool {
         if self.open.len() == DEPTH_MAX {
             self.flaw("Y04", span, format!("more than {DEPTH_MAX} levels deep"), "too deep", "no key is that deep");
             return false;
         }
-        self.open.push(Open { span, content });
+        self.open.push(OpenCollection { span, content });
         true
     }
 
     fn close(&mut self, end: Span) {
-        let Some(Open { span, content }) = self.open.pop() else { return };
+        let Some(OpenCollection { span, content }) = self.open.pop() else { return };
         let span = Span { end: end.end.max(span.end), ..span };
         let value = match content {
-            Content::List(items) => Value::List(items),
-            Content::Map { entries, .. } => Value::Map(entries),
+            NodeContent::List(items) => Value::List(items),
+            NodeContent::Map { entries, .. } => Value::Map(entries),
         };
         self.place(Node { span, value });
     }
@@ -298,8 +298,8 @@ impl Builder<'_> {
             return;
         };
         match &mut parent.content {
-            Content::List(items) => items.push(node),
-            Content::Map { entries, key } => match key.take() {
+            NodeContent::List(items) => items.push(node),
+            NodeContent::Map { entries, key } => match key.take() {
                 None => {
                     let flaw = match node.value {
                         Value::Scalar(scalar) if !scalar.text.is_empty() => {

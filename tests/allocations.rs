@@ -1,5 +1,5 @@
-//! Scan and shard allocate nothing per span or attribute: counted, in a binary of its own, because the
-//! allocator counts for the whole process.
+//! Scan and shard allocate nothing per span or attribute, and what writes a batch in another form holds little of it:
+//! counted, in a binary of its own, because the allocator is the whole process's.
 
 #[path = "../benches/drop_all.rs"]
 mod drop_all;
@@ -11,28 +11,50 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
+use std::io;
+use tailkeep::deliver::{Batch, batch::Piece};
+use tailkeep::otlp::{json, wire::put_bytes};
 use tailkeep::ring::wheel::Tick;
 use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
+use tailkeep::store::{SIZE_MIN, StoreFile};
 use tailkeep::trace::question::{
     Condition, EntryAttribute, ErrorFacts, Pattern, SpanScope, Test, ValuePattern, ValueTest,
 };
-use tailkeep::trace::{Facts, RuleNames};
+use tailkeep::trace::{Facts, RuleNames, Signal};
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+/// What a thread has allocated: each test runs on one of its own.
+#[derive(Clone, Copy)]
+struct Counts {
+    allocations: usize,
+    /// Bytes that are not freed, and the most that there were.
+    live: isize,
+    peak: isize,
+}
+
+thread_local! {
+    static COUNTS: Cell<Counts> = const { Cell::new(Counts { allocations: 0, live: 0, peak: 0 }) };
+}
+
+fn count(bytes: isize) {
+    let Counts { allocations, live, peak } = COUNTS.get();
+    let live = live + bytes;
+    COUNTS.set(Counts { allocations: allocations + usize::from(bytes > 0), live, peak: peak.max(live) });
+}
 
 // SAFETY: it only counts, and leaves everything to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        count(layout.size() as isize);
         // SAFETY: the caller keeps to the contract of this same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -40,6 +62,15 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
+
+/// Bytes that `work` held at most, and those that it left behind.
+fn held(work: impl FnOnce()) -> (isize, isize) {
+    let before = COUNTS.get().live;
+    COUNTS.set(Counts { peak: before, ..COUNTS.get() });
+    work();
+    let Counts { live, peak, .. } = COUNTS.get();
+    (peak - before, live - before)
+}
 
 const SPANS: usize = 512;
 const ATTRIBUTES: usize = 8;
@@ -90,7 +121,7 @@ fn a_span_and_its_attributes_cost_no_allocation() {
     let mut before = 0;
     for (number, body) in (0..).zip(&bodies) {
         if number == WARM_UP {
-            before = ALLOCATIONS.load(Relaxed);
+            before = COUNTS.get().allocations;
         }
         scan.read(body, &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
         let turn = Turn { now: number as Tick + 1, judge: &DropAll, questions: &questions, rules: &rules };
@@ -100,7 +131,77 @@ fn a_span_and_its_attributes_cost_no_allocation() {
         }
         while shard.tick(&turn, true, &mut out) == Progress::More {}
     }
-    let allocations = ALLOCATIONS.load(Relaxed) - before;
+    let allocations = COUNTS.get().allocations - before;
     assert!(shard.index().len() < (WARM_UP as usize) * 64, "old traces have left");
     assert!(allocations <= COUNTED as usize, "{allocations} allocations for {} spans", COUNTED as usize * SPANS);
+}
+
+fn field(number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, number, payload);
+    out
+}
+
+/// A span of this resource, whose fields these are.
+fn request_of(resource: &[u8]) -> Vec<u8> {
+    let span = [field(1, &[7; 16]), field(2, &[7; 8])].concat();
+    field(1, &[resource, &field(2, &field(2, &span))].concat())
+}
+
+/// What occurs in parts is not put together, and what is no text not repaired as a whole.
+#[test]
+fn json_is_written_in_no_memory_that_grows_with_the_message() {
+    const MIB: usize = 1 << 20;
+    let attribute = |value: &[u8]| field(1, &[field(1, b"key"), field(2, value)].concat());
+    let map = |inner: Vec<u8>| attribute(&field(6, &inner).repeat(2));
+    let cases = [
+        ("a resource in parts", field(1, &attribute(&field(1, &vec![b'x'; MIB]))).repeat(3)),
+        ("a text that is none", field(1, &attribute(&field(1, &vec![0xff; MIB])))),
+        ("bytes", field(1, &attribute(&field(7, &vec![0xff; MIB])))),
+        ("maps in maps, each twice", field(1, &(0..12).fold(attribute(&field(1, b"deep")), |inner, _| map(inner)))),
+    ];
+    for (what, resource) in cases {
+        let body = request_of(&resource);
+        let (most, left) = held(|| json::write(&mut io::sink(), Signal::Traces, &body).expect("well formed"));
+        assert!(most < 16 << 10 && left == 0, "{what}: {most} bytes were held for {}, {left} are left", body.len());
+    }
+}
+
+/// SQLite's own memory is not counted: it has a bound by itself.
+#[test]
+fn the_store_keeps_nothing_of_what_it_has_written() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mut store = StoreFile::new(folder.path().join("tailkeep.db"), SIZE_MIN);
+    let body = |n: usize| {
+        let text = format!("{n}{}", "x".repeat(100_000));
+        request_of(&field(1, &field(1, &[field(1, b"key"), field(2, &field(1, text.as_bytes()))].concat())))
+    };
+    store.write(&body(0)).expect("it is stored");
+    let bodies: Vec<Vec<u8>> = (1..20).map(body).collect();
+    let (most, left) = held(|| bodies.iter().for_each(|body| assert_eq!(store.write(body).expect("it is stored"), 0)));
+    assert!(left < 10_000, "{left} bytes are left of {} batches", bodies.len());
+    assert!(most < 4 * bodies[0].len() as isize, "{most} bytes were held for {}", bodies[0].len());
+}
+
+/// A sink that trips over half of the items: each of those waits alone, with the whole resource when it is sent.
+#[test]
+fn parts_of_a_batch_that_wait_are_no_more_than_a_few_times_the_batch() {
+    let spans: Vec<u8> =
+        (0..1000u32).flat_map(|n| field(2, &field(5, &[vec![b'x'; 500], n.to_be_bytes().to_vec()].concat()))).collect();
+    let resource = field(1, &field(1, &field(1, &vec![b'x'; 30_000])));
+    let body = field(1, &[resource, field(2, &spans)].concat());
+    let bytes = body.len() as isize;
+    let whole = Batch { signal: Signal::Traces, body: body.into(), items: 1000 };
+    let (mut waiting, mut single) = (vec![Piece::new(whole)], Vec::new());
+    let (most, _) = held(|| {
+        while let Some(piece) = waiting.pop() {
+            match piece.halves() {
+                Some(parts) => waiting.extend(parts),
+                None => single.push(piece),
+            }
+        }
+        assert!(single.iter().all(|piece| piece.batch().body.len() > 30_000));
+    });
+    assert_eq!(single.len(), 1000);
+    assert!(most < 5 * bytes, "{most} bytes were held for {bytes}");
 }

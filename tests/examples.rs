@@ -101,11 +101,19 @@ fn every_file_in_config_is_checked() {
             Some("yaml") => load(&name, &read(&name)),
             // `tests/schema.rs` holds them against the code.
             Some("json") => assert!(read("tests/schema.rs").contains(".schema.json"), "nobody checks {name}"),
+            // Held against CycloneDX's schema and the lock file by `tests/install/run`.
+            Some("py") => assert!(read("tests/install/bill.py").contains(&name), "nobody runs {name}"),
             // Run by `tests/image/run`.
             Some("sh") => assert!(read("Dockerfile").contains(&format!("RUN {name} ")), "nobody uses {name}"),
             None if name == "config/k8s" => manifests::check_all(),
             None if name == "config/examples" => check_examples(),
             None if name == "config/ram" => check_ram(),
+            None if name == "config/prometheus" => {
+                manifests::check_alerts("alerts.yaml", &read("config/prometheus/alerts.yaml"));
+            }
+            // `tests/install/run` renders the one, and has Prometheus answer what the other asks.
+            None if name == "config/kustomize" => assert!(read("tests/install/overlays.py").contains(&name)),
+            None if name == "config/grafana" => assert!(read("tests/install/dashboards.py").contains(&name)),
             _ => panic!("say here how {name} is checked"),
         }
     }

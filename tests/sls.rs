@@ -297,7 +297,37 @@ async fn a_wrong_signature_is_tried_for_the_configured_time_and_then_dropped() {
         pass(PATIENT).await;
     }
     assert_eq!(refused(sink.send(&batch).await), 5);
-    assert_eq!(server.received().len(), 121);
+    assert_eq!(server.received().len(), 120 + 3 + 2, "in packs of 5, 3, 2 and 1, and at last what is left");
+}
+
+/// Sends it until it is done with: how long that took, and what was lost.
+async fn deliver(sink: &mut Sls, batch: &Batch) -> (Duration, u64) {
+    let start = tokio::time::Instant::now();
+    loop {
+        match sink.send(batch).await {
+            Ok(sent) => return (start.elapsed(), sent.lost.iter().map(|lost| lost.items).sum()),
+            Err(SendError::Retry { after, .. }) => pass(after.unwrap_or(Duration::from_secs(1))).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// As a firewall on the way does, that takes a text for an attack.
+#[tokio::test]
+async fn an_item_that_somebody_refuses_is_found_and_holds_up_the_others_once() {
+    let is_bad = |request: &Received| names(request).contains(&"span37".to_owned());
+    let server = Server::start(move |_, request| if is_bad(request) { refusal(405, "") } else { ok() }).await;
+    let mut sink = sink(SlsSettings { longest_refusal: Duration::from_secs(3600), ..settings(&server) });
+    let (took, lost) = deliver(&mut sink, &spans(100)).await;
+    assert!(lost == 1 && took > Duration::from_secs(600) && took < Duration::from_secs(800), "{lost}, {took:?}");
+    for count in [99, 60, 38] {
+        let (took, lost) = deliver(&mut sink, &spans(count)).await;
+        assert!(lost == 1 && took < Duration::from_secs(5), "{count}: {lost}, {took:?}");
+    }
+    let received = server.received();
+    assert!(received.len() < 700, "{} requests", received.len());
+    let taken = received.iter().filter(|request| !is_bad(request)).map(|request| names(request).len()).sum::<usize>();
+    assert_eq!(taken, 99 + 98 + 59 + 37, "each once");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::connections::HEADER_TIME;
 use super::{AdminApi, Closed};
-use crate::tls::{HandshakeFault, ServerTls, Spoken, first_words};
+use crate::tls::{ClientProtocol, HandshakeFault, ServerTls, first_words};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,12 +30,12 @@ impl Acceptor {
     /// The connection, unless its peer speaks TLS.
     pub async fn plain(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
         match first_words(&stream, HEADER_TIME).await? {
-            Spoken::Tls => {
+            ClientProtocol::Tls => {
                 self.refuse(Closed::TlsUnexpected, peer, "TLS on a port without: write http:// in the URL");
                 None
             }
-            Spoken::Nothing => None,
-            Spoken::Http1 | Spoken::Http2 | Spoken::Other => Some(stream),
+            ClientProtocol::Nothing => None,
+            ClientProtocol::Http1 | ClientProtocol::Http2 | ClientProtocol::Other => Some(stream),
         }
     }
 

@@ -1,13 +1,13 @@
 //! Who may ask the admin listener. A browser on this host reaches it too, for whatever page it shows.
 
-use super::route::{Reply, text};
+use super::route::{AdminReply, text};
 use crate::secret::Credential;
 use http::uri::Authority;
 use http::{HeaderValue, Request, StatusCode, header};
 use std::net::IpAddr;
 
 /// The answer to whoever may not ask.
-pub(super) fn refusal<B>(request: &Request<B>, token: Option<&Credential>) -> Option<Reply> {
+pub(super) fn refusal<B>(request: &Request<B>, token: Option<&Credential>) -> Option<AdminReply> {
     if is_of_another_site(request) {
         return Some(text(StatusCode::FORBIDDEN, "pages of other sites may not ask this listener\n"));
     }

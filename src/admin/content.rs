@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 
 /// What an answer says.
-pub(super) enum Content {
+pub(super) enum AdminBody {
     Whole(Full<Bytes>),
     /// A page that others may be reading too, and how many of its pieces are sent.
     Shared(Arc<Page>, usize),
@@ -35,25 +35,25 @@ impl Piece {
     }
 }
 
-impl From<String> for Content {
-    fn from(text: String) -> Content {
-        Content::Whole(Full::from(text))
+impl From<String> for AdminBody {
+    fn from(text: String) -> AdminBody {
+        AdminBody::Whole(Full::from(text))
     }
 }
 
-impl hyper::body::Body for Content {
+impl hyper::body::Body for AdminBody {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Content::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
-            Content::Shared(page, sent) => {
+            AdminBody::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            AdminBody::Shared(page, sent) => {
                 let piece = page.pieces().get(*sent).cloned();
                 *sent += 1;
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
-            Content::Pieces(first, rest) => match first.take() {
+            AdminBody::Pieces(first, rest) => match first.take() {
                 Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
                 None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Piece::into_frame))),
             },
@@ -62,26 +62,26 @@ impl hyper::body::Body for Content {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Content::Whole(body) => body.is_end_stream(),
-            Content::Shared(page, sent) => *sent >= page.pieces().len(),
-            Content::Pieces(..) => false,
+            AdminBody::Whole(body) => body.is_end_stream(),
+            AdminBody::Shared(page, sent) => *sent >= page.pieces().len(),
+            AdminBody::Pieces(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Content::Whole(body) => body.size_hint(),
-            Content::Shared(page, sent) => {
+            AdminBody::Whole(body) => body.size_hint(),
+            AdminBody::Shared(page, sent) => {
                 SizeHint::with_exact(page.pieces().iter().skip(*sent).map(|piece| piece.len() as u64).sum())
             }
-            Content::Pieces(..) => SizeHint::default(),
+            AdminBody::Pieces(..) => SizeHint::default(),
         }
     }
 }
 
 /// A content that notes when its reader takes something of it.
 pub(super) struct WatchedBody {
-    pub content: Content,
+    pub content: AdminBody,
     pub activity: Arc<LastActivity>,
 }
 
@@ -93,8 +93,8 @@ impl hyper::body::Body for WatchedBody {
         let frame = ready!(Pin::new(&mut self.content).poll_frame(cx));
         match &self.content {
             // It holds nothing but its pieces, so it may last.
-            Content::Pieces(..) => self.activity.begin(),
-            Content::Whole(_) | Content::Shared(..) => self.activity.note(),
+            AdminBody::Pieces(..) => self.activity.begin(),
+            AdminBody::Whole(_) | AdminBody::Shared(..) => self.activity.note(),
         }
         Poll::Ready(frame)
     }

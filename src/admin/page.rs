@@ -21,7 +21,7 @@ pub(super) struct Page {
 
 impl Page {
     fn write(number: u64, reader: PageReader, api: &dyn AdminApi) -> Page {
-        let mut writer = Writer::default();
+        let mut writer = PageWriter::default();
         api.metrics(reader, &mut writer).expect("memory takes everything");
         writer.finish_piece();
         Page { number, reader, pieces: writer.pieces }
@@ -33,12 +33,12 @@ impl Page {
 }
 
 #[derive(Default)]
-struct Writer {
+struct PageWriter {
     pieces: Vec<Bytes>,
     open: String,
 }
 
-impl Writer {
+impl PageWriter {
     fn finish_piece(&mut self) {
         if !self.open.is_empty() {
             self.pieces.push(Bytes::from(std::mem::replace(&mut self.open, String::with_capacity(PIECE))));
@@ -46,7 +46,7 @@ impl Writer {
     }
 }
 
-impl fmt::Write for Writer {
+impl fmt::Write for PageWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if self.open.len() + text.len() > PIECE {
             self.finish_piece();

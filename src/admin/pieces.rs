@@ -1,8 +1,8 @@
 //! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
 //! as long as its bytes.
 
-use super::content::{Content, Piece};
-use super::route::{Reply, text, typed};
+use super::content::{AdminBody, Piece};
+use super::route::{AdminReply, text, typed};
 use crate::{otlp::json, trace::Signal};
 use http::StatusCode;
 use http_body_util::Full;
@@ -33,7 +33,7 @@ pub(super) type Give<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 pub(super) fn trace(
     turns: Arc<Semaphore>,
     read: impl FnOnce(&mut Give<'_>) -> io::Result<bool> + Send + 'static,
-) -> Reply {
+) -> AdminReply {
     let runtime = Handle::current();
     let Ok(Ok(turn)) = runtime.block_on(timeout(TURN_TIME, turns.acquire_owned())) else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "other traces are being read: ask again in a moment\n");
@@ -49,8 +49,8 @@ pub(super) fn trace(
     });
     match pieces.blocking_recv() {
         // A short one has a length, and simple clients like that.
-        Some(Ok(Piece::Last(whole))) => typed("application/json", Content::Whole(Full::new(whole))),
-        Some(Ok(Piece::More(first))) => typed("application/json", Content::Pieces(Some(first), pieces)),
+        Some(Ok(Piece::Last(whole))) => typed("application/json", AdminBody::Whole(Full::new(whole))),
+        Some(Ok(Piece::More(first))) => typed("application/json", AdminBody::Pieces(Some(first), pieces)),
         Some(Err(error)) => {
             tracing::warn!(%error, "a trace cannot be shown");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the trace cannot be read, see the log\n")
@@ -127,7 +127,7 @@ mod tests {
         ExportTraceServiceRequest { resource_spans }.encode_to_vec()
     }
 
-    async fn asked(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool> + Send + 'static) -> Reply {
+    async fn asked(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool> + Send + 'static) -> AdminReply {
         let turns = Arc::new(Semaphore::new(1));
         tokio::task::spawn_blocking(move || trace(turns, read)).await.unwrap()
     }

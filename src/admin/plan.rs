@@ -1,6 +1,6 @@
 //! What `POST /policy/plan` is asked, and how it is read.
 
-use super::route::{Reply, text};
+use super::route::{AdminReply, text};
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -51,7 +51,7 @@ impl PlanRequest {
         Ok(PlanRequest { new, old: None, fail_if_dropped: Vec::new() })
     }
 
-    pub(super) async fn of<B>(request: Request<B>) -> Result<PlanRequest, Reply>
+    pub(super) async fn of<B>(request: Request<B>) -> Result<PlanRequest, AdminReply>
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {

@@ -1,7 +1,7 @@
 //! Which question is answered by what.
 
 use super::caller;
-use super::content::Content;
+use super::content::AdminBody;
 use super::page::Pages;
 use super::{AdminApi, Audience, PlanRefusal, PlanRequest, pieces};
 use crate::prometheus::PageReader;
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 const QUESTIONS: usize = 8;
 const JSON: &str = "application/json";
 
-pub(super) type Reply = Response<Content>;
+pub(super) type AdminReply = Response<AdminBody>;
 
 /// Answers what is asked of one listener.
 pub(super) struct Router {
@@ -41,7 +41,7 @@ impl Router {
         }
     }
 
-    pub async fn answer<B>(&self, request: Request<B>) -> Reply
+    pub async fn answer<B>(&self, request: Request<B>) -> AdminReply
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
@@ -52,7 +52,7 @@ impl Router {
     }
 
     /// Probes are answered here and now: they wait for no thread and no lock.
-    async fn health<B>(&self, request: &Request<B>) -> Reply {
+    async fn health<B>(&self, request: &Request<B>) -> AdminReply {
         let path = request.uri().path();
         if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
             return text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n");
@@ -65,13 +65,13 @@ impl Router {
             "/readyz" if self.api.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n"),
             _ => match self.pages.get(PageReader::of(request.headers())).await {
-                Some(page) => typed("text/plain; version=0.0.4; charset=utf-8", Content::Shared(page, 0)),
+                Some(page) => typed("text/plain; version=0.0.4; charset=utf-8", AdminBody::Shared(page, 0)),
                 None => failed(),
             },
         }
     }
 
-    async fn admin<B>(&self, request: Request<B>, token: Option<&Credential>) -> Reply
+    async fn admin<B>(&self, request: Request<B>, token: Option<&Credential>) -> AdminReply
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
@@ -147,7 +147,7 @@ impl Question {
         }
     }
 
-    fn answer(self, api: Arc<dyn AdminApi>, traces: Arc<Semaphore>) -> Reply {
+    fn answer(self, api: Arc<dyn AdminApi>, traces: Arc<Semaphore>) -> AdminReply {
         match self {
             Question::Policy => typed(JSON, api.policy().into()),
             Question::FormerPolicy => policy_before(api.former_policy()),
@@ -170,7 +170,7 @@ enum Wanted {
     Post,
 }
 
-fn wrong_method<B>(request: &Request<B>, wanted: Wanted) -> Option<Reply> {
+fn wrong_method<B>(request: &Request<B>, wanted: Wanted) -> Option<AdminReply> {
     let (is_right, allow) = match wanted {
         Wanted::Read => (matches!(*request.method(), Method::GET | Method::HEAD), "GET, HEAD"),
         Wanted::Post => (request.method() == Method::POST, "POST"),
@@ -182,19 +182,19 @@ fn wrong_method<B>(request: &Request<B>, wanted: Wanted) -> Option<Reply> {
     })
 }
 
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Content::Whole(Full::from(body.into())));
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> AdminReply {
+    let mut reply = Response::new(AdminBody::Whole(Full::from(body.into())));
     *reply.status_mut() = status;
     reply
 }
 
-pub(super) fn typed(content_type: &'static str, content: Content) -> Reply {
+pub(super) fn typed(content_type: &'static str, content: AdminBody) -> AdminReply {
     let mut reply = Response::new(content);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 
-fn plan(planned: Result<String, PlanRefusal>) -> Reply {
+fn plan(planned: Result<String, PlanRefusal>) -> AdminReply {
     match planned {
         Ok(report) => typed(JSON, report.into()),
         Err(PlanRefusal::Wrong(why)) => text(StatusCode::BAD_REQUEST, why),
@@ -204,13 +204,13 @@ fn plan(planned: Result<String, PlanRefusal>) -> Reply {
     }
 }
 
-fn policy_before(found: Option<String>) -> Reply {
+fn policy_before(found: Option<String>) -> AdminReply {
     match found {
         Some(policy) => typed(JSON, policy.into()),
         None => text(StatusCode::NOT_FOUND, "no policy was in force before this one\n"),
     }
 }
 
-fn failed() -> Reply {
+fn failed() -> AdminReply {
     text(StatusCode::INTERNAL_SERVER_ERROR, "answering failed, see the log\n")
 }

@@ -3,7 +3,7 @@
 use super::exposition::{Snapshot, write_page};
 use super::plan_service::PlanService;
 use super::reload::Reloader;
-use super::sighting::Sighting;
+use super::trace_answer::TraceAnswer;
 use crate::admin::{AdminApi, Answer, Closed, PlanRefusal, PlanRequest, SpansSeen};
 use crate::pipeline::Pipeline;
 use crate::prometheus::PageReader;
@@ -80,9 +80,9 @@ impl AdminService {
     /// left then.
     fn in_shard(&self, id: TraceId) -> Option<(Answer, bool)> {
         loop {
-            let sighting = Sighting::of(&self.pipeline, id)?;
-            let is_late_part = sighting.is_late_part;
-            if let Some(answer) = sighting.answer(&self.pipeline) {
+            let found = TraceAnswer::of(&self.pipeline, id)?;
+            let is_late_part = found.is_late_part;
+            if let Some(answer) = found.answer(&self.pipeline) {
                 return Some((answer, is_late_part));
             }
         }
@@ -142,14 +142,14 @@ impl AdminApi for AdminService {
     }
 
     fn trace(&self, id: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
-        let sighting = Sighting::of(&self.pipeline, id);
-        let is_late_part = sighting.as_ref().is_some_and(|sighting| sighting.is_late_part);
+        let found = TraceAnswer::of(&self.pipeline, id);
+        let is_late_part = found.as_ref().is_some_and(|found| found.is_late_part);
         if is_late_part && self.give_stored(id, give)? {
             return Ok(true);
         }
         // All spans that the ring holds: no more than a trace may have there. Whoever asks for one that leaves is
         // better served by the store.
-        match sighting.and_then(|sighting| sighting.spans(&self.pipeline)) {
+        match found.and_then(|found| found.spans(&self.pipeline)) {
             Some(spans) => give(&spans).map(|()| true),
             None => Ok(!is_late_part && self.give_stored(id, give)?),
         }

@@ -156,7 +156,7 @@ fn write_verdicts(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     });
     let help = "Traces that left the ring, by their last verdict.";
     write_metric(out, "tailkeep_traces_left_total", Counter, help, traces)?;
-    let help = "VerdictCache that late spans turned round, by the later rule.";
+    let help = "Verdicts that late spans turned round, by the later rule.";
     let changes = counts.changes.iter().map(|(id, count)| (*id, *count));
     write_by_rule(out, "tailkeep_verdicts_changed_total", help, snapshot, changes)?;
     let listed = |list: &[u64]| -> Vec<(RuleId, u64)> {

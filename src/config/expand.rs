@@ -26,16 +26,16 @@ pub(super) struct Sources<'a> {
 
 impl Sources<'_> {
     /// What one `${…}` stands for.
-    fn look_up(&self, written: &str) -> Result<String, Problem> {
-        let form = || Problem::Form { written: written.to_owned() };
+    fn look_up(&self, written: &str) -> Result<String, ExpansionProblem> {
+        let form = || ExpansionProblem::Form { written: written.to_owned() };
         let inner = written.strip_prefix("${").and_then(|inner| inner.strip_suffix('}')).ok_or_else(form)?;
         match inner.split_once(':') {
             Some(("env", name)) if is_name(name) => {
-                (self.variables)(name).ok_or_else(|| Problem::Unset { name: name.to_owned() })
+                (self.variables)(name).ok_or_else(|| ExpansionProblem::Unset { name: name.to_owned() })
             }
             Some(("file", path)) if !path.is_empty() => match read_secret(&self.folder.join(path)) {
                 Ok(secret) => Ok(secret.expose().to_owned()),
-                Err(why) => Err(Problem::File { path: path.to_owned(), why }),
+                Err(why) => Err(ExpansionProblem::File { path: path.to_owned(), why }),
             },
             _ => Err(form()),
         }
@@ -129,25 +129,25 @@ pub(super) fn expand(reader: &mut Reader, node: &mut Node, sources: Sources<'_>,
 
 /// Why a text cannot be completed.
 #[derive(Debug, PartialEq)]
-enum Problem {
+enum ExpansionProblem {
     Unset { name: String },
     File { path: String, why: String },
     Form { written: String },
 }
 
-impl Problem {
+impl ExpansionProblem {
     fn report(self, reader: &mut Reader, span: Span) {
         match self {
-            Problem::Unset { name } => {
+            ExpansionProblem::Unset { name } => {
                 let title = format!("the environment variable `{name}` is not set");
                 reader.error("C01", span, title, "stands for nothing").help("set it before the process starts");
             }
-            Problem::File { path, why } => {
+            ExpansionProblem::File { path, why } => {
                 let help = "write the path of a file with the text and nothing else, up to 64 KiB; a path is relative to the \
                     folder of this file";
                 reader.error("C18", span, format!("the file `{path}` cannot be used"), why).help(help);
             }
-            Problem::Form { written } => {
+            ExpansionProblem::Form { written } => {
                 let inner = written.trim_start_matches("${").trim_end_matches('}');
                 let name = inner.rsplit(':').next().filter(|name| is_name(name)).unwrap_or("NAME");
                 let help = format!(
@@ -167,7 +167,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The text with all that `${…}` stands for put in, and whether there was any. `$${` is `${` itself.
-fn substitute(text: &str, sources: Sources<'_>) -> Result<(String, bool), Problem> {
+fn substitute(text: &str, sources: Sources<'_>) -> Result<(String, bool), ExpansionProblem> {
     let mut out = String::new();
     let mut is_substituted = false;
     let mut rest = text;
@@ -240,11 +240,11 @@ mod tests {
         assert_eq!(substituted("http://${env:HOST}:1/${env:EMPTY}x"), good("http://h:1/x", true));
         assert_eq!(substituted("a$b{c}"), good("a$b{c}", false));
         assert_eq!(substituted("$${env:HOST} $${"), good("${env:HOST} ${", false));
-        assert_eq!(substituted("${env:NONE}"), Err(Problem::Unset { name: "NONE".into() }));
+        assert_eq!(substituted("${env:NONE}"), Err(ExpansionProblem::Unset { name: "NONE".into() }));
         for wrong in
             ["${HOST}", "${env:}", "${env:A B}", "${env:HOST", "${file:}", "${file:x", "${fil:x}", "${}", "${env:1}"]
         {
-            assert_eq!(substituted(wrong), Err(Problem::Form { written: wrong.into() }), "{wrong}");
+            assert_eq!(substituted(wrong), Err(ExpansionProblem::Form { written: wrong.into() }), "{wrong}");
         }
     }
 
@@ -256,7 +256,9 @@ mod tests {
         assert_eq!(substituted("Bearer ${file:token}").unwrap().0, "Bearer a${env:HOST}: #");
         let whole = format!("${{file:{}/token}}", folder.path().display());
         assert_eq!(substituted(&whole).unwrap().0, "a${env:HOST}: #");
-        let Err(Problem::File { path, .. }) = substituted("${file:no}") else { panic!("there is no such file") };
+        let Err(ExpansionProblem::File { path, .. }) = substituted("${file:no}") else {
+            panic!("there is no such file")
+        };
         assert_eq!(path, "no");
     }
 

@@ -13,7 +13,7 @@ pub(super) const KEYS: &[&str] =
 const HISTOGRAMS: &[(&str, Flavour)] = &[("explicit", Flavour::Explicit), ("exponential", Flavour::Exponential)];
 
 /// What the section says about memory.
-pub(super) struct Requested {
+pub(super) struct MeasureMemory {
     pub series: Option<usize>,
     pub windows: Option<usize>,
 }
@@ -31,9 +31,9 @@ pub(super) fn section<'n>(loader: &mut Loader<'_>, map: &Map<'n>) -> Option<Map<
 }
 
 /// Nothing is held when nothing is measured.
-pub(super) fn requested(loader: &mut Loader<'_>, section: Option<&Map<'_>>) -> Requested {
-    let Some(map) = section else { return Requested { series: Some(0), windows: Some(0) } };
-    Requested {
+pub(super) fn requested(loader: &mut Loader<'_>, section: Option<&Map<'_>>) -> MeasureMemory {
+    let Some(map) = section else { return MeasureMemory { series: Some(0), windows: Some(0) } };
+    MeasureMemory {
         series: loader.count(map, "series_max", 1..=10_000_000).map(|count| count as usize * SERIES_BYTES),
         windows: loader.size(map, "windows", 16 * HISTOGRAM_BYTES as u64..=16 << 30).map(|size| size as usize),
     }

@@ -32,15 +32,15 @@ pub(super) const BASIC_KEYS: &[&str] = &["username", "password"];
 const MIB: u64 = 1 << 20;
 
 /// What the section says about memory, before the budget is divided.
-pub(super) struct Requested {
+pub(super) struct ReceiveMemory {
     pub max_request: Option<usize>,
     pub in_flight: Option<usize>,
     pub pooled: Option<usize>,
 }
 
-pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> Requested {
+pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> ReceiveMemory {
     let mut size = |key, range| loader.size(map, key, range).map(|size| size as usize);
-    let requested = Requested {
+    let requested = ReceiveMemory {
         max_request: size("max_request", 64 << 10..=1 << 30),
         in_flight: size("in_flight", 128 << 10..=64 << 30),
         pooled: size("pooled", 0..=1 << 30),
@@ -62,7 +62,7 @@ pub(super) fn requested(loader: &mut Loader<'_>, map: &Map<'_>) -> Requested {
 pub(super) fn settings(
     loader: &mut Loader<'_>,
     map: &Map<'_>,
-    requested: &Requested,
+    requested: &ReceiveMemory,
     (memory, sizes): (usize, &Sizes<usize>),
 ) -> ReceiverSettings {
     let default = ReceiverSettings::default();

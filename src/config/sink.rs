@@ -10,7 +10,7 @@ pub(super) use auth::KEYS_BY_TYPE as AUTH_KEYS;
 use super::expand::{Substituted, conceal_text};
 use super::load::Loader;
 use crate::deliver::sink::arms::{Arms, ArmsSettings};
-use crate::deliver::sink::file::{FileFormat, FileSettings, FileSink};
+use crate::deliver::sink::file::{FileSettings, FileSink, RecordFormat};
 use crate::deliver::sink::otlp::{OtlpSettings, OtlpSink, place};
 use crate::deliver::sink::sls::{Sls, SlsSettings};
 use crate::deliver::sink::store::{StoreSettings, StoreSink};
@@ -307,7 +307,7 @@ fn store(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut SeenNames) ->
 
 fn file(loader: &mut Loader<'_>, entry: &MappingEntry, seen: &mut SeenNames) -> Option<FileSettings> {
     let map = loader.map(&entry.value, "`file`", FILE_KEYS)?;
-    let formats = [("json", FileFormat::Json), ("protobuf", FileFormat::Protobuf)];
+    let formats = [("json", RecordFormat::Json), ("protobuf", RecordFormat::Protobuf)];
     let format = loader.word(&map, "format", &formats).unwrap_or_default();
     let signals = loader.signals(&map, "signals", &Signal::ALL).unwrap_or([true; 3]);
     let size = loader.size(&map, "size", 1 << 10..=1 << 40).unwrap_or(64 << 20);

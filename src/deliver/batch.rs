@@ -3,7 +3,7 @@
 mod divide;
 mod growing;
 
-pub use divide::{count_items, divide, halve};
+pub use divide::{Piece, count_items, divide};
 pub(crate) use growing::Growing;
 use std::time::Duration;
 

@@ -21,11 +21,15 @@ use super::{
 };
 use crate::trace::Signal;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
 pub(super) const ENTRY_OVERHEAD: usize = 128;
+/// Whoever fails for so long without taking anything is not waited for, but has its oldest pushed out.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// As [`PATIENCE`], while the process ends.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(2);
 
 /// Where an entry's bytes are.
 #[derive(Clone, Debug)]
@@ -36,7 +40,6 @@ pub(crate) enum StoredBody {
 
 #[derive(Debug)]
 struct QueuedBatch {
-    number: u64,
     items: u64,
     bytes: usize,
     /// The sinks that it is for.
@@ -46,26 +49,20 @@ struct QueuedBatch {
     body: StoredBody,
 }
 
-impl QueuedBatch {
-    /// Bytes of the memory quota that it uses.
-    fn held(&self) -> usize {
-        match self.body {
-            StoredBody::Memory(_) => self.bytes + ENTRY_OVERHEAD,
-            StoredBody::Disk(_) => 0,
-        }
-    }
-}
-
-/// The entries of one signal, in order of their numbers.
+/// The entries of one signal, by their numbers.
 #[derive(Debug)]
 struct SignalQueue {
-    entries: VecDeque<QueuedBatch>,
+    memory: BTreeMap<u64, QueuedBatch>,
+    /// Those whose bytes are in the spool.
+    disk: BTreeMap<u64, QueuedBatch>,
     /// One for each route that something came for.
     growing: Vec<(Route, Growing)>,
     limits: BatchLimits,
     /// Bytes of bodies in memory; at most `quota`.
     held: usize,
     quota: usize,
+    /// Bytes of bodies on disk.
+    on_disk: u64,
     /// Entries below were dropped from the disk to stay within its size.
     dropped: u64,
     /// Entries below were given to the disk, if they may be there.
@@ -75,18 +72,59 @@ struct SignalQueue {
 impl SignalQueue {
     fn new(limits: BatchLimits, quota: usize) -> SignalQueue {
         let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        SignalQueue { entries: VecDeque::new(), growing: Vec::new(), limits, held: 0, quota, dropped: 0, given: 0 }
+        SignalQueue {
+            memory: BTreeMap::new(),
+            disk: BTreeMap::new(),
+            growing: Vec::new(),
+            limits,
+            held: 0,
+            quota,
+            on_disk: 0,
+            dropped: 0,
+            given: 0,
+        }
     }
 
-    /// Bytes of bodies on disk.
-    fn on_disk(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.held() == 0).map(|entry| entry.bytes as u64).sum()
+    fn add(&mut self, number: u64, entry: QueuedBatch) {
+        match entry.body {
+            StoredBody::Memory(_) => {
+                self.held += entry.bytes + ENTRY_OVERHEAD;
+                self.memory.insert(number, entry);
+            }
+            StoredBody::Disk(_) => {
+                self.on_disk += entry.bytes as u64;
+                self.disk.insert(number, entry);
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<QueuedBatch> {
+        if let Some(entry) = self.memory.remove(&number) {
+            self.held -= entry.bytes + ENTRY_OVERHEAD;
+            return Some(entry);
+        }
+        let entry = self.disk.remove(&number)?;
+        self.on_disk -= entry.bytes as u64;
+        Some(entry)
+    }
+
+    fn get(&self, number: u64) -> Option<&QueuedBatch> {
+        self.memory.get(&number).or_else(|| self.disk.get(&number))
+    }
+
+    /// The entries from a number on, in no order.
+    fn since(&self, number: u64) -> impl Iterator<Item = &QueuedBatch> {
+        self.memory.range(number..).chain(self.disk.range(number..)).map(|(_, entry)| entry)
     }
 
     /// The first entry from a number on that is for a sink.
-    fn first_for(&self, routing: &Routing, sink: usize, number: u64) -> Option<&QueuedBatch> {
-        let mut rest = self.entries.range(self.entries.partition_point(|e| e.number < number)..);
-        rest.find(|entry| routing.takes(entry.route, sink))
+    fn first_for(&self, routing: &Routing, sink: usize, number: u64) -> Option<(u64, &QueuedBatch)> {
+        let first = |entries: &'_ BTreeMap<u64, QueuedBatch>| {
+            let mut rest = entries.range(number..);
+            rest.find(|(_, entry)| routing.takes(entry.route, sink)).map(|(number, _)| *number)
+        };
+        let number = [first(&self.memory), first(&self.disk)].into_iter().flatten().min()?;
+        Some((number, self.get(number)?))
     }
 }
 
@@ -104,6 +142,8 @@ struct Consumer {
     /// Number of the first entry that it has not taken.
     next: u64,
     under_way: Option<UnderWay>,
+    /// Since when it has taken nothing but failed.
+    failing_since: Option<Instant>,
     tally: Tally,
 }
 
@@ -113,8 +153,14 @@ impl Consumer {
         self.under_way.as_ref().map_or(self.next, |entry| entry.number)
     }
 
+    /// Whether it has been failing for so long.
+    fn fails(&self, now: Instant, patience: Duration) -> bool {
+        self.failing_since.is_some_and(|since| now.duration_since(since) >= patience)
+    }
+
     /// Part of the entry under way was delivered or discarded.
     fn progress(&mut self, items: u64) {
+        self.failing_since = None;
         self.under_way.as_mut().expect("a loop speaks of what it took").items -= items;
     }
 }
@@ -129,7 +175,7 @@ pub(crate) struct Taken {
 
 /// What a sink lost at the end.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
+pub(crate) struct LostAtEnd {
     pub(crate) sink: usize,
     pub(crate) signal: Signal,
     pub(crate) items: u64,
@@ -234,19 +280,53 @@ impl Queue {
         self.keep_own();
     }
 
-    /// Whether so many bytes more push out nothing that some sink is about to take.
-    pub(crate) fn is_ready_for(&self, route: Route, signal: Signal, bytes: usize) -> bool {
+    /// Whether so many bytes more push out nothing but what waits for sinks that have long been failing, beside one
+    /// that has not.
+    pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize, now: Instant) -> bool {
         let waiting = &self.waiting[signal as usize];
-        let mut consumers =
-            self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
-        let is_idle = |(sink, consumer): (usize, &Consumer)| {
-            self.routing.takes(route, sink)
-                && consumer.under_way.is_none()
-                && waiting.first_for(&self.routing, sink, consumer.next).is_none()
-        };
-        waiting.held + bytes + ENTRY_OVERHEAD <= waiting.quota
-            || waiting.growing.is_empty() && consumers.any(is_idle)
-            || !self.takes(signal)
+        let needed = (bytes + ENTRY_OVERHEAD).min(waiting.quota);
+        let mut room = waiting.quota - waiting.held;
+        if room >= needed || !self.takes(signal) {
+            return true;
+        }
+        let patience = self.patience();
+        let mut consumers = self.sinks.iter().filter_map(|all| all[signal as usize].as_ref());
+        let failing = consumers.clone().filter(|consumer| consumer.fails(now, patience)).count();
+        if failing == 0 || consumers.all(|consumer| consumer.fails(now, patience)) {
+            return false;
+        }
+        let mut given_up =
+            waiting.memory.iter().filter(|(number, entry)| !self.is_awaited(signal, **number, entry, now));
+        given_up.any(|(_, entry)| {
+            room += entry.bytes + ENTRY_OVERHEAD;
+            room >= needed
+        })
+    }
+
+    fn patience(&self) -> Duration {
+        if self.phase == QueuePhase::Open { PATIENCE } else { PATIENCE_AT_THE_END }
+    }
+
+    /// Whether a sink that takes what it is given, or may soon, is not done with an entry.
+    fn is_awaited(&self, signal: Signal, number: u64, entry: &QueuedBatch, now: Instant) -> bool {
+        let patience = self.patience();
+        self.waits_for(signal, number, entry).any(|consumer| !consumer.fails(now, patience))
+    }
+
+    /// Those that are not done with an entry.
+    fn waits_for(&self, signal: Signal, number: u64, entry: &QueuedBatch) -> impl Iterator<Item = &Consumer> {
+        let (routing, route) = (&self.routing, entry.route);
+        let sinks = self.sinks.iter().enumerate().filter(move |(sink, _)| routing.takes(route, *sink));
+        let consumers = sinks.filter_map(move |(_, all)| all[signal as usize].as_ref());
+        consumers.filter(move |consumer| consumer.cursor() <= number)
+    }
+
+    /// A sink could not take what it is busy with.
+    pub(crate) fn failed(&mut self, sink: usize, signal: Signal, now: Instant) {
+        if let Some(consumer) = self.sinks[sink][signal as usize].as_mut().filter(|consumer| consumer.tally.queued > 0)
+        {
+            consumer.failing_since.get_or_insert(now);
+        }
     }
 
     /// The oldest entry that `sink` has not done and whose signal is `ready` (not backing off).
@@ -278,14 +358,14 @@ impl Queue {
     fn skip_others(&mut self, sink: usize, signal: Signal) {
         let Some(consumer) = &mut self.sinks[sink][signal as usize] else { return };
         let first = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
-        consumer.next = first.map_or(self.next_number, |entry| entry.number);
+        consumer.next = first.map_or(self.next_number, |(number, _)| number);
     }
 
     fn oldest(&self, sink: usize, signal: Signal) -> Option<(u64, Signal)> {
         let consumer = self.sinks[sink][signal as usize].as_ref()?;
         let number = match &consumer.under_way {
             Some(entry) => entry.number,
-            None => self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next)?.number,
+            None => self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next)?.0,
         };
         Some((number, signal))
     }
@@ -303,9 +383,9 @@ impl Queue {
             return NextBatch::Resume(signal);
         }
         let entry = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
-        let entry = entry.expect("oldest() found it there");
-        consumer.next = entry.number + 1;
-        consumer.under_way = Some(UnderWay { number: entry.number, bytes: entry.bytes, items: entry.items });
+        let (number, entry) = entry.expect("oldest() found it there");
+        consumer.next = number + 1;
+        consumer.under_way = Some(UnderWay { number, bytes: entry.bytes, items: entry.items });
         NextBatch::Take(Taken { signal, items: entry.items, body: entry.body.clone() })
     }
 
@@ -336,60 +416,38 @@ impl Queue {
         let consumer = self.consumer(sink, signal);
         let entry = consumer.under_way.take().expect("a loop finishes what it took");
         consumer.tally.queued_bytes -= entry.bytes as u64;
-        self.forget_done(signal);
-    }
-
-    /// Drops entries that every consumer is done with.
-    fn forget_done(&mut self, signal: Signal) {
-        let (sinks, routing) = (&self.sinks, &self.routing);
-        let is_needed = |entry: &QueuedBatch| {
-            let mut consumers = sinks.iter().enumerate().filter(|(sink, _)| routing.takes(entry.route, *sink));
-            consumers.any(|(_, all)| all[signal as usize].as_ref().is_some_and(|c| c.cursor() <= entry.number))
-        };
-        let waiting = &mut self.waiting[signal as usize];
-        while waiting.entries.front().is_some_and(|entry| !is_needed(entry)) {
-            let entry = waiting.entries.pop_front().expect("it is there");
-            waiting.held -= entry.held();
-        }
-        // One that is for others than those that the first waits for may stand behind it.
-        if routing.is_split() {
-            waiting.entries.retain(|entry| {
-                let is_needed = is_needed(entry);
-                waiting.held -= if is_needed { 0 } else { entry.held() };
-                is_needed
-            });
+        // What it passed over is not for it, so nothing else can be done with now.
+        let waiting = &self.waiting[signal as usize];
+        let is_over = |queued: &QueuedBatch| self.waits_for(signal, entry.number, queued).next().is_none();
+        if waiting.get(entry.number).is_some_and(is_over) {
+            self.waiting[signal as usize].remove(entry.number);
         }
     }
 
     /// At the end: what is not on disk, under way included, is discarded; so is what comes later.
     /// Returns what each sink lost.
-    pub(crate) fn close(&mut self) -> Vec<Gone> {
+    pub(crate) fn close(&mut self) -> Vec<LostAtEnd> {
         self.phase = QueuePhase::Closed;
         let mut lost = Vec::new();
         for signal in Signal::ALL {
             let waiting = &mut self.waiting[signal as usize];
-            let (kept, gone) =
-                std::mem::take(&mut waiting.entries).into_iter().partition(|e| matches!(e.body, StoredBody::Disk(_)));
-            (waiting.entries, waiting.held) = (kept, 0);
-            let own: Vec<QueuedBatch> = VecDeque::into_iter(gone).filter(|entry| !entry.durable).collect();
+            let mut gone = std::mem::take(&mut waiting.memory);
+            waiting.held = 0;
+            gone.retain(|_, entry| !entry.durable);
             for (sink, consumers) in self.sinks.iter_mut().enumerate() {
                 let Some(consumer) = consumers[signal as usize].as_mut() else { continue };
-                let is_left =
-                    |entry: &&QueuedBatch| entry.number >= consumer.next && self.routing.takes(entry.route, sink);
-                let rest = waiting.entries.iter().filter(is_left);
+                let rest = waiting.since(consumer.next).filter(|entry| self.routing.takes(entry.route, sink));
                 let (mut items, mut bytes) = rest.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes as u64));
-                let on_disk = |number| waiting.entries.binary_search_by_key(&number, |e| e.number).is_ok();
-                if let Some(entry) = consumer.under_way.as_ref().filter(|entry| on_disk(entry.number)) {
+                if let Some(entry) = consumer.under_way.as_ref().filter(|entry| waiting.get(entry.number).is_some()) {
                     items += entry.items;
                     bytes += entry.bytes as u64;
                 }
-                let superseded: u64 =
-                    own.iter().filter(|e| e.number >= consumer.cursor()).map(|entry| entry.items).sum();
+                let superseded: u64 = gone.range(consumer.cursor()..).map(|(_, entry)| entry.items).sum();
                 let items = consumer.tally.queued - items;
                 consumer.tally.discard(items, Discard::Shutdown);
                 consumer.tally.queued_bytes = bytes;
                 let superseded = superseded.min(items);
-                lost.extend((items > 0).then_some(Gone { sink, signal, items, superseded }));
+                lost.extend((items > 0).then_some(LostAtEnd { sink, signal, items, superseded }));
             }
         }
         lost
@@ -402,7 +460,7 @@ impl Queue {
 
     /// Bytes of bodies per signal: in memory, and on disk.
     pub(crate) fn held(&self) -> [[u64; 3]; 2] {
-        [std::array::from_fn(|s| self.waiting[s].held as u64), std::array::from_fn(|s| self.waiting[s].on_disk())]
+        [std::array::from_fn(|s| self.waiting[s].held as u64), std::array::from_fn(|s| self.waiting[s].on_disk)]
     }
 
     /// Bytes that wait for a sink, and how many more of the signal can wait: in memory, or on a disk of
@@ -411,7 +469,7 @@ impl Queue {
         let waiting = &self.waiting[signal as usize];
         let queued = self.sinks[sink][signal as usize].as_ref().map_or(0, |consumer| consumer.tally.queued_bytes);
         let in_memory = (waiting.quota - waiting.held) as u64;
-        (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(waiting.on_disk())))
+        (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(waiting.on_disk)))
     }
 
     /// The accounts of every consumer, and of signals that no sink takes.

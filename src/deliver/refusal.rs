@@ -4,7 +4,8 @@
 //!
 //! So the batch is tried again, in halves if it stays refused. Where one half is taken, the other one is
 //! to blame: it is halved further, down to the bad items, which are given up. Where nothing is taken, all
-//! of it waits for so long as the configuration says (`queue.longest_refusal`).
+//! of it waits for so long as the configuration says (`queue.longest_refusal`). The next bad items are given up
+//! sooner, so that they do not hold up the good ones batch after batch.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,6 +17,10 @@ const TRIES: u32 = 3;
 /// Single items that are refused for as long, after others of their batch were taken, are to blame themselves: a
 /// rollout, or a bad backend among good ones, is over by then.
 const LONGEST_ALONE: Duration = Duration::from_secs(600);
+
+/// For so long after a single item was given up, another one that is refused is to blame after [`TRIES`], if others were
+/// taken in between: then the sink has shown that it refuses items and not everything.
+const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
 /// What to do with a piece that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +68,21 @@ pub(super) struct Refusals {
     tries: u32,
     /// A part of the batch was taken since it was refused.
     others_taken: bool,
+    /// The last single item, of this or another batch.
+    given_up: Option<GivenUp>,
+}
+
+#[derive(Debug)]
+struct GivenUp {
+    at: Instant,
+    /// Something was taken after it.
+    others_taken: bool,
 }
 
 impl Refusals {
     pub(super) fn new(longest: Duration) -> Refusals {
         let (batch, since_taken) = Default::default();
-        Refusals { longest, batch, since_taken, was_refused: false, tries: 0, others_taken: false }
+        Refusals { longest, batch, since_taken, was_refused: false, tries: 0, others_taken: false, given_up: None }
     }
 
     /// The piece at the front was refused; `pieces` are left of its batch, with this one.
@@ -78,12 +92,15 @@ impl Refusals {
         let since_taken = self.since_taken.refused(now);
         let is_over = self.batch.refused(now) >= self.longest;
         let is_single = items <= 1;
-        if is_over && (is_single || !self.others_taken)
-            || self.others_taken && is_single && since_taken >= LONGEST_ALONE
-        {
+        let is_known = self.refuses_items(now);
+        let is_alone_to_blame = self.others_taken && since_taken >= LONGEST_ALONE || is_known && self.tries >= TRIES;
+        if is_over && (is_single || !self.others_taken) || is_single && is_alone_to_blame {
+            if is_single {
+                self.given_up = Some(GivenUp { at: now, others_taken: false });
+            }
             return Next::GiveUp;
         }
-        if self.tries < TRIES && !is_over {
+        if self.tries < TRIES && !is_over && (is_single || !is_known) {
             return Next::Again;
         }
         self.next_piece();
@@ -95,8 +112,28 @@ impl Refusals {
         }
     }
 
+    /// Whether single items were refused lately, and others taken.
+    fn refuses_items(&self, now: Instant) -> bool {
+        self.given_up.as_ref().is_some_and(|given_up| {
+            now.duration_since(given_up.at) < KNOWN_FOR && (given_up.others_taken || self.others_taken)
+        })
+    }
+
+    /// Whether the sink takes others than what it refuses, as far as is known.
+    pub(super) fn takes_others(&self, now: Instant) -> bool {
+        self.others_taken || self.refuses_items(now)
+    }
+
+    /// The piece at the front has been refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.tries > 0
+    }
+
     /// A piece was taken.
     pub(super) fn taken(&mut self) {
+        if let Some(given_up) = &mut self.given_up {
+            given_up.others_taken = true;
+        }
         self.batch.interrupted();
         self.since_taken = RefusedFor::default();
         self.next_piece();
@@ -116,7 +153,7 @@ impl Refusals {
 
     /// Nothing is left of the batch.
     pub(super) fn over(&mut self) {
-        *self = Refusals::new(self.longest);
+        *self = Refusals { given_up: self.given_up.take(), ..Refusals::new(self.longest) };
     }
 
     /// How long the batch has been refused.
@@ -174,7 +211,33 @@ mod tests {
         refusals.next_piece();
         assert_eq!(at(&mut refusals, 1, 14), Next::GiveUp, "all that is to blame has waited as long");
         refusals.taken();
-        assert_eq!(at(&mut refusals, 1, 15), Next::Again, "the sink has shown once more that it takes others");
+        assert_eq!(thrice_from(&mut refusals, 15), [Next::Again, Next::Again, Next::GiveUp], "no ten minutes again");
+    }
+
+    fn thrice_from(refusals: &mut Refusals, minutes: u32) -> [Next; 3] {
+        let now = Instant::now() + minutes * MINUTE;
+        [(); 3].map(|()| refusals.refused(1, 1, now))
+    }
+
+    /// One bad item in each batch would hold up the others for ten minutes a batch, and a batch of its own for an hour.
+    #[test]
+    fn once_an_item_was_given_up_the_next_ones_are_after_three_refusals() {
+        let (mut refusals, start) = (Refusals::new(60 * MINUTE), Instant::now());
+        let at = |refusals: &mut Refusals, items, minutes| refusals.refused(items, 1, start + minutes * MINUTE);
+        assert_eq!(at(&mut refusals, 1, 0), Next::Again);
+        assert_eq!(at(&mut refusals, 1, 60), Next::GiveUp);
+        refusals.over();
+        assert_ne!(thrice_from(&mut refusals, 61)[2], Next::GiveUp, "the sink may still refuse everything");
+        refusals.over();
+        refusals.taken();
+        refusals.over();
+        assert_eq!(at(&mut refusals, 9, 62), Next::Halve { or_give_up: false }, "what is larger is halved at once");
+        refusals.over();
+        assert_eq!(thrice_from(&mut refusals, 63), [Next::Again, Next::Again, Next::GiveUp]);
+        refusals.over();
+        refusals.taken();
+        refusals.over();
+        assert_ne!(thrice_from(&mut refusals, 124)[2], Next::GiveUp, "an hour later it is another matter");
     }
 
     /// Else good items would go with the bad ones of their batch.

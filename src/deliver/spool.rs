@@ -94,7 +94,7 @@ impl SegmentHeader {
 
 /// What a record is made of.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(crate) struct SpoolRecord {
     pub(crate) number: u64,
     pub(crate) items: u64,
     /// The fingerprint of the sinks that it is for.
@@ -108,7 +108,7 @@ pub(crate) struct Found {
     pub(crate) signal: Signal,
     pub(crate) number: u64,
     pub(crate) items: u64,
-    /// As in [`Record`].
+    /// As in [`SpoolRecord`].
     pub(crate) route: u32,
     pub(crate) location: Location,
 }
@@ -246,7 +246,7 @@ impl Spool {
 
     /// Appends and syncs. The records whose locations are returned are safe, also if there is an
     /// error; the others do not count as written, and may be appended again.
-    pub(crate) fn append(&mut self, signal: Signal, entries: &[Record]) -> (Vec<Location>, io::Result<()>) {
+    pub(crate) fn append(&mut self, signal: Signal, entries: &[SpoolRecord]) -> (Vec<Location>, io::Result<()>) {
         let mut locations = Vec::with_capacity(entries.len());
         while locations.len() < entries.len() {
             match self.append_some(signal, &entries[locations.len()..]) {
@@ -258,12 +258,12 @@ impl Spool {
     }
 
     /// As many as go into one segment, at least one.
-    fn append_some(&mut self, signal: Signal, entries: &[Record]) -> io::Result<Vec<Location>> {
+    fn append_some(&mut self, signal: Signal, entries: &[SpoolRecord]) -> io::Result<Vec<Location>> {
         let index = self.segment_for(signal, entries[0].number)?;
         let segment = &self.segments[signal as usize][index];
         let (first, at, limit) = (segment.first, segment.len, self.segment_max(signal));
         let (mut bytes, mut locations) = (Vec::new(), Vec::new());
-        for Record { number, items, route, body } in entries {
+        for SpoolRecord { number, items, route, body } in entries {
             let offset = at + bytes.len() as u64;
             if !locations.is_empty() && offset >= limit {
                 break;

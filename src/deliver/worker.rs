@@ -4,7 +4,8 @@
 //! hold up traces.
 
 use super::{
-    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared, batch,
+    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared,
+    batch::Piece,
     queue::{Discard, NextBatch, StoredBody, Taken},
     refusal::{self, Refusals},
     retry::Backoff,
@@ -41,7 +42,7 @@ struct SignalState {
     /// When it could not be read for the first time.
     unread_since: Option<Instant>,
     /// Of an entry whose body is here, what is left.
-    pieces: VecDeque<Batch>,
+    pieces: VecDeque<Piece>,
     backoff: Backoff,
     not_before: Option<Instant>,
     refusals: Refusals,
@@ -164,7 +165,7 @@ impl SinkWorker {
         self.read(signal).await;
         let state = &mut self.signals[signal as usize];
         if let Some(piece) = state.pieces.front() {
-            let outcome = self.sink.send(piece).await;
+            let outcome = self.sink.send(&piece.batch()).await;
             self.conclude(signal, outcome);
         }
         let state = &mut self.signals[signal as usize];
@@ -185,7 +186,7 @@ impl SinkWorker {
         match body {
             Ok(body) => {
                 let batch = Batch { signal, body, items: taken.items };
-                self.signals[signal as usize].pieces.push_back(batch);
+                self.signals[signal as usize].pieces.push_back(Piece::new(batch));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (why, reason) = if self.shared.queue().was_dropped(self.index, signal) {
@@ -230,6 +231,9 @@ impl SinkWorker {
             }
             Err(SendError::Pause { after, reason }) => {
                 self.note_failure(signal, Some(after), &reason);
+                Signal::ALL
+                    .into_iter()
+                    .for_each(|signal| self.shared.queue().failed(self.index, signal, Instant::now()));
                 self.signals[signal as usize].refusals.interrupted();
                 let until = self.signals[signal as usize].not_before;
                 self.signals.iter_mut().for_each(|state| state.not_before = state.not_before.max(until));
@@ -241,7 +245,7 @@ impl SinkWorker {
     }
 
     fn pop(&mut self, signal: Signal) -> u64 {
-        self.signals[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items)
+        self.signals[signal as usize].pieces.pop_front().map_or(0, |piece| piece.items())
     }
 
     fn split(&mut self, signal: Signal, reason: &str) {
@@ -253,7 +257,7 @@ impl SinkWorker {
     /// Puts its parts in the place of the first piece; false if it has none.
     fn halve(&mut self, signal: Signal) -> bool {
         let pieces = &mut self.signals[signal as usize].pieces;
-        let Some(parts) = pieces.front().and_then(batch::halve) else { return false };
+        let Some(parts) = pieces.front().and_then(Piece::halves) else { return false };
         pieces.pop_front();
         parts.into_iter().rev().for_each(|part| pieces.push_front(part));
         true
@@ -263,7 +267,7 @@ impl SinkWorker {
         self.note_failure(signal, after, reason);
         let now = Instant::now();
         let state = &mut self.signals[signal as usize];
-        let items = state.pieces.front().map_or(0, |piece| piece.items);
+        let items = state.pieces.front().map_or(0, Piece::items);
         match state.refusals.refused(items, state.pieces.len(), now) {
             refusal::Next::GiveUp => self.give_up(signal, reason),
             refusal::Next::Others => state.pieces.rotate_left(1),
@@ -329,6 +333,7 @@ impl SinkWorker {
 
     fn note_failure(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
         let (now, random) = (Instant::now(), self.next_random());
+        self.shared.queue().failed(self.index, signal, now);
         let (queued_bytes, room) = self.shared.waits(self.index, signal);
         let state = &mut self.signals[signal as usize];
         let wait = state.backoff.next(after, random);

@@ -30,14 +30,14 @@ impl Key {
 
 /// The terminal's settings, given back when this is dropped: lines are not waited for and keys not shown. Ctrl-C
 /// stays a signal.
-pub(super) struct Keys {
+pub(super) struct RawTerminal {
     settings: Option<String>,
     pressed: Receiver<Key>,
 }
 
-impl Keys {
+impl RawTerminal {
     /// Without a terminal, or without `stty`, no key comes.
-    pub(super) fn listen() -> Keys {
+    pub(super) fn listen() -> RawTerminal {
         let settings = stty(&["-g"]).filter(|_| stty(&["-icanon", "-echo", "min", "1", "time", "0"]).is_some());
         let (sender, pressed) = mpsc::channel(WAITING);
         if let (Some(_), Ok(mut terminal)) = (&settings, File::open("/dev/tty")) {
@@ -47,7 +47,7 @@ impl Keys {
                 while terminal.read_exact(&mut byte).is_ok() && sender.blocking_send(Key::of(byte[0])).is_ok() {}
             });
         }
-        Keys { settings, pressed }
+        RawTerminal { settings, pressed }
     }
 
     pub(super) async fn next(&mut self) -> Key {
@@ -58,7 +58,7 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
+impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(settings) = &self.settings {
             stty(&[settings.trim()]);

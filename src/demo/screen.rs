@@ -1,6 +1,6 @@
 //! Shows the view: drawn over again on a terminal, one line now and then where output is a file.
 
-use super::keys::{Key, Keys, stty};
+use super::keys::{Key, RawTerminal, stty};
 use super::view::{View, explain, invitation, render, summarize};
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
@@ -33,7 +33,7 @@ pub async fn watch(snapshot: impl FnMut() -> View, stop: impl Future<Output = ()
 
 async fn draw(mut snapshot: impl FnMut() -> View, stop: impl Future<Output = ()>) -> io::Result<Ended> {
     let mut screen = Screen::enter()?;
-    let mut keys = Keys::listen();
+    let mut keys = RawTerminal::listen();
     let mut explains = false;
     let mut ticks = interval(REDRAW);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

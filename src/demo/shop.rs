@@ -95,7 +95,7 @@ enum Need {
 
 /// One span of a request and the steps that it takes, one after the other.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct ShopStep {
     service: Service,
     work: Work,
     /// Median of its own time, without that of `steps`.
@@ -103,7 +103,7 @@ struct Step {
     /// Probability that it fails of itself.
     fails: f64,
     need: Need,
-    steps: &'static [Step],
+    steps: &'static [ShopStep],
 }
 
 /// How busy the shop is, and which service is in trouble, at some time after its start.
@@ -142,7 +142,7 @@ struct Growth {
 
 /// How a step went.
 #[derive(Clone, Copy)]
-struct Outcome {
+struct StepOutcome {
     end: u64,
     failed: bool,
 }
@@ -175,7 +175,13 @@ impl Shop {
     }
 
     /// Grows the span of `step` and those below it.
-    fn take(&mut self, growth: &mut Growth, step: &Step, parent: Option<(SpanId, Service)>, start: u64) -> Outcome {
+    fn take(
+        &mut self,
+        growth: &mut Growth,
+        step: &ShopStep,
+        parent: Option<(SpanId, Service)>,
+        start: u64,
+    ) -> StepOutcome {
         let troubled = growth.weather.trouble == Some(step.service);
         let own = self.own_time(step, troubled);
         let id = self.dice.number();
@@ -183,7 +189,7 @@ impl Shop {
         growth.spans.push((step.service, Span::default()));
 
         let broken = self.dice.chance(step.fails + if troubled { TROUBLE_FAILS } else { 0.0 });
-        let mut outcome = Outcome { end: start + own / 2, failed: broken };
+        let mut outcome = StepOutcome { end: start + own / 2, failed: broken };
         // What is broken fails before it makes any call.
         let steps = if broken { &[] } else { step.steps };
         for next in steps {
@@ -221,7 +227,7 @@ impl Shop {
     }
 
     /// Nanoseconds that a step takes of itself.
-    fn own_time(&mut self, step: &Step, troubled: bool) -> u64 {
+    fn own_time(&mut self, step: &ShopStep, troubled: bool) -> u64 {
         let trouble = if troubled { TROUBLE_SLOWS } else { 1.0 };
         let straggles = if self.dice.chance(STRAGGLERS) { STRAGGLER_SLOWS } else { 1.0 };
         self.dice.time(step.millis * trouble * straggles)

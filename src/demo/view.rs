@@ -8,7 +8,7 @@ use crate::trace::TraceId;
 use rank::worst_first;
 use std::cmp::Reverse;
 use std::time::Duration;
-use table::{Row, Tone, cells_in, fit, fit_right, table};
+use table::{TableRow, Tone, cells_in, fit, fit_right, table};
 
 /// What the view shows. Rates and percentiles are over the time that the caller chose, the same for
 /// all; the other numbers count from the start of the process.
@@ -237,7 +237,7 @@ fn rules_table(view: &View, width: usize, rows: usize) -> Vec<String> {
         rules.sort_by_key(|rule| Reverse(rule.traces()));
         rules.insert(rows.saturating_sub(1).min(rules.len()), otherwise);
     }
-    let row = |rule: &RuleView| Row {
+    let row = |rule: &RuleView| TableRow {
         name: rule.name.clone(),
         cells: vec![grouped(rule.kept), grouped(rule.dropped)],
         tone: Tone::Plain,
@@ -260,7 +260,7 @@ fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
             time(operation.p90),
             time(operation.p99),
         ];
-        Row {
+        TableRow {
             name: format!("{} {}", operation.service, operation.name),
             cells: shown.iter().map(|&column| cells[column].clone()).collect(),
             tone: if operation.errors >= MANY_ERRORS { Tone::Alarm } else { Tone::Plain },
@@ -272,7 +272,7 @@ fn operations_table(view: &View, width: usize, rows: usize) -> Vec<String> {
 }
 
 fn sinks_table(view: &View, width: usize, rows: usize) -> Vec<String> {
-    let row = |sink: &SinkView| Row {
+    let row = |sink: &SinkView| TableRow {
         name: sink.name.clone(),
         cells: vec![grouped(sink.delivered), grouped(sink.queued), grouped(sink.discarded)],
         tone: if sink.discarded > 0 { Tone::Alarm } else { Tone::Plain },

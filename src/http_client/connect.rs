@@ -181,11 +181,11 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String
     }
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// TCP with or without TLS.
-pub(super) struct Stream(Box<dyn Wire>);
+pub(super) struct Stream(Box<dyn ByteStream>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

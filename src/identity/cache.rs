@@ -48,7 +48,7 @@ impl World {
 pub struct Identity {
     source: Box<dyn Obtain>,
     world: World,
-    held: ArcSwapOption<Held>,
+    held: ArcSwapOption<CachedCredentials>,
     /// Whoever holds it is the one that asks the source.
     flight: Mutex<()>,
     /// The last failure of the source; none after a success.
@@ -62,7 +62,7 @@ struct Failed {
     pause: u64,
 }
 
-struct Held {
+struct CachedCredentials {
     credentials: Arc<Credentials>,
     request_id: Option<String>,
     /// Unix milliseconds.
@@ -71,7 +71,7 @@ struct Held {
     expires: u64,
 }
 
-impl Held {
+impl CachedCredentials {
     /// No longer so where the clock is set back.
     fn is_young(&self, now: u64) -> bool {
         (self.obtained..self.obtained + YOUNG_MILLIS).contains(&now)
@@ -167,7 +167,7 @@ impl Identity {
         });
     }
 
-    async fn renew(&self, _flight: &MutexGuard<'_, ()>) -> Result<Arc<Held>, Error> {
+    async fn renew(&self, _flight: &MutexGuard<'_, ()>) -> Result<Arc<CachedCredentials>, Error> {
         let outcome = self.source.obtain().await;
         let now = self.now();
         let Obtained { credentials, request_id } = outcome.inspect_err(|error| self.note_failure(error, now))?;
@@ -177,7 +177,8 @@ impl Identity {
         let expires = if expires <= now { now + YOUNG_MILLIS } else { expires };
         let renew_at = renewal(now, expires, (self.world.random)());
         tracing::debug!(source = self.source(), access_key_id = credentials.id, "obtained keys");
-        let held = Held { credentials: Arc::new(credentials), request_id, obtained: now, renew_at, expires };
+        let held =
+            CachedCredentials { credentials: Arc::new(credentials), request_id, obtained: now, renew_at, expires };
         let held = Arc::new(held);
         self.held.store(Some(Arc::clone(&held)));
         Ok(held)

@@ -5,7 +5,7 @@
 
 use super::{
     Error, FailureCause, Obtain, Obtained,
-    sts::{Keys, NAME_MAX},
+    sts::{NAME_MAX, StsCredentials},
 };
 use crate::{
     http_client::{Client, Response},
@@ -41,11 +41,11 @@ impl Obtain for EcsRole {
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct MetadataReply {
     #[serde(rename = "Code")]
     code: String,
     #[serde(flatten)]
-    keys: Option<Keys>,
+    keys: Option<StsCredentials>,
 }
 
 impl EcsRole {
@@ -64,7 +64,7 @@ impl EcsRole {
                 format!("the metadata service answered {status} for the role {role:?}"),
             ));
         }
-        let reply: Reply = serde_json::from_slice(&reply.body).map_err(|_| {
+        let reply: MetadataReply = serde_json::from_slice(&reply.body).map_err(|_| {
             Error::new(
                 SOURCE,
                 FailureCause::Unusable,

@@ -214,9 +214,9 @@ fn sign<'a>(method: &str, parameters: impl Iterator<Item = &'a (&'static str, St
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Reply {
+struct StsReply {
     request_id: Option<String>,
-    credentials: Option<Keys>,
+    credentials: Option<StsCredentials>,
     code: Option<String>,
     message: Option<String>,
 }
@@ -224,14 +224,14 @@ struct Reply {
 /// Shared with the metadata service, which writes the same names.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Keys {
+pub(super) struct StsCredentials {
     access_key_id: String,
     access_key_secret: String,
     security_token: String,
     expiration: String,
 }
 
-impl Keys {
+impl StsCredentials {
     pub(super) fn into_credentials(self, source: &'static str) -> Result<Credentials, Error> {
         let expires = Utc::parse_iso(&self.expiration).ok_or_else(|| {
             Error::new(
@@ -247,7 +247,7 @@ impl Keys {
 
 fn read_reply(source: &'static str, status: u16, body: &[u8], secrets: &[&str]) -> Result<Obtained, Error> {
     // serde's own message could quote a key.
-    let reply: Reply = serde_json::from_slice(body).map_err(|_| {
+    let reply: StsReply = serde_json::from_slice(body).map_err(|_| {
         Error::new(source, FailureCause::Unusable, format!("STS answered {status} with something that is not its JSON"))
     })?;
     let request_id = reply.request_id.map(|id| told(&id, NAME_MAX, secrets));

@@ -8,12 +8,12 @@ use crate::trace::question::Range;
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Clause {
     pub denied: bool,
-    pub any: Vec<Atom>,
+    pub any: Vec<ConditionDraft>,
 }
 
 /// One key of `when:` with its value.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Atom {
+pub(super) enum ConditionDraft {
     Error(bool),
     /// Nanoseconds.
     Envelope(Range<u64>),
@@ -28,12 +28,12 @@ pub(super) enum Atom {
 /// A key of `any_span:` with its value, which is YAML already.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct SpanTest {
-    pub field: Field,
+    pub field: ConditionField,
     pub value: String,
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Field {
+pub(super) enum ConditionField {
     Service,
     Name,
     Kind,
@@ -48,11 +48,11 @@ pub(super) enum Field {
 pub(super) type Matches = String;
 
 impl Clause {
-    pub fn of(any: Vec<Atom>) -> Clause {
+    pub fn of(any: Vec<ConditionDraft>) -> Clause {
         Clause { denied: false, any }
     }
 
-    pub fn one(atom: Atom) -> Clause {
+    pub fn one(atom: ConditionDraft) -> Clause {
         Clause::of(vec![atom])
     }
 
@@ -67,10 +67,10 @@ impl Clause {
 
     /// Of an attribute that may stand on a span or on its resource: the place where the semantic conventions have it.
     fn in_usual_place(&self) -> Clause {
-        let place = |atom: &Atom| match atom {
-            Atom::AnySpan(tests) => match tests.as_slice() {
-                [SpanTest { field: Field::Attribute(key), .. }] => Some((key.clone(), false)),
-                [SpanTest { field: Field::Resource(key), .. }] => Some((key.clone(), true)),
+        let place = |atom: &ConditionDraft| match atom {
+            ConditionDraft::AnySpan(tests) => match tests.as_slice() {
+                [SpanTest { field: ConditionField::Attribute(key), .. }] => Some((key.clone(), false)),
+                [SpanTest { field: ConditionField::Resource(key), .. }] => Some((key.clone(), true)),
                 _ => None,
             },
             _ => None,
@@ -107,22 +107,23 @@ pub(super) fn is_of_resources(key: &str) -> bool {
 
 /// `when:` of one rule; without conditions it matches every trace.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct When {
-    singles: Vec<Atom>,
-    any_of: Vec<Atom>,
-    not: Vec<Atom>,
+pub(super) struct WhenDraft {
+    singles: Vec<ConditionDraft>,
+    any_of: Vec<ConditionDraft>,
+    not: Vec<ConditionDraft>,
 }
 
-impl When {
+impl WhenDraft {
     pub fn is_empty(&self) -> bool {
         self.singles.is_empty() && self.any_of.is_empty() && self.not.is_empty()
     }
 
     /// The keys of `when:` with their values, in flow style.
     pub fn entries(&self) -> Vec<String> {
-        let items = |atoms: &[Atom]| atoms.iter().map(|atom| format!("{{ {} }}", atom.entry())).collect::<Vec<_>>();
-        let list = |atoms: &[Atom]| format!("[{}]", items(atoms).join(", "));
-        let mut entries: Vec<String> = self.singles.iter().map(Atom::entry).collect();
+        let items =
+            |atoms: &[ConditionDraft]| atoms.iter().map(|atom| format!("{{ {} }}", atom.entry())).collect::<Vec<_>>();
+        let list = |atoms: &[ConditionDraft]| format!("[{}]", items(atoms).join(", "));
+        let mut entries: Vec<String> = self.singles.iter().map(ConditionDraft::entry).collect();
         if !self.any_of.is_empty() {
             let lines: String = items(&self.any_of).iter().map(|item| format!("\n  - {item}")).collect();
             entries.push(format!("any_of:{lines}"));
@@ -138,16 +139,16 @@ impl When {
 
 /// Rules that together match what fulfils all clauses, each trace in at least one; `None` where the language has no
 /// room. None at all: no trace fulfils them. More than one only if it `may_split`.
-pub(super) fn whens(clauses: &[Clause], may_split: bool) -> Option<Vec<When>> {
+pub(super) fn whens(clauses: &[Clause], may_split: bool) -> Option<Vec<WhenDraft>> {
     let (denials, claims): (Vec<&Clause>, Vec<&Clause>) = clauses.iter().partition(|clause| clause.denied);
     if claims.iter().any(|claim| claim.any.is_empty()) {
         return Some(Vec::new());
     }
-    let not: Vec<Atom> = denials.iter().flat_map(|denial| denial.any.iter().cloned()).collect();
+    let not: Vec<ConditionDraft> = denials.iter().flat_map(|denial| denial.any.iter().cloned()).collect();
     let (singles, mut choices): (Vec<&Clause>, Vec<&Clause>) =
         claims.into_iter().partition(|claim| claim.any.len() == 1);
     let any_of = choices.pop().map_or_else(Vec::new, |choice| choice.any.clone());
-    let mut expanded: Vec<Vec<Atom>> = vec![singles.iter().map(|single| single.any[0].clone()).collect()];
+    let mut expanded: Vec<Vec<ConditionDraft>> = vec![singles.iter().map(|single| single.any[0].clone()).collect()];
     for choice in choices {
         expanded = expanded
             .iter()
@@ -164,7 +165,7 @@ pub(super) fn whens(clauses: &[Clause], may_split: bool) -> Option<Vec<When>> {
 const SPLIT_MAX: usize = 8;
 
 /// The same where there is no room: attributes are looked for where they usually stand, and all on one span.
-pub(super) fn narrowed(clauses: &[Clause]) -> Option<Vec<When>> {
+pub(super) fn narrowed(clauses: &[Clause]) -> Option<Vec<WhenDraft>> {
     let usual: Vec<Clause> = clauses.iter().map(Clause::in_usual_place).collect();
     if let Some(whens) = whens(&usual, false) {
         return Some(whens);
@@ -173,7 +174,7 @@ pub(super) fn narrowed(clauses: &[Clause]) -> Option<Vec<When>> {
     let mut rest = Vec::new();
     for clause in usual {
         match clause.any.as_slice() {
-            [Atom::AnySpan(tests)] if !clause.denied => {
+            [ConditionDraft::AnySpan(tests)] if !clause.denied => {
                 for test in tests {
                     if on_one_span.iter().any(|known| known.field == test.field && known.value != test.value) {
                         return None;
@@ -184,13 +185,13 @@ pub(super) fn narrowed(clauses: &[Clause]) -> Option<Vec<When>> {
             _ => rest.push(clause),
         }
     }
-    rest.push(Clause::one(Atom::AnySpan(on_one_span)));
+    rest.push(Clause::one(ConditionDraft::AnySpan(on_one_span)));
     whens(&rest, false)
 }
 
 /// Atoms side by side under one `when:`, where each key stands once.
-fn beside(atoms: Vec<Atom>, mut any_of: Vec<Atom>, not: Vec<Atom>) -> Option<When> {
-    let mut singles: Vec<Atom> = Vec::new();
+fn beside(atoms: Vec<ConditionDraft>, mut any_of: Vec<ConditionDraft>, not: Vec<ConditionDraft>) -> Option<WhenDraft> {
+    let mut singles: Vec<ConditionDraft> = Vec::new();
     for atom in atoms {
         if singles.contains(&atom) {
             continue;
@@ -205,31 +206,33 @@ fn beside(atoms: Vec<Atom>, mut any_of: Vec<Atom>, not: Vec<Atom>) -> Option<Whe
             },
         }
     }
-    Some(When { singles, any_of, not })
+    Some(WhenDraft { singles, any_of, not })
 }
 
-impl Atom {
+impl ConditionDraft {
     fn key(&self) -> &'static str {
         match self {
-            Atom::Error(_) => "error",
-            Atom::Envelope(_) => "envelope",
-            Atom::SpanCount(_) => "span_count",
-            Atom::Services(_) => "services",
-            Atom::TraceState(..) => "trace_state",
-            Atom::AnySpan(_) => "any_span",
-            Atom::Root(_) => "root",
+            ConditionDraft::Error(_) => "error",
+            ConditionDraft::Envelope(_) => "envelope",
+            ConditionDraft::SpanCount(_) => "span_count",
+            ConditionDraft::Services(_) => "services",
+            ConditionDraft::TraceState(..) => "trace_state",
+            ConditionDraft::AnySpan(_) => "any_span",
+            ConditionDraft::Root(_) => "root",
         }
     }
 
     /// Both in one, where one key can say it.
-    fn joined(&self, other: &Atom) -> Option<Atom> {
+    fn joined(&self, other: &ConditionDraft) -> Option<ConditionDraft> {
         match (self, other) {
-            (Atom::Envelope(a), Atom::Envelope(b)) => Some(Atom::Envelope(common(a, b)?)),
-            (Atom::SpanCount(a), Atom::SpanCount(b)) => Some(Atom::SpanCount(common(a, b)?)),
+            (ConditionDraft::Envelope(a), ConditionDraft::Envelope(b)) => Some(ConditionDraft::Envelope(common(a, b)?)),
+            (ConditionDraft::SpanCount(a), ConditionDraft::SpanCount(b)) => {
+                Some(ConditionDraft::SpanCount(common(a, b)?))
+            }
             // There is one root, so all of it is of the same span.
-            (Atom::Root(a), Atom::Root(b)) => {
+            (ConditionDraft::Root(a), ConditionDraft::Root(b)) => {
                 let is_free = |test: &SpanTest| a.iter().all(|known| known.field != test.field || known == test);
-                b.iter().all(is_free).then(|| Atom::Root([a.as_slice(), b.as_slice()].concat()))
+                b.iter().all(is_free).then(|| ConditionDraft::Root([a.as_slice(), b.as_slice()].concat()))
             }
             _ => None,
         }
@@ -237,12 +240,12 @@ impl Atom {
 
     fn entry(&self) -> String {
         let value = match self {
-            Atom::Error(value) => value.to_string(),
-            Atom::Envelope(range) => text::range(range, text::nanoseconds),
-            Atom::SpanCount(range) => text::range(range, |count| count.to_string()),
-            Atom::Services(matches) => matches.clone(),
-            Atom::TraceState(key, matches) => format!("{{ {}: {matches} }}", text::plain_or_quoted(key)),
-            Atom::AnySpan(tests) | Atom::Root(tests) => span(tests),
+            ConditionDraft::Error(value) => value.to_string(),
+            ConditionDraft::Envelope(range) => text::range(range, text::nanoseconds),
+            ConditionDraft::SpanCount(range) => text::range(range, |count| count.to_string()),
+            ConditionDraft::Services(matches) => matches.clone(),
+            ConditionDraft::TraceState(key, matches) => format!("{{ {}: {matches} }}", text::plain_or_quoted(key)),
+            ConditionDraft::AnySpan(tests) | ConditionDraft::Root(tests) => span(tests),
         };
         format!("{}: {value}", self.key())
     }
@@ -263,14 +266,14 @@ fn span(tests: &[SpanTest]) -> String {
     for SpanTest { field, value } in tests {
         let keyed = |key: &str| format!("{}: {value}", text::plain_or_quoted(key));
         match field {
-            Field::Attribute(key) => attributes.push(keyed(key)),
-            Field::Resource(key) => resource.push(keyed(key)),
-            Field::Service => parts.push(keyed("service")),
-            Field::Name => parts.push(keyed("name")),
-            Field::Kind => parts.push(keyed("kind")),
-            Field::Status => parts.push(keyed("status")),
-            Field::Duration => parts.push(keyed("duration")),
-            Field::Events => parts.push(keyed("events")),
+            ConditionField::Attribute(key) => attributes.push(keyed(key)),
+            ConditionField::Resource(key) => resource.push(keyed(key)),
+            ConditionField::Service => parts.push(keyed("service")),
+            ConditionField::Name => parts.push(keyed("name")),
+            ConditionField::Kind => parts.push(keyed("kind")),
+            ConditionField::Status => parts.push(keyed("status")),
+            ConditionField::Duration => parts.push(keyed("duration")),
+            ConditionField::Events => parts.push(keyed("events")),
         }
     }
     for (key, mut entries) in [("attributes", attributes), ("resource", resource)] {

@@ -1,6 +1,6 @@
 //! A policy that is being written, and what is to be said of each part that it came from.
 
-use super::condition::When;
+use super::condition::WhenDraft;
 use super::text;
 use std::time::Duration;
 
@@ -64,11 +64,11 @@ impl Finding {
 
 /// A rule to write.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Rule {
+pub(super) struct RuleDraft {
     pub name: String,
     pub why: String,
-    pub when: When,
-    pub keep: Keep,
+    pub when: WhenDraft,
+    pub keep: KeepDraft,
     /// The rate, and what is beyond it.
     pub limit: Option<(String, &'static str)>,
     /// One of each endpoint a minute, whatever the limit says.
@@ -76,23 +76,23 @@ pub(super) struct Rule {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Keep {
+pub(super) enum KeepDraft {
     All,
     None,
     Share(f64),
 }
 
-impl Keep {
+impl KeepDraft {
     /// As a rate of one in so many.
-    pub fn one_in(rate: f64) -> Keep {
-        if rate <= 1.0 { Keep::All } else { Keep::Share(1.0 / rate) }
+    pub fn one_in(rate: f64) -> KeepDraft {
+        if rate <= 1.0 { KeepDraft::All } else { KeepDraft::Share(1.0 / rate) }
     }
 
     pub fn word(self) -> String {
         match self {
-            Keep::All => "all".to_owned(),
-            Keep::None => "none".to_owned(),
-            Keep::Share(share) => text::percent(share),
+            KeepDraft::All => "all".to_owned(),
+            KeepDraft::None => "none".to_owned(),
+            KeepDraft::Share(share) => text::percent(share),
         }
     }
 }
@@ -102,8 +102,8 @@ impl Keep {
 pub(super) struct Draft {
     /// `after_root`, `idle` and `longest`, if not the defaults.
     pub wait: Option<[Duration; 3]>,
-    pub rules: Vec<Rule>,
-    pub otherwise: Keep,
+    pub rules: Vec<RuleDraft>,
+    pub otherwise: KeepDraft,
     names: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ const RESERVED: &[&str] = &["otherwise", "api", "other"];
 const NAME_MAX: usize = 90;
 
 impl Draft {
-    pub fn new(otherwise: Keep) -> Draft {
+    pub fn new(otherwise: KeepDraft) -> Draft {
         Draft {
             wait: None,
             rules: Vec::new(),
@@ -145,7 +145,7 @@ impl Draft {
         }
         if !self.rules.is_empty() {
             out.push_str("\nrules:\n");
-            let rules: Vec<String> = self.rules.iter().map(Rule::text).collect();
+            let rules: Vec<String> = self.rules.iter().map(RuleDraft::text).collect();
             out.push_str(&rules.join("\n"));
         }
         out.push_str(&format!("\notherwise: {{ keep: {} }}\n", self.otherwise.word()));
@@ -153,7 +153,7 @@ impl Draft {
     }
 }
 
-impl Rule {
+impl RuleDraft {
     fn text(&self) -> String {
         let mut lines = vec![
             format!("name: {}", text::plain_or_quoted(&self.name)),

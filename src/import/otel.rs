@@ -9,7 +9,7 @@ pub(super) use policy::renamed;
 mod settings;
 
 use super::condition::{self, Clause};
-use super::draft::{Draft, Fidelity, Finding, Keep, Rule};
+use super::draft::{Draft, Fidelity, Finding, KeepDraft, RuleDraft};
 use super::source::{Section, unreadable_in};
 use super::{Reading, refuse};
 use crate::yaml::{Node, Reader, Value};
@@ -76,7 +76,7 @@ fn processors(node: &Node, depth: usize) -> Vec<(&str, &Node)> {
 }
 
 /// A policy that can be carried over: what it asks, and where its finding stands.
-struct Part {
+struct PolicyPart {
     finding: usize,
     asked: Asked,
 }
@@ -85,13 +85,13 @@ struct Part {
 #[derive(Default)]
 struct Sorted {
     findings: Vec<Finding>,
-    drops: Vec<Part>,
-    keeps: Vec<Part>,
-    limited: Vec<Part>,
+    drops: Vec<PolicyPart>,
+    keeps: Vec<PolicyPart>,
+    limited: Vec<PolicyPart>,
     /// Shares of some traces.
-    thinned: Vec<Part>,
+    thinned: Vec<PolicyPart>,
     /// Shares of all.
-    shares: Vec<Part>,
+    shares: Vec<PolicyPart>,
     /// The name of a policy that keeps every trace.
     always: Option<String>,
 }
@@ -111,13 +111,13 @@ impl Sorted {
         }
         match kind {
             "drop" => match policy::drop(&section) {
-                Ok(asked) => self.drops.push(Part { finding: at, asked }),
+                Ok(asked) => self.drops.push(PolicyPart { finding: at, asked }),
                 Err(reason) => self.findings[at].say(Fidelity::Not, reason),
             },
             "composite" => match policy::composite(&section) {
                 Ok((asked, lost)) => {
                     lost.into_iter().for_each(|reason| self.findings[at].say(Fidelity::Nearly, reason));
-                    self.limited.extend(asked.into_iter().map(|asked| Part { finding: at, asked }));
+                    self.limited.extend(asked.into_iter().map(|asked| PolicyPart { finding: at, asked }));
                 }
                 Err(reason) => self.findings[at].say(Fidelity::Not, reason),
             },
@@ -129,7 +129,7 @@ impl Sorted {
     }
 
     fn sort(&mut self, finding: usize, name: String, asked: Asked) {
-        let part = Part { finding, asked };
+        let part = PolicyPart { finding, asked };
         match (&part.asked.limit, &part.asked.share, part.asked.clauses.is_empty()) {
             (Some(_), ..) => self.limited.push(part),
             (None, None, true) => self.always = self.always.take().or(Some(name)),
@@ -140,14 +140,14 @@ impl Sorted {
     }
 
     fn draft(&mut self) -> Draft {
-        let mut draft = Draft::new(Keep::None);
+        let mut draft = Draft::new(KeepDraft::None);
         for part in std::mem::take(&mut self.drops) {
-            self.write(&mut draft, part, Keep::None);
+            self.write(&mut draft, part, KeepDraft::None);
         }
         let [keeps, limited, thinned, shares] =
             [&mut self.keeps, &mut self.limited, &mut self.thinned, &mut self.shares].map(std::mem::take);
         if let Some(always) = &self.always {
-            draft.otherwise = Keep::All;
+            draft.otherwise = KeepDraft::All;
             let rest = [keeps, limited, thinned, shares].into_iter().flatten();
             for part in rest {
                 let note = format!("no rule is written: `{always}` keeps every trace anyway");
@@ -155,9 +155,9 @@ impl Sorted {
             }
             return draft;
         }
-        keeps.into_iter().for_each(|part| self.write(&mut draft, part, Keep::All));
+        keeps.into_iter().for_each(|part| self.write(&mut draft, part, KeepDraft::All));
         for part in limited {
-            let keep = part.asked.share.as_ref().map_or(Keep::All, |share| Keep::Share(share.value));
+            let keep = part.asked.share.as_ref().map_or(KeepDraft::All, |share| KeepDraft::Share(share.value));
             self.findings[part.finding].say(Fidelity::Nearly, LIMIT_NOTE);
             self.write(&mut draft, part, keep);
         }
@@ -169,22 +169,22 @@ impl Sorted {
     }
 
     /// What is kept of some traces, where that is more than what is kept of all.
-    fn write_shares(&mut self, draft: &mut Draft, thinned: Vec<Part>, shares: &[Part]) {
+    fn write_shares(&mut self, draft: &mut Draft, thinned: Vec<PolicyPart>, shares: &[PolicyPart]) {
         let of_all: Vec<&policy::Share> = shares.iter().filter_map(|part| part.asked.share.as_ref()).collect();
         let otherwise = policy::together(&of_all);
-        draft.otherwise = if of_all.is_empty() { Keep::None } else { Keep::Share(otherwise) };
+        draft.otherwise = if of_all.is_empty() { KeepDraft::None } else { KeepDraft::Share(otherwise) };
         shares.iter().for_each(|part| self.tell(part.finding, &part.asked, vec!["otherwise".to_owned()]));
-        let with_all = |part: &Part| {
+        let with_all = |part: &PolicyPart| {
             policy::together(&[of_all.as_slice(), &[part.asked.share.as_ref().expect("thinned")]].concat())
         };
-        let mut thinned: Vec<(f64, Part)> = thinned.into_iter().map(|part| (with_all(&part), part)).collect();
+        let mut thinned: Vec<(f64, PolicyPart)> = thinned.into_iter().map(|part| (with_all(&part), part)).collect();
         thinned.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         for (share, part) in thinned {
             if share <= otherwise {
                 self.tell(part.finding, &part.asked, vec!["otherwise".to_owned()]);
                 self.findings[part.finding].say(Fidelity::Nearly, "no rule of its own: as much is kept of all traces");
             } else {
-                self.write(draft, part, Keep::Share(share));
+                self.write(draft, part, KeepDraft::Share(share));
             }
         }
     }
@@ -195,8 +195,8 @@ impl Sorted {
         finding.rules.extend(rules);
     }
 
-    fn write(&mut self, draft: &mut Draft, part: Part, keep: Keep) {
-        let Part { finding: at, asked } = part;
+    fn write(&mut self, draft: &mut Draft, part: PolicyPart, keep: KeepDraft) {
+        let PolicyPart { finding: at, asked } = part;
         let may_split = asked.limit.is_none();
         let whens = match condition::whens(&asked.clauses, may_split) {
             Some(whens) => whens,
@@ -222,7 +222,7 @@ impl Sorted {
             rules.push(name.clone());
             let why = format!("{kind} on line {line}");
             let limit = asked.limit.clone().map(|rate| (rate, "next"));
-            draft.rules.push(Rule { name, why, when, keep, limit, is_floor: false });
+            draft.rules.push(RuleDraft { name, why, when, keep, limit, is_floor: false });
         }
         self.tell(at, &asked, rules);
     }

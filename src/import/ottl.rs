@@ -4,21 +4,21 @@
 //! What denies (`!=`, `not`) mostly has no like: it asks for a span that is *not* so, and a policy for a trace without one
 //! that is.
 
-use super::condition::{Atom, Field, SpanTest};
-use super::source::Reason;
+use super::condition::{ConditionDraft, ConditionField, SpanTest};
+use super::source::Obstacle;
 use super::text;
 use crate::trace::question::Range;
 use crate::trace::{SpanKind, Status};
 
 /// Alternatives, one of which holds for a trace.
 pub(super) struct Conditions {
-    pub atoms: Vec<Atom>,
+    pub atoms: Vec<ConditionDraft>,
     /// The attributes that they name.
     pub keys: Vec<String>,
 }
 
 /// The lists `span` and `spanevent` of a policy.
-pub(super) fn read(span: &[&str], events: &[&str]) -> Result<Conditions, Reason> {
+pub(super) fn read(span: &[&str], events: &[&str]) -> Result<Conditions, Obstacle> {
     if span.is_empty() && events.is_empty() {
         return Err("it has no condition".to_owned());
     }
@@ -27,16 +27,16 @@ pub(super) fn read(span: &[&str], events: &[&str]) -> Result<Conditions, Reason>
         span.iter().map(|text| (text, Context::Span)).chain(events.iter().map(|text| (text, Context::Event)))
     {
         let mut parser = Parser { tokens: tokens(text)?, at: 0, context };
-        let said = |reason: Reason| format!("`{text}`: {reason}");
+        let said = |reason: Obstacle| format!("`{text}`: {reason}");
         let alternatives = parser.either().map_err(said)?;
         parser.end().map_err(said)?;
         for tests in alternatives {
             let tests = joined(tests).map_err(said)?;
             conditions.keys.extend(tests.iter().filter_map(|test| match &test.field {
-                Field::Attribute(key) | Field::Resource(key) => Some(key.clone()),
+                ConditionField::Attribute(key) | ConditionField::Resource(key) => Some(key.clone()),
                 _ => None,
             }));
-            conditions.atoms.push(Atom::AnySpan(tests));
+            conditions.atoms.push(ConditionDraft::AnySpan(tests));
         }
     }
     Ok(conditions)
@@ -58,7 +58,7 @@ enum Token {
 
 const SIGNS: &[&str] = &["==", "!=", ">=", "<=", ">", "<", "(", ")", "[", "]", ",", "-"];
 
-fn tokens(text: &str) -> Result<Vec<Token>, Reason> {
+fn tokens(text: &str) -> Result<Vec<Token>, Obstacle> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -85,16 +85,16 @@ fn tokens(text: &str) -> Result<Vec<Token>, Reason> {
 
 /// What one comparison asks of a span.
 #[derive(Clone, PartialEq, Debug)]
-enum Check {
+enum Comparison {
     Written(String),
     Number(Range<f64>),
     /// Nanoseconds.
     Time(Range<f64>),
 }
 
-type Test = (Field, Check);
+type FieldComparison = (ConditionField, Comparison);
 /// One of these lists, of which all must hold on the same span.
-type Alternatives = Vec<Vec<Test>>;
+type Alternatives = Vec<Vec<FieldComparison>>;
 
 struct Parser {
     tokens: Vec<Token>,
@@ -110,7 +110,7 @@ impl Parser {
         self.tokens.get(self.at)
     }
 
-    fn next(&mut self) -> Result<Token, Reason> {
+    fn next(&mut self) -> Result<Token, Obstacle> {
         let token = self.peek().cloned().ok_or("it ends too early")?;
         self.at += 1;
         Ok(token)
@@ -128,18 +128,18 @@ impl Parser {
         is_it
     }
 
-    fn expect(&mut self, sign: &'static str) -> Result<(), Reason> {
+    fn expect(&mut self, sign: &'static str) -> Result<(), Obstacle> {
         if self.takes(sign) { Ok(()) } else { Err(format!("`{sign}` is missing")) }
     }
 
-    fn end(&self) -> Result<(), Reason> {
+    fn end(&self) -> Result<(), Obstacle> {
         match self.peek() {
             None => Ok(()),
             Some(token) => Err(format!("{token:?} is not understood here")),
         }
     }
 
-    fn either(&mut self) -> Result<Alternatives, Reason> {
+    fn either(&mut self) -> Result<Alternatives, Obstacle> {
         let mut all = self.both()?;
         while self.takes_word("or") {
             all.extend(self.both()?);
@@ -147,7 +147,7 @@ impl Parser {
         Ok(all)
     }
 
-    fn both(&mut self) -> Result<Alternatives, Reason> {
+    fn both(&mut self) -> Result<Alternatives, Obstacle> {
         let mut all = self.comparison()?;
         while self.takes_word("and") {
             let more = self.comparison()?;
@@ -159,7 +159,7 @@ impl Parser {
         Ok(all)
     }
 
-    fn comparison(&mut self) -> Result<Alternatives, Reason> {
+    fn comparison(&mut self) -> Result<Alternatives, Obstacle> {
         if self.takes_word("not") {
             return Err("`not` asks for a span that is not so; a policy can only ask that no span is".to_owned());
         }
@@ -173,9 +173,11 @@ impl Parser {
             self.expect(")")?;
             regex::Regex::new(&expression).map_err(|_| format!("the crate `regex` cannot read `{expression}`"))?;
             return match field {
-                Field::Name | Field::Service | Field::Events | Field::Attribute(_) | Field::Resource(_) => {
-                    Ok(vec![vec![(field, Check::Written(text::regex(&expression)))]])
-                }
+                ConditionField::Name
+                | ConditionField::Service
+                | ConditionField::Events
+                | ConditionField::Attribute(_)
+                | ConditionField::Resource(_) => Ok(vec![vec![(field, Comparison::Written(text::regex(&expression)))]]),
                 _ => Err("`IsMatch` is for texts".to_owned()),
             };
         }
@@ -197,24 +199,24 @@ impl Parser {
         self.peek() == Some(&Token::Sign("(")) && !inside
     }
 
-    fn field(&mut self) -> Result<Field, Reason> {
+    fn field(&mut self) -> Result<ConditionField, Obstacle> {
         let is_bracketed = self.takes("(");
         let Token::Word(path) = self.next()? else { return Err("it begins with no path".to_owned()) };
         let field = match (self.context, path.as_str()) {
-            (Context::Span, "name" | "span.name") => Field::Name,
-            (Context::Span, "kind" | "span.kind") => Field::Kind,
-            (Context::Span, "status.code" | "span.status.code") => Field::Status,
-            (Context::Event, "name" | "spanevent.name") => Field::Events,
-            (Context::Span, "attributes" | "span.attributes") => Field::Attribute(self.key()?),
+            (Context::Span, "name" | "span.name") => ConditionField::Name,
+            (Context::Span, "kind" | "span.kind") => ConditionField::Kind,
+            (Context::Span, "status.code" | "span.status.code") => ConditionField::Status,
+            (Context::Event, "name" | "spanevent.name") => ConditionField::Events,
+            (Context::Span, "attributes" | "span.attributes") => ConditionField::Attribute(self.key()?),
             (Context::Span, "resource.attributes") => match self.key()? {
-                key if key == "service.name" => Field::Service,
-                key => Field::Resource(key),
+                key if key == "service.name" => ConditionField::Service,
+                key => ConditionField::Resource(key),
             },
             (Context::Span, "end_time_unix_nano" | "span.end_time_unix_nano") => {
                 self.expect("-")?;
                 match self.next()? {
                     Token::Word(start) if start.trim_start_matches("span.") == "start_time_unix_nano" => {
-                        Field::Duration
+                        ConditionField::Duration
                     }
                     _ => return Err("only the duration of the span itself can be asked for".to_owned()),
                 }
@@ -227,7 +229,7 @@ impl Parser {
         Ok(field)
     }
 
-    fn key(&mut self) -> Result<String, Reason> {
+    fn key(&mut self) -> Result<String, Obstacle> {
         self.expect("[")?;
         let Token::Text(key) = self.next()? else { return Err("the key of an attribute is no text".to_owned()) };
         self.expect("]")?;
@@ -235,36 +237,50 @@ impl Parser {
     }
 }
 
-fn compare(field: Field, sign: &str, value: Token) -> Result<Test, Reason> {
+fn compare(field: ConditionField, sign: &str, value: Token) -> Result<FieldComparison, Obstacle> {
     let check = match (&field, sign, value) {
-        (Field::Kind, "==" | "!=", Token::Word(word)) => {
+        (ConditionField::Kind, "==" | "!=", Token::Word(word)) => {
             let kinds = SpanKind::ALL.map(|kind| (format!("SPAN_KIND_{}", kind.word().to_uppercase()), kind.word()));
             one_word(&kinds, sign, &word)?
         }
-        (Field::Status, "==" | "!=", Token::Word(word)) => {
+        (ConditionField::Status, "==" | "!=", Token::Word(word)) => {
             let statuses =
                 Status::ALL.map(|status| (format!("STATUS_CODE_{}", status.word().to_uppercase()), status.word()));
             one_word(&statuses, sign, &word)?
         }
-        (Field::Attribute(_) | Field::Resource(_), "==" | "!=", Token::Word(nil)) if nil == "nil" => {
-            Check::Written(format!("{{ exists: {} }}", sign == "!="))
+        (ConditionField::Attribute(_) | ConditionField::Resource(_), "==" | "!=", Token::Word(nil)) if nil == "nil" => {
+            Comparison::Written(format!("{{ exists: {} }}", sign == "!="))
         }
-        (Field::Attribute(_) | Field::Resource(_), "==", Token::Word(word)) if word == "true" || word == "false" => {
-            Check::Written(word)
+        (ConditionField::Attribute(_) | ConditionField::Resource(_), "==", Token::Word(word))
+            if word == "true" || word == "false" =>
+        {
+            Comparison::Written(word)
         }
-        (Field::Name | Field::Service | Field::Events, "==", Token::Text(text)) if text.is_empty() => {
+        (ConditionField::Name | ConditionField::Service | ConditionField::Events, "==", Token::Text(text))
+            if text.is_empty() =>
+        {
             return Err("an empty text cannot be asked for".to_owned());
         }
         (
-            Field::Name | Field::Service | Field::Events | Field::Attribute(_) | Field::Resource(_),
+            ConditionField::Name
+            | ConditionField::Service
+            | ConditionField::Events
+            | ConditionField::Attribute(_)
+            | ConditionField::Resource(_),
             "==",
             Token::Text(text),
-        ) => Check::Written(text::exactly(&text)),
-        (Field::Attribute(_) | Field::Resource(_), "==", Token::Number(number)) => Check::Written(number.to_string()),
-        (Field::Attribute(_) | Field::Resource(_), ">" | ">=" | "<" | "<=", Token::Number(number)) => {
-            Check::Number(range(sign, number))
+        ) => Comparison::Written(text::exactly(&text)),
+        (ConditionField::Attribute(_) | ConditionField::Resource(_), "==", Token::Number(number)) => {
+            Comparison::Written(number.to_string())
         }
-        (Field::Duration, ">" | ">=" | "<" | "<=", Token::Number(nanoseconds)) => Check::Time(range(sign, nanoseconds)),
+        (
+            ConditionField::Attribute(_) | ConditionField::Resource(_),
+            ">" | ">=" | "<" | "<=",
+            Token::Number(number),
+        ) => Comparison::Number(range(sign, number)),
+        (ConditionField::Duration, ">" | ">=" | "<" | "<=", Token::Number(nanoseconds)) => {
+            Comparison::Time(range(sign, nanoseconds))
+        }
         (_, "!=", _) => {
             return Err("`!=` asks for a span that is not so; a policy can only ask that no span is".to_owned());
         }
@@ -274,13 +290,13 @@ fn compare(field: Field, sign: &str, value: Token) -> Result<Test, Reason> {
 }
 
 /// One of the words of a closed set, or all but one.
-fn one_word(words: &[(String, &'static str)], sign: &str, wanted: &str) -> Result<Check, Reason> {
+fn one_word(words: &[(String, &'static str)], sign: &str, wanted: &str) -> Result<Comparison, Obstacle> {
     if !words.iter().any(|(word, _)| word == wanted) {
         return Err(format!("`{wanted}` is not known"));
     }
     let chosen = words.iter().filter(|(word, _)| (word == wanted) == (sign == "=="));
     let chosen: Vec<String> = chosen.map(|(_, ours)| (*ours).to_owned()).collect();
-    Ok(Check::Written(text::one_of(&chosen)))
+    Ok(Comparison::Written(text::one_of(&chosen)))
 }
 
 /// Beyond a whole number is the next one.
@@ -295,13 +311,13 @@ fn range(sign: &str, number: f64) -> Range<f64> {
 }
 
 /// Each field once; ranges of one field become one.
-fn joined(tests: Vec<Test>) -> Result<Vec<SpanTest>, Reason> {
-    let mut joined: Vec<Test> = Vec::new();
+fn joined(tests: Vec<FieldComparison>) -> Result<Vec<SpanTest>, Obstacle> {
+    let mut joined: Vec<FieldComparison> = Vec::new();
     for (field, check) in tests {
         match joined.iter_mut().find(|(known, _)| *known == field) {
             None => joined.push((field, check)),
             Some((_, known)) => match (&mut *known, check) {
-                (Check::Number(a), Check::Number(b)) | (Check::Time(a), Check::Time(b)) => {
+                (Comparison::Number(a), Comparison::Number(b)) | (Comparison::Time(a), Comparison::Time(b)) => {
                     *a = Range { at_least: largest(a.at_least, b.at_least), below: smallest(a.below, b.below) };
                 }
                 (known, check) if *known == check => {}
@@ -310,18 +326,18 @@ fn joined(tests: Vec<Test>) -> Result<Vec<SpanTest>, Reason> {
         }
     }
     let test = |(field, check)| match check {
-        Check::Written(value) => Ok(SpanTest { field, value }),
-        Check::Number(range) => {
+        Comparison::Written(value) => Ok(SpanTest { field, value }),
+        Comparison::Number(range) => {
             Ok(SpanTest { field, value: text::range(&not_empty(range)?, |bound| bound.to_string()) })
         }
-        Check::Time(range) => {
+        Comparison::Time(range) => {
             Ok(SpanTest { field, value: text::range(&not_empty(range)?, |bound| text::nanoseconds(bound as u64)) })
         }
     };
     joined.into_iter().map(test).collect()
 }
 
-fn not_empty(range: Range<f64>) -> Result<Range<f64>, Reason> {
+fn not_empty(range: Range<f64>) -> Result<Range<f64>, Obstacle> {
     let is_empty = range.at_least.zip(range.below).is_some_and(|(low, high)| low >= high);
     if is_empty { Err("no value is in its range".to_owned()) } else { Ok(range) }
 }

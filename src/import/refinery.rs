@@ -4,8 +4,8 @@
 mod condition;
 
 use super::condition::{Clause, narrowed, whens};
-use super::draft::{Draft, Fidelity, Finding, Keep, Rule};
-use super::source::{Reason, Section, unreadable_in};
+use super::draft::{Draft, Fidelity, Finding, KeepDraft, RuleDraft};
+use super::source::{Obstacle, Section, unreadable_in};
 use super::{Reading, refuse};
 use crate::yaml::{Node, Reader, Value};
 
@@ -40,7 +40,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node, part: Option<&str>) -> Opti
         refuse(reader, "I01", root, "there is no sampler for this environment", help);
         return None;
     };
-    let mut draft = Draft::new(Keep::All);
+    let mut draft = Draft::new(KeepDraft::All);
     let mut findings = Vec::new();
     for entry in samplers.entries.iter().filter(|entry| entry.key != wanted) {
         let note = "an environment has rules of its own: import it with `--part`, for a tailkeep of its own";
@@ -81,26 +81,26 @@ fn read_rules(section: &Section<'_>, draft: &mut Draft, findings: &mut Vec<Findi
     }
 }
 
-fn read_rule(rule: &Section<'_>, node: &Node, draft: &mut Draft, finding: &mut Finding) -> Result<(), Reason> {
+fn read_rule(rule: &Section<'_>, node: &Node, draft: &mut Draft, finding: &mut Finding) -> Result<(), Obstacle> {
     if let Some(reason) = unreadable_in(node) {
         return Err(reason);
     }
-    if draft.otherwise != Keep::All
+    if draft.otherwise != KeepDraft::All
         || draft.rules.last().is_some_and(|last| last.when.is_empty() && last.limit.is_none())
     {
         return Err("an earlier rule has no conditions, so nothing comes here".to_owned());
     }
     let clauses = condition::clauses(rule, finding)?;
     let sampling = match rule.section("Sampler") {
-        _ if rule.bool("Drop")? => Sampling::Keep(Keep::None),
+        _ if rule.bool("Drop")? => Sampler::KeepDraft(KeepDraft::None),
         Some(inner) => sampler(&inner, finding)?,
         None => {
             let rate = rule.integer("SampleRate")?.unwrap_or_default();
-            let keep = if rate < 1 { Keep::None } else { shared(rate as f64, finding) };
+            let keep = if rate < 1 { KeepDraft::None } else { shared(rate as f64, finding) };
             if rate < 1 {
                 finding.say(Fidelity::Exactly, "without a SampleRate of at least 1 Refinery keeps nothing");
             }
-            Sampling::Keep(keep)
+            Sampler::KeepDraft(keep)
         }
     };
     write(draft, finding, &clauses, sampling);
@@ -108,22 +108,22 @@ fn read_rule(rule: &Section<'_>, node: &Node, draft: &mut Draft, finding: &mut F
 }
 
 /// How much is kept of what a rule matches.
-enum Sampling {
-    Keep(Keep),
+enum Sampler {
+    KeepDraft(KeepDraft),
     /// The share, and one of each endpoint a minute.
-    Floored(Keep),
+    Floored(KeepDraft),
     /// Spans a second.
     Limited(i64),
 }
 
-fn shared(rate: f64, finding: &mut Finding) -> Keep {
+fn shared(rate: f64, finding: &mut Finding) -> KeepDraft {
     if rate > 1.0 {
         finding.say(Fidelity::Nearly, "the same share, but not the same traces: drawn by the trace's own randomness");
     }
-    Keep::one_in(rate)
+    KeepDraft::one_in(rate)
 }
 
-fn sampler(section: &Section<'_>, finding: &mut Finding) -> Result<Sampling, Reason> {
+fn sampler(section: &Section<'_>, finding: &mut Finding) -> Result<Sampler, Obstacle> {
     let [entry] = section.entries else { return Err("there is not exactly one sampler".to_owned()) };
     let kind = entry.key.as_str();
     let settings = Section::of(&entry.value).unwrap_or(Section { entries: &[], line: entry.key_span.line });
@@ -133,25 +133,25 @@ fn sampler(section: &Section<'_>, finding: &mut Finding) -> Result<Sampling, Rea
     let per_key = "one of each endpoint a minute and a share of all, in place of a rate for each key of FieldList";
     match kind {
         "DeterministicSampler" => {
-            Ok(Sampling::Keep(shared(settings.integer("SampleRate")?.unwrap_or(1) as f64, finding)))
+            Ok(Sampler::KeepDraft(shared(settings.integer("SampleRate")?.unwrap_or(1) as f64, finding)))
         }
         "DynamicSampler" | "EMADynamicSampler" => {
             let key = if kind == "DynamicSampler" { "SampleRate" } else { "GoalSampleRate" };
             finding.say(Fidelity::Nearly, per_key);
-            Ok(Sampling::Floored(Keep::one_in(goal(key)? as f64)))
+            Ok(Sampler::Floored(KeepDraft::one_in(goal(key)? as f64)))
         }
         "TotalThroughputSampler" | "EMAThroughputSampler" | "WindowedThroughputSampler" => {
             let note =
                 "a limit of as many spans for each process: the first that come are kept, not a rate for each key";
             finding.say(Fidelity::Nearly, note);
-            Ok(Sampling::Limited(goal("GoalThroughputPerSec")?))
+            Ok(Sampler::Limited(goal("GoalThroughputPerSec")?))
         }
         other => Err(format!("the sampler `{other}` is not known here")),
     }
 }
 
-fn write(draft: &mut Draft, finding: &mut Finding, clauses: &[Clause], sampling: Sampling) {
-    let may_split = !matches!(sampling, Sampling::Limited(_));
+fn write(draft: &mut Draft, finding: &mut Finding, clauses: &[Clause], sampling: Sampler) {
+    let may_split = !matches!(sampling, Sampler::Limited(_));
     let Some(whens) = whens(clauses, may_split).or_else(|| {
         finding.say(
             Fidelity::Nearly,
@@ -166,22 +166,22 @@ fn write(draft: &mut Draft, finding: &mut Finding, clauses: &[Clause], sampling:
     }
     let why = format!("{} on line {}", finding.kind, finding.line);
     for when in whens {
-        if let Sampling::Floored(_) = sampling {
+        if let Sampler::Floored(_) = sampling {
             let name = draft.name(&format!("{}-each-endpoint", finding.name));
             finding.rules.push(name.clone());
             let limit = Some(("1/min".to_owned(), "next"));
-            draft.rules.push(Rule {
+            draft.rules.push(RuleDraft {
                 name,
                 why: why.clone(),
                 when: when.clone(),
-                keep: Keep::All,
+                keep: KeepDraft::All,
                 limit,
                 is_floor: true,
             });
         }
         let (keep, limit) = match sampling {
-            Sampling::Keep(keep) | Sampling::Floored(keep) => (keep, None),
-            Sampling::Limited(spans) => (Keep::All, Some((format!("{spans} spans/s"), "none"))),
+            Sampler::KeepDraft(keep) | Sampler::Floored(keep) => (keep, None),
+            Sampler::Limited(spans) => (KeepDraft::All, Some((format!("{spans} spans/s"), "none"))),
         };
         if when.is_empty() && limit.is_none() {
             draft.otherwise = keep;
@@ -190,7 +190,7 @@ fn write(draft: &mut Draft, finding: &mut Finding, clauses: &[Clause], sampling:
         }
         let name = draft.name(&finding.name);
         finding.rules.push(name.clone());
-        draft.rules.push(Rule { name, why: why.clone(), when, keep, limit, is_floor: false });
+        draft.rules.push(RuleDraft { name, why: why.clone(), when, keep, limit, is_floor: false });
     }
 }
 

@@ -8,17 +8,17 @@ use serde::Serialize;
 const TEXT_MAX: usize = 200;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct PolicyDocument<'a> {
     file: &'a str,
     exactly: usize,
     nearly: usize,
     not: usize,
-    findings: Vec<Line<'a>>,
+    findings: Vec<ReportLine<'a>>,
     policy: &'a str,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ReportLine<'a> {
     line: usize,
     name: &'a str,
     kind: &'a str,
@@ -58,7 +58,7 @@ impl Imported {
 
     /// For a program: the same, and the policy.
     pub fn json(&self) -> String {
-        let findings = self.findings.iter().map(|finding| Line {
+        let findings = self.findings.iter().map(|finding| ReportLine {
             line: finding.line,
             name: &finding.name,
             kind: &finding.kind,
@@ -66,7 +66,7 @@ impl Imported {
             rules: &finding.rules,
             notes: &finding.notes,
         });
-        let document = Document {
+        let document = PolicyDocument {
             file: &self.file,
             exactly: count(&self.findings, Fidelity::Exactly),
             nearly: count(&self.findings, Fidelity::Nearly),

@@ -10,7 +10,7 @@ pub(super) struct Section<'n> {
 }
 
 /// Why a part is not carried over.
-pub(super) type Reason = String;
+pub(super) type Obstacle = String;
 
 impl<'n> Section<'n> {
     pub fn of(node: &'n Node) -> Option<Section<'n>> {
@@ -30,21 +30,21 @@ impl<'n> Section<'n> {
         self.get(key).and_then(Section::of)
     }
 
-    pub fn text(&self, key: &str) -> Result<Option<&'n str>, Reason> {
+    pub fn text(&self, key: &str) -> Result<Option<&'n str>, Obstacle> {
         self.read(key, "a text", |node| match &node.value {
             Value::Scalar(scalar) => Some(scalar.text.as_str()),
             _ => None,
         })
     }
 
-    pub fn integer(&self, key: &str) -> Result<Option<i64>, Reason> {
+    pub fn integer(&self, key: &str) -> Result<Option<i64>, Obstacle> {
         self.read(key, "a whole number", |node| match &node.value {
             Value::Scalar(scalar) if scalar.plain => scalar.text.replace('_', "").parse().ok(),
             _ => None,
         })
     }
 
-    pub fn number(&self, key: &str) -> Result<Option<f64>, Reason> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>, Obstacle> {
         self.read(key, "a number", |node| match &node.value {
             Value::Scalar(scalar) => match scalar.meaning() {
                 Meaning::Number(number) => Some(number),
@@ -54,7 +54,7 @@ impl<'n> Section<'n> {
         })
     }
 
-    pub fn bool(&self, key: &str) -> Result<bool, Reason> {
+    pub fn bool(&self, key: &str) -> Result<bool, Obstacle> {
         let read = self.read(key, "`true` or `false`", |node| match &node.value {
             Value::Scalar(scalar) => match scalar.meaning() {
                 Meaning::Bool(value) => Some(value),
@@ -65,7 +65,7 @@ impl<'n> Section<'n> {
         read.map(Option::unwrap_or_default)
     }
 
-    pub fn texts(&self, key: &str) -> Result<Vec<&'n str>, Reason> {
+    pub fn texts(&self, key: &str) -> Result<Vec<&'n str>, Obstacle> {
         let read = self.read(key, "a list of texts", |node| match &node.value {
             Value::List(items) => items
                 .iter()
@@ -79,7 +79,7 @@ impl<'n> Section<'n> {
         read.map(Option::unwrap_or_default)
     }
 
-    pub fn list(&self, key: &str) -> Result<&'n [Node], Reason> {
+    pub fn list(&self, key: &str) -> Result<&'n [Node], Obstacle> {
         let read = self.read(key, "a list", |node| match &node.value {
             Value::List(items) => Some(items.as_slice()),
             _ => None,
@@ -87,7 +87,7 @@ impl<'n> Section<'n> {
         read.map(Option::unwrap_or_default)
     }
 
-    fn read<T>(&self, key: &str, wanted: &str, read: impl Fn(&'n Node) -> Option<T>) -> Result<Option<T>, Reason> {
+    fn read<T>(&self, key: &str, wanted: &str, read: impl Fn(&'n Node) -> Option<T>) -> Result<Option<T>, Obstacle> {
         match self.get(key) {
             None => Ok(None),
             Some(node) => {
@@ -108,7 +108,7 @@ fn variable_in(node: &Node) -> Option<&str> {
 }
 
 /// Why no part that holds this can be carried over.
-pub(super) fn unreadable_in(node: &Node) -> Option<Reason> {
+pub(super) fn unreadable_in(node: &Node) -> Option<Obstacle> {
     if is_refused_in(node) {
         return Some("it has an anchor, an alias or a tag: write the value out".to_owned());
     }

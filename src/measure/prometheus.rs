@@ -3,7 +3,7 @@
 //! `traces_span_metrics_duration_quantile_milliseconds`.
 
 use super::Meter;
-use super::debut::Debut;
+use super::first_seen::FirstSeen;
 use super::histogram::Cumulative;
 use super::series::{Operation, SeriesKey};
 use super::settings::{MeterSettings, QUANTILE};
@@ -79,8 +79,8 @@ impl<W: Write> Exposition<'_, W> {
     }
 
     /// Whoever does not come again wants the count, and has not seen the series for those who do.
-    fn shows_zero(&self, debut: &mut Debut) -> bool {
-        self.reader == PageReader::Scraper && debut.is_at_zero(self.now_ms)
+    fn shows_zero(&self, first_seen: &mut FirstSeen) -> bool {
+        self.reader == PageReader::Scraper && first_seen.is_at_zero(self.now_ms)
     }
 
     fn histogram(&mut self, name: &str, total: &Cumulative) -> fmt::Result {

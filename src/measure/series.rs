@@ -1,7 +1,7 @@
 //! An operation of the request metrics and its series, one for each status: who it is, what it counted since
 //! it began, and its last minute.
 
-use super::debut::Debut;
+use super::first_seen::FirstSeen;
 use super::histogram::Cumulative;
 use super::settings::{INSTANCE, KIND, MeterSettings, NAME, OVERFLOW, SERVICE, STATUS};
 use super::window::{Window, WindowPool};
@@ -127,7 +127,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Series {
     /// Who has seen its calls.
-    pub calls: Debut,
+    pub calls: FirstSeen,
     /// A status that never was takes no more room.
     pub counted: Option<Box<Counted>>,
 }
@@ -139,12 +139,12 @@ pub struct Counted {
     /// When its first span arrived.
     pub since_unix_nanos: u64,
     /// Who has seen its durations.
-    pub durations: Debut,
+    pub durations: FirstSeen,
 }
 
 impl Series {
     fn new(at: Arrival) -> Series {
-        Series { calls: Debut::new(at.ms), counted: None }
+        Series { calls: FirstSeen::new(at.ms), counted: None }
     }
 
     pub fn count(&self) -> u64 {
@@ -194,10 +194,10 @@ impl Operation {
         let series = &mut self.series[if self.identity.is_overflow() { 0 } else { status as usize }];
         let is_new = series.counted.is_none();
         if is_new && status != Status::Error {
-            series.calls = Debut::new(at.ms);
+            series.calls = FirstSeen::new(at.ms);
         }
         let counted = series.counted.get_or_insert_with(|| {
-            let (total, durations) = (settings.nothing(), Debut::new(at.ms));
+            let (total, durations) = (settings.nothing(), FirstSeen::new(at.ms));
             Box::new(Counted { total, since_unix_nanos: at.unix_nanos, durations })
         });
         counted.total.record(durations, &settings.buckets, settings.unit);

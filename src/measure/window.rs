@@ -94,7 +94,7 @@ fn empty_histogram() -> Histogram<u32> {
 
 /// The slot that takes durations.
 #[derive(Debug)]
-enum Open {
+enum OpenSlot {
     Exact(Vec<u64>),
     Dense(Box<Histogram<u32>>, PoolShare),
     /// One counter for each explicit bucket.
@@ -103,7 +103,7 @@ enum Open {
 
 /// A slot that has ended.
 #[derive(Debug)]
-enum Held {
+enum EndedSlot {
     Exact(Box<[u64]>),
     /// Middle of each bin that was hit, and its count. 24 bits of a float are far finer than a bin.
     Bins(Box<[(f32, u32)]>, #[expect(dead_code, reason = "gives its bytes back when the slot goes")] PoolShare),
@@ -112,41 +112,41 @@ enum Held {
     Coarse(Box<[u32]>),
 }
 
-impl Open {
+impl OpenSlot {
     fn record(&mut self, durations: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) {
-        if let Open::Exact(values) = self
+        if let OpenSlot::Exact(values) = self
             && values.len() + durations.len() > EXACT_MAX
         {
-            *self = Open::promoted(values, pool, bounds);
+            *self = OpenSlot::promoted(values, pool, bounds);
         }
         match self {
-            Open::Exact(values) => values.extend_from_slice(durations),
-            Open::Dense(histogram, _) => durations.iter().for_each(|&nanos| histogram.saturating_record(nanos)),
-            Open::Coarse(buckets) => durations.iter().for_each(|&nanos| count_coarsely(buckets, nanos, bounds)),
+            OpenSlot::Exact(values) => values.extend_from_slice(durations),
+            OpenSlot::Dense(histogram, _) => durations.iter().for_each(|&nanos| histogram.saturating_record(nanos)),
+            OpenSlot::Coarse(buckets) => durations.iter().for_each(|&nanos| count_coarsely(buckets, nanos, bounds)),
         }
     }
 
     /// What takes the place of too many exact values.
-    fn promoted(values: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) -> Open {
+    fn promoted(values: &[u64], pool: &Arc<WindowPool>, bounds: &Bounds) -> OpenSlot {
         let Some(charge) = pool.charge(HISTOGRAM_BYTES) else {
             let mut buckets = vec![0; bounds.buckets()].into_boxed_slice();
             values.iter().for_each(|&nanos| count_coarsely(&mut buckets, nanos, bounds));
-            return Open::Coarse(buckets);
+            return OpenSlot::Coarse(buckets);
         };
         let mut histogram = Box::new(empty_histogram());
         values.iter().for_each(|&nanos| histogram.saturating_record(nanos));
-        Open::Dense(histogram, charge)
+        OpenSlot::Dense(histogram, charge)
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self, Open::Exact(values) if values.is_empty())
+        matches!(self, OpenSlot::Exact(values) if values.is_empty())
     }
 
-    fn seal(self) -> Held {
+    fn seal(self) -> EndedSlot {
         let (histogram, mut charge) = match self {
-            Open::Exact(values) => return Held::Exact(values.into()),
-            Open::Coarse(buckets) => return Held::Coarse(buckets),
-            Open::Dense(histogram, charge) => (histogram, charge),
+            OpenSlot::Exact(values) => return EndedSlot::Exact(values.into()),
+            OpenSlot::Coarse(buckets) => return EndedSlot::Coarse(buckets),
+            OpenSlot::Dense(histogram, charge) => (histogram, charge),
         };
         let bins: Vec<(f32, u32)> = histogram
             .iter_recorded()
@@ -154,10 +154,10 @@ impl Open {
             .collect();
         let bytes = bins.len() * size_of::<(f32, u32)>();
         if bytes >= HISTOGRAM_BYTES {
-            return Held::Dense(histogram, charge);
+            return EndedSlot::Dense(histogram, charge);
         }
         charge.shrink_to(bytes);
-        Held::Bins(bins.into(), charge)
+        EndedSlot::Bins(bins.into(), charge)
     }
 }
 
@@ -171,14 +171,14 @@ fn count_coarsely(buckets: &mut [u32], nanos: u64, bounds: &Bounds) {
 pub struct Window {
     /// Number of the open slot: milliseconds over [`SLOT_MS`].
     number: u64,
-    open: Open,
+    open: OpenSlot,
     /// Earlier slots that are not empty, oldest first, with their numbers.
-    past: VecDeque<(u64, Held)>,
+    past: VecDeque<(u64, EndedSlot)>,
 }
 
 impl Window {
     pub fn new(now_ms: u64) -> Window {
-        Window { number: now_ms / SLOT_MS, open: Open::Exact(Vec::new()), past: VecDeque::new() }
+        Window { number: now_ms / SLOT_MS, open: OpenSlot::Exact(Vec::new()), past: VecDeque::new() }
     }
 
     /// Moves on to `now_ms`: ends the open slot if its time is over, forgets what is too old.
@@ -191,7 +191,7 @@ impl Window {
         while self.past.front().is_some_and(|(past, _)| past + SLOTS <= number) {
             self.past.pop_front();
         }
-        let ended = std::mem::replace(&mut self.open, Open::Exact(Vec::new()));
+        let ended = std::mem::replace(&mut self.open, OpenSlot::Exact(Vec::new()));
         if !ended.is_empty() && self.number + SLOTS > number {
             self.past.reserve_exact(SLOTS as usize - 1 - self.past.len());
             self.past.push_back((self.number, ended.seal()));
@@ -206,7 +206,8 @@ impl Window {
 
     /// Some slot of it had to do without a histogram.
     pub fn is_approximate(&self) -> bool {
-        matches!(self.open, Open::Coarse(_)) || self.past.iter().any(|(_, held)| matches!(held, Held::Coarse(_)))
+        matches!(self.open, OpenSlot::Coarse(_))
+            || self.past.iter().any(|(_, held)| matches!(held, EndedSlot::Coarse(_)))
     }
 
     /// Bytes on the heap that the pool does not count.
@@ -214,16 +215,16 @@ impl Window {
         let exact = |count: usize| count * size_of::<u64>();
         let coarse = |count: usize| count * size_of::<u32>();
         let open = match &self.open {
-            Open::Exact(values) => exact(values.capacity()),
-            Open::Coarse(buckets) => coarse(buckets.len()),
-            Open::Dense(..) => 0,
+            OpenSlot::Exact(values) => exact(values.capacity()),
+            OpenSlot::Coarse(buckets) => coarse(buckets.len()),
+            OpenSlot::Dense(..) => 0,
         };
         let past = self.past.iter().map(|(_, held)| match held {
-            Held::Exact(values) => exact(values.len()),
-            Held::Coarse(buckets) => coarse(buckets.len()),
-            Held::Bins(..) | Held::Dense(..) => 0,
+            EndedSlot::Exact(values) => exact(values.len()),
+            EndedSlot::Coarse(buckets) => coarse(buckets.len()),
+            EndedSlot::Bins(..) | EndedSlot::Dense(..) => 0,
         });
-        open + past.sum::<usize>() + self.past.capacity() * size_of::<(u64, Held)>()
+        open + past.sum::<usize>() + self.past.capacity() * size_of::<(u64, EndedSlot)>()
     }
 
     /// Adds what the window holds at `now_ms` to `minute`.
@@ -232,17 +233,17 @@ impl Window {
         for (number, held) in &self.past {
             match held {
                 _ if !is_due(*number) => {}
-                Held::Exact(values) => minute.add_exact(values),
-                Held::Bins(bins, _) => minute.add_bins(bins),
-                Held::Dense(histogram, _) => minute.add_dense(histogram),
-                Held::Coarse(buckets) => minute.add_coarse(buckets, bounds),
+                EndedSlot::Exact(values) => minute.add_exact(values),
+                EndedSlot::Bins(bins, _) => minute.add_bins(bins),
+                EndedSlot::Dense(histogram, _) => minute.add_dense(histogram),
+                EndedSlot::Coarse(buckets) => minute.add_coarse(buckets, bounds),
             }
         }
         match &self.open {
             _ if !is_due(self.number) => {}
-            Open::Exact(values) => minute.add_exact(values),
-            Open::Dense(histogram, _) => minute.add_dense(histogram),
-            Open::Coarse(buckets) => minute.add_coarse(buckets, bounds),
+            OpenSlot::Exact(values) => minute.add_exact(values),
+            OpenSlot::Dense(histogram, _) => minute.add_dense(histogram),
+            OpenSlot::Coarse(buckets) => minute.add_coarse(buckets, bounds),
         }
     }
 }

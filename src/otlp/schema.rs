@@ -9,11 +9,11 @@ use crate::trace::{Signal, SpanKind, Status};
 /// One kind of message.
 pub struct Message {
     /// In the order in which OTLP/JSON is written.
-    pub fields: &'static [Field],
+    pub fields: &'static [FieldSchema],
 }
 
 /// A field of a message.
-pub struct Field {
+pub struct FieldSchema {
     pub number: u32,
     /// In OTLP/JSON.
     pub name: &'static str,
@@ -67,8 +67,8 @@ const LIST: Count = Many(false);
 /// What a reader may miss: a list of values, or of all there is.
 const WHOLE_LIST: Count = Many(true);
 
-const fn field(number: u32, name: &'static str, kind: Kind, count: Count) -> Field {
-    Field { number, name, kind, count }
+const fn field(number: u32, name: &'static str, kind: Kind, count: Count) -> FieldSchema {
+    FieldSchema { number, name, kind, count }
 }
 
 impl Kind {
@@ -89,7 +89,7 @@ impl Message {
     }
 
     /// The field of a JSON key; also of its protobuf name, which other protobuf JSON readers accept.
-    pub fn field(&self, key: &str) -> Option<&'static Field> {
+    pub fn field(&self, key: &str) -> Option<&'static FieldSchema> {
         let exact = self.fields.iter().find(|field| field.name == key);
         exact.or_else(|| self.fields.iter().find(|field| key.contains('_') && is_snake_form(key, field.name)))
     }

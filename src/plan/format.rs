@@ -27,7 +27,7 @@ const FIRST_TAG: u8 = 0x0a;
 
 /// Where a recording could not be read further, and why.
 #[derive(Debug)]
-pub struct Cut {
+pub struct RecordingCut {
     /// Bytes before it, after decompression.
     pub at: u64,
     /// The line, of JSON.
@@ -35,7 +35,7 @@ pub struct Cut {
     pub why: String,
 }
 
-impl fmt::Display for Cut {
+impl fmt::Display for RecordingCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "line {line} (byte {}): {}", self.at, self.why),
@@ -48,7 +48,7 @@ impl fmt::Display for Cut {
 ///
 /// # Errors
 /// Where it could not be read further. What stood before that counts.
-pub fn read(file: impl Read, recording: &mut Recording<'_>) -> Result<(), Cut> {
+pub fn read(file: impl Read, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     let mut file = BufReader::new(file);
     let beginning = peek(&mut file)?;
     if beginning.starts_with(GZIP) {
@@ -61,21 +61,21 @@ pub fn read(file: impl Read, recording: &mut Recording<'_>) -> Result<(), Cut> {
     }
 }
 
-fn cut(at: u64, why: impl Into<String>) -> Cut {
-    Cut { at, line: None, why: why.into() }
+fn cut(at: u64, why: impl Into<String>) -> RecordingCut {
+    RecordingCut { at, line: None, why: why.into() }
 }
 
 /// The first bytes, as many as one read gives.
-fn peek(file: &mut impl BufRead) -> Result<Vec<u8>, Cut> {
+fn peek(file: &mut impl BufRead) -> Result<Vec<u8>, RecordingCut> {
     let bytes = file.fill_buf().map_err(|error| cut(0, error.to_string()))?;
     Ok(bytes[..bytes.len().min(64)].to_vec())
 }
 
-fn read_plain(mut file: impl BufRead, recording: &mut Recording<'_>) -> Result<(), Cut> {
+fn read_plain(mut file: impl BufRead, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     let beginning = peek(&mut file)?;
     match beginning.first() {
         None => Ok(()),
-        Some(_) if is_json(&beginning) => Lines { file, recording, at: 0, line: 0 }.read(),
+        Some(_) if is_json(&beginning) => JsonLines { file, recording, at: 0, line: 0 }.read(),
         Some(&FIRST_TAG) => read_request_alone(file, recording),
         Some(_) => read_prefixed(file, recording),
     }
@@ -89,7 +89,7 @@ fn is_json(beginning: &[u8]) -> bool {
 }
 
 /// One request, until the end of the file.
-fn read_request_alone(file: impl Read, recording: &mut Recording<'_>) -> Result<(), Cut> {
+fn read_request_alone(file: impl Read, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     let mut request = Vec::new();
     let read = file.take(RECORD_MAX as u64 + 1).read_to_end(&mut request);
     let whole = whole_fields(&request);
@@ -103,7 +103,7 @@ fn read_request_alone(file: impl Read, recording: &mut Recording<'_>) -> Result<
     Err(cut(whole as u64, why))
 }
 
-fn add(request: &[u8], at: u64, recording: &mut Recording<'_>) -> Result<(), Cut> {
+fn add(request: &[u8], at: u64, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     recording.add(request).map_err(|_| cut(at, "this is no ExportTraceServiceRequest"))
 }
 
@@ -128,7 +128,7 @@ fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// Requests after their length.
-fn read_prefixed(mut file: impl Read, recording: &mut Recording<'_>) -> Result<(), Cut> {
+fn read_prefixed(mut file: impl Read, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     let (mut at, mut record) = (0u64, Vec::new());
     loop {
         record.clear();
@@ -160,7 +160,7 @@ fn read_up_to(file: &mut impl Read, len: usize, out: &mut Vec<u8>) -> io::Result
 }
 
 /// A request that may be compressed by itself.
-fn add_record(record: &[u8], at: u64, recording: &mut Recording<'_>) -> Result<(), Cut> {
+fn add_record(record: &[u8], at: u64, recording: &mut Recording<'_>) -> Result<(), RecordingCut> {
     let record = decompressed(record).map_err(|error| cut(at, describe(&error)))?;
     if !record.trim_ascii_start().starts_with(b"{") {
         return add(&record, at, recording);
@@ -183,15 +183,15 @@ fn decompressed(record: &[u8]) -> io::Result<Cow<'_, [u8]>> {
 }
 
 /// OTLP/JSON, a line at a time.
-struct Lines<'r, 'q, F> {
+struct JsonLines<'r, 'q, F> {
     file: F,
     recording: &'r mut Recording<'q>,
     at: u64,
     line: u64,
 }
 
-impl<F: BufRead> Lines<'_, '_, F> {
-    fn read(mut self) -> Result<(), Cut> {
+impl<F: BufRead> JsonLines<'_, '_, F> {
+    fn read(mut self) -> Result<(), RecordingCut> {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -216,7 +216,7 @@ impl<F: BufRead> Lines<'_, '_, F> {
     }
 
     /// A document that does not end with its first line: all that is left is read at once.
-    fn read_document(mut self, mut document: Vec<u8>) -> Result<(), Cut> {
+    fn read_document(mut self, mut document: Vec<u8>) -> Result<(), RecordingCut> {
         let first_line = document.len();
         let most = (RECORD_MAX + 1 - first_line) as u64;
         if let Err(error) = (&mut self.file).take(most).read_to_end(&mut document) {
@@ -232,12 +232,12 @@ impl<F: BufRead> Lines<'_, '_, F> {
         }
     }
 
-    fn add(&mut self, request: &[u8]) -> Result<(), Cut> {
+    fn add(&mut self, request: &[u8]) -> Result<(), RecordingCut> {
         self.recording.add(request).map_err(|_| self.cut("this is OTLP/JSON that no receiver takes".to_owned()))
     }
 
-    fn cut(&self, why: String) -> Cut {
-        Cut { at: self.at, line: Some(self.line), why }
+    fn cut(&self, why: String) -> RecordingCut {
+        RecordingCut { at: self.at, line: Some(self.line), why }
     }
 }
 

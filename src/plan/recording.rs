@@ -34,7 +34,7 @@ pub struct Recording<'a> {
     scan: Scan,
     traces: HashMap<TraceId, Gathered>,
     traces_max: usize,
-    services: Services,
+    services: ServiceNumbers,
     spans: u64,
     rejected: u64,
     sampled: u64,
@@ -50,7 +50,7 @@ impl<'a> Recording<'a> {
             scan: Scan::new(Keyed::new(0)),
             traces: HashMap::new(),
             traces_max,
-            services: Services::default(),
+            services: ServiceNumbers::default(),
             spans: 0,
             rejected: 0,
             sampled: 0,
@@ -174,18 +174,18 @@ fn arrival(span: &SpanView) -> u64 {
 }
 
 /// Names of services, with numbers.
-struct Services {
+struct ServiceNumbers {
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
 }
 
-impl Default for Services {
-    fn default() -> Services {
-        Services { numbers: HashMap::new(), names: vec!["other".into()] }
+impl Default for ServiceNumbers {
+    fn default() -> ServiceNumbers {
+        ServiceNumbers { numbers: HashMap::new(), names: vec!["other".into()] }
     }
 }
 
-impl Services {
+impl ServiceNumbers {
     fn id(&mut self, service: &[u8]) -> u32 {
         let name = shortened(String::from_utf8_lossy(service));
         if let Some(&known) = self.numbers.get(&*name) {

@@ -5,7 +5,7 @@ mod page;
 pub use page::html;
 
 use super::VolumeGate;
-use super::report::{GateRow, LeftOut, Moved, Report, Row};
+use super::report::{GateRow, LeftOut, Moved, PlanRow, Report};
 use crate::terminal::{clean, columns, columns_of_char};
 use crate::xml::escaped;
 use std::fmt::Write;
@@ -51,7 +51,7 @@ pub fn table(report: &Report, gates: &[GateOutcome]) -> String {
         seconds(window.seconds)
     );
     rows(&mut out, "rule", &report.rules);
-    let total = Row { name: "all".to_owned(), now: report.total.now, then: report.total.then };
+    let total = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then };
     row(&mut out, &total);
     let shown = &report.services[..report.services.len().min(SERVICES_SHOWN)];
     out.push('\n');
@@ -74,14 +74,14 @@ pub fn table(report: &Report, gates: &[GateOutcome]) -> String {
     out
 }
 
-fn rows(out: &mut String, head: &str, rows: &[Row]) {
+fn rows(out: &mut String, head: &str, rows: &[PlanRow]) {
     let _ = writeln!(out, "{head:NAME_COLUMNS$} {:>21} {:>21} {:>8}", "kept now", "kept then", "change");
     let _ = writeln!(out, "{:NAME_COLUMNS$} {:>9} {:>11} {:>9} {:>11}", "", "traces", "a day", "traces", "a day");
     rows.iter().for_each(|each| row(out, each));
 }
 
-fn row(out: &mut String, row: &Row) {
-    let Row { now, then, .. } = row;
+fn row(out: &mut String, row: &PlanRow) {
+    let PlanRow { now, then, .. } = row;
     let name = fitted(&row.name);
     let (a, b) = (size(now.bytes_per_day), size(then.bytes_per_day));
     let change = change(now.bytes, then.bytes);
@@ -201,13 +201,17 @@ pub(super) fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::report::Group;
+    use crate::plan::report::KeptTraces;
 
     #[test]
     fn a_table_fits_on_a_terminal_and_nothing_drives_it() {
-        let loud =
-            Group { traces: u64::from(u32::MAX), bytes: 3, bytes_per_day: 999_499_999_999_999, ..Group::default() };
-        let row = |name: &str| Row { name: name.to_owned(), now: loud, then: Group::default() };
+        let loud = KeptTraces {
+            traces: u64::from(u32::MAX),
+            bytes: 3,
+            bytes_per_day: 999_499_999_999_999,
+            ..KeptTraces::default()
+        };
+        let row = |name: &str| PlanRow { name: name.to_owned(), now: loud, then: KeptTraces::default() };
         let report = Report {
             rules: vec![row("a\u{1b}[31m"), row(&"x".repeat(200)), row(&"结账".repeat(20))],
             services: (0..30).map(|n| row(&n.to_string())).collect(),
@@ -221,7 +225,7 @@ mod tests {
     #[test]
     fn what_others_named_is_escaped() {
         let hostile = "<script>\"&'\u{1}".to_owned();
-        let rules = vec![Row { name: hostile.clone(), ..Row::default() }];
+        let rules = vec![PlanRow { name: hostile.clone(), ..PlanRow::default() }];
         let warnings = vec![hostile.clone()];
         let report = Report { rules, warnings, ..Report::default() };
         let outcomes = [GateOutcome { name: hostile.clone(), failure: Some(hostile) }];

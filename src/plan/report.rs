@@ -37,7 +37,7 @@ impl Volume {
 
 /// What one policy keeps of a group of traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
+pub struct KeptTraces {
     pub traces: u64,
     pub spans: u64,
     pub bytes: u64,
@@ -49,15 +49,15 @@ pub struct Group {
     pub beyond_limit: u64,
 }
 
-impl Group {
-    pub fn new(kept: Volume, decided: u64, beyond_limit: u64, seconds: f64) -> Group {
+impl KeptTraces {
+    pub fn new(kept: Volume, decided: u64, beyond_limit: u64, seconds: f64) -> KeptTraces {
         let days = seconds.max(WINDOW_SECONDS_MIN) / DAY_SECONDS;
         let bytes_per_day = (kept.bytes as f64 / days).round() as u64;
         let Volume { traces, spans, bytes } = kept;
-        Group { traces, spans, bytes, bytes_per_day, decided, beyond_limit }
+        KeptTraces { traces, spans, bytes, bytes_per_day, decided, beyond_limit }
     }
 
-    fn add(&mut self, other: &Group) {
+    fn add(&mut self, other: &KeptTraces) {
         self.traces += other.traces;
         self.spans += other.spans;
         self.bytes += other.bytes;
@@ -67,17 +67,17 @@ impl Group {
     }
 }
 
-pub type Groups = Sides<Group>;
+pub type KeptSides = Sides<KeptTraces>;
 
 /// A rule, or a service: that of the entry span.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
+pub struct PlanRow {
     pub name: String,
-    pub now: Group,
-    pub then: Group,
+    pub now: KeptTraces,
+    pub then: KeptTraces,
 }
 
-impl Row {
+impl PlanRow {
     /// The larger of what is kept, for an order in which the loud ones come first.
     pub(super) fn weight(&self) -> u64 {
         self.now.bytes.max(self.then.bytes)
@@ -119,7 +119,7 @@ pub struct GateRow {
 
 /// The traffic that was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Window {
+pub struct PlanWindow {
     pub seconds: f64,
     pub traces: u64,
     pub spans: u64,
@@ -144,10 +144,10 @@ pub struct LeftOut {
 pub struct Report {
     /// Their hashes.
     pub policies: Sides<String>,
-    pub window: Window,
-    pub total: Groups,
-    pub rules: Vec<Row>,
-    pub services: Vec<Row>,
+    pub window: PlanWindow,
+    pub total: KeptSides,
+    pub rules: Vec<PlanRow>,
+    pub services: Vec<PlanRow>,
     pub newly_kept: Moved,
     pub newly_dropped: Moved,
     /// Traces of which spans came after the verdict.
@@ -188,7 +188,7 @@ impl Report {
     }
 }
 
-fn add_rows(mine: &mut Vec<Row>, others: &[Row]) {
+fn add_rows(mine: &mut Vec<PlanRow>, others: &[PlanRow]) {
     for other in others {
         match mine.iter_mut().find(|row| row.name == other.name) {
             Some(row) => {

@@ -37,7 +37,7 @@ pub struct Quantile {
 /// The durations of many groups, within a bound of memory.
 #[derive(Debug)]
 pub struct Baselines {
-    groups: HashMap<u64, Group, foldhash::fast::RandomState>,
+    groups: HashMap<u64, Baseline, foldhash::fast::RandomState>,
     bytes: usize,
     bytes_max: usize,
     /// Durations of groups that found no room.
@@ -63,8 +63,8 @@ impl Baselines {
                 return None;
             }
             hashbrown::hash_map::Entry::Vacant(free) => {
-                self.bytes += Group::BYTES;
-                free.insert(Group::new(now_ms))
+                self.bytes += Baseline::BYTES;
+                free.insert(Baseline::new(now_ms))
             }
         };
         let before = group.bytes();
@@ -95,17 +95,17 @@ impl Baselines {
         }
         self.cleaned_ms = now_ms;
         self.groups.retain(|_, group| now_ms.saturating_sub(group.seen_ms) < HOUR_MS);
-        self.bytes = self.groups.values().map(|group| Group::BYTES + group.bytes()).sum();
+        self.bytes = self.groups.values().map(|group| Baseline::BYTES + group.bytes()).sum();
     }
 }
 
 /// One group of traces that are compared with each other.
 #[derive(Debug)]
-struct Group {
+struct Baseline {
     /// Minutes that are over, weighted by their age at `minute_ms`.
-    past: Histogram,
+    past: FadingHistogram,
     /// The minute that began then.
-    minute: Histogram,
+    minute: FadingHistogram,
     minute_ms: u64,
     /// Of this minute, above the threshold that held.
     above: f64,
@@ -115,14 +115,14 @@ struct Group {
     seen_ms: u64,
 }
 
-impl Group {
+impl Baseline {
     /// Without buckets, and its place in the map.
-    const BYTES: usize = size_of::<Group>() + 2 * size_of::<u64>();
+    const BYTES: usize = size_of::<Baseline>() + 2 * size_of::<u64>();
 
-    fn new(now_ms: u64) -> Group {
-        Group {
-            past: Histogram::default(),
-            minute: Histogram::default(),
+    fn new(now_ms: u64) -> Baseline {
+        Baseline {
+            past: FadingHistogram::default(),
+            minute: FadingHistogram::default(),
             minute_ms: now_ms,
             above: 0.0,
             burning_since: None,
@@ -172,13 +172,13 @@ impl Group {
 
 /// Counts by duration, as many buckets as have some; weights, for they fade.
 #[derive(Clone, Debug, Default)]
-struct Histogram {
+struct FadingHistogram {
     /// By bucket, ascending.
     buckets: Vec<(u16, f32)>,
     count: f64,
 }
 
-impl Histogram {
+impl FadingHistogram {
     fn bytes(&self) -> usize {
         self.buckets.capacity() * size_of::<(u16, f32)>()
     }
@@ -195,7 +195,7 @@ impl Histogram {
         }
     }
 
-    fn merge(&mut self, other: &Histogram) {
+    fn merge(&mut self, other: &FadingHistogram) {
         other.buckets.iter().for_each(|(bucket, weight)| self.add_to(*bucket, *weight));
     }
 

@@ -18,14 +18,14 @@ pub struct When {
 /// One condition.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Atom {
-    Trace(Check),
+    Trace(TraceCheck),
     /// `any_span`, `entry`, `root`, `services` and each key of `trace_state`.
     Span(Condition),
 }
 
 /// A condition on the whole trace: a comparison on its summary.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Check {
+pub enum TraceCheck {
     Error(bool),
     Failed(bool),
     /// Nanoseconds.
@@ -104,20 +104,20 @@ pub(super) struct Matcher {
     /// Bits that must be set, and bits of which none may be.
     present: Facts,
     absent: Facts,
-    checks: Box<[Check]>,
+    checks: Box<[TraceCheck]>,
     not: Option<Box<Matcher>>,
     any_of: Box<[Matcher]>,
 }
 
-impl Check {
+impl TraceCheck {
     pub(super) fn holds(&self, summary: &Summary) -> bool {
         match self {
-            Check::Error(wanted) => summary.error() == *wanted,
-            Check::Failed(wanted) => summary.failed() == *wanted,
-            Check::Duration(range) => range.contains(summary.duration()),
-            Check::Envelope(range) => range.contains(summary.envelope()),
-            Check::SpanCount(range) => range.contains(u64::from(summary.spans)),
-            Check::Incomplete(set) => set.has(summary.incomplete()),
+            TraceCheck::Error(wanted) => summary.error() == *wanted,
+            TraceCheck::Failed(wanted) => summary.failed() == *wanted,
+            TraceCheck::Duration(range) => range.contains(summary.duration()),
+            TraceCheck::Envelope(range) => range.contains(summary.envelope()),
+            TraceCheck::SpanCount(range) => range.contains(u64::from(summary.spans)),
+            TraceCheck::Incomplete(set) => set.has(summary.incomplete()),
         }
     }
 }

@@ -216,7 +216,7 @@ struct LimitState {
 
 /// What a limit says to a claim.
 #[derive(Clone, Copy)]
-struct Answer {
+struct LimitAnswer {
     is_inside: bool,
     /// Its key has no bucket of its own.
     is_overflowed: bool,
@@ -271,7 +271,7 @@ impl Default for Limits {
 impl Charge for Limits {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
         let keys_max = self.keys_max;
-        let Answer { is_inside, is_overflowed } = self.state(claim).admit(claim, keys_max);
+        let LimitAnswer { is_inside, is_overflowed } = self.state(claim).admit(claim, keys_max);
         if !is_inside || is_overflowed {
             let counts = self.counts.entry(claim.rule).or_default();
             counts.reached += u64::from(!is_inside);
@@ -302,10 +302,10 @@ impl LimitState {
         }
     }
 
-    fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> Answer {
+    fn admit(&mut self, claim: &Claim<'_>, keys_max: usize) -> LimitAnswer {
         let Limit { rate, ref each } = *claim.limit;
         let total_rate = each.as_ref().map_or(rate, |each| each.total);
-        let mut answer = Answer { is_inside: self.total.has_room(total_rate, claim.now_ms), is_overflowed: false };
+        let mut answer = LimitAnswer { is_inside: self.total.has_room(total_rate, claim.now_ms), is_overflowed: false };
         if answer.is_inside && each.is_some() {
             let bucket = self.bucket_of(claim.key, claim.now_ms, keys_max, &mut answer.is_overflowed);
             answer.is_inside = bucket.has_room(rate, claim.now_ms);

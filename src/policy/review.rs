@@ -8,7 +8,7 @@ mod contradiction;
 mod errors;
 mod limits;
 
-use super::condition::{Atom, Check, When};
+use super::condition::{Atom, TraceCheck, When};
 use super::parse::{Document, NamedLimit, WrittenRule};
 use super::{Errors, Keep, Then, pattern};
 use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
@@ -105,18 +105,20 @@ fn implies(narrow: &Atom, wide: &Atom, errors: &Errors) -> bool {
     match (narrow, wide) {
         (Atom::Trace(narrow), Atom::Trace(wide)) => check_implies(narrow, wide),
         (Atom::Span(narrow), Atom::Span(wide)) => span_implies(narrow, wide),
-        (Atom::Span(narrow), Atom::Trace(Check::Error(true))) => errors.surely_count(&narrow.tests),
+        (Atom::Span(narrow), Atom::Trace(TraceCheck::Error(true))) => errors.surely_count(&narrow.tests),
         _ => false,
     }
 }
 
-fn check_implies(narrow: &Check, wide: &Check) -> bool {
+fn check_implies(narrow: &TraceCheck, wide: &TraceCheck) -> bool {
     match (narrow, wide) {
-        (Check::Failed(true), Check::Error(true)) | (Check::Error(false), Check::Failed(false)) => true,
-        (Check::Duration(narrow), Check::Duration(wide)) => is_within(narrow, wide),
-        (Check::Envelope(narrow), Check::Envelope(wide)) => is_within(narrow, wide),
-        (Check::SpanCount(narrow), Check::SpanCount(wide)) => is_within(narrow, wide),
-        (Check::Incomplete(narrow), Check::Incomplete(wide)) => narrow.is_within(*wide),
+        (TraceCheck::Failed(true), TraceCheck::Error(true)) | (TraceCheck::Error(false), TraceCheck::Failed(false)) => {
+            true
+        }
+        (TraceCheck::Duration(narrow), TraceCheck::Duration(wide)) => is_within(narrow, wide),
+        (TraceCheck::Envelope(narrow), TraceCheck::Envelope(wide)) => is_within(narrow, wide),
+        (TraceCheck::SpanCount(narrow), TraceCheck::SpanCount(wide)) => is_within(narrow, wide),
+        (TraceCheck::Incomplete(narrow), TraceCheck::Incomplete(wide)) => narrow.is_within(*wide),
         _ => narrow == wide,
     }
 }
@@ -124,12 +126,14 @@ fn check_implies(narrow: &Check, wide: &Check) -> bool {
 fn contradict(a: &Atom, b: &Atom) -> bool {
     let (Atom::Trace(a), Atom::Trace(b)) = (a, b) else { return false };
     match (a, b) {
-        (Check::Error(a), Check::Error(b)) | (Check::Failed(a), Check::Failed(b)) => a != b,
-        (Check::Failed(true), Check::Error(false)) | (Check::Error(false), Check::Failed(true)) => true,
-        (Check::Duration(a), Check::Duration(b)) => is_apart(a, b),
-        (Check::Envelope(a), Check::Envelope(b)) => is_apart(a, b),
-        (Check::SpanCount(a), Check::SpanCount(b)) => is_apart(a, b),
-        (Check::Incomplete(a), Check::Incomplete(b)) => a.is_disjoint(*b),
+        (TraceCheck::Error(a), TraceCheck::Error(b)) | (TraceCheck::Failed(a), TraceCheck::Failed(b)) => a != b,
+        (TraceCheck::Failed(true), TraceCheck::Error(false)) | (TraceCheck::Error(false), TraceCheck::Failed(true)) => {
+            true
+        }
+        (TraceCheck::Duration(a), TraceCheck::Duration(b)) => is_apart(a, b),
+        (TraceCheck::Envelope(a), TraceCheck::Envelope(b)) => is_apart(a, b),
+        (TraceCheck::SpanCount(a), TraceCheck::SpanCount(b)) => is_apart(a, b),
+        (TraceCheck::Incomplete(a), TraceCheck::Incomplete(b)) => a.is_disjoint(*b),
         _ => false,
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! A part that shows no witness may be silent: whatever the others know, no rule keeps the trace.
 
-use super::condition::{Atom, Check};
+use super::condition::{Atom, TraceCheck};
 use super::review::alternatives;
 use super::{FactTable, Keep, Limited, Then, WrittenRule};
 use crate::trace::{Randomness, Summary, Threshold, TraceId};
@@ -43,7 +43,7 @@ struct Witness {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Sign {
     Fact(usize),
-    Check(Check),
+    TraceCheck(TraceCheck),
 }
 
 impl Witnesses {
@@ -117,7 +117,7 @@ impl Sign {
     fn shows(self, part: &Summary) -> bool {
         match self {
             Sign::Fact(bit) => part.facts.has(bit),
-            Sign::Check(check) => check.holds(part),
+            Sign::TraceCheck(check) => check.holds(part),
         }
     }
 }
@@ -146,18 +146,20 @@ fn sign_of(atoms: Vec<&Atom>, table: &mut FactTable) -> Option<Sign> {
     let rarest = atoms.into_iter().filter_map(|atom| Some((rank(atom)?, atom))).min_by_key(|(rank, _)| *rank)?.1;
     Some(match rarest {
         Atom::Span(condition) => Sign::Fact(table.bit_of(condition)),
-        Atom::Trace(check) => Sign::Check(*check),
+        Atom::Trace(check) => Sign::TraceCheck(*check),
     })
 }
 
 /// How rare a condition is by what is usual, if it is a sign.
 fn rank(atom: &Atom) -> Option<u8> {
     match atom {
-        Atom::Trace(Check::Error(true) | Check::Failed(true)) => Some(0),
-        Atom::Trace(Check::Duration(range)) if range.at_least.is_some() => Some(1),
+        Atom::Trace(TraceCheck::Error(true) | TraceCheck::Failed(true)) => Some(0),
+        Atom::Trace(TraceCheck::Duration(range)) if range.at_least.is_some() => Some(1),
         Atom::Span(_) => Some(2),
-        Atom::Trace(Check::Incomplete(_)) => Some(3),
-        Atom::Trace(Check::Duration(_) | Check::Failed(false) | Check::Error(false)) => Some(4),
-        Atom::Trace(Check::Envelope(range) | Check::SpanCount(range)) => range.at_least.is_none().then_some(4),
+        Atom::Trace(TraceCheck::Incomplete(_)) => Some(3),
+        Atom::Trace(TraceCheck::Duration(_) | TraceCheck::Failed(false) | TraceCheck::Error(false)) => Some(4),
+        Atom::Trace(TraceCheck::Envelope(range) | TraceCheck::SpanCount(range)) => {
+            range.at_least.is_none().then_some(4)
+        }
     }
 }

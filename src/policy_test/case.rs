@@ -5,7 +5,7 @@
 //! T05 recording.
 
 use super::phrases::PHRASES;
-use super::{File, Recordings, rehearsal, spans};
+use super::{File, Recordings, case_run, spans};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::policy::explain::{by_trace, read as read_recording};
 use crate::policy::{Keep, Policy, Rule, parse};
@@ -145,7 +145,7 @@ impl CaseReader<'_, '_> {
         let file = self.reader.text(node, "`file`")?;
         let request = (self.recordings)(file).and_then(|bytes| read_recording(&bytes));
         match request.and_then(|request| one_trace(&request, id)) {
-            Ok((id, request)) => match rehearsal::summarize(self.policy, &request) {
+            Ok((id, request)) => match case_run::summarize(self.policy, &request) {
                 Ok(_) => Some((id, request)),
                 Err(problem) => self.no_recording(node, &problem),
             },

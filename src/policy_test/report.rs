@@ -1,13 +1,13 @@
 //! What a person reads of tested cases.
 
 use super::Tested;
-use super::rehearsal::{Failure, Outcome};
+use super::case_run::{CaseOutcome, Failure};
 use crate::terminal::clean;
 use std::fmt::Write;
 
 pub(super) fn text(tested: &Tested) -> String {
     let mut out = String::new();
-    for Outcome { name, span, failure, .. } in &tested.outcomes {
+    for CaseOutcome { name, span, failure, .. } in &tested.outcomes {
         let Some(failure) = failure else { continue };
         let _ = writeln!(out, "FAILED  {} ({}:{})", clean(name), tested.cases, span.line);
         out.push_str(&indented(&reason(failure)));

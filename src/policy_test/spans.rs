@@ -86,7 +86,7 @@ pub(super) fn request(reader: &mut Reader, node: &Node, id: TraceId) -> Option<E
         reader.error("T04", node.span, title, "too many").help(format!("write at most {SPANS_MAX}, all together"));
         return None;
     }
-    let mut builder = Builder { id, spans: Vec::new(), last_id: 0 };
+    let mut builder = TraceBuilder { id, spans: Vec::new(), last_id: 0 };
     let above = Above { id: Vec::new(), service: None, resource: &[], start: BEGINNING };
     written.iter().for_each(|span| builder.add(span, &above));
     Some(ExportTraceServiceRequest { resource_spans: builder.spans })
@@ -238,13 +238,13 @@ struct Above<'a> {
     start: u64,
 }
 
-struct Builder {
+struct TraceBuilder {
     id: TraceId,
     spans: Vec<ResourceSpans>,
     last_id: u64,
 }
 
-impl Builder {
+impl TraceBuilder {
     fn add(&mut self, written: &Written, above: &Above<'_>) {
         for _ in 0..written.times {
             self.add_one(written, above);

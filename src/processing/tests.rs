@@ -327,7 +327,7 @@ fn what_grows_beyond_its_limit_is_none_and_costs_no_more() {
     let len = apply(usize::MAX).expect("no limit");
     assert!(len > 3 * body.len());
     assert_eq!((apply(len), apply(len - 1)), (Some(len), None));
-    let mut walk = Walk::new(&processing, Signal::Traces, body.len());
+    let mut walk = Rewriting::new(&processing, Signal::Traces, body.len());
     walk.request(&body);
     assert!(walk.out.len() < body.len() + 200, "it stops where it is too large");
 }

@@ -14,16 +14,16 @@ const VALUE: u32 = 2;
 
 /// What holds for the messages below one.
 #[derive(Clone, Copy)]
-struct Place {
+struct Inherited {
     /// The masks that apply.
     masks: u64,
     /// Attributes here say which series a data point belongs to.
     names_series: bool,
 }
 
-pub(super) struct Walk<'a> {
+pub(super) struct Rewriting<'a> {
     processing: &'a Processing,
-    top: Place,
+    top: Inherited,
     shape: Shape,
     most: usize,
     /// The request as it leaves.
@@ -34,11 +34,11 @@ pub(super) struct Walk<'a> {
     digits: String,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(processing: &'a Processing, signal: Signal, most: usize) -> Walk<'a> {
-        let top = Place { masks: processing.masks.everywhere, names_series: signal == Signal::Metrics };
+impl<'a> Rewriting<'a> {
+    pub(super) fn new(processing: &'a Processing, signal: Signal, most: usize) -> Rewriting<'a> {
+        let top = Inherited { masks: processing.masks.everywhere, names_series: signal == Signal::Metrics };
         let shape = Shape::request(signal);
-        Walk { processing, top, shape, most, out: Vec::new(), done: [0; 3], digits: String::new() }
+        Rewriting { processing, top, shape, most, out: Vec::new(), done: [0; 3], digits: String::new() }
     }
 
     /// Writes the request; false if it is what it was.
@@ -53,7 +53,7 @@ impl<'a> Walk<'a> {
     }
 
     /// As all of these: appends what becomes of its argument, and says whether that is something else.
-    fn message(&mut self, shape: Shape, message: &[u8], place: Place) -> bool {
+    fn message(&mut self, shape: Shape, message: &[u8], place: Inherited) -> bool {
         let (mut at, mut is_changed) = (0, false);
         for field in Fields::new(message) {
             let Some(field) = field else {
@@ -70,13 +70,13 @@ impl<'a> Walk<'a> {
         is_changed
     }
 
-    fn field(&mut self, shape: Shape, field: &Field<&[u8]>, place: Place) -> bool {
+    fn field(&mut self, shape: Shape, field: &Field<&[u8]>, place: Inherited) -> bool {
         match (shape.field(field.number), field.value) {
             (Some(FieldKind::Message(Shape::KeyValue)), Value::Bytes(pair)) => self.attribute(field, pair, place),
             (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
                 // What an exemplar says is about one request, not about a series.
                 let names_series = place.names_series && inner != Shape::Exemplar;
-                self.nested(field, message, |walk| walk.message(inner, message, Place { names_series, ..place }))
+                self.nested(field, message, |walk| walk.message(inner, message, Inherited { names_series, ..place }))
             }
             (Some(FieldKind::Text), Value::Bytes(text)) if is_masked(shape, field.number) => {
                 self.text(field, text, place)
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         is_changed
     }
 
-    fn attribute(&mut self, field: &Field<&[u8]>, pair: &[u8], place: Place) -> bool {
+    fn attribute(&mut self, field: &Field<&[u8]>, pair: &[u8], place: Inherited) -> bool {
         let processing = self.processing;
         let key = all(pair, KEY).last().unwrap_or_default();
         if processing.drop.has(key) {
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
         if masks == 0 && !all(pair, VALUE).any(nests) {
             return self.copy(field);
         }
-        self.nested(field, pair, |walk| walk.message(Shape::KeyValue, pair, Place { masks, ..place }))
+        self.nested(field, pair, |walk| walk.message(Shape::KeyValue, pair, Inherited { masks, ..place }))
     }
 
     /// An attribute with the hash of its value; as it is if it has none.
@@ -141,13 +141,13 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn text(&mut self, field: &Field<&[u8]>, text: &[u8], place: Place) -> bool {
+    fn text(&mut self, field: &Field<&[u8]>, text: &[u8], place: Inherited) -> bool {
         let masked = std::str::from_utf8(text).ok().and_then(|text| self.masked(text, place));
         self.replace(field, masked)
     }
 
     /// A whole number becomes a text if its digits are masked.
-    fn number(&mut self, field: &Field<&[u8]>, number: i64, place: Place) -> bool {
+    fn number(&mut self, field: &Field<&[u8]>, number: i64, place: Inherited) -> bool {
         let mut digits = std::mem::take(&mut self.digits);
         digits.clear();
         write!(digits, "{number}").expect("a string takes all");
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         self.replace(field, masked)
     }
 
-    fn masked(&self, text: &str, place: Place) -> Option<String> {
+    fn masked(&self, text: &str, place: Inherited) -> Option<String> {
         let apart = place.names_series.then_some(&self.processing.apart);
         self.processing.masks.apply(text, place.masks, apart)
     }

@@ -6,7 +6,7 @@ use super::outcome::ConnectionFault;
 use super::refusal_log::{Complaint, Sender};
 use super::wire::{Productive, ReadProgress, Watched};
 use super::{Phase, ReceiverSettings, grpc, http};
-use crate::tls::{HandshakeFault, ServerTls, Spoken};
+use crate::tls::{ClientProtocol, HandshakeFault, ServerTls};
 use ::http::header::{CONNECTION, HeaderName};
 use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -166,18 +166,21 @@ impl Conversation {
         let Opened { protocol, peer, ref context, .. } = self.opened;
         let version = request.version();
         let request = request.map(|body| Productive { body, progress: self.progress.clone() });
-        let call = match protocol {
-            ListenerProtocol::Grpc => grpc::enter(context, peer, request).map_or_else(Call::Answered, Call::Grpc),
-            ListenerProtocol::Http => http::enter(context, peer, request).map_or_else(Call::Stray, Call::Http),
-        };
+        let call =
+            match protocol {
+                ListenerProtocol::Grpc => grpc::enter(context, peer, request)
+                    .map_or_else(ConnectionRequest::Answered, ConnectionRequest::Grpc),
+                ListenerProtocol::Http => http::enter(context, peer, request)
+                    .map_or_else(ConnectionRequest::Unroutable, ConnectionRequest::Http),
+            };
         async move {
             let _in_flight = in_flight;
             let context = &conversation.opened.context;
             let mut response = match call {
-                Call::Grpc(call) => call.answer(context).await,
-                Call::Http(call) => call.answer(context).await,
-                Call::Stray(stray) => stray.answer(context).await,
-                Call::Answered(response) => *response,
+                ConnectionRequest::Grpc(call) => call.answer(context).await,
+                ConnectionRequest::Http(call) => call.answer(context).await,
+                ConnectionRequest::Unroutable(unroutable) => unroutable.answer(context).await,
+                ConnectionRequest::Answered(response) => *response,
             };
             conversation.say_how_long(version, &mut response);
             Ok(response)
@@ -201,12 +204,14 @@ impl Conversation {
         let hyper = error.and_then(|error| error.downcast_ref::<hyper::Error>());
         match self.progress.spoken() {
             _ if self.progress.is_unproductive() => Some(ConnectionFault::Unproductive),
-            Spoken::Tls if self.opened.tls.is_none() => Some(ConnectionFault::TlsUnexpected),
-            Spoken::Http1 if self.opened.protocol == ListenerProtocol::Grpc => Some(ConnectionFault::Http1OnGrpc),
+            ClientProtocol::Tls if self.opened.tls.is_none() => Some(ConnectionFault::TlsUnexpected),
+            ClientProtocol::Http1 if self.opened.protocol == ListenerProtocol::Grpc => {
+                Some(ConnectionFault::Http1OnGrpc)
+            }
             _ if hyper.is_some_and(hyper::Error::is_parse_too_large) => Some(ConnectionFault::HeaderTooLarge),
-            Spoken::Other => Some(ConnectionFault::NotHttp),
+            ClientProtocol::Other => Some(ConnectionFault::NotHttp),
             _ if hyper.is_some_and(hyper::Error::is_parse) => Some(ConnectionFault::NotHttp),
-            Spoken::Nothing | Spoken::Tls | Spoken::Http1 | Spoken::Http2 => None,
+            ClientProtocol::Nothing | ClientProtocol::Tls | ClientProtocol::Http1 | ClientProtocol::Http2 => None,
         }
     }
 }
@@ -217,10 +222,10 @@ fn keep_alive(settings: &ReceiverSettings) -> Option<(HeaderName, HeaderValue)> 
     Some((KEEP_ALIVE, HeaderValue::try_from(format!("timeout={seconds}")).expect("digits are a header")))
 }
 
-enum Call<B> {
-    Grpc(grpc::Call<B>),
-    Http(http::Call<B>),
-    Stray(http::Stray<B>),
+enum ConnectionRequest<B> {
+    Grpc(grpc::GrpcCall<B>),
+    Http(http::HttpRequest<B>),
+    Unroutable(http::Unroutable<B>),
     /// HTTP/2 carries an answer whatever its request does.
     Answered(Box<Response<super::context::Reply>>),
 }
@@ -276,7 +281,7 @@ where
                 aging = false;
                 conversation.is_aged.store(true, Relaxed);
                 // An idle HTTP/1 connection would be closed under a request that is on its way.
-                if progress.spoken() == Spoken::Http2 && !finishing {
+                if progress.spoken() == ClientProtocol::Http2 && !finishing {
                     finishing = true;
                     connection.as_mut().graceful_shutdown();
                 }

@@ -92,7 +92,7 @@ impl RequestContext {
     }
 
     /// Counts a request for something that is no OTLP endpoint, and names its sender.
-    pub fn note_stray(&self, sender: &Sender, what: &str) {
+    pub fn note_unroutable(&self, sender: &Sender, what: &str) {
         self.counters.unrouted.fetch_add(1, Relaxed);
         self.refusals.note(Complaint::Unrouted, sender, what);
     }

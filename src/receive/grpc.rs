@@ -30,7 +30,7 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const PREFIX: usize = 5;
 
 /// A call whose head has been read, and what is kept of it.
-pub(super) struct Call<B> {
+pub(super) struct GrpcCall<B> {
     signal: Signal,
     encoding: Result<Encoding, Refusal>,
     hops: HeaderMap,
@@ -43,15 +43,15 @@ pub(super) fn enter<B>(
     context: &RequestContext,
     peer: SocketAddr,
     request: Request<B>,
-) -> Result<Call<B>, Box<Response<Reply>>> {
+) -> Result<GrpcCall<B>, Box<Response<Reply>>> {
     let sender = Sender::of(peer, request.headers());
     if !is_grpc(request.headers()) {
-        context.note_stray(&sender, "a content type other than gRPC's on the port of OTLP/gRPC");
+        context.note_unroutable(&sender, "a content type other than gRPC's on the port of OTLP/gRPC");
         return Err(Box::new(not_grpc()));
     }
     let Some(signal) = signal(&request) else {
         let path = quote(request.uri().path(), PATH_MAX);
-        context.note_stray(&sender, &format!("the method {path}: OTLP/gRPC has Export of three services"));
+        context.note_unroutable(&sender, &format!("the method {path}: OTLP/gRPC has Export of three services"));
         let what = "the methods here are OTLP's Trace-, Metrics- and LogsService/Export";
         return Err(Box::new(refuse(Status::unimplemented(what))));
     };
@@ -60,16 +60,16 @@ pub(super) fn enter<B>(
         Ok(hops) => (Encoding::from_header(head.headers.get(ENCODING)), hops),
         Err(refusal) => (Err(refusal), HeaderMap::new()),
     };
-    Ok(Call { signal, encoding, hops, sender, body })
+    Ok(GrpcCall { signal, encoding, hops, sender, body })
 }
 
-impl<B> Call<B>
+impl<B> GrpcCall<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Answers the call. Never fails: whatever went wrong is a gRPC status.
     pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
-        let Call { signal, encoding, hops, sender, body } = self;
+        let GrpcCall { signal, encoding, hops, sender, body } = self;
         let mut count = context.count_request(signal);
         let result = match encoding {
             Ok(encoding) => take(context, signal, encoding, &hops, body, &mut count).await,

@@ -56,7 +56,7 @@ impl BodyFormat {
 }
 
 /// A request whose head has been read, and what is kept of it.
-pub(super) struct Call<B> {
+pub(super) struct HttpRequest<B> {
     signal: Signal,
     format: BodyFormat,
     encoding: Result<Encoding, Refusal>,
@@ -71,15 +71,19 @@ pub(super) struct Call<B> {
 }
 
 /// A request that is no OTLP request, and the answer to it.
-pub(super) struct Stray<B> {
+pub(super) struct Unroutable<B> {
     response: Box<Response<Reply>>,
-    /// As of a [`Call`].
+    /// As of a [`HttpRequest`].
     lets_finish: bool,
     body: B,
 }
 
 /// Reads a request's head and drops it.
-pub(super) fn enter<B>(context: &RequestContext, peer: SocketAddr, request: Request<B>) -> Result<Call<B>, Stray<B>> {
+pub(super) fn enter<B>(
+    context: &RequestContext,
+    peer: SocketAddr,
+    request: Request<B>,
+) -> Result<HttpRequest<B>, Unroutable<B>> {
     let sender = Sender::of(peer, request.headers());
     let origin = cors::origin(&context.settings.cors, request.headers());
     let routed = route(context, &sender, &request, origin.as_ref());
@@ -91,13 +95,13 @@ pub(super) fn enter<B>(context: &RequestContext, peer: SocketAddr, request: Requ
                 Ok(hops) => (Encoding::from_header(head.headers.get(CONTENT_ENCODING)), hops),
                 Err(refusal) => (Err(refusal), HeaderMap::new()),
             };
-            Ok(Call { signal, format, encoding, hops, sender, origin, lets_finish, body })
+            Ok(HttpRequest { signal, format, encoding, hops, sender, origin, lets_finish, body })
         }
         Err(mut response) => {
             if let Some(origin) = origin {
                 cors::allow(&mut response, origin);
             }
-            Err(Stray { response, lets_finish, body })
+            Err(Unroutable { response, lets_finish, body })
         }
     }
 }
@@ -122,7 +126,7 @@ fn route<B>(
         return Err(Box::new(cors::preflight(request.headers())));
     }
     if request.method() != Method::POST {
-        context.note_stray(sender, "a method other than POST");
+        context.note_unroutable(sender, "a method other than POST");
         return Err(Box::new(not_post(request)));
     }
     let Some(format) = BodyFormat::of(request.headers()) else {
@@ -164,22 +168,22 @@ fn not_post<B>(request: &Request<B>) -> Response<Reply> {
 fn unrouted<B>(context: &RequestContext, sender: &Sender, request: &Request<B>) -> Response<Reply> {
     if grpc::is_grpc(request.headers()) {
         let what = "gRPC on the port of OTLP/HTTP: OTLP/gRPC has a port of its own, usually 4317";
-        context.note_stray(sender, what);
+        context.note_unroutable(sender, what);
         return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC has a port of its own"));
     }
     let path = quote(request.uri().path(), PATH_MAX);
     let what = format!("the path {path}: OTLP/HTTP is sent to /v1/traces, /v1/metrics and /v1/logs");
-    context.note_stray(sender, &what);
+    context.note_unroutable(sender, &what);
     text(StatusCode::NOT_FOUND, "the paths here are /v1/traces, /v1/metrics and /v1/logs\n")
 }
 
-impl<B> Call<B>
+impl<B> HttpRequest<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Answers the request. Never fails: whatever went wrong is an HTTP status.
     pub async fn answer(self, context: &RequestContext) -> Response<Reply> {
-        let Call { signal, format, encoding, hops, sender, origin, lets_finish, mut body } = self;
+        let HttpRequest { signal, format, encoding, hops, sender, origin, lets_finish, mut body } = self;
         let mut count = context.count_request(signal);
         let mut result = match encoding {
             Ok(encoding) => take(context, signal, format, encoding, &hops, &mut body, &mut count).await,
@@ -204,7 +208,7 @@ where
     }
 }
 
-impl<B> Stray<B>
+impl<B> Unroutable<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {

@@ -85,17 +85,17 @@ impl Complaint {
 
 /// When a reason was last spoken of, and how often it came up since.
 #[derive(Clone, Copy, Default)]
-struct Spoken {
+struct LoggedReason {
     last: Option<Instant>,
     unsaid: u64,
 }
 
 /// Speaks of each reason once in a while.
-pub(super) struct RefusalLog(Mutex<[Spoken; Complaint::COUNT]>);
+pub(super) struct RefusalLog(Mutex<[LoggedReason; Complaint::COUNT]>);
 
 impl Default for RefusalLog {
     fn default() -> Self {
-        RefusalLog(Mutex::new([Spoken::default(); Complaint::COUNT]))
+        RefusalLog(Mutex::new([LoggedReason::default(); Complaint::COUNT]))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bytes of a connection, watched: what its peer speaks, and whether its bytes belong to requests.
 
-use crate::tls::Spoken;
+use crate::tls::ClientProtocol;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
@@ -35,7 +35,7 @@ impl ReadProgress {
     pub fn new(window: u32) -> ReadProgress {
         ReadProgress(Arc::new(ReadState {
             heard: AtomicUsize::new(0),
-            spoken: AtomicU8::new(Spoken::Nothing as u8),
+            spoken: AtomicU8::new(ClientProtocol::Nothing as u8),
             unproductive: AtomicUsize::new(0),
             window: window as usize,
         }))
@@ -46,8 +46,8 @@ impl ReadProgress {
         self.0.heard.load(Relaxed) >= PREFACE
     }
 
-    pub fn spoken(&self) -> Spoken {
-        Spoken::ALL[self.0.spoken.load(Relaxed) as usize]
+    pub fn spoken(&self) -> ClientProtocol {
+        ClientProtocol::ALL[self.0.spoken.load(Relaxed) as usize]
     }
 
     /// Whether far more came than belongs to requests.
@@ -73,7 +73,7 @@ impl ReadProgress {
     fn heard(&self, bytes: &[u8]) {
         self.0.unproductive.fetch_add(bytes.len(), Relaxed);
         if !self.has_greeted() && self.0.heard.fetch_add(bytes.len(), Relaxed) == 0 {
-            self.0.spoken.store(Spoken::of(bytes) as u8, Relaxed);
+            self.0.spoken.store(ClientProtocol::of(bytes) as u8, Relaxed);
         }
     }
 }
@@ -195,16 +195,16 @@ mod tests {
     #[test]
     fn the_first_bytes_tell_what_is_spoken() {
         for (bytes, spoken) in [
-            (&b""[..], Spoken::Nothing),
-            (b"\x16\x03\x01", Spoken::Tls),
-            (b"POST /v1/traces", Spoken::Http1),
-            (b"PRI * HTTP/2.0", Spoken::Http2),
-            (b"\0\0\0", Spoken::Other),
+            (&b""[..], ClientProtocol::Nothing),
+            (b"\x16\x03\x01", ClientProtocol::Tls),
+            (b"POST /v1/traces", ClientProtocol::Http1),
+            (b"PRI * HTTP/2.0", ClientProtocol::Http2),
+            (b"\0\0\0", ClientProtocol::Other),
         ] {
             let progress = ReadProgress::new(WINDOW);
             progress.heard(bytes);
             progress.heard(b"POST ");
-            assert_eq!(progress.spoken(), if bytes.is_empty() { Spoken::Http1 } else { spoken }, "{bytes:?}");
+            assert_eq!(progress.spoken(), if bytes.is_empty() { ClientProtocol::Http1 } else { spoken }, "{bytes:?}");
         }
     }
 }

@@ -36,8 +36,8 @@ pub struct Questions {
     status: [Facts; 3],
     status_message: Texts,
     durations: Vec<(Range<u64>, usize)>,
-    pub(super) attributes: Keys,
-    pub(super) resource: Keys,
+    pub(super) attributes: AttributeTests,
+    pub(super) resource: AttributeTests,
     events: Texts,
     trace_state: Vec<(String, Texts)>,
     pub dimensions: Vec<String>,
@@ -60,7 +60,7 @@ struct Texts {
 
 /// Tests of attributes, found by key.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct AttributeTests {
     keys: HashMap<Box<[u8]>, KeyTests, RandomState>,
     /// Bit n: some key has n bytes (63: or more). Most attributes end here.
     lengths: u64,
@@ -193,8 +193,8 @@ impl Questions {
             status: Default::default(),
             status_message: Texts::default(),
             durations: Vec::new(),
-            attributes: Keys::default(),
-            resource: Keys::default(),
+            attributes: AttributeTests::default(),
+            resource: AttributeTests::default(),
             events: Texts::default(),
             trace_state: Vec::new(),
             dimensions: dimensions.to_vec(),
@@ -342,7 +342,7 @@ impl Texts {
     }
 }
 
-impl Keys {
+impl AttributeTests {
     fn entry(&mut self, key: &str) -> &mut KeyTests {
         self.lengths |= 1 << key.len().min(63);
         self.keys.entry(key.as_bytes().into()).or_default()

@@ -85,8 +85,8 @@ fn entry_values_are_of_the_span_or_of_its_resource() {
         let body = request(service, vec![span]).encode_to_vec();
         let walked = scan(&body, &questions).expect("well formed");
         let (span, header) = (walked.spans[0], walked.resources[0].header.of(&walked.arena));
-        let again = read_again(header, span.raw.of(&body), &questions, &Keyed::new(7));
-        assert_eq!(again.entry_values, span.entry_values);
+        let again = Rereading::default().read((1, header), span.raw.of(&body), &questions, &Keyed::new(7));
+        assert_eq!(again.span.entry_values, span.entry_values);
         span.entry_values
     };
     let [tenant, service] = values("shop", "tenant", text("5"));
@@ -281,8 +281,15 @@ fn a_stored_span_answers_a_new_question() {
     let body = request("shop", vec![plain_span()]).encode_to_vec();
     let walked = scan(&body, &no_questions()).unwrap();
     let header = walked.resources[0].header.of(&walked.arena);
-    let facts = read_again(header, walked.spans[0].raw.of(&body), &questions, &Keyed::new(7)).facts;
-    assert!(facts.has(0));
+    let (span, keyed) = (walked.spans[0].raw.of(&body), Keyed::new(7));
+    let mut rereading = Rereading::default();
+    for bytes in [span.len() + header.len(), span.len()] {
+        let again = rereading.read((1, header), span, &questions, &keyed);
+        assert!(again.span.facts.has(0));
+        assert_eq!(again.bytes, bytes, "a resource is read once");
+    }
+    let again = rereading.read((1, header), span, &no_questions(), &keyed);
+    assert_eq!((again.span.facts.has(0), again.bytes), (false, span.len() + header.len()), "for each question set");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is due when: each trace has one timer, set to the next moment at which something may happen to it.
 
-use super::walk::{Purpose, Walk};
+use super::walk::{Purpose, TraceWalk};
 use super::{Judge, Outbox, Progress, Shard, Turn, WaitTicks};
 use crate::ring::index::{TraceEntry, TraceStatus};
 use crate::ring::wheel::{Tick, Wheel};
@@ -48,7 +48,7 @@ impl Shard {
     fn start_delivery(&mut self, slot: u32, id: TraceId) {
         self.outgoing.pop_front();
         if self.is_to_leave(slot, id) {
-            self.walk = Some(Walk::new(slot, Purpose::Deliver));
+            self.walk = Some(TraceWalk::new(slot, Purpose::Deliver));
         }
         if self.index.is_live(slot) && self.index.entry(slot).id == id {
             self.index.entry_mut(slot).is_outgoing = false;
@@ -84,7 +84,7 @@ impl Shard {
         match trigger {
             Some(_) if self.is_stale(turn, slot) => {
                 // Judged by the next tick, with fresh facts: the timer is due again at once.
-                self.walk = Some(Walk::new(slot, Purpose::Refresh));
+                self.walk = Some(TraceWalk::new(slot, Purpose::Refresh));
                 self.wheel.set(self.index.timers(), slot, turn.now);
             }
             Some(trigger) => self.judge(turn, slot, trigger),

@@ -6,7 +6,7 @@ use crate::ring::Loc;
 use crate::ring::index::TraceStatus;
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::splice::outline;
-use crate::scan::{Questions, read_again};
+use crate::scan::{Questions, ReadAgain, Rereading};
 use crate::trace::observed::QUESTION_SETS;
 use crate::trace::{Answers, Arrivals, Failures, Observed, Standing};
 
@@ -23,6 +23,7 @@ pub struct SurveyQuestions<'a> {
 pub struct Survey {
     slot: u32,
     underway: Option<Underway>,
+    rereadings: [Rereading; QUESTION_SETS],
     /// Traces that are not judged yet: their last spans may be missing.
     pub waiting: u64,
     /// Late parts of traces that have left.
@@ -56,7 +57,7 @@ impl Shard {
         let mut budget = Budget::new();
         loop {
             if let Some(mut underway) = survey.underway.take() {
-                match self.look_at(asked, &mut underway, &mut budget) {
+                match self.look_at(asked, &mut underway, &mut survey.rereadings, &mut budget) {
                     Look::Whole => found.push(underway.observed),
                     Look::Gone => {}
                     Look::Pause => {
@@ -115,7 +116,13 @@ impl Shard {
     }
 
     /// Answers the questions for a trace's records of the moment when it was begun.
-    fn look_at(&self, asked: &SurveyQuestions<'_>, underway: &mut Underway, budget: &mut Budget) -> Look {
+    fn look_at(
+        &self,
+        asked: &SurveyQuestions<'_>,
+        underway: &mut Underway,
+        rereadings: &mut [Rereading; QUESTION_SETS],
+        budget: &mut Budget,
+    ) -> Look {
         let entry = self.index().entry(underway.slot);
         let is_there = self.index().is_live(underway.slot) && entry.id == underway.observed.id;
         if !is_there || entry.first != underway.first {
@@ -126,12 +133,18 @@ impl Shard {
             if !budget.pay() {
                 return Look::Pause;
             }
-            self.look_at_record(asked, underway, budget);
+            self.look_at_record(asked, underway, rereadings, budget);
         }
         Look::Whole
     }
 
-    fn look_at_record(&self, asked: &SurveyQuestions<'_>, underway: &mut Underway, budget: &mut Budget) {
+    fn look_at_record(
+        &self,
+        asked: &SurveyQuestions<'_>,
+        underway: &mut Underway,
+        rereadings: &mut [Rereading; QUESTION_SETS],
+        budget: &mut Budget,
+    ) {
         let Underway { next, observed, wanted, recounts_errors, is_named, .. } = underway;
         let (ring, record) = (self.ring(), self.ring().read(*next));
         let span = ring.bytes(*next);
@@ -142,12 +155,14 @@ impl Shard {
             observed.service = ring.service_of(record.scope);
             *is_named |= is_entry;
         }
-        let header = ring.bytes(ring.resource_of(record.scope));
+        let resource = ring.resource_of(record.scope);
+        let header = (ring.context_hash(resource), ring.bytes(resource));
         for set in (0..QUESTION_SETS).filter(|&set| wanted[set]) {
             // Each set reads the span once: that is what a record costs.
             budget.pay();
             let (questions, answers) = (&asked.sets[set], &mut observed.answers[set]);
-            let mut again = read_again(header, span, questions, &self.keyed);
+            let ReadAgain { span: mut again, bytes } = rereadings[set].read(header, span, questions, &self.keyed);
+            budget.spend(bytes);
             answers.facts |= again.facts & questions.masks.any;
             if is_entry {
                 answers.facts |= again.facts & questions.masks.entry;

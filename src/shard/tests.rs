@@ -5,6 +5,8 @@ use crate::ring::index::TraceStatus;
 use crate::scan::SpanBounds;
 use crate::scan::tracestate::Sampling;
 use crate::shard::count::Spans;
+use crate::shard::survey::{Survey, SurveyQuestions};
+use crate::trace::question::{Condition, Pattern, SpanScope, Test};
 use crate::trace::{Reason, Threshold};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -421,6 +423,20 @@ fn what_is_late_while_a_share_leaves_follows_with_its_weight() {
     assert!(left.iter().all(|span| span.trace_state == "ot=th:8"), "one trace has one weight");
 }
 
+/// It has left in part, with its share's weight, and what comes then fails.
+#[test]
+fn a_trace_that_fails_once_a_share_has_kept_it_leaves_among_the_failed() {
+    let mut harness = Harness::new(8 << 20);
+    let mut id = vec![1; 16];
+    id[9..].fill(0xff);
+    harness.send("shop", vec![Span { trace_id: id.clone(), ..span(1, 1, 0) }]);
+    harness.pass(400);
+    assert_eq!(harness.left()[&id].len(), 1);
+    harness.send("shop", vec![failed(Span { trace_id: id.clone(), ..span(1, 2, 1) })]);
+    harness.drain_pass(DrainPass::Kept);
+    assert_eq!(harness.left()[&id].len(), 2);
+}
+
 #[test]
 fn a_drain_lets_failed_traces_leave_before_shares() {
     let mut harness = Harness::new(8 << 20);
@@ -615,4 +631,42 @@ proptest! {
             prop_assert!(failures.iter().all(|failure| left.contains(failure)), "a failed span stayed behind");
         }
     }
+}
+
+/// Calls until the traces are judged by new questions, and until a survey has asked them.
+fn calls_to_ask_again(services: &[String]) -> [usize; 2] {
+    let asking = |number| {
+        let tests = vec![Test::Service(vec![Pattern::Exact("shop".into())])];
+        Questions::compile(&[Condition { scope: SpanScope::Any, tests }], &[], number).expect("one question")
+    };
+    let mut harness = Harness::new(512 << 20);
+    for (n, service) in services.iter().enumerate() {
+        let trace_id = [[2; 14].as_slice(), &(n as u16).to_be_bytes()].concat();
+        harness.send(service, vec![Span { trace_id, ..span(2, 1, 0) }]);
+    }
+    (harness.questions, harness.now) = (asking(2), harness.now + 60);
+    let mut judging = 1;
+    while harness.with(|shard, turn, _, out| shard.tick(turn, true, out)) == Progress::More {
+        judging += 1;
+    }
+    let sets = [asking(3), asking(4), asking(5)];
+    let asked = SurveyQuestions { sets: &sets, answered: None };
+    let (mut survey, mut found, mut surveying) = (Survey::default(), Vec::new(), 1);
+    while harness.shard.survey(&asked, &mut survey, &mut found) == Progress::More {
+        surveying += 1;
+    }
+    assert_eq!(found.len(), services.len());
+    [judging, surveying]
+}
+
+/// What is read under the lock counts by its bytes, and a resource is read once for all that share it.
+#[test]
+fn large_resources_are_read_once_and_in_pieces() {
+    let large = |n: usize| format!("{n}{}", "n".repeat(500_000));
+    let shared: Vec<String> = (0..100).map(|_| large(0)).collect();
+    let own: Vec<String> = (0..100).map(large).collect();
+    let [judging, surveying] = calls_to_ask_again(&shared);
+    assert!(judging <= 4 && surveying <= 6, "{judging} and {surveying}");
+    let [judging, surveying] = calls_to_ask_again(&own);
+    assert!(judging >= 30 && surveying >= 90, "{judging} and {surveying}");
 }

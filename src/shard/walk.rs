@@ -10,7 +10,7 @@ use crate::scan::check::Shape;
 use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
-use crate::scan::{Questions, read_again};
+use crate::scan::{Questions, ReadAgain};
 use crate::trace::{Incomplete, RuleId, SpanId, Standing, TraceId};
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub(super) enum Purpose {
 
 /// A walk that may be interrupted. Records that arrive meanwhile are left to a later walk.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(super) struct TraceWalk {
     slot: u32,
     purpose: Purpose,
     /// The trace is evicted when nothing is left of it.
@@ -46,9 +46,9 @@ pub(super) struct Walk {
     recounts_errors: bool,
 }
 
-impl Walk {
-    pub fn new(slot: u32, purpose: Purpose) -> Walk {
-        Walk {
+impl TraceWalk {
+    pub fn new(slot: u32, purpose: Purpose) -> TraceWalk {
+        TraceWalk {
             slot,
             purpose,
             last: false,
@@ -63,8 +63,8 @@ impl Walk {
     }
 
     /// A walk after which the trace is evicted.
-    pub fn last(slot: u32, purpose: Purpose) -> Walk {
-        Walk { last: true, ..Walk::new(slot, purpose) }
+    pub fn last(slot: u32, purpose: Purpose) -> TraceWalk {
+        TraceWalk { last: true, ..TraceWalk::new(slot, purpose) }
     }
 
     /// A part of this trace has been counted as dropped: it is too late to keep it.
@@ -122,27 +122,27 @@ impl Shard {
     }
 
     /// The next record on the way to the oldest.
-    fn step(&self, walk: &mut Walk, budget: &mut Budget) -> Step {
+    fn step(&self, walk: &mut TraceWalk, budget: &mut Budget) -> WalkStep {
         let at = walk.next.unwrap_or(self.index.entry(walk.slot).newest);
         walk.next = Some(at);
         if at == Loc::NONE {
-            Step::End
+            WalkStep::End
         } else if !budget.pay() {
-            Step::Pause
+            WalkStep::Pause
         } else {
             walk.next = Some(self.ring.read(at).previous);
-            Step::At(at)
+            WalkStep::At(at)
         }
     }
 
     /// True at the end.
-    fn count_dropped(&mut self, walk: &mut Walk, budget: &mut Budget) -> bool {
+    fn count_dropped(&mut self, walk: &mut TraceWalk, budget: &mut Budget) -> bool {
         loop {
             match self.step(walk, budget) {
-                Step::At(loc) if self.ring.read(loc).delivered => {}
-                Step::At(loc) => self.settle(walk.slot, loc, Fate::Dropped),
-                Step::Pause => return false,
-                Step::End => return true,
+                WalkStep::At(loc) if self.ring.read(loc).delivered => {}
+                WalkStep::At(loc) => self.settle(walk.slot, loc, Fate::Dropped),
+                WalkStep::Pause => return false,
+                WalkStep::End => return true,
             }
         }
     }
@@ -157,12 +157,12 @@ impl Shard {
     }
 
     /// Collects what has not been handed over; equal records count once. True at the end.
-    fn gather(&mut self, walk: &mut Walk, budget: &mut Budget) -> bool {
+    fn gather(&mut self, walk: &mut TraceWalk, budget: &mut Budget) -> bool {
         loop {
             let loc = match self.step(walk, budget) {
-                Step::At(loc) => loc,
-                Step::Pause => return false,
-                Step::End => return true,
+                WalkStep::At(loc) => loc,
+                WalkStep::Pause => return false,
+                WalkStep::End => return true,
             };
             let bytes = self.ring.bytes(loc);
             let hash = self.keyed.hash(bytes);
@@ -185,7 +185,7 @@ impl Shard {
         }
     }
 
-    fn rank(&self, walk: &mut Walk, loc: Loc) {
+    fn rank(&self, walk: &mut TraceWalk, loc: Loc) {
         let outline = outline(self.ring.bytes(loc));
         let is_entry = self.index.entry(walk.slot).summary.is_entry(outline.start, outline.span_id);
         let rank = (!is_entry, outline.start, outline.span_id);
@@ -198,7 +198,7 @@ impl Shard {
     fn copy_out<J: Judge>(
         &mut self,
         turn: &Turn<'_, J>,
-        walk: &mut Walk,
+        walk: &mut TraceWalk,
         budget: &mut Budget,
         out: &mut Outbox,
     ) -> bool {
@@ -222,7 +222,7 @@ impl Shard {
                 splice(self.ring.bytes(loc), weight, marks, &mut span);
                 let span = repair::texts(Shape::Span, &span);
                 put_bytes(&mut group.spans, 2, &span);
-                budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
+                budget.spend(span.len() + context_bytes);
                 out.spans += 1;
                 self.settle(walk.slot, loc, Fate::Kept);
             }
@@ -249,7 +249,7 @@ impl Shard {
             let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
             let span = repair::texts(Shape::Span, self.ring.bytes(loc));
             put_bytes(&mut group.spans, 2, &span);
-            budget.bytes = budget.bytes.saturating_sub(span.len() + context_bytes);
+            budget.spend(span.len() + context_bytes);
             loc = record.previous;
         }
         let mut body = Vec::new();
@@ -258,7 +258,7 @@ impl Shard {
     }
 
     /// Answers the questions in force for all stored spans of the trace. True at the end.
-    fn refresh(&mut self, questions: &Questions, walk: &mut Walk, budget: &mut Budget) -> bool {
+    fn refresh(&mut self, questions: &Questions, walk: &mut TraceWalk, budget: &mut Budget) -> bool {
         if walk.questions != questions.number {
             walk.next = None;
             walk.questions = questions.number;
@@ -271,13 +271,15 @@ impl Shard {
         }
         loop {
             let loc = match self.step(walk, budget) {
-                Step::At(loc) => loc,
-                Step::Pause => return false,
-                Step::End => return true,
+                WalkStep::At(loc) => loc,
+                WalkStep::Pause => return false,
+                WalkStep::End => return true,
             };
-            let header = self.ring.bytes(self.ring.resource_of(self.ring.read(loc).scope));
-            let span = self.ring.bytes(loc);
-            let mut span = read_again(header, span, questions, &self.keyed);
+            let resource = self.ring.resource_of(self.ring.read(loc).scope);
+            let header = (self.ring.context_hash(resource), self.ring.bytes(resource));
+            let ReadAgain { mut span, bytes } =
+                self.rereading.read(header, self.ring.bytes(loc), questions, &self.keyed);
+            budget.spend(bytes);
             if self.ring.read(loc).is_entry {
                 span.standing = Standing::Entry;
             }
@@ -286,7 +288,7 @@ impl Shard {
     }
 }
 
-enum Step {
+enum WalkStep {
     At(Loc),
     Pause,
     End,

@@ -3,8 +3,8 @@
 
 use super::{
     failure::StoreFailure,
-    place::{Place, beside, database_len, is_overwritten},
-    write::Writer,
+    place::{StoreFiles, beside, database_len, is_overwritten},
+    write::StoreWriter,
 };
 use std::{
     io,
@@ -20,13 +20,13 @@ pub const SIZE_MIN: u64 = 16 << 20;
 pub struct StoreFile {
     path: PathBuf,
     size: u64,
-    open: Option<Open>,
+    open: Option<OpenDatabase>,
 }
 
-struct Open {
-    writer: Writer,
+struct OpenDatabase {
+    writer: StoreWriter,
     /// The files behind the writer.
-    place: Place,
+    place: StoreFiles,
     /// Of the database, after the last write.
     len: u64,
 }
@@ -67,12 +67,12 @@ impl StoreFile {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let writer = Writer::open(&self.path, self.size)?;
-                self.open.insert(Open { writer, place: Place::of(&self.path), len: 0 })
+                let writer = StoreWriter::open(&self.path, self.size)?;
+                self.open.insert(OpenDatabase { writer, place: StoreFiles::of(&self.path), len: 0 })
             }
         };
         let rejected = open.writer.write(body)?;
-        let now = Place::of(&self.path);
+        let now = StoreFiles::of(&self.path);
         if open.place.holds(&now) {
             // The log appears with the first write.
             open.place = now;
@@ -83,7 +83,7 @@ impl StoreFile {
 
     /// Lets go of files that do not bear their names any more, or were overwritten. True if so.
     fn leave_what_is_gone(&mut self) -> bool {
-        let (file, now) = (self.path.display(), Place::of(&self.path));
+        let (file, now) = (self.path.display(), StoreFiles::of(&self.path));
         match &mut self.open {
             None => return false,
             Some(open) if !open.place.holds(&now) && open.place.lost_database(&now) => {

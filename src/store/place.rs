@@ -20,22 +20,22 @@ type FileIdentity = (u64, u64);
 
 /// Which files bear the store's names.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place([Option<FileIdentity>; SUFFIXES.len()]);
+pub(super) struct StoreFiles([Option<FileIdentity>; SUFFIXES.len()]);
 
-impl Place {
-    pub(super) fn of(path: &Path) -> Place {
+impl StoreFiles {
+    pub(super) fn of(path: &Path) -> StoreFiles {
         let identity = |suffix| fs::metadata(beside(path, suffix)).ok().map(|found| (found.dev(), found.ino()));
-        Place(SUFFIXES.map(identity))
+        StoreFiles(SUFFIXES.map(identity))
     }
 
     /// Every file that was there before still bears its name.
-    pub(super) fn holds(&self, now: &Place) -> bool {
+    pub(super) fn holds(&self, now: &StoreFiles) -> bool {
         self.0.iter().zip(now.0).all(|(before, now)| before.is_none() || *before == now)
     }
 
     /// Removes what a database that is gone has left behind: a new one of its name must not replay that log.
     pub(super) fn remove_logs(&self, path: &Path) {
-        let now = Place::of(path);
+        let now = StoreFiles::of(path);
         for (at, suffix) in SUFFIXES.into_iter().enumerate().filter(|(_, suffix)| suffix.starts_with('-')) {
             if self.0[at].is_some() && self.0[at] == now.0[at] {
                 let _ = fs::remove_file(beside(path, suffix));
@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// The database itself is another file than before, or none.
-    pub(super) fn lost_database(&self, now: &Place) -> bool {
+    pub(super) fn lost_database(&self, now: &StoreFiles) -> bool {
         self.0[0] != now.0[0]
     }
 }

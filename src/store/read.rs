@@ -1,8 +1,11 @@
 //! Reading, for the command line and the admin interface.
 
 use super::{schema, span::hex};
-use crate::{otlp::wire::put_bytes, trace::TraceId};
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use crate::{
+    otlp::wire::put_bytes,
+    trace::{TraceId, label::shortened},
+};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, named_params, params};
 use std::{collections::HashSet, path::Path, time::Duration};
 
 /// Which traces to list. The default is all.
@@ -56,7 +59,7 @@ pub struct StoredTrace {
 
 /// Some spans of a stored trace.
 #[derive(Debug)]
-pub struct SpanPage {
+pub struct StoredPage {
     /// Fields of an `ExportTraceServiceRequest`: every span as it was received, by resource and scope.
     pub body: Vec<u8>,
     last: SpanKey,
@@ -68,7 +71,8 @@ type SpanKey = (String, i64);
 /// A span of a page, before its bytes are fetched.
 struct Listed {
     id: i64,
-    context: i64,
+    resource: i64,
+    scope: i64,
     start: i64,
 }
 
@@ -80,6 +84,8 @@ pub struct Store {
 /// A page ends with the span that reaches one of these.
 const PAGE_SPANS: i64 = 4096;
 const PAGE_BYTES: i64 = 1 << 20;
+/// Bytes of resources: more than one has, so that a large one is not repeated for each span.
+const PAGE_RESOURCES: i64 = 2 << 20;
 
 const COLUMNS: &str =
     "t.trace_id, t.start_ns, t.duration_ns, t.service, t.name, t.services, t.error, t.span_count, t.bytes,
@@ -101,7 +107,7 @@ impl Store {
         let slower = filter.slower.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
         let since = filter.since.map_or(i64::MIN, |since| i64::try_from(since).unwrap_or(i64::MAX));
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-        let rows = match &filter.service {
+        let rows = match filter.service.as_deref().map(|service| shortened(service.into())) {
             Some(service) => statement.query_map(
                 named_params! {":service": service, ":slower": slower, ":since": since, ":limit": limit},
                 read_row,
@@ -156,66 +162,62 @@ impl Store {
 
     /// The spans of a trace behind those of `after`; none if there are no more. Each page is a short look at the file,
     /// so that whoever takes his time between two holds up nobody. A trace that is deleted meanwhile just ends.
-    pub fn spans(&self, trace: &StoredTrace, after: Option<&SpanPage>) -> Result<Option<SpanPage>, String> {
+    pub fn spans(&self, trace: &StoredTrace, after: Option<&StoredPage>) -> Result<Option<StoredPage>, String> {
         let first = (String::new(), -1);
         let after = after.map_or(&first, |page| &page.last);
         self.read_spans(trace.number, after).map_err(|e| format!("cannot read the store: {e}"))
     }
 
-    fn read_spans(&self, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<SpanPage>> {
+    fn read_spans(&self, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<StoredPage>> {
         // All statements see one state of the file, also while another process writes.
         let snapshot = self.db.unchecked_transaction()?;
         let Some((mut listed, last)) = list(&snapshot, trace, after)? else { return Ok(None) };
-        listed.sort_unstable_by_key(|span| (span.context, span.start, span.id));
-        let mut find = snapshot.prepare("SELECT raw FROM spans WHERE id = ?1")?;
+        listed.sort_unstable_by_key(|span| (span.resource, span.scope, span.start, span.id));
+        let find = |table| snapshot.prepare(&format!("SELECT raw FROM {table} WHERE id = ?1"));
+        let (mut resources, mut scopes, mut spans) = (find("resources")?, find("scopes")?, find("spans")?);
+        let raw = |find: &mut Statement<'_>, id: i64| find.query_row([id], |row| row.get::<_, Vec<u8>>(0));
         let mut body = Vec::new();
-        for group in listed.chunk_by(|a, b| a.context == b.context) {
-            let mut spans = Vec::new();
-            for span in group {
-                find.query_row([span.id], |row| {
-                    put_bytes(&mut spans, 2, row.get_ref(0)?.as_blob()?);
-                    Ok(())
-                })?;
+        for of_resource in listed.chunk_by(|a, b| a.resource == b.resource) {
+            let mut resource = raw(&mut resources, of_resource[0].resource)?;
+            for of_scope in of_resource.chunk_by(|a, b| a.scope == b.scope) {
+                let mut scope = raw(&mut scopes, of_scope[0].scope)?;
+                for span in of_scope {
+                    put_bytes(&mut scope, 2, &raw(&mut spans, span.id)?);
+                }
+                put_bytes(&mut resource, 2, &scope);
             }
-            put_group(&mut body, &snapshot, group[0].context, spans)?;
+            put_bytes(&mut body, 1, &resource);
         }
-        Ok(Some(SpanPage { body, last }))
+        Ok(Some(StoredPage { body, last }))
     }
 }
 
 /// The next spans by the index, and where they end.
 fn list(db: &Connection, trace: i64, after: &SpanKey) -> rusqlite::Result<Option<(Vec<Listed>, SpanKey)>> {
     let mut statement = db.prepare(
-        "SELECT s.id, s.context, s.start_ns, length(s.raw), s.span_id, s.crc, length(c.raw_resource) + length(c.raw_scope)
-         FROM spans s JOIN contexts c ON c.id = s.context
+        "SELECT s.id, s.scope, s.start_ns, length(s.raw), s.span_id, s.crc, c.resource, length(c.raw), length(r.raw)
+         FROM spans s JOIN scopes c ON c.id = s.scope JOIN resources r ON r.id = c.resource
          WHERE s.trace = ?1 AND (s.span_id, s.crc) > (?2, ?3) ORDER BY s.span_id, s.crc LIMIT ?4",
     )?;
     let mut rows = statement.query(params![trace, after.0, after.1, PAGE_SPANS])?;
-    let (mut listed, mut contexts, mut bytes, mut last) = (Vec::new(), HashSet::new(), 0, None);
+    let (mut resources, mut scopes) = (HashSet::new(), HashSet::new());
+    let (mut listed, mut own, mut shared, mut last) = (Vec::new(), 0, 0, None);
     while let Some(row) = rows.next()? {
-        let span = Listed { id: row.get(0)?, context: row.get(1)?, start: row.get(2)? };
-        if contexts.insert(span.context) {
-            bytes += row.get::<_, i64>(6)?;
+        let span = Listed { id: row.get(0)?, resource: row.get(6)?, scope: row.get(1)?, start: row.get(2)? };
+        own += row.get::<_, i64>(3)?;
+        if scopes.insert(span.scope) {
+            own += row.get::<_, i64>(7)?;
+        }
+        if resources.insert(span.resource) {
+            shared += row.get::<_, i64>(8)?;
         }
         listed.push(span);
         last = Some((row.get(4)?, row.get(5)?));
-        bytes += row.get::<_, i64>(3)?;
-        if bytes >= PAGE_BYTES {
+        if own >= PAGE_BYTES || shared >= PAGE_RESOURCES {
             break;
         }
     }
     Ok(last.map(|last| (listed, last)))
-}
-
-/// One `ResourceSpans` with spans of one context.
-fn put_group(body: &mut Vec<u8>, db: &Connection, context: i64, spans: Vec<u8>) -> rusqlite::Result<()> {
-    let sql = "SELECT raw_resource, raw_scope FROM contexts WHERE id = ?1";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let (mut resource, mut scope): (Vec<u8>, Vec<u8>) = db.query_row(sql, [context], read)?;
-    scope.extend(spans);
-    put_bytes(&mut resource, 2, &scope);
-    put_bytes(body, 1, &resource);
-    Ok(())
 }
 
 /// Each shape of this query walks one index from its newest end and looks up only rows that match.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
 /// `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// `PRAGMA application_id`: "tkst".
 const APPLICATION: u32 = 0x746b_7374;
 /// Bytes. Several spans fit into a page, and rows grow at the table's end.
@@ -48,19 +48,27 @@ CREATE TABLE trace_services (
     PRIMARY KEY (service, start_ns, trace)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE contexts (
+CREATE TABLE resources (
     id INTEGER PRIMARY KEY,
-    crc INTEGER NOT NULL,
+    digest BLOB NOT NULL UNIQUE,
     last_trace INTEGER NOT NULL,
     service TEXT NOT NULL,
-    resource TEXT NOT NULL,
-    scope TEXT NOT NULL,
-    scope_version TEXT NOT NULL,
-    raw_resource BLOB NOT NULL,
-    raw_scope BLOB NOT NULL
+    attributes TEXT NOT NULL,
+    raw BLOB NOT NULL
 ) STRICT;
-CREATE INDEX contexts_by_crc ON contexts (crc);
-CREATE INDEX contexts_by_last_trace ON contexts (last_trace);
+CREATE INDEX resources_by_last_trace ON resources (last_trace);
+
+CREATE TABLE scopes (
+    id INTEGER PRIMARY KEY,
+    resource INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    last_trace INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    UNIQUE (resource, digest)
+) STRICT;
+CREATE INDEX scopes_by_last_trace ON scopes (last_trace);
 
 CREATE TABLE spans (
     id INTEGER PRIMARY KEY,
@@ -68,7 +76,7 @@ CREATE TABLE spans (
     span_id TEXT NOT NULL,
     crc INTEGER NOT NULL,
     parent_id TEXT,
-    context INTEGER NOT NULL,
+    scope INTEGER NOT NULL,
     name TEXT NOT NULL,
     kind TEXT NOT NULL,
     status TEXT NOT NULL,
@@ -81,9 +89,10 @@ CREATE TABLE spans (
 CREATE UNIQUE INDEX spans_by_trace ON spans (trace, span_id, crc);
 
 CREATE VIEW span_list AS
-    SELECT t.trace_id, s.span_id, s.parent_id, c.service, s.name, s.kind, s.status, s.status_message,
-           s.start_ns, s.duration_ns, s.attributes, c.resource, c.scope, c.scope_version, t.rule
-    FROM traces t JOIN spans s ON s.trace = t.id JOIN contexts c ON c.id = s.context;
+    SELECT t.trace_id, s.span_id, s.parent_id, r.service, s.name, s.kind, s.status, s.status_message,
+           s.start_ns, s.duration_ns, s.attributes, r.attributes AS resource, c.name AS scope, c.version AS scope_version,
+           t.rule
+    FROM traces t JOIN spans s ON s.trace = t.id JOIN scopes c ON c.id = s.scope JOIN resources r ON r.id = c.resource;
 ";
 
 /// The one connection that writes: at most `database` bytes of a database. The log is cut to `log` bytes when it
@@ -141,7 +150,8 @@ fn file_version(db: &Connection) -> Result<SchemaVersion, StoreFailure> {
     match (application, version) {
         (APPLICATION, SCHEMA_VERSION) => Ok(SchemaVersion::Ours),
         (APPLICATION, _) => {
-            Err(StoreFailure::Later(format!("its schema has version {version}, this program knows {SCHEMA_VERSION}")))
+            let knows = format!("its schema has version {version}, this program knows {SCHEMA_VERSION}");
+            Err(StoreFailure::Later(format!("{knows}: move the file away, or name another `path`")))
         }
         (0, 0) if tables == 0 => Ok(SchemaVersion::Empty),
         _ => Err(StoreFailure::Later("is a database of another program; name another path".to_owned())),

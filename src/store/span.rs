@@ -5,7 +5,7 @@ use crate::{
         walk::{all, last, lossy},
         wire::{Fields, Value},
     },
-    trace::{SpanKind, Standing, Status, TraceId, between},
+    trace::{SpanKind, Standing, Status, TraceId, between, label::shortened},
 };
 use foldhash::fast::RandomState;
 use std::{
@@ -19,56 +19,60 @@ use std::{
 const KNOWS_REMOTE: u64 = 0x100;
 const IS_REMOTE: u64 = 0x200;
 
-/// The bytes around spans: all fields of `ResourceSpans` but its scopes, of `ScopeSpans` but its spans.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct EnclosingFields {
-    /// Shared by all scopes of the resource.
-    pub(super) raw_resource: Arc<[u8]>,
-    pub(super) raw_scope: Vec<u8>,
+/// A resource of the batch: all fields of `ResourceSpans` but its scopes.
+pub(super) struct Resource<'a> {
+    pub(super) raw: Cow<'a, [u8]>,
+    /// Every trace of the batch that it takes part in has it in columns of its own, so a long one is cut.
+    pub(super) service: Arc<str>,
 }
 
-impl EnclosingFields {
-    pub(super) fn bytes(&self) -> u64 {
-        (self.raw_resource.len() + self.raw_scope.len()) as u64
+impl<'a> Resource<'a> {
+    fn new(raw: Cow<'a, [u8]>) -> Resource<'a> {
+        let service = Arc::from(service(&merged(&raw)));
+        Resource { raw, service }
     }
 
-    pub(super) fn crc(&self) -> u32 {
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&self.raw_resource);
-        crc.update(&self.raw_scope);
-        crc.finalize()
+    /// Its attributes, which are field 1 of a `Resource`.
+    pub(super) fn message(&self) -> Cow<'_, [u8]> {
+        merged(&self.raw)
     }
+}
 
-    /// Attributes of the resource: field 1 of a `Resource`.
-    pub(super) fn resource(&self) -> Vec<u8> {
-        merged(&self.raw_resource)
-    }
+/// The first attribute `service.name` that is a text and not empty.
+fn service(resource: &[u8]) -> Cow<'_, str> {
+    let named = all(resource, 1).map(key_value).filter(|(key, _)| *key == b"service.name");
+    let name = named.filter_map(|(_, any)| last(any, 1)).find(|name| !name.is_empty());
+    shortened(name.map(lossy).unwrap_or_default())
+}
 
-    /// The first attribute `service.name` that is a text and not empty.
-    pub(super) fn service(&self) -> String {
-        let resource = self.resource();
-        let attributes = all(&resource, 1);
-        let named = attributes.map(key_value).filter(|(key, _)| *key == b"service.name");
-        let name = named.filter_map(|(_, any)| last(any, 1)).find(|name| !name.is_empty());
-        name.map(lossy).unwrap_or_default().into_owned()
-    }
+/// A scope of a resource: all fields of `ScopeSpans` but its spans.
+pub(super) struct Scope<'a> {
+    /// Index into [`Parts::resources`].
+    pub(super) resource: u32,
+    pub(super) raw: Cow<'a, [u8]>,
+}
 
+impl Scope<'_> {
     /// Name and version of the instrumentation scope.
-    pub(super) fn scope(&self) -> [String; 2] {
-        let scope = merged(&self.raw_scope);
+    pub(super) fn names(&self) -> [String; 2] {
+        let scope = merged(&self.raw);
         [1, 2].map(|number| last(&scope, number).map(lossy).unwrap_or_default().into_owned())
     }
 }
 
 /// The message that is field 1: where it occurs repeatedly, protobuf merges, and so does concatenation.
-fn merged(message: &[u8]) -> Vec<u8> {
-    all(message, 1).flatten().copied().collect()
+fn merged(message: &[u8]) -> Cow<'_, [u8]> {
+    let mut parts = all(message, 1);
+    match (parts.next(), parts.next()) {
+        (first, None) => Cow::Borrowed(first.unwrap_or_default()),
+        _ => Cow::Owned(all(message, 1).flatten().copied().collect()),
+    }
 }
 
 /// What the columns show of a span. Strange bytes are no reason to refuse it: what cannot be read is
 /// shown as empty, and `raw` has it all. Source: opentelemetry-proto, `trace.proto`.
 #[derive(Default)]
-pub(super) struct Shown<'a> {
+pub(super) struct SpanColumns<'a> {
     trace_id: &'a [u8],
     pub(super) span_id: &'a [u8],
     pub(super) parent_id: &'a [u8],
@@ -87,10 +91,10 @@ pub(super) struct Shown<'a> {
     incomplete: Option<&'a [u8]>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> SpanColumns<'a> {
     /// None if the span is no protobuf.
-    fn read(raw: &'a [u8]) -> Option<Shown<'a>> {
-        let mut shown = Shown::default();
+    fn read(raw: &'a [u8]) -> Option<SpanColumns<'a>> {
+        let mut shown = SpanColumns::default();
         for field in Fields::new(raw) {
             let field = field?;
             match (field.number, field.value) {
@@ -186,8 +190,8 @@ pub(super) fn key_value(attribute: &[u8]) -> (&[u8], &[u8]) {
 /// One span of a batch. A batch may be full of tiny ones, so it is small: what it shows is read again when it is
 /// written.
 pub(super) struct StoredSpan<'a> {
-    /// Index into [`Parts::contexts`].
-    pub(super) context: u32,
+    /// Index into [`Parts::scopes`].
+    pub(super) scope: u32,
     pub(super) crc: u32,
     pub(super) raw: &'a [u8],
     span_id: &'a [u8],
@@ -195,8 +199,8 @@ pub(super) struct StoredSpan<'a> {
 }
 
 impl<'a> StoredSpan<'a> {
-    pub(super) fn shown(&self) -> Shown<'a> {
-        Shown::read(self.raw).expect("it was read before")
+    pub(super) fn shown(&self) -> SpanColumns<'a> {
+        SpanColumns::read(self.raw).expect("it was read before")
     }
 }
 
@@ -208,31 +212,33 @@ fn clamp(nanos: u64) -> i64 {
 /// A batch by traces, in the order in which they appear.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
-    pub(super) contexts: Vec<Arc<EnclosingFields>>,
+    /// No two are equal, nor are two scopes.
+    pub(super) resources: Vec<Resource<'a>>,
+    pub(super) scopes: Vec<Scope<'a>>,
     /// A trace's spans by span id, as the store has them.
     pub(super) traces: Vec<(TraceId, Vec<StoredSpan<'a>>)>,
     /// Spans that are no protobuf or have no trace id.
     pub(super) rejected: u64,
 }
 
+/// Where equal things of a batch are in its [`Parts`].
+#[derive(Default)]
+struct Places<'a> {
+    resources: HashMap<Cow<'a, [u8]>, u32, RandomState>,
+    scopes: HashMap<(u32, Cow<'a, [u8]>), u32, RandomState>,
+    traces: HashMap<TraceId, usize, RandomState>,
+}
+
 impl<'a> Parts<'a> {
     /// None if the bytes around the spans are malformed.
     pub(super) fn of(body: &'a [u8]) -> Option<Parts<'a>> {
-        let mut parts = Parts::default();
-        let mut places = HashMap::with_hasher(RandomState::default());
-        let mut contexts = HashMap::with_hasher(RandomState::default());
+        let (mut parts, mut places) = (Parts::default(), Places::default());
         for field in Fields::new(body) {
-            let Some(resource) = field?.message(1) else { continue };
-            let (raw_resource, scopes) = header_and_children(resource)?;
-            let raw_resource: Arc<[u8]> = raw_resource.into();
-            for scope in scopes {
-                let (raw_scope, spans) = header_and_children(scope)?;
-                let context = Arc::new(EnclosingFields { raw_resource: raw_resource.clone(), raw_scope });
-                let context = *contexts.entry(context).or_insert_with_key(|context| {
-                    parts.contexts.push(context.clone());
-                    (parts.contexts.len() - 1) as u32
-                });
-                spans.into_iter().for_each(|raw| parts.add(raw, context, &mut places));
+            let Some(group) = field?.message(1) else { continue };
+            let resource = parts.resource(header(group)?, &mut places);
+            for group in all(group, 2) {
+                let scope = parts.scope(resource, header(group)?, &mut places);
+                all(group, 2).for_each(|raw| parts.add(raw, scope, &mut places));
             }
         }
         for (_, spans) in &mut parts.traces {
@@ -242,39 +248,58 @@ impl<'a> Parts<'a> {
         Some(parts)
     }
 
-    fn add(&mut self, raw: &'a [u8], context: u32, places: &mut HashMap<TraceId, usize, RandomState>) {
-        let shown = Shown::read(raw);
+    pub(super) fn service_of(&self, scope: u32) -> &Arc<str> {
+        &self.resources[self.scopes[scope as usize].resource as usize].service
+    }
+
+    fn resource(&mut self, raw: Cow<'a, [u8]>, places: &mut Places<'a>) -> u32 {
+        *places.resources.entry(raw).or_insert_with_key(|raw| {
+            self.resources.push(Resource::new(raw.clone()));
+            (self.resources.len() - 1) as u32
+        })
+    }
+
+    fn scope(&mut self, resource: u32, raw: Cow<'a, [u8]>, places: &mut Places<'a>) -> u32 {
+        *places.scopes.entry((resource, raw)).or_insert_with_key(|(resource, raw)| {
+            self.scopes.push(Scope { resource: *resource, raw: raw.clone() });
+            (self.scopes.len() - 1) as u32
+        })
+    }
+
+    fn add(&mut self, raw: &'a [u8], scope: u32, places: &mut Places<'a>) {
+        let shown = SpanColumns::read(raw);
         let id = shown.as_ref().and_then(|shown| shown.trace_id.try_into().ok()).map(TraceId);
         let (Some(shown), Some(id)) = (shown, id) else {
             self.rejected += 1;
             return;
         };
-        let place = *places.entry(id).or_insert_with(|| {
+        let place = *places.traces.entry(id).or_insert_with(|| {
             self.traces.push((id, Vec::new()));
             self.traces.len() - 1
         });
         let crc = crc32fast::hash(raw);
-        self.traces[place].1.push(StoredSpan { context, crc, raw, span_id: shown.span_id, standing: Standing::Inner });
+        self.traces[place].1.push(StoredSpan { scope, crc, raw, span_id: shown.span_id, standing: Standing::Inner });
     }
 }
 
-/// A message without its repeated field 2, and that field's values.
-fn header_and_children(message: &[u8]) -> Option<(Vec<u8>, Vec<&[u8]>)> {
-    let (mut header, mut children) = (Vec::new(), Vec::new());
+/// A message without its repeated field 2. None if it is malformed.
+fn header(message: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut header: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     for field in Fields::new(message) {
         let field = field?;
         match field.message(2) {
-            Some(child) => children.push(child),
-            None => header.extend_from_slice(field.raw),
+            Some(_) => {}
+            None if header.is_empty() => header = Cow::Borrowed(field.raw),
+            None => header.to_mut().extend_from_slice(field.raw),
         }
     }
-    Some((header, children))
+    Some(header)
 }
 
 /// A root has no parent. An entry's flags say that the parent is remote or, where they say nothing,
 /// it is a server or consumer span whose parent is not in this batch.
 fn set_standings(spans: &mut [StoredSpan<'_>]) {
-    let asks = |shown: &Shown<'_>| {
+    let asks = |shown: &SpanColumns<'_>| {
         shown.flags & KNOWS_REMOTE == 0 && matches!(shown.kind(), SpanKind::Server | SpanKind::Consumer)
     };
     let here: HashSet<&[u8], RandomState> = match spans.iter().any(|stored| asks(&stored.shown())) {
@@ -360,7 +385,7 @@ impl TraceState {
     }
 
     /// The first verdict stands: later spans of a kept trace only follow it.
-    fn observe_verdict(&mut self, shown: &Shown<'_>) {
+    fn observe_verdict(&mut self, shown: &SpanColumns<'_>) {
         let text = |bytes| lossy(bytes).into_owned();
         if let Some(rule) = shown.rule.filter(|_| self.rule.is_none()) {
             self.rule = Some(text(rule));

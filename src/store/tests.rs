@@ -387,12 +387,13 @@ fn nothing_is_left_of_evicted_traces(fixture: &Fixture) {
     let traces = count("SELECT count(*) FROM traces");
     assert_eq!(count("SELECT count(*) FROM spans"), 4 * traces);
     assert_eq!(count("SELECT count(*) FROM trace_services"), 2 * traces);
-    assert_eq!(count("SELECT count(*) FROM contexts"), 21);
+    assert_eq!(count("SELECT count(*) FROM resources"), 21);
+    assert_eq!(count("SELECT count(*) FROM scopes"), 21);
     assert_eq!(count("SELECT count(*) FROM trace_services WHERE trace NOT IN (SELECT id FROM traces)"), 0);
 }
 
 #[test]
-fn contexts_go_with_the_last_trace_that_uses_them() {
+fn resources_and_scopes_go_with_the_last_trace_that_uses_them() {
     let mut fixture = Fixture::new(SIZE_MIN);
     for trace in 0..150 {
         let mut span = span(trace, 1, 0, trace, 1);
@@ -403,7 +404,7 @@ fn contexts_go_with_the_last_trace_that_uses_them() {
     let count = |table: &str| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
     let traces = count("traces").unwrap();
     assert!((8..100).contains(&traces), "{traces}");
-    assert_eq!(count("contexts").unwrap(), traces);
+    assert_eq!((count("resources").unwrap(), count("scopes").unwrap()), (traces, traces));
     let stored = fixture.store().trace(trace_id(149)).unwrap().unwrap();
     assert_eq!(stored.row.service, "pod-149");
 }
@@ -606,14 +607,81 @@ fn many_small_traces_stay_within_the_size() {
     assert!(fixture.all().len() > 4000);
 }
 
+fn field(number: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, number, payload);
+    out
+}
+
+fn count(fixture: &Fixture, what: &str) -> i64 {
+    let db = Connection::open(fixture.path()).unwrap();
+    db.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
+}
+
+/// One span in each of many scopes of one large resource, and each a trace of its own or all in one.
+fn scopes_of_one_resource(scopes: u64, traces: u64) -> Vec<u8> {
+    let attributes = (0..2000).map(|n| attribute(&format!("attribute.{n}"), &"x".repeat(90))).collect();
+    let mut resource = field(1, &Resource { attributes, ..Default::default() }.encode_to_vec());
+    for n in 1..=scopes {
+        let scope = field(1, &field(1, format!("scope-{n}").as_bytes()));
+        let span = span(n % traces, n, 0, n, 1).encode_to_vec();
+        resource.extend(field(2, &[scope, field(2, &span)].concat()));
+    }
+    field(1, &resource)
+}
+
+/// In the file, in what is read for it, and in what is written of it.
+#[test]
+fn a_large_resource_is_handled_once_however_many_scopes_share_it() {
+    let mut fixture = Fixture::new(4 * SIZE_MIN);
+    let body = scopes_of_one_resource(1000, 1);
+    let before = crate::otlp::wire::work::done();
+    fixture.send(&body).unwrap();
+    let visits = crate::otlp::wire::work::done() - before;
+    assert!(visits < body.len() as u64, "{visits} fields were looked at in {} bytes", body.len());
+    assert_eq!((count(&fixture, "resources"), count(&fixture, "scopes")), (1, 1000));
+    let stored = bytes(&fixture);
+    assert!(stored < 8 * body.len() as u64, "{} bytes became {stored}", body.len());
+    let read = spans_of(&fixture.store(), trace_id(0));
+    assert!(read.len() < 2 * body.len(), "{} bytes became {}", body.len(), read.len());
+    assert_eq!(ExportTraceServiceRequest::decode(&read[..]).unwrap().resource_spans[0].scope_spans.len(), 1000);
+}
+
+/// A batch that takes several transactions, each of which may make room.
+#[test]
+fn every_span_has_its_scope_and_resource_whatever_was_deleted_before() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    for round in 0..8 {
+        let spans = (0..400).map(|n| {
+            let mut span = span(round * 400 + n, 1, 0, n, 1);
+            span.attributes.push(attribute("text", &"x".repeat(4000)));
+            resource_spans(&format!("pod-{}", n % 40), vec![span])
+        });
+        fixture.send(&batch(spans.collect())).unwrap();
+    }
+    assert!(count(&fixture, "traces") < 2000, "there was no room for all");
+    assert_eq!(count(&fixture, "spans"), count(&fixture, "span_list"));
+    assert_eq!(count(&fixture, "scopes WHERE resource NOT IN (SELECT id FROM resources)"), 0);
+}
+
+/// The service of a resource stands in the row of each trace.
+#[test]
+fn a_long_service_name_is_cut_where_it_is_repeated() {
+    let mut fixture = Fixture::new(4 * SIZE_MIN);
+    let name = "shop".repeat(50_000);
+    let spans = (0..500).map(|n| span(n, 1, 0, n, 1)).collect();
+    let body = batch(vec![resource_spans(&name, spans)]);
+    fixture.send(&body).unwrap();
+    assert!(bytes(&fixture) < 4 << 20, "{}", bytes(&fixture));
+    let filter = TraceFilter { service: Some(name.clone()), limit: 1000, ..Default::default() };
+    assert_eq!(fixture.store().traces(&filter).unwrap().len(), 500);
+    let whole = count(&fixture, &format!("span_list WHERE resource ->> 'service.name' = '{name}'"));
+    assert_eq!(whole, 500);
+}
+
 /// What is around spans is read once, not for each of them.
 #[test]
 fn the_work_grows_with_the_batch() {
-    let field = |number, payload: &[u8]| {
-        let mut out = Vec::new();
-        crate::otlp::wire::put_bytes(&mut out, number, payload);
-        out
-    };
     let span = |n: u64| [field(1, &[1; 16]), field(2, &n.to_be_bytes()), field(5, b"GET /")].concat();
     let visits = |spans: u64| {
         let spans: Vec<u8> = (1..=spans).flat_map(|n| field(2, &span(n))).collect();

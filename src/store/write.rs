@@ -5,17 +5,17 @@
 //! it, and what does not fit any more waits until the reader ends.
 
 use super::{
+    context::ContextRows,
     failure::StoreFailure,
     json, place,
     schema::{self, PAGE},
-    span::{EnclosingFields, Parts, StoredSpan, TraceState, hex},
+    span::{Parts, StoredSpan, TraceState, hex},
 };
 use crate::trace::{Standing, TraceId};
-use foldhash::fast::RandomState;
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 use std::{
-    collections::HashMap,
     fs::{self, File, TryLockError},
+    mem,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,8 +25,8 @@ use tracing::debug;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
 const GROWTH: u64 = 4;
-/// Bytes of a span's row besides.
-const SPAN_BYTES: u64 = 256;
+/// Bytes of a row besides: of a span, a scope or a resource.
+const ROW_BYTES: u64 = 256;
 /// Pages that a trace changes at places of their own: in its table, in indexes by its id, and as many for an old one
 /// that makes room.
 const TRACE_PAGES: u64 = 8;
@@ -42,17 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const VACUUM_STEP: u64 = 256;
 /// Traces looked at in one step of eviction.
 const EVICT_STEP: u32 = 256;
-/// Contexts remembered; beyond it they are looked up again.
-const CONTEXTS_MAX: usize = 4096;
-
-/// A context's row.
-#[derive(Clone)]
-struct Known {
-    id: i64,
-    service: Arc<str>,
-}
-
-type Contexts = HashMap<Arc<EnclosingFields>, Known, RandomState>;
 
 /// Keeps other processes from the file: two writers would give the same numbers to their traces.
 fn lock(path: &Path) -> Result<File, StoreFailure> {
@@ -70,7 +59,7 @@ fn lock(path: &Path) -> Result<File, StoreFailure> {
 }
 
 /// The one writer of a store.
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
     db: Connection,
     path: PathBuf,
     /// Bytes of the database and its write-ahead log.
@@ -80,21 +69,19 @@ pub(super) struct Writer {
     /// Bytes of the log, when the database is full.
     log_max: u64,
     next_trace: i64,
-    contexts: Contexts,
     /// Held as long as this writer numbers traces.
     _lock: File,
 }
 
-impl Writer {
-    pub(super) fn open(path: &Path, size: u64) -> Result<Writer, StoreFailure> {
+impl StoreWriter {
+    pub(super) fn open(path: &Path, size: u64) -> Result<StoreWriter, StoreFailure> {
         let lock = lock(path)?;
         let log_max = (size / LOG_SHARE).clamp(LOG_MIN, LOG_MAX);
         let database = size - log_max;
         let db = schema::open_write(path, database, log_max)?;
         let next_trace = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM traces", [], |row| row.get(0))?;
         let (path, max_pages) = (path.to_owned(), database / PAGE);
-        let mut writer =
-            Writer { db, path, size, max_pages, log_max, next_trace, contexts: Contexts::default(), _lock: lock };
+        let mut writer = StoreWriter { db, path, size, max_pages, log_max, next_trace, _lock: lock };
         writer.shrink()?;
         Ok(writer)
     }
@@ -102,7 +89,7 @@ impl Writer {
     /// The configured size may be smaller than it was. In steps, for all of it goes through the log.
     fn shrink(&mut self) -> Result<(), StoreFailure> {
         let excess =
-            |writer: &Writer| Ok::<_, StoreFailure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
+            |writer: &StoreWriter| Ok::<_, StoreFailure>(writer.number("page_count")?.saturating_sub(writer.max_pages));
         if excess(self)? == 0 {
             return Ok(());
         }
@@ -168,8 +155,7 @@ impl Writer {
         let parts = Parts::of(body).ok_or(StoreFailure::Malformed)?;
         // Twice in all: what is too much for one transaction is to be split.
         let most = self.log_max.min(self.max_pages * PAGE);
-        let contexts: u64 = parts.contexts.iter().map(|context| context.bytes() * GROWTH).sum();
-        for (range, need) in portions(&parts, contexts, most / 2) {
+        for (range, need) in portions(&parts, most / 2) {
             if need > most {
                 return Err(StoreFailure::TooLarge);
             }
@@ -195,94 +181,62 @@ impl Writer {
         if outcome.is_err() {
             // What was rolled back is not there.
             self.next_trace = first_trace;
-            self.contexts.clear();
         }
         outcome
     }
 
     fn try_write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), StoreFailure> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if make_room(&transaction, self.max_pages, need)? > 0 || self.contexts.len() > CONTEXTS_MAX {
-            self.contexts.clear();
-        }
-        let contexts = known_contexts(&transaction, &parts.contexts, &mut self.contexts)?;
-        let mut newest = vec![0; contexts.len()];
+        make_room(&transaction, self.max_pages, need)?;
+        let mut contexts = ContextRows::prepare(&transaction)?;
         let mut statements = Statements::prepare(&transaction)?;
         for (trace_id, spans) in &parts.traces[traces] {
-            let trace = statements.add(trace_id, spans, &contexts, &mut self.next_trace)?;
-            for stored in spans {
-                let newest = &mut newest[stored.context as usize];
-                *newest = trace.max(*newest);
-            }
+            statements.add(trace_id, spans, parts, &mut contexts, &mut self.next_trace)?;
         }
         drop(statements);
-        let mut touch = transaction.prepare("UPDATE contexts SET last_trace = ?2 WHERE id = ?1 AND last_trace < ?2")?;
-        for (context, trace) in contexts.iter().zip(newest) {
-            touch.execute(params![context.id, trace])?;
-        }
-        drop(touch);
+        contexts.finish(parts)?;
         Ok(transaction.commit()?)
     }
 }
 
 /// The traces of a batch in runs that need at most about `most` bytes, or are one trace; with what each needs. The
-/// first brings the contexts of all.
-fn portions(parts: &Parts<'_>, contexts: u64, most: u64) -> Vec<(Range<usize>, u64)> {
+/// first in which a resource or scope is brings it.
+fn portions(parts: &Parts<'_>, most: u64) -> Vec<(Range<usize>, u64)> {
     let mut portions: Vec<(Range<usize>, u64)> = Vec::new();
+    let mut unbrought = Unbrought::of(parts);
     for (at, (_, spans)) in parts.traces.iter().enumerate() {
-        let bytes: u64 = spans.iter().map(|stored| stored.raw.len() as u64 * GROWTH + SPAN_BYTES).sum();
+        let bytes: u64 = spans.iter().map(|stored| row_bytes(stored.raw) + unbrought.bring(parts, stored.scope)).sum();
         let need = bytes + TRACE_PAGES * PAGE;
         match portions.last_mut().filter(|(_, sum)| *sum + need <= most) {
             Some((range, sum)) => (range.end, *sum) = (at + 1, *sum + need),
-            None if at == 0 => portions.push((0..1, SPARE_PAGES * PAGE + contexts + need)),
             None => portions.push((at..at + 1, SPARE_PAGES * PAGE + need)),
         }
     }
     portions
 }
 
-/// Rows for all contexts of a batch; new ones are written.
-fn known_contexts(
-    db: &Transaction<'_>,
-    contexts: &[Arc<EnclosingFields>],
-    cache: &mut Contexts,
-) -> Result<Vec<Known>, StoreFailure> {
-    let mut find = db.prepare("SELECT id, service, raw_resource, raw_scope FROM contexts WHERE crc = ?1")?;
-    let mut known = Vec::with_capacity(contexts.len());
-    for context in contexts {
-        if let Some(found) = cache.get(context) {
-            known.push(found.clone());
-            continue;
-        }
-        let mut rows = find.query([context.crc()])?;
-        let mut found = None;
-        while let Some(row) = rows.next()? {
-            if row.get_ref(2)?.as_blob() == Ok(&context.raw_resource[..])
-                && row.get_ref(3)?.as_blob() == Ok(&context.raw_scope[..])
-            {
-                found = Some(Known { id: row.get(0)?, service: row.get::<_, String>(1)?.into() });
-            }
-        }
-        let found = match found {
-            Some(found) => found,
-            None => insert_context(db, context)?,
-        };
-        cache.insert(context.clone(), found.clone());
-        known.push(found);
-    }
-    Ok(known)
+fn row_bytes(raw: &[u8]) -> u64 {
+    raw.len() as u64 * GROWTH + ROW_BYTES
 }
 
-fn insert_context(db: &Transaction<'_>, context: &EnclosingFields) -> Result<Known, StoreFailure> {
-    let (service, [scope, scope_version]) = (context.service(), context.scope());
-    let mut resource = String::new();
-    json::put_attributes(&mut resource, &context.resource(), 1);
-    db.execute(
-        "INSERT INTO contexts (crc, last_trace, service, resource, scope, scope_version, raw_resource, raw_scope)
-         VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![context.crc(), service, resource, scope, scope_version, &context.raw_resource[..], context.raw_scope],
-    )?;
-    Ok(Known { id: db.last_insert_rowid(), service: service.into() })
+/// What the rows of resources and scopes take that no trace before has brought; nothing for others.
+struct Unbrought {
+    resources: Vec<u64>,
+    scopes: Vec<u64>,
+}
+
+impl Unbrought {
+    fn of(parts: &Parts<'_>) -> Unbrought {
+        Unbrought {
+            resources: parts.resources.iter().map(|resource| row_bytes(&resource.raw)).collect(),
+            scopes: parts.scopes.iter().map(|scope| row_bytes(&scope.raw)).collect(),
+        }
+    }
+
+    fn bring(&mut self, parts: &Parts<'_>, scope: u32) -> u64 {
+        let resource = parts.scopes[scope as usize].resource;
+        mem::take(&mut self.scopes[scope as usize]) + mem::take(&mut self.resources[resource as usize])
+    }
 }
 
 /// Prepared once per transaction, used for every trace and span of it.
@@ -312,7 +266,7 @@ impl<'a> Statements<'a> {
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?,
             put_span: db.prepare(
-                "INSERT OR IGNORE INTO spans (trace, span_id, crc, parent_id, context, name, kind, status, status_message,
+                "INSERT OR IGNORE INTO spans (trace, span_id, crc, parent_id, scope, name, kind, status, status_message,
                         start_ns, duration_ns, attributes, raw)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?,
@@ -324,27 +278,28 @@ impl<'a> Statements<'a> {
         })
     }
 
-    /// Adds spans to a new or a stored trace; returns its row's id.
+    /// Adds spans to a new or a stored trace.
     fn add(
         &mut self,
         trace_id: &TraceId,
         spans: &[StoredSpan<'_>],
-        contexts: &[Known],
+        parts: &Parts<'_>,
+        contexts: &mut ContextRows<'_>,
         next_trace: &mut i64,
-    ) -> Result<i64, StoreFailure> {
+    ) -> Result<(), StoreFailure> {
         let text = trace_id.to_string();
         let stored = self.find_trace.query_row([&text], |row| Ok((row.get(0)?, read_state(row)?))).optional()?;
         let is_new = stored.is_none();
         let (trace, before) = stored.unwrap_or((*next_trace, TraceState::default()));
         let mut state = before.clone();
         for stored in spans {
-            let context = &contexts[stored.context as usize];
-            if self.put_span(trace, stored, context)? {
-                state.observe(stored, &context.service);
+            let scope = contexts.of_scope(parts, stored.scope, trace)?;
+            if self.put_span(trace, stored, scope)? {
+                state.observe(stored, parts.service_of(stored.scope));
             }
         }
         if state == before {
-            return Ok(trace);
+            return Ok(());
         }
         *next_trace += i64::from(is_new);
         for service in &before.services {
@@ -353,12 +308,11 @@ impl<'a> Statements<'a> {
         for service in &state.services {
             self.put_service.execute(params![&**service, state.start, trace, state.error, state.duration])?;
         }
-        self.put_trace(trace, &text, &state)?;
-        Ok(trace)
+        self.put_trace(trace, &text, &state)
     }
 
     /// False if the same span is there already.
-    fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, context: &Known) -> Result<bool, StoreFailure> {
+    fn put_span(&mut self, trace: i64, stored: &StoredSpan<'_>, scope: i64) -> Result<bool, StoreFailure> {
         let shown = &stored.shown();
         let parent = (stored.standing != Standing::Root).then(|| hex(shown.parent_id));
         self.attributes.clear();
@@ -368,7 +322,7 @@ impl<'a> Statements<'a> {
             hex(shown.span_id),
             stored.crc,
             parent,
-            context.id,
+            scope,
             shown.name(),
             shown.kind().word(),
             shown.status().word(),
@@ -490,6 +444,7 @@ fn evict(db: &Transaction<'_>, bytes: u64) -> Result<u64, StoreFailure> {
     drop(rows);
     db.execute("DELETE FROM spans WHERE trace <= ?1", [last])?;
     db.execute("DELETE FROM traces WHERE id <= ?1", [last])?;
-    db.execute("DELETE FROM contexts WHERE last_trace <= ?1", [last])?;
+    db.execute("DELETE FROM scopes WHERE last_trace <= ?1", [last])?;
+    db.execute("DELETE FROM resources WHERE last_trace <= ?1", [last])?;
     Ok(traces)
 }

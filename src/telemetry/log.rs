@@ -24,7 +24,7 @@ const WAITING_MAX: usize = 1 << 20;
 const LAST_LINES: Duration = Duration::from_secs(1);
 const STACK: usize = 64 << 10;
 
-static LINES: Lines = Lines::new();
+static LINES: LineQueue = LineQueue::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Sends the log to standard error, panics too. `filter` is a level (`info`) or directives
@@ -38,7 +38,7 @@ pub fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
     let started = writer.spawn(|| LINES.write_to(&mut io::stderr()));
     started.map_err(|error| format!("cannot start a thread for the log: {error}"))?;
     STARTED.store(true, Relaxed);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Line);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LineWriter);
     match format {
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => log.json().init(),
@@ -78,9 +78,9 @@ pub fn flush() {
 }
 
 /// What `tracing-subscriber` writes a line to, in one call.
-struct Line;
+struct LineWriter;
 
-impl Write for Line {
+impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         LINES.push(line);
         Ok(line.len())
@@ -92,7 +92,7 @@ impl Write for Line {
 }
 
 /// Lines on their way to the thread that writes them.
-struct Lines {
+struct LineQueue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
     lost: AtomicU64,
@@ -104,10 +104,10 @@ struct Waiting {
     is_writing: bool,
 }
 
-impl Lines {
-    const fn new() -> Lines {
+impl LineQueue {
+    const fn new() -> LineQueue {
         let waiting = Waiting { lines: VecDeque::new(), bytes: 0, is_writing: false };
-        Lines { waiting: Mutex::new(waiting), changed: Condvar::new(), lost: AtomicU64::new(0) }
+        LineQueue { waiting: Mutex::new(waiting), changed: Condvar::new(), lost: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn lines_come_out_in_order() {
-        let (lines, mut out) = (Lines::new(), Vec::new());
+        let (lines, mut out) = (LineQueue::new(), Vec::new());
         ["a\n", "b\n", "c\n"].iter().for_each(|line| lines.push(line.as_bytes()));
         (0..3).for_each(|_| lines.write_next(&mut out));
         lines.flush(Duration::MAX);
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_bounded_and_counted() {
-        let lines = Lines::new();
+        let lines = LineQueue::new();
         let line = [b'x'; 1000];
         (0..5000).for_each(|_| lines.push(&line));
         let waiting = lines.lock().lines.len() as u64;
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_costs_the_lines() {
-        let lines = Lines::new();
+        let lines = LineQueue::new();
         lines.push(b"a\n");
         lines.write_next(&mut Gone);
         assert_eq!((lines.lost.load(Relaxed), lines.lock().bytes), (1, 0));

@@ -61,6 +61,11 @@ impl Session {
             ["sqlite3", store, statement] => self.query(store, statement, place),
             ["curl", ..] => self.curl(&words[1..], place),
             ["kubectl", ..] => self.kubectl(&known[1..], place),
+            // The suite `tests/install` has the tools, and runs all command lines of this document.
+            ["helm" | "promtool", ..] | ["python3", "config/sbom.py", ..] => {
+                let document = place.split(':').next().expect("a name");
+                assert!(read("tests/install/commands.py").contains(document), "{place}: nobody runs it");
+            }
             _ => panic!("{place}: say here how to run this"),
         }
     }
@@ -68,6 +73,11 @@ impl Session {
     /// Needs a cluster. What can be checked without one: files are there, and what runs in a pod runs here.
     fn kubectl(&mut self, words: &[&str], place: &str) {
         match words {
+            ["create", "namespace", "observability"] => {}
+            ["-n", "observability", "create", "secret", "generic", _, keys @ ..] => {
+                assert!(keys.iter().all(|key| key.starts_with("--from-literal=")), "{place}");
+            }
+            ["apply", "-k", folder] => assert!(path(folder).join("kustomization.yaml").exists(), "{place}"),
             // The files are checked with the other manifests.
             ["apply", files @ ..] => {
                 assert!(files.chunks(2).all(|pair| pair[0] == "-f" && path(pair[1]).exists()), "{place}");

@@ -13,6 +13,7 @@ use crate::{
     otlp::wire::{Field, Fields, put_bytes},
     trace::Signal,
 };
+use std::ops::Range;
 
 /// A part of a request that is too large for the queue repeats at most four times its own bytes.
 const REPEATS_IN_QUEUE: usize = 4;
@@ -41,19 +42,68 @@ pub fn divide(batch: Batch, limits: &BatchLimits, each: &mut dyn FnMut(Batch)) {
     match sum(&batch.body, path(batch.signal)) {
         Some(Sum { items: 1.., .. }) => {
             let most = Most { bytes: limits.bytes, own: usize::MAX, units: limits.items, repeats: REPEATS_IN_QUEUE };
-            Division::new(&batch, most, each).run();
+            Division::new(&Piece::new(batch), most, &mut |part, _| each(part)).run();
         }
         _ => each(batch),
     }
 }
 
-/// A batch in two parts, or three, each with at most half of what it holds. None if it cannot be divided.
-pub fn halve(batch: &Batch) -> Option<Vec<Batch>> {
-    let sum = sum(&batch.body, path(batch.signal)).filter(|sum| sum.items > 0)?;
-    let most = Most { bytes: usize::MAX, own: sum.bytes.div_ceil(2), units: u64::MAX, repeats: REPEATS_FOR_SINK };
-    let mut parts = Vec::new();
-    Division::new(batch, most, &mut |part| parts.push(part)).run();
-    (parts.len() > 1).then_some(parts)
+/// A batch or a part of one. Many parts of a batch may wait, and what around its items each repeats may be far more than
+/// the items: such a part is made when it is needed.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    whole: Batch,
+    /// Items, and messages that hold none, of the whole: which of them this is; none if it is the whole.
+    units: Option<Range<u64>>,
+    items: u64,
+}
+
+impl Piece {
+    /// All of a batch.
+    pub fn new(whole: Batch) -> Piece {
+        let items = whole.items;
+        Piece { whole, units: None, items }
+    }
+
+    /// Spans, data points or log records in it.
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// It as a batch.
+    pub fn batch(&self) -> Batch {
+        let mut made = self.whole.clone();
+        if self.units.is_some() {
+            Division::new(self, Most::ALL, &mut |part, _| made = part).run();
+        }
+        made
+    }
+
+    /// It in two parts, or three, each with at most half of what it holds. None if it cannot be divided.
+    pub fn halves(&self) -> Option<Vec<Piece>> {
+        let sum = self.sum().filter(|sum| sum.items > 0)?;
+        let most = Most { own: sum.bytes.div_ceil(2), repeats: REPEATS_FOR_SINK, ..Most::ALL };
+        let (mut parts, mut at) = (Vec::new(), self.units.as_ref().map_or(0, |units| units.start));
+        Division::new(self, most, &mut |batch, part| {
+            let units = at..at + part.units;
+            at = units.end;
+            parts.push(match batch.body.len() <= 2 * part.own {
+                true => Piece::new(batch),
+                false => Piece { whole: self.whole.clone(), units: Some(units), items: batch.items },
+            });
+        })
+        .run();
+        (parts.len() > 1).then_some(parts)
+    }
+
+    fn sum(&self) -> Option<Sum> {
+        if self.units.is_none() {
+            return sum(&self.whole.body, path(self.whole.signal));
+        }
+        let mut sum = None;
+        Division::new(self, Most::ALL, &mut |_, part| sum = Some(Sum { items: part.items, bytes: part.own })).run();
+        sum
+    }
 }
 
 /// Spans, data points or log records in a request; None if it is malformed.
@@ -94,7 +144,7 @@ fn holds_items(message: &[u8], path: Path) -> bool {
 }
 
 /// A message that the walk is inside of.
-struct Open {
+struct OpenMessage {
     /// Its field in the message around it.
     number: u32,
     context: Vec<u8>,
@@ -104,9 +154,9 @@ struct Open {
     is_used: bool,
 }
 
-/// The part that grows.
+/// The part that grows, or that is whole.
 #[derive(Default)]
-struct Part {
+struct GrowingPart {
     /// At least as many as it will have.
     bytes: usize,
     /// Of these, what no other part has.
@@ -126,26 +176,33 @@ struct Most {
     repeats: usize,
 }
 
+impl Most {
+    const ALL: Most = Most { bytes: usize::MAX, own: usize::MAX, units: u64::MAX, repeats: 0 };
+}
+
 struct Division<'a> {
-    batch: &'a Batch,
+    piece: &'a Piece,
     most: Most,
+    /// Of the whole, that the walk has come by.
+    units: u64,
     /// Outermost first; the first is the request.
-    open: Vec<Open>,
-    part: Part,
+    open: Vec<OpenMessage>,
+    part: GrowingPart,
     /// The last part, which gets whatever the items do not add up to.
-    ready: Option<(Vec<u8>, u64)>,
+    ready: Option<(Vec<u8>, GrowingPart)>,
     items_left: u64,
-    each: &'a mut dyn FnMut(Batch),
+    each: &'a mut dyn FnMut(Batch, GrowingPart),
 }
 
 impl<'a> Division<'a> {
-    fn new(batch: &'a Batch, most: Most, each: &'a mut dyn FnMut(Batch)) -> Division<'a> {
-        let (open, part, ready) = (Vec::new(), Part::default(), None);
-        Division { batch, most, open, part, ready, items_left: batch.items, each }
+    fn new(piece: &'a Piece, most: Most, each: &'a mut dyn FnMut(Batch, GrowingPart)) -> Division<'a> {
+        let (open, part, ready) = (Vec::new(), GrowingPart::default(), None);
+        Division { piece, most, units: 0, open, part, ready, items_left: piece.items, each }
     }
 
     fn run(mut self) {
-        self.enter(0, &self.batch.body, path(self.batch.signal));
+        let whole = &self.piece.whole;
+        self.enter(0, &whole.body, path(whole.signal));
         self.end_part();
         self.give_ready(true);
     }
@@ -155,13 +212,13 @@ impl<'a> Division<'a> {
         let fields = || Fields::new(message).flatten();
         let mut context = Vec::new();
         fields().filter(|field| held(field, level).is_none()).for_each(|field| context.extend_from_slice(field.raw));
-        self.open.push(Open { number, context, body: Vec::new(), is_used: false });
+        self.open.push(OpenMessage { number, context, body: Vec::new(), is_used: false });
         for field in fields() {
             match held(&field, level) {
                 None => (),
-                Some(_) if deeper.is_empty() => self.put(field.raw, 1),
+                Some(_) if deeper.is_empty() => self.pass(field.raw, 1),
                 Some(inner) if holds_items(inner, deeper) => self.enter(field.number, inner, deeper),
-                Some(_) => self.put(field.raw, 0),
+                Some(_) => self.pass(field.raw, 0),
             }
         }
         if self.open.len() > 1 {
@@ -178,7 +235,15 @@ impl<'a> Division<'a> {
         }
     }
 
-    /// Adds an item, or a message without any, as it is.
+    /// The next item, or message without any.
+    fn pass(&mut self, raw: &[u8], items: u64) {
+        if self.piece.units.as_ref().is_none_or(|units| units.contains(&self.units)) {
+            self.put(raw, items);
+        }
+        self.units += 1;
+    }
+
+    /// Adds it as it is.
     fn put(&mut self, raw: &[u8], items: u64) {
         let context: usize = self.open.iter().map(|open| open.context.len() + HEADER_MAX).sum();
         let unused = self.open.iter().filter(|open| !open.is_used);
@@ -215,14 +280,14 @@ impl<'a> Division<'a> {
             open.is_used = false;
         }
         self.give_ready(false);
-        self.ready = Some((message, std::mem::take(&mut self.part).items));
+        self.ready = Some((message, std::mem::take(&mut self.part)));
     }
 
     /// The sum stays exact even where the pusher counted differently.
     fn give_ready(&mut self, is_last: bool) {
-        let Some((body, items)) = self.ready.take() else { return };
-        let items = if is_last { self.items_left } else { items.min(self.items_left) };
+        let Some((body, part)) = self.ready.take() else { return };
+        let items = if is_last { self.items_left } else { part.items.min(self.items_left) };
         self.items_left -= items;
-        (self.each)(Batch { signal: self.batch.signal, body: body.into(), items });
+        (self.each)(Batch { signal: self.piece.whole.signal, body: body.into(), items }, part);
     }
 }

@@ -80,6 +80,10 @@ fn divided(batch: Batch, limits: &BatchLimits) -> Vec<Batch> {
     parts
 }
 
+fn halve(batch: &Batch) -> Option<Vec<Batch>> {
+    Some(Piece::new(batch.clone()).halves()?.iter().map(Piece::batch).collect())
+}
+
 proptest! {
     #[test]
     fn halves_hold_the_same_spans_in_the_same_places(shape in shapes()) {
@@ -97,6 +101,30 @@ proptest! {
                 prop_assert_eq!(parts.iter().flat_map(|part| flat(&decode(part))).collect::<Vec<_>>(), spans);
             }
         }
+    }
+
+    /// Whatever is around them, and whether they are made at once or when they are needed.
+    #[test]
+    fn single_items_are_the_items_in_their_places(shape in shapes(), around in 0usize..2000) {
+        let mut request = request(&shape);
+        for resource in &mut request.resource_spans {
+            resource.schema_url = "x".repeat(around);
+        }
+        let spans = flat(&request);
+        let mut waiting = vec![Piece::new(batch(Signal::Traces, request.encode_to_vec(), spans.len() as u64))];
+        let mut found = Vec::new();
+        while let Some(piece) = waiting.pop() {
+            match piece.halves() {
+                Some(parts) => waiting.extend(parts.into_iter().rev()),
+                None => {
+                    let made = piece.batch();
+                    let mut spans = flat(&decode(&made));
+                    prop_assert_eq!((piece.items(), made.items), (spans.len() as u64, spans.len() as u64));
+                    found.append(&mut spans);
+                }
+            }
+        }
+        prop_assert_eq!(found, spans);
     }
 
     #[test]
@@ -186,12 +214,12 @@ fn halving_down_to_single_items_is_no_more_than_a_few_visits_of_each() {
     const MANY: u64 = 4096;
     let body = field(1, &field(2, &field(2, b"").repeat(MANY as usize)));
     let (before, bytes) = (wire::work::done(), body.len() as u64);
-    let mut waiting = vec![batch(Signal::Logs, body, MANY)];
+    let mut waiting = vec![Piece::new(batch(Signal::Logs, body, MANY))];
     let mut single = 0;
     while let Some(whole) = waiting.pop() {
-        match halve(&whole) {
+        match whole.halves() {
             Some(parts) => waiting.extend(parts),
-            None => single += whole.items,
+            None => single += whole.batch().items,
         }
     }
     assert_eq!(single, MANY);

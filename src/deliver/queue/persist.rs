@@ -4,7 +4,7 @@ use super::{Consumer, Queue, QueuedBatch, StoredBody};
 use crate::{
     deliver::{
         routing::Route,
-        spool::{Location, Record},
+        spool::{Location, SpoolRecord},
     },
     trace::Signal,
 };
@@ -30,8 +30,8 @@ impl Queue {
             consumer.tally.queued_bytes += bytes as u64;
         }
         if is_needed {
-            let entry = QueuedBatch { number, items, bytes, route, durable: true, body: StoredBody::Disk(location) };
-            self.waiting[signal as usize].entries.push_back(entry);
+            let entry = QueuedBatch { items, bytes, route, durable: true, body: StoredBody::Disk(location) };
+            self.waiting[signal as usize].add(number, entry);
         }
     }
 
@@ -48,7 +48,7 @@ impl Queue {
             Some(entry) => entry.number,
             None => {
                 let first = self.waiting[signal as usize].first_for(&self.routing, sink, consumer.next);
-                first.map_or(self.next_number, |entry| entry.number)
+                first.map_or(self.next_number, |(number, _)| number)
             }
         };
         let cursors = |(sink, consumers): (usize, &[Option<Consumer>; 3])| {
@@ -58,13 +58,13 @@ impl Queue {
     }
 
     /// Entries that are not on disk yet, oldest first, up to about `bytes`.
-    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<Record> {
+    pub(crate) fn unwritten(&mut self, signal: Signal, mut bytes: usize) -> Vec<SpoolRecord> {
         let mut found = Vec::new();
         let waiting = &mut self.waiting[signal as usize];
-        for entry in waiting.entries.iter().filter(|entry| entry.durable) {
+        for (&number, entry) in waiting.memory.iter().filter(|(_, entry)| entry.durable) {
             if let StoredBody::Memory(body) = &entry.body {
                 let route = self.routing.fingerprint(entry.route);
-                found.push(Record { number: entry.number, items: entry.items, route, body: body.clone() });
+                found.push(SpoolRecord { number, items: entry.items, route, body: body.clone() });
                 bytes = bytes.saturating_sub(body.len());
             }
             if bytes == 0 {
@@ -79,21 +79,15 @@ impl Queue {
     /// before what was given to the disk already, where numbers only grow.
     pub(super) fn keep_own(&mut self) {
         for waiting in &mut self.waiting {
-            waiting
-                .entries
-                .iter_mut()
-                .filter(|entry| entry.number >= waiting.given)
-                .for_each(|entry| entry.durable = true);
+            waiting.memory.range_mut(waiting.given..).for_each(|(_, entry)| entry.durable = true);
         }
     }
 
     /// The entry's bytes are safe on disk; those in memory are let go.
     pub(crate) fn written(&mut self, signal: Signal, number: u64, location: Location) {
         let waiting = &mut self.waiting[signal as usize];
-        let index = waiting.entries.partition_point(|e| e.number < number);
-        if let Some(entry) = waiting.entries.get_mut(index).filter(|e| e.number == number) {
-            waiting.held -= entry.held();
-            entry.body = StoredBody::Disk(location);
+        if let Some(entry) = waiting.remove(number) {
+            waiting.add(number, QueuedBatch { body: StoredBody::Disk(location), ..entry });
         }
     }
 
@@ -101,9 +95,8 @@ impl Queue {
     pub(crate) fn dropped_on_disk(&mut self, signal: Signal, last: u64) -> u64 {
         self.waiting[signal as usize].dropped = last.saturating_add(1);
         let mut lost = 0;
-        let is_dropped = |e: &QueuedBatch| e.number <= last && matches!(e.body, StoredBody::Disk(_));
-        while let Some(index) = self.waiting[signal as usize].entries.iter().position(is_dropped) {
-            lost += self.discard_entry(signal, index);
+        while let Some((&number, _)) = self.waiting[signal as usize].disk.range(..=last).next() {
+            lost += self.discard_entry(signal, number);
         }
         lost
     }

@@ -37,11 +37,11 @@ impl Queue {
             self.discard_pushed(route, signal, items, Discard::Shutdown);
             return Pushed::default();
         }
-        if self.phase == QueuePhase::Ending && !self.is_ready_for(route, signal, bytes) {
+        if self.phase == QueuePhase::Ending && !self.is_ready_for(signal, bytes, now) {
             self.discard_pushed(route, signal, items, Discard::Shutdown);
             return Pushed { lost: items, ..Pushed::default() };
         }
-        let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD);
+        let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD, now);
         if !fits {
             self.discard_pushed(route, signal, items, Discard::QueueFull);
             return Pushed { lost: lost + items, ..Pushed::default() };
@@ -120,34 +120,33 @@ impl Queue {
         let number = self.next_number;
         self.next_number += 1;
         let entry = QueuedBatch {
-            number,
             items: batch.items,
             bytes: batch.body.len(),
             route,
             durable,
             body: StoredBody::Memory(batch.body),
         };
-        let waiting = &mut self.waiting[batch.signal as usize];
         let bytes = entry.bytes as u64;
-        waiting.held += entry.held();
-        waiting.entries.push_back(entry);
+        self.waiting[batch.signal as usize].add(number, entry);
         self.consumers(route, batch.signal).for_each(|consumer| consumer.tally.queued_bytes += bytes);
     }
 
-    /// Discards the oldest entries in memory until `bytes` more fit. Returns whether they do, and
-    /// the items lost.
-    fn make_room(&mut self, signal: Signal, bytes: usize) -> (bool, u64) {
+    /// Discards entries in memory until `bytes` more fit: the oldest of those that only failing sinks wait for, else
+    /// the oldest. Returns whether they fit, and the items lost.
+    fn make_room(&mut self, signal: Signal, bytes: usize, now: Instant) -> (bool, u64) {
         let mut lost = 0;
         loop {
-            let waiting = &mut self.waiting[signal as usize];
+            let waiting = &self.waiting[signal as usize];
             if waiting.held + bytes <= waiting.quota {
                 return (true, lost);
             }
             if bytes > waiting.quota {
                 return (false, lost);
             }
-            match waiting.entries.iter().position(|e| matches!(e.body, StoredBody::Memory(_))) {
-                Some(oldest) => lost += self.discard_entry(signal, oldest),
+            let mut in_memory = waiting.memory.iter();
+            let given_up = in_memory.find(|(number, entry)| !self.is_awaited(signal, **number, entry, now));
+            match given_up.or_else(|| waiting.memory.first_key_value()) {
+                Some((&number, _)) => lost += self.discard_entry(signal, number),
                 None if !waiting.growing.is_empty() => self.seal(signal),
                 None => return (false, lost),
             }
@@ -155,12 +154,10 @@ impl Queue {
     }
 
     /// Removes an entry; consumers that have not taken it lose it. Returns its items if any consumer did.
-    pub(super) fn discard_entry(&mut self, signal: Signal, index: usize) -> u64 {
-        let waiting = &mut self.waiting[signal as usize];
-        let entry = waiting.entries.remove(index).expect("the caller found it there");
-        waiting.held -= entry.held();
+    pub(super) fn discard_entry(&mut self, signal: Signal, number: u64) -> u64 {
+        let entry = self.waiting[signal as usize].remove(number).expect("the caller found it there");
         let mut lost = 0;
-        for consumer in self.consumers(entry.route, signal).filter(|consumer| consumer.next <= entry.number) {
+        for consumer in self.consumers(entry.route, signal).filter(|consumer| consumer.next <= number) {
             consumer.tally.discard(entry.items, Discard::QueueFull);
             consumer.tally.queued_bytes -= entry.bytes as u64;
             lost = entry.items;

@@ -11,7 +11,8 @@ impl Queue {
     fn audit(&self) {
         for signal in Signal::ALL {
             let waiting = &self.waiting[signal as usize];
-            let held = waiting.entries.iter().map(QueuedBatch::held).sum::<usize>();
+            let held = waiting.memory.values().map(|entry| entry.bytes + ENTRY_OVERHEAD).sum::<usize>();
+            assert_eq!(waiting.on_disk, waiting.disk.values().map(|entry| entry.bytes as u64).sum::<u64>());
             let growing = waiting.growing.iter().map(|(_, growing)| growing.bytes() + ENTRY_OVERHEAD).sum::<usize>();
             assert_eq!(waiting.held, held + growing);
             assert!(waiting.held <= waiting.quota, "{} of {}", waiting.held, waiting.quota);
@@ -19,7 +20,7 @@ impl Queue {
                 || self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
             for (sink, consumer) in consumers() {
                 let is_for = |route: Route| self.routing.takes(route, sink);
-                let unread = waiting.entries.iter().filter(|e| e.number >= consumer.next && is_for(e.route));
+                let unread = waiting.since(consumer.next).filter(|entry| is_for(entry.route));
                 let (mut items, mut bytes) = unread.fold((0, 0), |(i, b), e| (i + e.items, b + e.bytes));
                 for (_, growing) in waiting.growing.iter().filter(|(route, _)| is_for(*route)) {
                     items += growing.items;
@@ -30,9 +31,9 @@ impl Queue {
                 assert_eq!((consumer.tally.queued, consumer.tally.queued_bytes), (items, bytes as u64));
                 assert!(consumer.tally.balances(), "{:?}", consumer.tally);
             }
-            for entry in &waiting.entries {
+            for (number, entry) in waiting.memory.iter().chain(&waiting.disk) {
                 let waits = |(sink, consumer): (usize, &Consumer)| {
-                    self.routing.takes(entry.route, sink) && consumer.cursor() <= entry.number
+                    self.routing.takes(entry.route, sink) && consumer.cursor() <= *number
                 };
                 assert!(consumers().any(waits), "{entry:?} is held for nobody");
             }
@@ -175,7 +176,7 @@ fn closing_counts_what_is_in_memory_and_spares_what_is_on_disk() {
     queue.delivered(0, Signal::Traces, 4, &[lost(1, Discard::Rejected)]);
     queue.written(Signal::Traces, 0, Location { segment: 0, offset: 0, len: 1 });
     queue.start_draining();
-    let lost = [0, 1].map(|sink| Gone { sink, signal: Signal::Traces, items: 10, superseded: 0 });
+    let lost = [0, 1].map(|sink| LostAtEnd { sink, signal: Signal::Traces, items: 10, superseded: 0 });
     assert_eq!(queue.close(), lost, "the second entry, for both sinks");
     assert_eq!((queue.tally(0, Signal::Traces).queued, queue.tally(1, Signal::Traces).queued), (6, 10));
     queue.push(Route::ALL, piece(Signal::Traces, "late", 5), false, now);
@@ -202,7 +203,7 @@ fn our_own_metrics_go_to_disk_at_the_end_and_not_before() {
     for number in [1, 2] {
         queue.written(Signal::Metrics, number, location);
     }
-    let gone = Gone { sink: 0, signal: Signal::Metrics, items: 9, superseded: 1 };
+    let gone = LostAtEnd { sink: 0, signal: Signal::Metrics, items: 9, superseded: 1 };
     assert_eq!(queue.close(), [gone], "the disk did not take the last one");
     assert_eq!(queue.tally(0, Signal::Metrics).queued, 6);
 }
@@ -246,7 +247,7 @@ fn a_sink_gets_what_is_for_it_alone_and_passes_the_rest_over() {
         queue.audit();
     }
     assert!(matches!(queue.next(1, READY, now), NextBatch::Wait));
-    let texts = |queue: &Queue| queue.waiting[0].entries.iter().map(|entry| entry.number).collect::<Vec<_>>();
+    let texts = |queue: &Queue| queue.waiting[0].memory.keys().copied().collect::<Vec<_>>();
     assert_eq!(texts(&queue), [0, 2], "the first sink has not begun");
     assert_eq!(queue.cursors()[1][0], Some(4), "no file is kept for who has nothing in it");
     for text_of_one in ["m1", "a1"] {
@@ -254,31 +255,78 @@ fn a_sink_gets_what_is_for_it_alone_and_passes_the_rest_over() {
         queue.done_with(0, Signal::Traces, 10);
     }
     queue.audit();
-    assert!(queue.waiting[0].entries.is_empty());
+    assert!(queue.waiting[0].memory.is_empty());
     let rows = queue.rows(&["a".to_owned(), "b".to_owned()]);
     let none = rows.iter().find(|row| row.sink == "none").expect("a rule that no sink names");
     assert_eq!(none.tally.discarded(Discard::NoSink), 3);
 }
 
-/// That another sink has nothing to do is no reason to push out what this one waits for.
-#[test]
-fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
-    let (mut queue, now) = (queue(1000), Instant::now());
-    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
-    let large = |items| piece(Signal::Traces, &"x".repeat(250), items);
+fn large(items: u64) -> Batch {
+    piece(Signal::Traces, &"x".repeat(250), items)
+}
+
+/// A queue that two entries for the first sink fill.
+fn full_of_mine(now: Instant) -> Queue {
+    let mut queue = queue(1000);
+    let mine = queue.routing.of_rule("mine");
     for _ in 0..2 {
         queue.push(mine, large(10), false, now);
     }
+    queue
+}
+
+/// That another sink has nothing to do is no reason to push out what this one waits for.
+#[test]
+fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
+    let now = Instant::now();
+    let mut queue = full_of_mine(now);
+    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
     queue.start_ending();
-    assert_eq!(queue.push(mine, large(4), false, now).lost, 4);
-    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 4);
+    for (route, sink) in [(mine, 0), (yours, 1)] {
+        assert!(!queue.is_ready_for(Signal::Traces, 250, now), "until there is room");
+        assert_eq!(queue.push(route, large(4), false, now).lost, 4);
+        assert_eq!(queue.tally(sink, Signal::Traces).discarded(Discard::Shutdown), 4);
+    }
     assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::QueueFull), 0);
+    queue.next(0, READY, now);
+    queue.done_with(0, Signal::Traces, 10);
+    assert!(queue.is_ready_for(Signal::Traces, 250, now));
     queue.push(yours, large(5), false, now);
-    assert_eq!(
-        (queue.tally(1, Signal::Traces).pushed, queue.tally(1, Signal::Traces).queued),
-        (5, 5),
-        "who is idle gets it"
-    );
+    assert_eq!(queue.tally(1, Signal::Traces).queued, 5);
+    queue.audit();
+}
+
+#[test]
+fn who_has_long_been_failing_holds_up_no_other_and_loses_nothing_while_all_fail() {
+    let start = Instant::now();
+    let mut queue = full_of_mine(start);
+    let is_ready = |queue: &Queue, at: Instant| queue.is_ready_for(Signal::Traces, 250, at);
+    queue.next(0, READY, start);
+    assert!(!is_ready(&queue, start + PATIENCE), "it is slow, and does not fail");
+    queue.failed(0, Signal::Traces, start);
+    queue.failed(0, Signal::Traces, start + PATIENCE / 2);
+    assert!(!is_ready(&queue, start + PATIENCE - Duration::from_millis(1)));
+    assert!(is_ready(&queue, start + PATIENCE));
+    queue.push(queue.routing.of_rule("yours"), large(3), false, start);
+    queue.failed(1, Signal::Traces, start);
+    assert!(!is_ready(&queue, start + PATIENCE), "nobody gains by it");
+    queue.delivered(0, Signal::Traces, 1, &[]);
+    assert!(is_ready(&queue, start + PATIENCE), "the first takes again, and the other holds it up no more");
+    queue.audit();
+}
+
+/// The oldest waits for one that takes; what a failing one waits for goes first.
+#[test]
+fn a_failing_sink_pushes_out_nothing_of_the_others() {
+    let start = Instant::now();
+    let mut queue = queue(1000);
+    let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
+    queue.push(yours, large(1), false, start);
+    queue.push(mine, large(2), false, start);
+    queue.failed(0, Signal::Traces, start);
+    let lost = queue.push(mine, large(3), false, start + PATIENCE).lost;
+    assert_eq!((lost, queue.tally(0, Signal::Traces).discarded(Discard::QueueFull)), (2, 2));
+    assert_eq!(queue.tally(1, Signal::Traces).queued, 1);
     queue.audit();
 }
 
@@ -288,6 +336,7 @@ enum Step {
     NextBatch { sink: usize, ready: [bool; 3] },
     Delivered { sink: usize, signal: u8, rejected: u64 },
     Discarded { sink: usize, signal: u8 },
+    Failed { sink: usize, signal: u8 },
     Written { signal: u8 },
     DroppedOnDisk { signal: u8 },
     Later,
@@ -304,6 +353,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..2usize, any::<[bool; 3]>()).prop_map(|(sink, ready)| Step::NextBatch { sink, ready }),
         6 => (0..2usize, 0..3u8, 0..3u64).prop_map(|(sink, signal, rejected)| Step::Delivered { sink, signal, rejected }),
         1 => (0..2usize, 0..3u8).prop_map(|(sink, signal)| Step::Discarded { sink, signal }),
+        1 => (0..2usize, 0..3u8).prop_map(|(sink, signal)| Step::Failed { sink, signal }),
         2 => (0..3u8).prop_map(|signal| Step::Written { signal }),
         1 => (0..3u8).prop_map(|signal| Step::DroppedOnDisk { signal }),
         2 => Just(Step::Later),
@@ -345,6 +395,10 @@ fn play(queue: &mut Queue, step: Step, now: &mut Instant, taken: &mut [[u64; 3]]
                 queue.discarded(sink, Signal::ALL[usize::from(signal)], items, Discard::Refused);
                 queue.done(sink, Signal::ALL[usize::from(signal)]);
             }
+        }
+        Step::Failed { sink, signal } => {
+            queue.failed(sink, Signal::ALL[usize::from(signal)], *now);
+            *now += PATIENCE;
         }
         Step::Written { signal } => {
             for record in queue.unwritten(Signal::ALL[usize::from(signal)], 300) {

@@ -5,7 +5,7 @@
 //! writes it. A record is written whole or not at all: what an error or a crash cuts off is removed.
 
 use super::{Batch, SendError, SendResult, Sent, Sink};
-use crate::{deliver::batch, otlp::json, trace::Signal};
+use crate::{deliver::batch::Piece, otlp::json, trace::Signal};
 use std::{
     fs::{self, File, OpenOptions},
     future::Future,
@@ -23,7 +23,7 @@ const BLOCK: u64 = 64 << 10;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum FileFormat {
+pub enum RecordFormat {
     /// `traces.jsonl`
     #[default]
     Json,
@@ -31,11 +31,11 @@ pub enum FileFormat {
     Protobuf,
 }
 
-impl FileFormat {
+impl RecordFormat {
     fn extension(self) -> &'static str {
         match self {
-            FileFormat::Json => "jsonl",
-            FileFormat::Protobuf => "binpb",
+            RecordFormat::Json => "jsonl",
+            RecordFormat::Protobuf => "binpb",
         }
     }
 }
@@ -45,7 +45,7 @@ impl FileFormat {
 pub struct FileSettings {
     /// Created if it does not exist.
     pub folder: PathBuf,
-    pub format: FileFormat,
+    pub format: RecordFormat,
     /// Signals to take, in the order of [`Signal::ALL`].
     pub signals: [bool; 3],
     /// Bytes; a file that would grow beyond it is rotated first. One record may be larger.
@@ -115,21 +115,21 @@ fn retry(reason: String) -> SendError {
 /// A batch on its way into a file. It is written as it is encoded: as JSON it may be many times as long.
 struct FileRecord<'a> {
     batch: &'a Batch,
-    format: FileFormat,
+    format: RecordFormat,
     len: u64,
 }
 
 impl<'a> FileRecord<'a> {
     /// An error if the batch cannot be written: to split it, if all but one leaf may be.
-    fn new(format: FileFormat, batch: &'a Batch) -> Result<FileRecord<'a>, SendError> {
+    fn new(format: RecordFormat, batch: &'a Batch) -> Result<FileRecord<'a>, SendError> {
         let len = match format {
-            FileFormat::Protobuf if u32::try_from(batch.body.len()).is_err() => {
+            RecordFormat::Protobuf if u32::try_from(batch.body.len()).is_err() => {
                 return Err(SendError::Split { reason: "a record is limited to 4 GiB".to_owned() });
             }
-            FileFormat::Protobuf => PREFIX + batch.body.len() as u64,
-            FileFormat::Json => match json::len(batch.signal, &batch.body) {
+            RecordFormat::Protobuf => PREFIX + batch.body.len() as u64,
+            RecordFormat::Json => match json::len(batch.signal, &batch.body) {
                 Ok(len) => len + 1,
-                Err(error) if batch::halve(batch).is_some() => {
+                Err(error) if Piece::new(batch.clone()).halves().is_some() => {
                     return Err(SendError::Split { reason: error.to_string() });
                 }
                 Err(error) => return Err(SendError::Refused { reason: error.to_string() }),
@@ -141,11 +141,11 @@ impl<'a> FileRecord<'a> {
     fn write(&self, file: &File) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(BLOCK as usize, file);
         match self.format {
-            FileFormat::Protobuf => {
+            RecordFormat::Protobuf => {
                 out.write_all(&(self.batch.body.len() as u32).to_be_bytes())?;
                 out.write_all(&self.batch.body)?;
             }
-            FileFormat::Json => {
+            RecordFormat::Json => {
                 json::write(&mut out, self.batch.signal, &self.batch.body)?;
                 out.write_all(b"\n")?;
             }
@@ -225,8 +225,8 @@ impl SignalFiles {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         let found = file.metadata()?.len();
         let len = match self.settings.format {
-            FileFormat::Json => whole_lines(&mut file, found)?,
-            FileFormat::Protobuf => whole_messages(&mut file, found)?,
+            RecordFormat::Json => whole_lines(&mut file, found)?,
+            RecordFormat::Protobuf => whole_messages(&mut file, found)?,
         };
         if len < found {
             let cut = found - len;

@@ -20,7 +20,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{CONTENT_ENCODING, CONTENT_TYPE, TE},
 };
-use reply::{Reply, Secrets};
+use reply::{ExportReply, Secrets};
 use std::{
     fmt,
     future::Future,
@@ -180,32 +180,34 @@ impl Exporter {
             request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
         }
         let (reply, request_id) = match self.client.ask(request).await {
-            Ok(response) => (Reply::read(self.protocol, &response, SystemTime::now()), request_id(&response.headers)),
-            Err(error @ ClientError::Invalid(_)) => (Reply::Refused { reason: error.to_string() }, None),
-            Err(error) => (Reply::Retry { after: None, reason: error.to_string() }, None),
+            Ok(response) => {
+                (ExportReply::read(self.protocol, &response, SystemTime::now()), request_id(&response.headers))
+            }
+            Err(error @ ClientError::Invalid(_)) => (ExportReply::Refused { reason: error.to_string() }, None),
+            Err(error) => (ExportReply::Retry { after: None, reason: error.to_string() }, None),
         };
         self.conclude(reply, request_id, &Secrets { headers: &headers, url })
     }
 
-    fn conclude(&self, reply: Reply, request_id: Option<String>, secrets: &Secrets<'_>) -> SendResult {
+    fn conclude(&self, reply: ExportReply, request_id: Option<String>, secrets: &Secrets<'_>) -> SendResult {
         let clean = |text: String, most| quote(&secrets.hide(text), most);
         let request_id = request_id.map(|id| clean(id, REQUEST_ID_MAX));
         let id = request_id.as_ref().map(|id| format!(" (request id {id})")).unwrap_or_default();
         let clean = |reason: String| format!("{}: {}{id}", place(secrets.url), clean(reason, REASON_MAX));
         match reply {
-            Reply::Taken { rejected: 0, message } => {
+            ExportReply::Taken { rejected: 0, message } => {
                 self.note_remark(message, secrets);
                 Ok(Sent { lost: Vec::new(), request_id })
             }
-            Reply::Taken { rejected, message } => {
+            ExportReply::Taken { rejected, message } => {
                 let said = if message.is_empty() { "rejected without a reason".to_owned() } else { message };
                 let sent = Sent::without(rejected, Discard::Rejected, clean(said));
                 Ok(Sent { request_id, ..sent })
             }
-            Reply::Retry { after, reason } => Err(SendError::Retry { after, reason: clean(reason) }),
-            Reply::TooLarge { reason } => Err(SendError::Split { reason: clean(reason) }),
-            Reply::Denied { after, reason } => Err(SendError::Denied { after, reason: clean(reason) }),
-            Reply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
+            ExportReply::Retry { after, reason } => Err(SendError::Retry { after, reason: clean(reason) }),
+            ExportReply::TooLarge { reason } => Err(SendError::Split { reason: clean(reason) }),
+            ExportReply::Denied { after, reason } => Err(SendError::Denied { after, reason: clean(reason) }),
+            ExportReply::Refused { reason } => Err(SendError::Refused { reason: clean(reason) }),
         }
     }
 

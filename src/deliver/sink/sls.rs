@@ -23,17 +23,20 @@ pub use sign::SignatureVersion;
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::otlp::walk::Place;
 use crate::{
-    deliver::{Discard, refusal::RefusedFor},
+    deliver::{
+        Discard,
+        refusal::{Next, Refusals},
+    },
     identity::{Identity, World},
     trace::Signal,
 };
 use bytes::Bytes;
 use encode::PackLimits;
-use project::{Problem, Project};
-use reply::{Action, QuotaScope};
-use seal::{Cut, Style};
+use project::{Project, RequestProblem};
+use reply::{QuotaScope, RefusalAction};
+use seal::{PackBounds, Style};
 use std::{future::Future, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
-use time::Now;
+use time::ServiceTime;
 use tokio::time::Instant;
 
 /// Longest pause that a quota makes.
@@ -57,6 +60,9 @@ struct PackState {
     progress: Option<BatchProgress>,
     /// The pause after the last refusal for a quota.
     pause: Duration,
+    /// By what may be corrected, or because of single items: a wrong secret does not heal, but somebody may correct it,
+    /// and a proxy on the way may go away, or refuse some texts.
+    refusals: Refusals,
 }
 
 /// How far a batch has come; it outlives a failed attempt.
@@ -66,11 +72,17 @@ struct BatchProgress {
     place: Place,
     sent: Sent,
     limits: PackLimits,
-    /// The pack that is next: a wrong secret does not heal, but somebody may correct it, and a proxy that changes
-    /// headers may go away.
-    doubted: RefusedFor,
+    doubted: Option<Doubted>,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
+}
+
+/// A pack that was refused, perhaps for a single item: what it held goes in smaller ones.
+struct Doubted {
+    /// Of it, that are left.
+    items: usize,
+    /// That a pack has at most.
+    most: usize,
 }
 
 /// `__pack_id__`: a prefix for this process and store, a number for each pack, the same again when it is retried.
@@ -95,7 +107,7 @@ impl Sls {
         let topic = settings.topic.clone().unwrap_or_else(|| host_name(&world));
         let source = settings.source.clone().unwrap_or_else(own_address);
         let style = Style { unit: settings.trace_time_unit, compression: settings.compression, topic, source };
-        let signals = std::array::from_fn(|_| PackState::new((world.random)()));
+        let signals = std::array::from_fn(|_| PackState::new((world.random)(), settings.longest_refusal));
         let project = Project::new(settings.clone(), world)?;
         Ok(Sls { settings, project, style: Arc::new(style), signals })
     }
@@ -120,10 +132,10 @@ impl Sls {
     pub async fn probe(&mut self, store: &str) -> Result<String, ProbeError> {
         self.project.probe(store).await.map_err(|problem| {
             let cause = match &problem {
-                Problem::Keys(_) => ProbeCause::Keys,
-                Problem::Network(_) => ProbeCause::Network,
-                Problem::ClockSet(refusal) | Problem::Refused(refusal) => {
-                    ProbeCause::Status(refusal.status(), refusal.action == Action::SetClock)
+                RequestProblem::Keys(_) => ProbeCause::Keys,
+                RequestProblem::Network(_) => ProbeCause::Network,
+                RequestProblem::ClockSet(refusal) | RequestProblem::Refused(refusal) => {
+                    ProbeCause::Status(refusal.status(), refusal.action == RefusalAction::SetClock)
                 }
             };
             ProbeError { cause, text: problem.to_string() }
@@ -146,7 +158,7 @@ impl Sls {
             let mut lost = Sent::without(sealed.refused as u64, Discard::Rejected, UNWRITABLE);
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
-                    Ok(()) => self.signals[packs_of].pause = Duration::ZERO,
+                    Ok(()) => self.signals[packs_of].taken(),
                     Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
                         AfterPack::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         AfterPack::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
@@ -158,42 +170,43 @@ impl Sls {
                     },
                 }
             }
-            self.signals[packs_of].advance(sealed.next, lost);
+            self.signals[packs_of].advance(sealed.items, sealed.next, lost);
         }
         Ok(self.signals[packs_of].progress.take().expect("set above").sent)
     }
 
-    fn judge(&mut self, signal: Signal, problem: &Problem, items: usize) -> AfterPack {
+    fn judge(&mut self, signal: Signal, problem: &RequestProblem, items: usize) -> AfterPack {
         let packs_of = &mut self.signals[signal as usize];
         let progress = packs_of.progress.as_mut().expect("a batch is on its way");
-        if !matches!(problem, Problem::Refused(refusal) if refusal.action == Action::Doubt) {
-            progress.doubted.interrupted();
+        if !matches!(problem, RequestProblem::Refused(refusal) if refusal.action == RefusalAction::Doubt) {
+            packs_of.refusals.interrupted();
         }
         let refusal = match problem {
-            Problem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => return AfterPack::Repack,
-            Problem::Keys(_) | Problem::Network(_) | Problem::ClockSet(_) => return AfterPack::Wait(None),
-            Problem::Refused(refusal) => refusal,
+            RequestProblem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => {
+                return AfterPack::Repack;
+            }
+            RequestProblem::Keys(_) | RequestProblem::Network(_) | RequestProblem::ClockSet(_) => {
+                return AfterPack::Wait(None);
+            }
+            RequestProblem::Refused(refusal) => refusal,
         };
         match refusal.action {
-            Action::Retry | Action::SetClock => AfterPack::Wait(None),
-            Action::RenewKeys => AfterPack::Wait(Some(PATIENT)),
-            Action::SlowDown { first, scope } => {
+            RefusalAction::Retry | RefusalAction::SetClock => AfterPack::Wait(None),
+            RefusalAction::RenewKeys => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::SlowDown { first, scope } => {
                 packs_of.pause = first.max(packs_of.pause * 2).min(SLOWEST);
                 match scope {
                     QuotaScope::Store => AfterPack::Wait(Some(packs_of.pause)),
                     QuotaScope::Project => AfterPack::Pause(packs_of.pause),
                 }
             }
-            Action::WaitForStore => AfterPack::Wait(Some(PATIENT)),
-            Action::Doubt if progress.doubted.refused(Instant::now()) >= self.settings.longest_refusal => {
-                AfterPack::GiveUp
-            }
-            Action::Doubt => AfterPack::Wait(Some(PATIENT)),
-            Action::Split if items > 1 => {
+            RefusalAction::WaitForStore => AfterPack::Wait(Some(PATIENT)),
+            RefusalAction::Doubt => packs_of.doubt(items, Instant::now()),
+            RefusalAction::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 AfterPack::Repack
             }
-            Action::Split | Action::Drop => AfterPack::GiveUp,
+            RefusalAction::Split | RefusalAction::Drop => AfterPack::GiveUp,
         }
     }
 }
@@ -209,8 +222,9 @@ impl Sink for Sls {
 }
 
 impl PackState {
-    fn new(prefix: u64) -> PackState {
-        PackState { packs: PackIds { prefix, next: 0 }, progress: None, pause: Duration::ZERO }
+    fn new(prefix: u64, longest_refusal: Duration) -> PackState {
+        let (packs, refusals) = (PackIds { prefix, next: 0 }, Refusals::new(longest_refusal));
+        PackState { packs, progress: None, pause: Duration::ZERO, refusals }
     }
 
     /// Goes on with a batch that was tried before, or begins one.
@@ -220,18 +234,54 @@ impl PackState {
             // What was under way for a batch that was given up may have arrived: its number is used.
             self.packs.next += u64::from(self.progress.is_some());
             self.progress = Some(BatchProgress::new(batch));
+            self.refusals.over();
         }
     }
 
     /// The next pack of the batch that is on its way: the same again until it was advanced.
-    fn cut(&self, now: Now) -> Cut {
+    fn cut(&self, now: ServiceTime) -> PackBounds {
         let progress = self.progress.as_ref().expect("a batch is on its way");
-        Cut { from: progress.place, limits: progress.limits, now, pack_id: self.packs.current() }
+        let most = progress.doubted.as_ref().map_or(usize::MAX, |doubted| doubted.most.min(doubted.items));
+        let limits = PackLimits { items: progress.limits.items.min(most), ..progress.limits };
+        PackBounds { from: progress.place, limits, now, pack_id: self.packs.current() }
     }
 
-    fn advance(&mut self, next: Place, pack: Sent) {
+    /// A pack of so many items was refused by what may be corrected, or may not be about all of them.
+    fn doubt(&mut self, items: usize, now: Instant) -> AfterPack {
         let progress = self.progress.as_mut().expect("a batch is on its way");
-        (progress.place, progress.doubted) = (next, RefusedFor::default());
+        match self.refusals.refused(items as u64, 1, now) {
+            Next::GiveUp => {
+                self.refusals.next_piece();
+                progress.doubted = None;
+                AfterPack::GiveUp
+            }
+            Next::Halve { .. } if items > 1 => {
+                progress.doubted.get_or_insert(Doubted { items, most: items }).most = items.div_ceil(2);
+                AfterPack::Repack
+            }
+            // Somebody corrects it, or has nothing to correct.
+            _ => AfterPack::Wait((!self.refusals.takes_others(now)).then_some(PATIENT)),
+        }
+    }
+
+    fn taken(&mut self) {
+        self.pause = Duration::ZERO;
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        if self.refusals.is_refused() {
+            // So it was not about an item of it.
+            progress.doubted = None;
+        }
+        self.refusals.taken();
+    }
+
+    /// The pack at hand is done with.
+    fn advance(&mut self, items: usize, next: Place, pack: Sent) {
+        let progress = self.progress.as_mut().expect("a batch is on its way");
+        progress.place = next;
+        if let Some(doubted) = &mut progress.doubted {
+            doubted.items = doubted.items.saturating_sub(items);
+        }
+        progress.doubted.take_if(|doubted| doubted.items == 0);
         progress.sent.lost.extend(pack.lost);
         self.packs.next += 1;
     }
@@ -244,7 +294,7 @@ impl BatchProgress {
             place: Place::default(),
             sent: Sent::default(),
             limits: PackLimits::default(),
-            doubted: RefusedFor::default(),
+            doubted: None,
             clock_set: false,
         }
     }

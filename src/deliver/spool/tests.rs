@@ -347,7 +347,7 @@ impl Model {
         let entries: Vec<_> = numbers.iter().map(|&number| record(number, number % 7, body(number))).collect();
         let (locations, outcome) = self.spool.append(signal, &entries);
         assert_eq!(locations.len() == entries.len(), outcome.is_ok());
-        for (at, Record { number, items, .. }) in entries.iter().enumerate() {
+        for (at, SpoolRecord { number, items, .. }) in entries.iter().enumerate() {
             match locations.get(at) {
                 Some(location) => {
                     let read = read_body(self.files.as_ref(), signal, *location);
@@ -423,8 +423,8 @@ proptest! {
     }
 }
 
-fn record(number: u64, items: u64, body: Bytes) -> Record {
-    Record { number, items, route: number as u32 + 1, body }
+fn record(number: u64, items: u64, body: Bytes) -> SpoolRecord {
+    SpoolRecord { number, items, route: number as u32 + 1, body }
 }
 
 fn filled(count: u64) -> (Arc<Simulated>, Vec<Location>) {

@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(5);
 
 /// The task beside the workers, if there is a spool.
-pub(in crate::deliver) struct Writer {
+pub(in crate::deliver) struct SpoolWriter {
     spool: Spool,
     shared: Arc<Shared>,
     written_cursors: Cursors,
@@ -29,9 +29,9 @@ pub(in crate::deliver) struct Writer {
     noted: Instant,
 }
 
-impl Writer {
-    pub(in crate::deliver) fn new(spool: Spool, shared: Arc<Shared>, written_cursors: Cursors) -> Writer {
-        Writer { spool, shared, written_cursors, noted: Instant::now() }
+impl SpoolWriter {
+    pub(in crate::deliver) fn new(spool: Spool, shared: Arc<Shared>, written_cursors: Cursors) -> SpoolWriter {
+        SpoolWriter { spool, shared, written_cursors, noted: Instant::now() }
     }
 
     /// Until the workers have ended. The last pass leaves on disk what they did not deliver.

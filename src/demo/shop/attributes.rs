@@ -1,7 +1,7 @@
 //! Names and attributes of the shop's spans, after OpenTelemetry's semantic conventions: the stable
 //! names, and from Python the old HTTP names, which its instrumentation still sends.
 
-use super::{Service, Step, Work};
+use super::{Service, ShopStep, Work};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
@@ -24,7 +24,7 @@ pub(super) fn resource(service: Service) -> Resource {
 }
 
 /// Sets the name, the kind and the attributes of a span. `random` varies the values that are many.
-pub(super) fn describe(span: &mut Span, step: &Step, random: u64) {
+pub(super) fn describe(span: &mut Span, step: &ShopStep, random: u64) {
     span.kind = step.work.kind() as i32;
     span.name = match step.work {
         Work::Serve { method, route } => format!("{method} {route}"),
@@ -48,7 +48,7 @@ pub(super) fn describe(span: &mut Span, step: &Step, random: u64) {
 }
 
 /// Marks a span as failed: by itself, or because a step that it needs has failed.
-pub(super) fn fail(span: &mut Span, step: &Step, broken: bool) {
+pub(super) fn fail(span: &mut Span, step: &ShopStep, broken: bool) {
     let (kind, message) = match step.work {
         Work::Serve { .. } | Work::Compute { .. } => ("InternalError", "unexpected state"),
         Work::Call { .. } => ("ConnectionError", "connection reset by peer"),
@@ -73,7 +73,7 @@ pub(super) fn fail(span: &mut Span, step: &Step, broken: bool) {
 }
 
 /// Under which key the span carries its HTTP status code, if it is an HTTP span.
-fn status_key(step: &Step) -> Option<&'static str> {
+fn status_key(step: &ShopStep) -> Option<&'static str> {
     match step.work {
         Work::Serve { .. } | Work::Call { .. } if old_names(step.service) => Some("http.status_code"),
         Work::Serve { .. } | Work::Call { .. } => Some("http.response.status_code"),

@@ -1,10 +1,10 @@
 //! What customers and machines ask of the shop, and the calls that each request makes.
 
-use super::{Need, Service, Step, Work};
+use super::{Need, Service, ShopStep, Work};
 use Service::{Cart, Checkout, EmailWorker, Frontend, Inventory, Payment, Search};
 
 /// Requests with their shares of the traffic, which add up to 1.
-static MENU: [(f64, Step); 9] = [
+static MENU: [(f64, ShopStep); 9] = [
     (0.24, serve(Frontend, "GET", "/", 6.0, &[suggestions()])),
     (0.20, serve(Frontend, "GET", "/products/{id}", 7.0, &[stock(), suggestions()])),
     (0.16, serve(Frontend, "GET", "/search", 5.0, &[full_text()])),
@@ -17,7 +17,7 @@ static MENU: [(f64, Step); 9] = [
 ];
 
 /// The request that `fraction` (0..1) falls on.
-pub(super) fn pick(fraction: f64) -> &'static Step {
+pub(super) fn pick(fraction: f64) -> &'static ShopStep {
     let mut rest = fraction;
     for (share, step) in &MENU {
         if rest < *share {
@@ -29,14 +29,14 @@ pub(super) fn pick(fraction: f64) -> &'static Step {
     &MENU[0].1
 }
 
-const fn suggestions() -> Step {
-    const STEPS: &[Step] =
+const fn suggestions() -> ShopStep {
+    const STEPS: &[ShopStep] =
         &[serve(Search, "GET", "/v1/suggestions", 4.0, &[query(Search, "elasticsearch", "search", "products", 6.0)])];
-    Step { need: Need::Optional, ..call(Frontend, "GET", "search", "/v1/suggestions", STEPS) }
+    ShopStep { need: Need::Optional, ..call(Frontend, "GET", "search", "/v1/suggestions", STEPS) }
 }
 
-const fn full_text() -> Step {
-    const STEPS: &[Step] = &[serve(
+const fn full_text() -> ShopStep {
+    const STEPS: &[ShopStep] = &[serve(
         Search,
         "GET",
         "/v1/search",
@@ -50,20 +50,20 @@ const fn full_text() -> Step {
     call(Frontend, "GET", "search", "/v1/search", STEPS)
 }
 
-const fn stock() -> Step {
-    const STEPS: &[Step] =
+const fn stock() -> ShopStep {
+    const STEPS: &[ShopStep] =
         &[serve(Inventory, "GET", "/v1/stock/{sku}", 2.0, &[query(Inventory, "postgresql", "SELECT", "stock", 3.5)])];
     call(Frontend, "GET", "inventory", "/v1/stock/{sku}", STEPS)
 }
 
-const fn read_cart(caller: Service) -> Step {
-    const STEPS: &[Step] =
+const fn read_cart(caller: Service) -> ShopStep {
+    const STEPS: &[ShopStep] =
         &[serve(Cart, "GET", "/v1/carts/{id}", 1.5, &[query(Cart, "redis", "HGETALL", "cart", 0.9)])];
     call(caller, "GET", "cart", "/v1/carts/{id}", STEPS)
 }
 
-const fn add_to_cart() -> Step {
-    const STEPS: &[Step] = &[serve(
+const fn add_to_cart() -> ShopStep {
+    const STEPS: &[ShopStep] = &[serve(
         Cart,
         "POST",
         "/v1/carts/{id}/items",
@@ -73,8 +73,8 @@ const fn add_to_cart() -> Step {
     call(Frontend, "POST", "cart", "/v1/carts/{id}/items", STEPS)
 }
 
-const fn reserve(caller: Service) -> Step {
-    const STEPS: &[Step] = &[serve(
+const fn reserve(caller: Service) -> ShopStep {
+    const STEPS: &[ShopStep] = &[serve(
         Inventory,
         "POST",
         "/v1/reservations",
@@ -87,8 +87,8 @@ const fn reserve(caller: Service) -> Step {
     call(caller, "POST", "inventory", "/v1/reservations", STEPS)
 }
 
-const fn checkout() -> Step {
-    const STEPS: &[Step] = &[serve(
+const fn checkout() -> ShopStep {
+    const STEPS: &[ShopStep] = &[serve(
         Checkout,
         "POST",
         "/v1/orders",
@@ -105,18 +105,19 @@ const fn checkout() -> Step {
 }
 
 /// The bank is outside, slow, and says no now and then.
-const fn charge() -> Step {
-    const BANK: Step = Step { millis: 95.0, fails: 0.05, ..call(Payment, "POST", "api.bank.example", "/charges", &[]) };
-    const STEPS: &[Step] =
+const fn charge() -> ShopStep {
+    const BANK: ShopStep =
+        ShopStep { millis: 95.0, fails: 0.05, ..call(Payment, "POST", "api.bank.example", "/charges", &[]) };
+    const STEPS: &[ShopStep] =
         &[serve(Payment, "POST", "/v1/charges", 5.0, &[compute(Payment, "check fraud rules", 9.0, &[]), BANK])];
     call(Checkout, "POST", "payment", "/v1/charges", STEPS)
 }
 
 /// The customer does not wait for the mail.
-const fn confirm() -> Step {
-    const MAIL: Step =
-        Step { millis: 240.0, fails: 0.02, ..call(EmailWorker, "POST", "smtp.mail.example", "/messages", &[]) };
-    const HANDLE: Step = step(
+const fn confirm() -> ShopStep {
+    const MAIL: ShopStep =
+        ShopStep { millis: 240.0, fails: 0.02, ..call(EmailWorker, "POST", "smtp.mail.example", "/messages", &[]) };
+    const HANDLE: ShopStep = step(
         EmailWorker,
         Work::Consume { topic: "orders" },
         4.0,
@@ -130,8 +131,8 @@ const fn serve(
     method: &'static str,
     route: &'static str,
     millis: f64,
-    steps: &'static [Step],
-) -> Step {
+    steps: &'static [ShopStep],
+) -> ShopStep {
     step(service, Work::Serve { method, route }, millis, steps)
 }
 
@@ -141,8 +142,8 @@ const fn call(
     method: &'static str,
     host: &'static str,
     route: &'static str,
-    steps: &'static [Step],
-) -> Step {
+    steps: &'static [ShopStep],
+) -> ShopStep {
     step(service, Work::Call { method, host, route }, 0.9, steps)
 }
 
@@ -152,14 +153,14 @@ const fn query(
     operation: &'static str,
     target: &'static str,
     millis: f64,
-) -> Step {
+) -> ShopStep {
     step(service, Work::Query { system, operation, target }, millis, &[])
 }
 
-const fn compute(service: Service, name: &'static str, millis: f64, steps: &'static [Step]) -> Step {
+const fn compute(service: Service, name: &'static str, millis: f64, steps: &'static [ShopStep]) -> ShopStep {
     step(service, Work::Compute { name }, millis, steps)
 }
 
-const fn step(service: Service, work: Work, millis: f64, steps: &'static [Step]) -> Step {
-    Step { service, work, millis, fails: 0.0006, need: Need::Required, steps }
+const fn step(service: Service, work: Work, millis: f64, steps: &'static [ShopStep]) -> ShopStep {
+    ShopStep { service, work, millis, fails: 0.0006, need: Need::Required, steps }
 }

@@ -21,7 +21,7 @@ impl Tone {
     }
 }
 
-pub struct Row {
+pub struct TableRow {
     pub name: String,
     pub cells: Vec<String>,
     pub tone: Tone,
@@ -42,7 +42,7 @@ pub fn cells_in(width: usize) -> usize {
 pub fn table(
     title: &str,
     heads: &[&str],
-    rows: impl ExactSizeIterator<Item = Row>,
+    rows: impl ExactSizeIterator<Item = TableRow>,
     shown: usize,
     width: usize,
 ) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! One policy of the Collector: what it asks of a trace, and how much of that it keeps.
 
-use super::super::condition::{Atom, Clause, Field, SpanTest};
+use super::super::condition::{Clause, ConditionDraft, ConditionField, SpanTest};
 use super::super::draft::Fidelity;
-use super::super::source::{Reason, Section};
+use super::super::source::{Obstacle, Section};
 use super::super::{ottl, text};
 use super::{is_never, sub_policies};
 use crate::policy::names_of;
@@ -53,7 +53,7 @@ impl Asked {
 }
 
 /// A policy on the first level, or in `and`, `drop` and `composite`.
-pub(super) fn asked(policy: &Section<'_>) -> Result<Asked, Reason> {
+pub(super) fn asked(policy: &Section<'_>) -> Result<Asked, Obstacle> {
     match policy.text("type")?.ok_or("`type` is missing")? {
         "and" => all_of(&sub_policies(policy, "and", "and_sub_policy")?),
         kind => asked_below(policy, kind),
@@ -61,7 +61,7 @@ pub(super) fn asked(policy: &Section<'_>) -> Result<Asked, Reason> {
 }
 
 /// Inside another there is no `and`.
-fn asked_below(policy: &Section<'_>, kind: &str) -> Result<Asked, Reason> {
+fn asked_below(policy: &Section<'_>, kind: &str) -> Result<Asked, Obstacle> {
     match kind {
         "not" => {
             let inner = policy.section("not").ok_or("`not:` is missing")?;
@@ -72,7 +72,7 @@ fn asked_below(policy: &Section<'_>, kind: &str) -> Result<Asked, Reason> {
     }
 }
 
-fn all_of(policies: &[Section<'_>]) -> Result<Asked, Reason> {
+fn all_of(policies: &[Section<'_>]) -> Result<Asked, Obstacle> {
     let mut all = Asked::default();
     for policy in policies {
         let kind = policy.text("type")?.ok_or("`type` is missing")?;
@@ -94,7 +94,7 @@ fn all_of(policies: &[Section<'_>]) -> Result<Asked, Reason> {
     Ok(all)
 }
 
-pub(super) fn drop(policy: &Section<'_>) -> Result<Asked, Reason> {
+pub(super) fn drop(policy: &Section<'_>) -> Result<Asked, Obstacle> {
     let asked = all_of(&sub_policies(policy, "drop", "drop_sub_policy")?)?;
     match (&asked.share, &asked.limit) {
         (Some(_), _) => {
@@ -108,7 +108,7 @@ pub(super) fn drop(policy: &Section<'_>) -> Result<Asked, Reason> {
 }
 
 /// The parts of a composite policy in their order, and why others are not carried over.
-pub(super) fn composite(policy: &Section<'_>) -> Result<(Vec<Asked>, Vec<Reason>), Reason> {
+pub(super) fn composite(policy: &Section<'_>) -> Result<(Vec<Asked>, Vec<Obstacle>), Obstacle> {
     let section = policy.section("composite").ok_or("`composite:` is missing")?;
     let parts = sub_policies(policy, "composite", "composite_sub_policy")?;
     let total = section.integer("max_total_spans_per_second")?.unwrap_or_default();
@@ -143,7 +143,7 @@ pub(super) fn composite(policy: &Section<'_>) -> Result<(Vec<Asked>, Vec<Reason>
     }
 }
 
-fn denied(asked: Asked) -> Result<Asked, Reason> {
+fn denied(asked: Asked) -> Result<Asked, Obstacle> {
     match (asked.share, asked.limit, asked.clauses.as_slice()) {
         (_, Some(_), _) => Err("a limit cannot be denied: no rule keeps what is beyond one".to_owned()),
         (Some(share), None, []) => {
@@ -161,7 +161,7 @@ fn denied(asked: Asked) -> Result<Asked, Reason> {
 }
 
 /// A policy without others in it.
-fn leaf(policy: &Section<'_>, kind: &str) -> Result<Asked, Reason> {
+fn leaf(policy: &Section<'_>, kind: &str) -> Result<Asked, Obstacle> {
     if kind == "always_sample" {
         return Ok(Asked::default());
     }
@@ -175,9 +175,9 @@ fn leaf(policy: &Section<'_>, kind: &str) -> Result<Asked, Reason> {
     read(&section)
 }
 
-type Leaf = fn(&Section<'_>) -> Result<Asked, Reason>;
+type LeafPolicy = fn(&Section<'_>) -> Result<Asked, Obstacle>;
 
-const LEAVES: &[(&str, Leaf)] = &[
+const LEAVES: &[(&str, LeafPolicy)] = &[
     ("latency", latency),
     ("status_code", status_code),
     ("span_count", span_count),
@@ -194,7 +194,7 @@ const LEAVES: &[(&str, Leaf)] = &[
 const MILLISECOND: u64 = 1_000_000;
 
 /// Whole milliseconds are compared: longer than 500 is 501 or more.
-fn latency(section: &Section<'_>) -> Result<Asked, Reason> {
+fn latency(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let millis = |key: &str| section.integer(key).map(|value| value.unwrap_or_default());
     let (above, up_to) = (millis("threshold_ms")?, millis("upper_threshold_ms")?);
     let bound = |millis: i64| u64::try_from(millis + 1).ok().map(|millis| millis.saturating_mul(MILLISECOND));
@@ -205,14 +205,14 @@ fn latency(section: &Section<'_>) -> Result<Asked, Reason> {
     if range.at_least.is_none() && range.below.is_none() {
         return Ok(Asked::default());
     }
-    let asked = Asked::of(Clause::one(Atom::Envelope(range)));
+    let asked = Asked::of(Clause::one(ConditionDraft::Envelope(range)));
     Ok(match up_to {
         0 => asked,
         _ => asked.nearly("the Collector also keeps a longer trace of which the spans that it sees first span less than upper_threshold_ms"),
     })
 }
 
-fn status_code(section: &Section<'_>) -> Result<Asked, Reason> {
+fn status_code(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let mut words = Vec::new();
     for code in section.texts("status_codes")? {
         words.push(match code {
@@ -224,12 +224,12 @@ fn status_code(section: &Section<'_>) -> Result<Asked, Reason> {
     }
     Ok(Asked::of(Clause::one(match words.as_slice() {
         [] => return Err("`status_codes` is empty".to_owned()),
-        [one] if one == "error" => Atom::Error(true),
-        _ => Atom::AnySpan(vec![SpanTest { field: Field::Status, value: text::one_of(&words) }]),
+        [one] if one == "error" => ConditionDraft::Error(true),
+        _ => ConditionDraft::AnySpan(vec![SpanTest { field: ConditionField::Status, value: text::one_of(&words) }]),
     })))
 }
 
-fn span_count(section: &Section<'_>) -> Result<Asked, Reason> {
+fn span_count(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let count = |key: &str| section.integer(key).map(|value| value.unwrap_or_default().max(0) as u64);
     let (least, most) = (count("min_spans")?, count("max_spans")?);
     if most != 0 && most < least {
@@ -238,11 +238,11 @@ fn span_count(section: &Section<'_>) -> Result<Asked, Reason> {
     let range = Range { at_least: (least > 0).then_some(least), below: (most > 0).then_some(most + 1) };
     Ok(match (range.at_least, range.below) {
         (None, None) => Asked::default(),
-        _ => Asked::of(Clause::one(Atom::SpanCount(range))),
+        _ => Asked::of(Clause::one(ConditionDraft::SpanCount(range))),
     })
 }
 
-fn string_attribute(section: &Section<'_>) -> Result<Asked, Reason> {
+fn string_attribute(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let values = section.texts("values")?;
     let is_regex = section.bool("enabled_regex_matching")?;
     let mut notes = Vec::new();
@@ -263,7 +263,7 @@ fn string_attribute(section: &Section<'_>) -> Result<Asked, Reason> {
 /// Doubles are exact up to here.
 const INTEGER_MAX: i64 = 1 << 53;
 
-fn numeric_attribute(section: &Section<'_>) -> Result<Asked, Reason> {
+fn numeric_attribute(section: &Section<'_>) -> Result<Asked, Obstacle> {
     // 0 counts as not said, as in the Collector.
     let bound = |key: &str| section.integer(key).map(|bound| bound.filter(|&bound| bound != 0));
     let (least, most) = (bound("min_value")?, bound("max_value")?);
@@ -280,21 +280,21 @@ fn numeric_attribute(section: &Section<'_>) -> Result<Asked, Reason> {
     attribute(section, &[text::range(&range, |bound| bound.to_string())])
 }
 
-fn boolean_attribute(section: &Section<'_>) -> Result<Asked, Reason> {
+fn boolean_attribute(section: &Section<'_>) -> Result<Asked, Obstacle> {
     attribute(section, &[section.bool("value")?.to_string()])
 }
 
 /// One of these values, on a span or on a resource; or, inverted, on none.
-fn attribute(section: &Section<'_>, values: &[String]) -> Result<Asked, Reason> {
+fn attribute(section: &Section<'_>, values: &[String]) -> Result<Asked, Obstacle> {
     let key = section.text("key")?.filter(|key| !key.is_empty()).ok_or("`key` is missing")?;
     let is_inverted = section.bool("invert_match")?;
     let mut clause = Clause::never();
     if !values.is_empty() {
         let value = text::one_of(values);
-        let on = |field: Field| Atom::AnySpan(vec![SpanTest { field, value: value.clone() }]);
+        let on = |field: ConditionField| ConditionDraft::AnySpan(vec![SpanTest { field, value: value.clone() }]);
         clause.any = match key {
-            "service.name" => vec![Atom::Services(value)],
-            key => vec![on(Field::Attribute(key.to_owned())), on(Field::Resource(key.to_owned()))],
+            "service.name" => vec![ConditionDraft::Services(value)],
+            key => vec![on(ConditionField::Attribute(key.to_owned())), on(ConditionField::Resource(key.to_owned()))],
         };
     }
     let asked = match (is_inverted, values.is_empty()) {
@@ -314,23 +314,23 @@ pub(in super::super) fn renamed(key: &str) -> Option<String> {
         .then(|| format!("`{key}` is also found as {}: the semantic conventions renamed it", others.join(" and ")))
 }
 
-fn trace_state(section: &Section<'_>) -> Result<Asked, Reason> {
+fn trace_state(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let key = section.text("key")?.filter(|key| !key.is_empty()).ok_or("`key` is missing")?;
     let is_possible = |value: &&str| !value.is_empty() && key.len() + value.len() < 256;
     let values: Vec<String> = section.texts("values")?.into_iter().filter(is_possible).map(text::exactly).collect();
     Ok(Asked::of(match values.as_slice() {
         [] => Clause::never(),
-        values => Clause::one(Atom::TraceState(key.to_owned(), text::one_of(values))),
+        values => Clause::one(ConditionDraft::TraceState(key.to_owned(), text::one_of(values))),
     }))
 }
 
-fn ottl_condition(section: &Section<'_>) -> Result<Asked, Reason> {
+fn ottl_condition(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let read = ottl::read(&section.texts("span")?, &section.texts("spanevent")?)?;
     let asked = Asked::of(Clause::of(read.atoms));
     Ok(read.keys.iter().filter_map(|key| renamed(key)).fold(asked, Asked::nearly))
 }
 
-fn probabilistic(section: &Section<'_>) -> Result<Asked, Reason> {
+fn probabilistic(section: &Section<'_>) -> Result<Asked, Obstacle> {
     let value = section.number("sampling_percentage")?.unwrap_or_default() / 100.0;
     if value >= 1.0 {
         return Ok(Asked::default());
@@ -345,15 +345,15 @@ fn probabilistic(section: &Section<'_>) -> Result<Asked, Reason> {
     ))
 }
 
-fn rate_limiting(section: &Section<'_>) -> Result<Asked, Reason> {
+fn rate_limiting(section: &Section<'_>) -> Result<Asked, Obstacle> {
     limited(section.integer("spans_per_second")?, |rate| format!("{rate} spans/s"))
 }
 
-fn bytes_limiting(section: &Section<'_>) -> Result<Asked, Reason> {
+fn bytes_limiting(section: &Section<'_>) -> Result<Asked, Obstacle> {
     limited(section.integer("bytes_per_second")?, |rate| format!("{rate}B/s"))
 }
 
-fn limited(rate: Option<i64>, show: impl Fn(i64) -> String) -> Result<Asked, Reason> {
+fn limited(rate: Option<i64>, show: impl Fn(i64) -> String) -> Result<Asked, Obstacle> {
     Ok(match rate.unwrap_or_default() {
         ..=0 => Asked::of(Clause::never()),
         rate => Asked { limit: Some(show(rate)), ..Asked::default() },

@@ -1,17 +1,17 @@
 //! Conditions of a rule: a field, an operator and a value, each met by some span of the trace, or with `Scope: span` all
 //! by the same.
 
-use super::super::condition::{Atom, Clause, Field, SpanTest, is_of_resources};
+use super::super::condition::{Clause, ConditionDraft, ConditionField, SpanTest, is_of_resources};
 use super::super::draft::{Fidelity, Finding};
 use super::super::otel::renamed;
-use super::super::source::{Reason, Section};
+use super::super::source::{Obstacle, Section};
 use super::super::text;
 use super::scalar;
 use crate::trace::question::Range;
 use crate::yaml::{Meaning, Node, Value};
 
 /// What the rule asks; without conditions it matches every trace.
-pub(super) fn clauses(rule: &Section<'_>, finding: &mut Finding) -> Result<Vec<Clause>, Reason> {
+pub(super) fn clauses(rule: &Section<'_>, finding: &mut Finding) -> Result<Vec<Clause>, Obstacle> {
     let on_one_span = match rule.text("Scope")?.unwrap_or("trace") {
         "span" => true,
         "trace" | "" => false,
@@ -21,39 +21,41 @@ pub(super) fn clauses(rule: &Section<'_>, finding: &mut Finding) -> Result<Vec<C
     let mut same_span: Vec<SpanTest> = Vec::new();
     let mut is_root = false;
     for node in rule.list("Conditions")? {
-        let condition = Condition::read(node)?;
+        let condition = RefineryCondition::read(node)?;
         match condition.asked(finding)? {
-            Asked::Trace(clause) => clauses.push(clause),
-            Asked::Root(test) => clauses.push(Clause::one(Atom::Root(vec![test]))),
-            Asked::IsRoot if on_one_span => is_root = true,
-            Asked::IsRoot => clauses.push(Clause::one(any_root())),
-            Asked::Span(test) if on_one_span => match same_span.iter().find(|known| known.field == test.field) {
+            AskedValue::Trace(clause) => clauses.push(clause),
+            AskedValue::Root(test) => clauses.push(Clause::one(ConditionDraft::Root(vec![test]))),
+            AskedValue::IsRoot if on_one_span => is_root = true,
+            AskedValue::IsRoot => clauses.push(Clause::one(any_root())),
+            AskedValue::Span(test) if on_one_span => match same_span.iter().find(|known| known.field == test.field) {
                 Some(known) if *known != test => return Err("it asks twice for the same field of one span".to_owned()),
                 _ => same_span.push(test),
             },
             // A failed span is what `error` asks for.
-            Asked::Span(SpanTest { field: Field::Status, value }) if value == "error" => {
-                clauses.push(Clause::one(Atom::Error(true)))
+            AskedValue::Span(SpanTest { field: ConditionField::Status, value }) if value == "error" => {
+                clauses.push(Clause::one(ConditionDraft::Error(true)))
             }
-            Asked::Span(SpanTest { field: Field::Service, value }) => clauses.push(Clause::one(Atom::Services(value))),
-            Asked::Span(test) => clauses.push(Clause::one(Atom::AnySpan(vec![test]))),
+            AskedValue::Span(SpanTest { field: ConditionField::Service, value }) => {
+                clauses.push(Clause::one(ConditionDraft::Services(value)))
+            }
+            AskedValue::Span(test) => clauses.push(Clause::one(ConditionDraft::AnySpan(vec![test]))),
         }
     }
     match (same_span.is_empty(), is_root) {
         (true, true) => clauses.push(Clause::one(any_root())),
-        (false, true) => clauses.push(Clause::one(Atom::Root(same_span))),
-        (false, false) => clauses.push(Clause::one(Atom::AnySpan(same_span))),
+        (false, true) => clauses.push(Clause::one(ConditionDraft::Root(same_span))),
+        (false, false) => clauses.push(Clause::one(ConditionDraft::AnySpan(same_span))),
         (true, false) => {}
     }
     Ok(clauses)
 }
 
 /// Every root has some name.
-fn any_root() -> Atom {
-    Atom::Root(vec![SpanTest { field: Field::Name, value: "\"*\"".to_owned() }])
+fn any_root() -> ConditionDraft {
+    ConditionDraft::Root(vec![SpanTest { field: ConditionField::Name, value: "\"*\"".to_owned() }])
 }
 
-enum Asked {
+enum AskedValue {
     Trace(Clause),
     Span(SpanTest),
     Root(SpanTest),
@@ -61,29 +63,29 @@ enum Asked {
     IsRoot,
 }
 
-struct Condition<'n> {
+struct RefineryCondition<'n> {
     fields: Vec<&'n str>,
     operator: String,
     value: Option<&'n Node>,
     datatype: String,
 }
 
-impl<'n> Condition<'n> {
-    fn read(node: &'n Node) -> Result<Condition<'n>, Reason> {
+impl<'n> RefineryCondition<'n> {
+    fn read(node: &'n Node) -> Result<RefineryCondition<'n>, Obstacle> {
         let section = Section::of(node).ok_or("a condition is not a mapping")?;
         let mut fields = section.texts("Fields")?;
         fields.extend(section.text("Field")?);
         let operator = section.text("Operator")?.ok_or("a condition has no `Operator`")?.to_ascii_lowercase();
         let datatype = section.text("Datatype")?.unwrap_or_default().to_owned();
         let value = section.entries.iter().find(|entry| entry.key == "Value").map(|entry| &entry.value);
-        Ok(Condition { fields, operator, value, datatype })
+        Ok(RefineryCondition { fields, operator, value, datatype })
     }
 
-    fn asked(&self, finding: &mut Finding) -> Result<Asked, Reason> {
+    fn asked(&self, finding: &mut Finding) -> Result<AskedValue, Obstacle> {
         if self.operator == "has-root-span" {
             let wanted = self.scalar()?.meaning() == Meaning::Bool(true);
             let clause = Clause::one(any_root());
-            return Ok(Asked::Trace(if wanted { clause } else { clause.denied() }));
+            return Ok(AskedValue::Trace(if wanted { clause } else { clause.denied() }));
         }
         let field = self.field(finding)?;
         let (field, of_root) = match field.strip_prefix("root.") {
@@ -99,30 +101,32 @@ impl<'n> Condition<'n> {
                     Fidelity::Nearly,
                     "NUM_DESCENDANTS counts events and links of spans too; `span_count` counts spans",
                 );
-                return Ok(Asked::Trace(Clause::one(Atom::SpanCount(self.count()?))));
+                return Ok(AskedValue::Trace(Clause::one(ConditionDraft::SpanCount(self.count()?))));
             }
             "trace.parent_id" | "trace.parentId" | "parentId" if self.operator == "not-exists" => {
-                return Ok(Asked::IsRoot);
+                return Ok(AskedValue::IsRoot);
             }
             "trace.parent_id" | "trace.parentId" | "parentId" if self.operator == "exists" => {
                 return Err("no condition asks for a span that is not the root".to_owned());
             }
-            "duration_ms" => SpanTest { field: Field::Duration, value: self.duration()? },
-            "error" => SpanTest { field: Field::Status, value: self.status_of_error()? },
-            "status_code" => SpanTest { field: Field::Status, value: self.status()? },
-            "span.kind" | "type" => SpanTest { field: Field::Kind, value: self.kind()? },
-            "name" => SpanTest { field: Field::Name, value: self.text_value(finding)? },
-            "service.name" | "service_name" => SpanTest { field: Field::Service, value: self.text_value(finding)? },
+            "duration_ms" => SpanTest { field: ConditionField::Duration, value: self.duration()? },
+            "error" => SpanTest { field: ConditionField::Status, value: self.status_of_error()? },
+            "status_code" => SpanTest { field: ConditionField::Status, value: self.status()? },
+            "span.kind" | "type" => SpanTest { field: ConditionField::Kind, value: self.kind()? },
+            "name" => SpanTest { field: ConditionField::Name, value: self.text_value(finding)? },
+            "service.name" | "service_name" => {
+                SpanTest { field: ConditionField::Service, value: self.text_value(finding)? }
+            }
             field if field.starts_with("meta.") || field.starts_with("trace.") || field.starts_with("?.") => {
                 return Err(format!("`{field}` is a field of Refinery's own"));
             }
             field => self.attribute(field, finding)?,
         };
-        Ok(if of_root { Asked::Root(test) } else { Asked::Span(test) })
+        Ok(if of_root { AskedValue::Root(test) } else { AskedValue::Span(test) })
     }
 
     /// The field; of several the one that has the names of the others, as the semantic conventions renamed it.
-    fn field(&self, finding: &mut Finding) -> Result<&'n str, Reason> {
+    fn field(&self, finding: &mut Finding) -> Result<&'n str, Obstacle> {
         match self.fields.as_slice() {
             [] => Err("a condition has no `Field`".to_owned()),
             [one] => Ok(one),
@@ -137,7 +141,7 @@ impl<'n> Condition<'n> {
         }
     }
 
-    fn attribute(&self, key: &str, finding: &mut Finding) -> Result<SpanTest, Reason> {
+    fn attribute(&self, key: &str, finding: &mut Finding) -> Result<SpanTest, Obstacle> {
         let value = self.attribute_value(finding)?;
         if self.fields.len() <= 1 {
             renamed(key).into_iter().for_each(|note| finding.say(Fidelity::Nearly, note));
@@ -145,11 +149,15 @@ impl<'n> Condition<'n> {
         let is_of_resource = is_of_resources(key);
         let place = if is_of_resource { "resource" } else { "span" };
         finding.say(Fidelity::Nearly, format!("`{key}` is looked for on the {place} alone; Refinery joins both"));
-        let field = if is_of_resource { Field::Resource(key.to_owned()) } else { Field::Attribute(key.to_owned()) };
+        let field = if is_of_resource {
+            ConditionField::Resource(key.to_owned())
+        } else {
+            ConditionField::Attribute(key.to_owned())
+        };
         Ok(SpanTest { field, value })
     }
 
-    fn attribute_value(&self, finding: &mut Finding) -> Result<String, Reason> {
+    fn attribute_value(&self, finding: &mut Finding) -> Result<String, Obstacle> {
         match self.operator.as_str() {
             "exists" => Ok("{ exists: true }".to_owned()),
             "not-exists" => Ok("{ exists: false }".to_owned()),
@@ -163,7 +171,7 @@ impl<'n> Condition<'n> {
     }
 
     /// Each value with its type; with a `Datatype` also as a text.
-    fn values(&self, finding: &mut Finding) -> Result<Vec<String>, Reason> {
+    fn values(&self, finding: &mut Finding) -> Result<Vec<String>, Obstacle> {
         let mut values = Vec::new();
         for node in self.alternatives()? {
             let scalar = scalar(node).ok_or("a value is neither a text nor a number")?;
@@ -184,7 +192,7 @@ impl<'n> Condition<'n> {
         Ok(values)
     }
 
-    fn text_value(&self, finding: &mut Finding) -> Result<String, Reason> {
+    fn text_value(&self, finding: &mut Finding) -> Result<String, Obstacle> {
         let glob = |before: &str, after: &str| {
             let text = self.scalar()?.text.as_str();
             Ok(match text.contains('*') {
@@ -210,7 +218,7 @@ impl<'n> Condition<'n> {
         }
     }
 
-    fn duration(&self) -> Result<String, Reason> {
+    fn duration(&self) -> Result<String, Obstacle> {
         let Meaning::Number(millis) = self.scalar()?.meaning() else {
             return Err("`duration_ms` is compared with no number".to_owned());
         };
@@ -226,7 +234,7 @@ impl<'n> Condition<'n> {
         Ok(text::range(&range, text::nanoseconds))
     }
 
-    fn count(&self) -> Result<Range<u64>, Reason> {
+    fn count(&self) -> Result<Range<u64>, Obstacle> {
         let Meaning::Number(count) = self.scalar()?.meaning() else {
             return Err("a count is compared with no number".to_owned());
         };
@@ -242,7 +250,7 @@ impl<'n> Condition<'n> {
     }
 
     /// `error` is there, and true, on spans with the status ERROR.
-    fn status_of_error(&self) -> Result<String, Reason> {
+    fn status_of_error(&self) -> Result<String, Obstacle> {
         let is_true = || self.scalar().is_ok_and(|scalar| scalar.text.eq_ignore_ascii_case("true"));
         match self.operator.as_str() {
             "exists" => Ok("error".to_owned()),
@@ -252,7 +260,7 @@ impl<'n> Condition<'n> {
         }
     }
 
-    fn status(&self) -> Result<String, Reason> {
+    fn status(&self) -> Result<String, Obstacle> {
         let range = self.count().map_err(|_| "a status is compared with no number".to_owned())?;
         let words = [(0, "unset"), (1, "ok"), (2, "error")];
         let chosen = words.iter().filter(|(code, _)| range.contains(*code)).map(|(_, word)| (*word).to_owned());
@@ -262,7 +270,7 @@ impl<'n> Condition<'n> {
         }
     }
 
-    fn kind(&self) -> Result<String, Reason> {
+    fn kind(&self) -> Result<String, Obstacle> {
         let known = crate::trace::SpanKind::ALL.map(crate::trace::SpanKind::word);
         let mut kinds = Vec::new();
         for node in self.alternatives()? {
@@ -291,11 +299,11 @@ impl<'n> Condition<'n> {
         }
     }
 
-    fn scalar(&self) -> Result<&'n crate::yaml::Scalar, Reason> {
+    fn scalar(&self) -> Result<&'n crate::yaml::Scalar, Obstacle> {
         self.value.and_then(scalar).ok_or_else(|| "a condition has no `Value`".to_owned())
     }
 
-    fn alternatives(&self) -> Result<&'n [Node], Reason> {
+    fn alternatives(&self) -> Result<&'n [Node], Obstacle> {
         let node = self.value.ok_or("a condition has no `Value`")?;
         match &node.value {
             Value::List(items) if !items.is_empty() => Ok(items),

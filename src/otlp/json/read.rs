@@ -13,12 +13,12 @@ mod output;
 pub use output::Output;
 
 use crate::otlp::DEPTH_MAX;
-use crate::otlp::schema::{Count, Field, Kind, Message};
+use crate::otlp::schema::{Count, FieldSchema, Kind, Message};
 use crate::trace::Signal;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use output::{Wire, Writer};
+use output::{ProtobufWriter, WireValue};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::de::SliceRead;
 use std::borrow::Cow;
@@ -37,8 +37,8 @@ pub enum Unread<Full> {
 /// # Errors
 /// When `json` is anything but one request, or `out` is full.
 pub fn read<O: Output>(signal: Signal, json: &[u8], out: O) -> Result<O, Unread<O::Full>> {
-    let (mut writer, mut reader) = (Writer::new(out), reader(json));
-    let done = Fields { message: Message::request(signal), writer: &mut writer }
+    let (mut writer, mut reader) = (ProtobufWriter::new(out), reader(json));
+    let done = MessageFields { message: Message::request(signal), writer: &mut writer }
         .deserialize(&mut reader)
         .and_then(|()| reader.end());
     match (writer.full.take(), done) {
@@ -53,14 +53,14 @@ pub fn read<O: Output>(signal: Signal, json: &[u8], out: O) -> Result<O, Unread<
 /// # Errors
 /// When it is not OTLP/JSON.
 pub fn read_all(signal: Signal, json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-    let (mut writer, mut reader) = (Writer::<Vec<u8>>::new(Vec::new()), reader(json));
+    let (mut writer, mut reader) = (ProtobufWriter::<Vec<u8>>::new(Vec::new()), reader(json));
     while reader.end().is_err() {
-        Requests(Fields { message: Message::request(signal), writer: &mut writer }).deserialize(&mut reader)?;
+        Requests(MessageFields { message: Message::request(signal), writer: &mut writer }).deserialize(&mut reader)?;
     }
     Ok(writer.out)
 }
 
-/// How deep messages nest is for [`Fields`] to bound, where it costs one item and not the request.
+/// How deep messages nest is for [`MessageFields`] to bound, where it costs one item and not the request.
 fn reader(json: &[u8]) -> serde_json::Deserializer<SliceRead<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     reader.disable_recursion_limit();
@@ -68,7 +68,7 @@ fn reader(json: &[u8]) -> serde_json::Deserializer<SliceRead<'_>> {
 }
 
 /// Reads a request, or a list of requests.
-struct Requests<'a, O: Output>(Fields<'a, O>);
+struct Requests<'a, O: Output>(MessageFields<'a, O>);
 
 impl<'de, O: Output> DeserializeSeed<'de> for Requests<'_, O> {
     type Value = ();
@@ -90,19 +90,19 @@ impl<'de, O: Output> Visitor<'de> for Requests<'_, O> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Fields { message, writer } = self.0;
-        while list.next_element_seed(Fields { message, writer: &mut *writer })?.is_some() {}
+        let MessageFields { message, writer } = self.0;
+        while list.next_element_seed(MessageFields { message, writer: &mut *writer })?.is_some() {}
         Ok(())
     }
 }
 
 /// Reads a JSON object and writes the fields of a message.
-struct Fields<'a, O: Output> {
+struct MessageFields<'a, O: Output> {
     message: &'static Message,
-    writer: &'a mut Writer<O>,
+    writer: &'a mut ProtobufWriter<O>,
 }
 
-impl<'de, O: Output> DeserializeSeed<'de> for Fields<'_, O> {
+impl<'de, O: Output> DeserializeSeed<'de> for MessageFields<'_, O> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -110,7 +110,7 @@ impl<'de, O: Output> DeserializeSeed<'de> for Fields<'_, O> {
     }
 }
 
-impl<'de, O: Output> Visitor<'de> for Fields<'_, O> {
+impl<'de, O: Output> Visitor<'de> for MessageFields<'_, O> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -137,7 +137,7 @@ impl<'de, O: Output> Visitor<'de> for Fields<'_, O> {
 struct FieldKey(&'static Message);
 
 impl<'de> DeserializeSeed<'de> for FieldKey {
-    type Value = Option<&'static Field>;
+    type Value = Option<&'static FieldSchema>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_str(self)
@@ -145,7 +145,7 @@ impl<'de> DeserializeSeed<'de> for FieldKey {
 }
 
 impl<'de> Visitor<'de> for FieldKey {
-    type Value = Option<&'static Field>;
+    type Value = Option<&'static FieldSchema>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a key")
@@ -158,9 +158,9 @@ impl<'de> Visitor<'de> for FieldKey {
 
 /// Reads the value of a field, or an element of a repeated one, and writes it.
 struct Value<'a, O: Output> {
-    field: &'static Field,
+    field: &'static FieldSchema,
     is_element: bool,
-    writer: &'a mut Writer<O>,
+    writer: &'a mut ProtobufWriter<O>,
 }
 
 impl<'de, O: Output> DeserializeSeed<'de> for Value<'_, O> {
@@ -176,13 +176,13 @@ impl<O: Output> Value<'_, O> {
         matches!(self.field.count, Count::Many(_)) && !self.is_element
     }
 
-    fn scalar<E: de::Error>(self, scalar: Scalar<'_>) -> Result<(), E> {
+    fn scalar<E: de::Error>(self, scalar: JsonScalar<'_>) -> Result<(), E> {
         let field = self.field;
         let unexpected = scalar.unexpected();
         if self.is_list() {
             return Err(E::invalid_type(unexpected, &self));
         }
-        let Some(wire) = Wire::of(field.kind, scalar) else {
+        let Some(wire) = WireValue::of(field.kind, scalar) else {
             return Err(E::invalid_value(unexpected, &self));
         };
         if matches!(field.count, Count::One | Count::Always) && wire.is_default() {
@@ -206,7 +206,7 @@ impl<'de, O: Output> Visitor<'de> for Value<'_, O> {
     fn visit_none<E: de::Error>(self) -> Result<(), E> {
         match self.field.kind {
             Kind::Nested(_) if self.is_element => {
-                let written = self.writer.field(self.field.number, &Wire::Bytes(Cow::Borrowed(&[])));
+                let written = self.writer.field(self.field.number, &WireValue::Bytes(Cow::Borrowed(&[])));
                 self.writer.note(written)
             }
             _ => Ok(()),
@@ -222,27 +222,27 @@ impl<'de, O: Output> Visitor<'de> for Value<'_, O> {
     }
 
     fn visit_bytes<E: de::Error>(self, text: &[u8]) -> Result<(), E> {
-        self.scalar(Scalar::Text(&String::from_utf8_lossy(text)))
+        self.scalar(JsonScalar::Text(&String::from_utf8_lossy(text)))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        self.scalar(Scalar::Text(text))
+        self.scalar(JsonScalar::Text(text))
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.scalar(Scalar::Bool(value))
+        self.scalar(JsonScalar::Bool(value))
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        self.scalar(Scalar::Integer(value.into()))
+        self.scalar(JsonScalar::Integer(value.into()))
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        self.scalar(Scalar::Integer(value.into()))
+        self.scalar(JsonScalar::Integer(value.into()))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.scalar(Scalar::Float(value))
+        self.scalar(JsonScalar::Float(value))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
@@ -251,7 +251,7 @@ impl<'de, O: Output> Visitor<'de> for Value<'_, O> {
                 let start = self.writer.open(self.field.number);
                 let start = self.writer.note(start)?;
                 self.writer.depth += 1;
-                Fields { message, writer: self.writer }.visit_map(map)?;
+                MessageFields { message, writer: self.writer }.visit_map(map)?;
                 self.writer.depth -= 1;
                 let closed = self.writer.close(start);
                 self.writer.note(closed)
@@ -278,35 +278,35 @@ impl<'de, O: Output> Visitor<'de> for Value<'_, O> {
 }
 
 /// A JSON value that is neither a list nor an object.
-enum Scalar<'a> {
+enum JsonScalar<'a> {
     Text(&'a str),
     Integer(i128),
     Float(f64),
     Bool(bool),
 }
 
-impl<'a> Scalar<'a> {
+impl<'a> JsonScalar<'a> {
     fn unexpected(&self) -> de::Unexpected<'a> {
         match *self {
             // An error goes back to the sender: it need not repeat a whole stack trace.
-            Scalar::Text(text) => {
+            JsonScalar::Text(text) => {
                 de::Unexpected::Str(text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end]))
             }
-            Scalar::Integer(value) => match u64::try_from(value) {
+            JsonScalar::Integer(value) => match u64::try_from(value) {
                 Ok(value) => de::Unexpected::Unsigned(value),
                 Err(_) => de::Unexpected::Signed(value as i64),
             },
-            Scalar::Float(value) => de::Unexpected::Float(value),
-            Scalar::Bool(value) => de::Unexpected::Bool(value),
+            JsonScalar::Float(value) => de::Unexpected::Float(value),
+            JsonScalar::Bool(value) => de::Unexpected::Bool(value),
         }
     }
 
     /// A whole number, also written as a string or as `1e3`.
     fn integer(&self) -> Option<i128> {
         match *self {
-            Scalar::Integer(value) => Some(value),
-            Scalar::Text(text) => text.parse().ok(),
-            Scalar::Float(value) if value.fract() == 0.0 => Some(value as i128),
+            JsonScalar::Integer(value) => Some(value),
+            JsonScalar::Text(text) => text.parse().ok(),
+            JsonScalar::Float(value) if value.fract() == 0.0 => Some(value as i128),
             _ => None,
         }
     }
@@ -314,7 +314,7 @@ impl<'a> Scalar<'a> {
     /// The number of an enum value, also written by its name.
     fn of_enum(&self, names: &[&str]) -> Option<i32> {
         let named = match *self {
-            Scalar::Text(text) => names.iter().position(|name| *name == text).map(|number| number as i128),
+            JsonScalar::Text(text) => names.iter().position(|name| *name == text).map(|number| number as i128),
             _ => None,
         };
         i32::try_from(named.or_else(|| self.integer())?).ok()
@@ -322,36 +322,36 @@ impl<'a> Scalar<'a> {
 
     fn double(&self) -> Option<f64> {
         match *self {
-            Scalar::Float(value) => Some(value),
-            Scalar::Integer(value) => Some(value as f64),
+            JsonScalar::Float(value) => Some(value),
+            JsonScalar::Integer(value) => Some(value as f64),
             // Rust reads `NaN`, `Infinity` and `-Infinity` as protobuf's JSON writes them.
-            Scalar::Text(text) => text.parse().ok(),
-            Scalar::Bool(_) => None,
+            JsonScalar::Text(text) => text.parse().ok(),
+            JsonScalar::Bool(_) => None,
         }
     }
 }
 
-impl<'a> Wire<'a> {
+impl<'a> WireValue<'a> {
     /// The value as a field of this kind holds it; none if it cannot.
-    fn of(kind: Kind, scalar: Scalar<'a>) -> Option<Wire<'a>> {
+    fn of(kind: Kind, scalar: JsonScalar<'a>) -> Option<WireValue<'a>> {
         let integer = || scalar.integer();
         let wire = match (kind, &scalar) {
-            (Kind::Text, &Scalar::Text(text)) => Wire::Bytes(text.as_bytes().into()),
-            (Kind::Hex, &Scalar::Text(text)) => Wire::Bytes(hex(text)?.into()),
-            (Kind::Base64, &Scalar::Text(text)) => Wire::Bytes(base64(text)?.into()),
-            (Kind::Bool, &Scalar::Bool(value)) => Wire::Varint(value.into()),
+            (Kind::Text, &JsonScalar::Text(text)) => WireValue::Bytes(text.as_bytes().into()),
+            (Kind::Hex, &JsonScalar::Text(text)) => WireValue::Bytes(hex(text)?.into()),
+            (Kind::Base64, &JsonScalar::Text(text)) => WireValue::Bytes(base64(text)?.into()),
+            (Kind::Bool, &JsonScalar::Bool(value)) => WireValue::Varint(value.into()),
             (Kind::Text | Kind::Hex | Kind::Base64 | Kind::Bool | Kind::Nested(_), _) => return None,
-            (Kind::Double, scalar) => Wire::Fixed64(scalar.double()?.to_bits()),
-            (Kind::Fixed64, _) => Wire::Fixed64(integer()?.try_into().ok()?),
-            (Kind::Sfixed64, _) => Wire::Fixed64(i64::try_from(integer()?).ok()? as u64),
-            (Kind::Fixed32, _) => Wire::Fixed32(integer()?.try_into().ok()?),
-            (Kind::Uint64, _) => Wire::Varint(integer()?.try_into().ok()?),
-            (Kind::Int64, _) => Wire::Varint(i64::try_from(integer()?).ok()? as u64),
-            (Kind::Uint32, _) => Wire::Varint(u32::try_from(integer()?).ok()?.into()),
-            (Kind::Enum(names), scalar) => Wire::Varint(i64::from(scalar.of_enum(names)?) as u64),
+            (Kind::Double, scalar) => WireValue::Fixed64(scalar.double()?.to_bits()),
+            (Kind::Fixed64, _) => WireValue::Fixed64(integer()?.try_into().ok()?),
+            (Kind::Sfixed64, _) => WireValue::Fixed64(i64::try_from(integer()?).ok()? as u64),
+            (Kind::Fixed32, _) => WireValue::Fixed32(integer()?.try_into().ok()?),
+            (Kind::Uint64, _) => WireValue::Varint(integer()?.try_into().ok()?),
+            (Kind::Int64, _) => WireValue::Varint(i64::try_from(integer()?).ok()? as u64),
+            (Kind::Uint32, _) => WireValue::Varint(u32::try_from(integer()?).ok()?.into()),
+            (Kind::Enum(names), scalar) => WireValue::Varint(i64::from(scalar.of_enum(names)?) as u64),
             (Kind::Sint32, _) => {
                 let value = i32::try_from(integer()?).ok()?;
-                Wire::Varint(u64::from(((value << 1) ^ (value >> 31)) as u32))
+                WireValue::Varint(u64::from(((value << 1) ^ (value >> 31)) as u32))
             }
         };
         Some(wire)

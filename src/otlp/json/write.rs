@@ -5,15 +5,12 @@
 
 use crate::otlp::{
     DEPTH_MAX,
-    schema::{Count, Field, Kind, Message},
+    schema::{Count, FieldSchema, Kind, Message},
     wire::{self, Fields, Value},
 };
 use crate::trace::Signal;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 /// No message has more fields.
 const FIELDS_MAX: usize = 16;
@@ -25,7 +22,7 @@ const BASE64_PIECE: usize = 3 << 10;
 /// # Errors
 /// `InvalidData` where the bytes are malformed; else what `out` says.
 pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()> {
-    message(out, Message::request(signal), body, DEPTH_MAX + 1)
+    message(out, Message::request(signal), Content::Whole(body), DEPTH_MAX + 1)
 }
 
 /// Writes only the objects in the request's list, with a comma between two: for a request that comes in pieces.
@@ -35,7 +32,7 @@ pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()
 /// As [`write()`].
 pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<bool> {
     let list = &Message::request(signal).fields[0];
-    elements(out, list, body, DEPTH_MAX)
+    elements(out, list, Content::Whole(body), DEPTH_MAX)
 }
 
 /// How many bytes [`write()`] would write.
@@ -43,14 +40,14 @@ pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::
 /// # Errors
 /// As [`write()`].
 pub fn len(signal: Signal, body: &[u8]) -> io::Result<u64> {
-    let mut counted = Counted(0);
+    let mut counted = ByteCount(0);
     write(&mut counted, signal, body)?;
     Ok(counted.0)
 }
 
-struct Counted(u64);
+struct ByteCount(u64);
 
-impl Write for Counted {
+impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len() as u64;
         Ok(bytes.len())
@@ -65,6 +62,30 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed protobuf")
 }
 
+/// The bytes of a message.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Whole(&'a [u8]),
+    /// Of a field that stands once: where it occurs repeatedly, protobuf merges, and so do its occurrences one after the
+    /// other.
+    Occurrences {
+        of: u32,
+        inside: &'a Content<'a>,
+    },
+}
+
+impl<'a> Content<'a> {
+    fn each(self, visit: &mut dyn FnMut(wire::Field<&'a [u8]>) -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Content::Whole(bytes) => Fields::new(bytes).try_for_each(|field| visit(field.ok_or_else(malformed)?)),
+            Content::Occurrences { of, inside } => inside.each(&mut |field| match field.message(of) {
+                Some(bytes) => Content::Whole(bytes).each(visit),
+                None => Ok(()),
+            }),
+        }
+    }
+}
+
 /// What a message has of one of its fields.
 #[derive(Clone, Copy, Default)]
 struct Slot<'a> {
@@ -72,17 +93,17 @@ struct Slot<'a> {
     last: Option<Value<&'a [u8]>>,
 }
 
-fn message(out: &mut impl Write, kind: &Message, bytes: &[u8], depth: usize) -> io::Result<()> {
+fn message(out: &mut impl Write, kind: &Message, content: Content<'_>, depth: usize) -> io::Result<()> {
     let mut slots = [Slot::default(); FIELDS_MAX];
     let mut choice = None;
-    for found in Fields::new(bytes) {
-        let found = found.ok_or_else(malformed)?;
-        let Some(at) = kind.fields.iter().position(|field| field.number == found.number) else { continue };
+    content.each(&mut |found| {
+        let Some(at) = kind.fields.iter().position(|field| field.number == found.number) else { return Ok(()) };
         slots[at] = Slot { times: slots[at].times + 1, last: Some(found.value) };
         if kind.fields[at].count == Count::Choice {
             choice = Some(at);
         }
-    }
+        Ok(())
+    })?;
     out.write_all(b"{")?;
     let mut separator = "";
     for (at, (field, slot)) in kind.fields.iter().zip(slots).enumerate() {
@@ -95,53 +116,49 @@ fn message(out: &mut impl Write, kind: &Message, bytes: &[u8], depth: usize) -> 
         if depth > 0 && is_written {
             write!(out, "{separator}\"{}\":", field.name)?;
             separator = ",";
-            member(out, field, slot, bytes, depth - 1)?;
+            member(out, field, slot, content, depth - 1)?;
         }
     }
     out.write_all(b"}")
 }
 
-fn member(out: &mut impl Write, field: &Field, slot: Slot<'_>, bytes: &[u8], depth: usize) -> io::Result<()> {
-    match (field.count, slot.last) {
-        (Count::Many(_), _) => {
+fn member(
+    out: &mut impl Write,
+    field: &FieldSchema,
+    slot: Slot<'_>,
+    content: Content<'_>,
+    depth: usize,
+) -> io::Result<()> {
+    match (field.count, field.kind, slot.last) {
+        (Count::Many(_), ..) => {
             out.write_all(b"[")?;
-            elements(out, field, bytes, depth)?;
+            elements(out, field, content, depth)?;
             out.write_all(b"]")
         }
-        (Count::One | Count::Optional, Some(Value::Bytes(_)))
-            if slot.times > 1 && matches!(field.kind, Kind::Nested(_)) =>
-        {
-            // Where a message occurs repeatedly, protobuf merges, and so does concatenation.
-            let parts = Fields::new(bytes).flatten().filter_map(|found| found.message(field.number));
-            let merged: Vec<u8> = parts.flatten().copied().collect();
-            value(out, field.kind, Value::Bytes(&merged), depth)
+        (Count::One | Count::Optional, Kind::Nested(inner), Some(Value::Bytes(_))) if slot.times > 1 => {
+            message(out, inner, Content::Occurrences { of: field.number, inside: &content }, depth)
         }
-        (_, Some(last)) => value(out, field.kind, last, depth),
-        (_, None) => text(out, b""),
+        (_, kind, Some(last)) => value(out, kind, last, depth),
+        (_, _, None) => text(out, b""),
     }
 }
 
 /// All occurrences of a list's field. Numbers may be packed.
-fn elements(out: &mut impl Write, field: &Field, bytes: &[u8], depth: usize) -> io::Result<bool> {
+fn elements(out: &mut impl Write, field: &FieldSchema, content: Content<'_>, depth: usize) -> io::Result<bool> {
     let mut any = false;
-    for found in Fields::new(bytes) {
-        let found = found.ok_or_else(malformed)?;
-        if found.number != field.number {
-            continue;
-        }
-        match (found.value, field.kind) {
-            (Value::Bytes(packed), Kind::Double | Kind::Fixed64 | Kind::Uint64) => {
-                for number in wire::packed(packed, matches!(field.kind, Kind::Uint64)) {
-                    separate(out, &mut any)?;
-                    value(out, field.kind, number.ok_or_else(malformed)?, depth)?;
-                }
-            }
-            (one, kind) => {
+    content.each(&mut |found| match (found.value, field.kind) {
+        _ if found.number != field.number => Ok(()),
+        (Value::Bytes(packed), Kind::Double | Kind::Fixed64 | Kind::Uint64) => {
+            wire::packed(packed, matches!(field.kind, Kind::Uint64)).try_for_each(|number| {
                 separate(out, &mut any)?;
-                value(out, kind, one, depth)?;
-            }
+                value(out, field.kind, number.ok_or_else(malformed)?, depth)
+            })
         }
-    }
+        (one, kind) => {
+            separate(out, &mut any)?;
+            value(out, kind, one, depth)
+        }
+    })?;
     Ok(any)
 }
 
@@ -151,7 +168,7 @@ fn separate(out: &mut impl Write, any: &mut bool) -> io::Result<()> {
 
 fn value(out: &mut impl Write, kind: Kind, value: Value<&[u8]>, depth: usize) -> io::Result<()> {
     match (kind, value) {
-        (Kind::Nested(inner), Value::Bytes(bytes)) => message(out, inner, bytes, depth),
+        (Kind::Nested(inner), Value::Bytes(bytes)) => message(out, inner, Content::Whole(bytes), depth),
         (Kind::Text, Value::Bytes(bytes)) => text(out, bytes),
         (Kind::Hex, Value::Bytes(bytes)) => hex(out, bytes),
         (Kind::Base64, Value::Bytes(bytes)) => base64(out, bytes),
@@ -196,9 +213,21 @@ fn base64(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn text(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    let repaired = simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
     out.write_all(b"\"")?;
-    let mut rest = repaired.as_bytes();
+    if simdutf8::basic::from_utf8(bytes).is_ok() {
+        escaped(out, bytes)?;
+    } else {
+        for chunk in bytes.utf8_chunks() {
+            escaped(out, chunk.valid().as_bytes())?;
+            if !chunk.invalid().is_empty() {
+                write!(out, "{}", char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+    }
+    out.write_all(b"\"")
+}
+
+fn escaped(out: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
     while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
         out.write_all(&rest[..at])?;
         match rest[at] {
@@ -208,8 +237,7 @@ fn text(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
         }
         rest = &rest[at + 1..];
     }
-    out.write_all(rest)?;
-    out.write_all(b"\"")
+    out.write_all(rest)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A whole pipeline with a scripted sink, in simulated time.
 
 use super::*;
-use crate::deliver::Discard;
+use crate::deliver::{Discard, sink::SendError};
 use crate::policy::Policy;
 use crate::processing::Processing;
 use crate::trace::RuleNames;
@@ -11,10 +11,11 @@ use prost::Message;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// Takes one batch each `pace`.
+/// Takes one batch each `pace`, or none.
 #[derive(Clone)]
 struct PacedSink {
     pace: Duration,
+    is_down: bool,
     taken: Arc<Mutex<Vec<Span>>>,
 }
 
@@ -26,6 +27,9 @@ impl Sink for PacedSink {
     fn send<'a>(&'a mut self, batch: &'a Batch) -> Pin<Box<dyn Future<Output = SendResult> + Send + 'a>> {
         Box::pin(async {
             tokio::time::sleep(self.pace).await;
+            if self.is_down {
+                return Err(SendError::Retry { after: None, reason: "down".into() });
+            }
             let request = ExportTraceServiceRequest::decode(&*batch.body).expect("what leaves is OTLP");
             let spans = request.resource_spans.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans);
             self.taken.lock().unwrap().extend(spans);
@@ -44,13 +48,36 @@ rules:
 otherwise: { keep: 50% }
 ";
 
+impl PacedSink {
+    fn new(pace: Duration) -> PacedSink {
+        PacedSink { pace, is_down: false, taken: Arc::default() }
+    }
+
+    fn down() -> PacedSink {
+        PacedSink { is_down: true, ..PacedSink::new(Duration::ZERO) }
+    }
+
+    fn named(&self, name: &str, rules: Option<&str>) -> NamedSink {
+        let rules = rules.map(|rule| vec![rule.to_owned()]);
+        NamedSink { name: name.into(), sink: Box::new(self.clone()), rules }
+    }
+
+    fn count(&self) -> usize {
+        self.taken.lock().unwrap().len()
+    }
+}
+
 /// A pipeline whose queue holds about an eighth of what the tests keep, in batches of 256 KiB.
 fn pipeline(pace: Duration) -> (Pipeline, PacedSink) {
     pipeline_of(64 << 20, 7, pace)
 }
 
 fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedSink) {
-    let sink = PacedSink { pace, taken: Arc::default() };
+    let sink = PacedSink::new(pace);
+    (pipeline_with(ring_size, seed, vec![sink.named("paced", None)]), sink)
+}
+
+fn pipeline_with(ring_size: usize, seed: u64, sinks: Vec<NamedSink>) -> Pipeline {
     let settings = DeliverySettings {
         batch: BatchLimits { bytes: 256 << 10, ..BatchLimits::default() },
         quotas: [5 << 19; 3],
@@ -59,23 +86,13 @@ fn pipeline_of(ring_size: usize, seed: u64, pace: Duration) -> (Pipeline, PacedS
         spool: None,
         seed: 1,
     };
-    let named = NamedSink { name: "paced".into(), sink: Box::new(sink.clone()), rules: None };
-    let delivery = Delivery::start(settings, vec![named]).expect("without a spool");
+    let delivery = Delivery::start(settings, sinks).expect("without a spool");
     let mut rules = RuleNames::default();
     let policy = Policy::compile("policy", POLICY, 1, &mut rules).0.expect("valid");
     let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
-    (
-        Pipeline::new(
-            ring_size,
-            seed,
-            active_policy,
-            None,
-            Processing::new(Default::default(), 1),
-            Arc::new(delivery),
-            deliver::HopMemory::default(),
-        ),
-        sink,
-    )
+    let processing = Processing::new(Default::default(), 1);
+    let hops = deliver::HopMemory::default();
+    Pipeline::new(ring_size, seed, active_policy, None, processing, Arc::new(delivery), hops)
 }
 
 /// Traces of two spans of six kilobytes; one in ten fails.
@@ -144,6 +161,58 @@ async fn what_a_slow_sink_does_not_take_in_time_is_not_what_failed() {
     assert_eq!(failed_spans(&sink), 600);
     assert_eq!(tally.discarded(Discard::QueueFull), 0, "nothing was pushed out");
     assert!(tally.discarded(Discard::Shutdown) > 500, "{tally:?}");
+}
+
+/// As README's own configuration has it: a store that takes at once, beside a backend that does not.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_fast_takes_nothing_from_one_that_is_slow() {
+    let [fast, slow] = [PacedSink::new(Duration::ZERO), PacedSink::new(Duration::from_millis(100))];
+    let pipeline = pipeline_with(64 << 20, 7, vec![fast.named("fast", None), slow.named("slow", None)]);
+    send_traces(&pipeline, 3000);
+    end(&pipeline, Duration::from_secs(15)).await;
+    assert_eq!((failed_spans(&fast), failed_spans(&slow)), (600, 600));
+    assert_eq!(fast.count(), slow.count());
+    let kept = pipeline.delivery.snapshot()[1].tally.clone();
+    assert_eq!((kept.discarded(Discard::QueueFull), kept.discarded(Discard::Shutdown)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_keeps_the_end_waiting_for_a_moment() {
+    let [healthy, down] = [PacedSink::new(Duration::from_millis(100)), PacedSink::down()];
+    let pipeline = pipeline_with(64 << 20, 7, vec![healthy.named("healthy", None), down.named("down", None)]);
+    send_traces(&pipeline, 2000);
+    end(&pipeline, Duration::from_secs(15)).await;
+    let kept = pipeline.delivery.snapshot()[0].tally.clone();
+    assert_eq!((kept.pushed, kept.delivered, failed_spans(&healthy)), (healthy.count() as u64, kept.pushed, 400));
+}
+
+/// The queue is one for all: what failed waits until there is room, whoever's traces take it.
+#[tokio::test(start_paused = true)]
+async fn what_failed_waits_for_room_behind_the_traces_of_another_sink() {
+    let [errors, others] = [PacedSink::new(Duration::from_millis(100)), PacedSink::new(Duration::from_millis(300))];
+    let sinks = vec![errors.named("errors", Some("errors")), others.named("others", Some("otherwise"))];
+    let pipeline = pipeline_with(64 << 20, 7, sinks);
+    send_traces(&pipeline, 2000);
+    end(&pipeline, Duration::from_secs(60)).await;
+    assert_eq!(failed_spans(&errors), 400);
+    for row in pipeline.delivery.snapshot() {
+        assert_eq!(row.tally.delivered, row.tally.pushed, "{row:?}");
+    }
+    assert!(others.count() > 1500, "half of what did not fail");
+}
+
+/// While nobody stops, too.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_waits_in_the_ring_for_the_slowest_that_takes() {
+    let [fast, slow] = [PacedSink::new(Duration::ZERO), PacedSink::new(Duration::from_millis(400))];
+    let pipeline = pipeline_with(64 << 20, 7, vec![fast.named("fast", None), slow.named("slow", None)]);
+    send_traces(&pipeline, 3000);
+    (1..=3000).for_each(|n| assert!(pipeline.keep(trace_id(n))));
+    for _ in 0..1200 {
+        pipeline.tick().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((fast.count(), slow.count()), (6000, 6000));
 }
 
 /// Nobody stops: the ring holds what the sink has not had time for.

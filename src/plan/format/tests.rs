@@ -39,7 +39,7 @@ fn zstd_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Traces that were read, and where it was cut.
-fn read_all(file: &[u8]) -> (u64, Option<Cut>) {
+fn read_all(file: &[u8]) -> (u64, Option<RecordingCut>) {
     let text = PolicyText { file: "policy", text: POLICY };
     let compared = Compared::compile(text, text, &[], RuleNames::default()).unwrap();
     let questions = compared.questions().unwrap();

@@ -1,7 +1,7 @@
 //! A plan as one page that needs nothing but itself.
 
 use super::{GateOutcome, change, escape, notes, seconds, size};
-use crate::plan::report::{Moved, Report, Row};
+use crate::plan::report::{Moved, PlanRow, Report};
 use std::fmt::Write;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222;\
@@ -32,8 +32,8 @@ pub fn html(report: &Report, gates: &[GateOutcome]) -> String {
             None => writeln!(out, "<p class=\"passed\">passed: {}</p>", escape(name)),
         };
     }
-    let all = Row { name: "all".to_owned(), now: report.total.now, then: report.total.then };
-    let rules: Vec<Row> = report.rules.iter().cloned().chain([all]).collect();
+    let all = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then };
+    let rules: Vec<PlanRow> = report.rules.iter().cloned().chain([all]).collect();
     table(&mut out, "Rules", &rules);
     table(&mut out, "Services, by that of the entry span", &report.services);
     moved(&mut out, "Newly kept", &report.newly_kept);
@@ -50,7 +50,7 @@ pub fn html(report: &Report, gates: &[GateOutcome]) -> String {
     out
 }
 
-fn table(out: &mut String, title: &str, rows: &[Row]) {
+fn table(out: &mut String, title: &str, rows: &[PlanRow]) {
     let _ = writeln!(
         out,
         "<h2>{title}</h2>\n<table><tr><th></th><th>traces now</th><th>a day</th><th>traces then</th><th>a day</th>\
@@ -58,7 +58,7 @@ fn table(out: &mut String, title: &str, rows: &[Row]) {
     );
     let most = rows.iter().map(|row| row.now.bytes.max(row.then.bytes)).max().unwrap_or(0).max(1) as f64;
     for row in rows {
-        let Row { name, now, then } = row;
+        let PlanRow { name, now, then } = row;
         let bar = |bytes: u64, y: u32, class: &str| {
             let width = bytes as f64 / most * BAR;
             format!("<rect class=\"{class}\" y=\"{y}\" width=\"{width:.1}\" height=\"7\"/>")

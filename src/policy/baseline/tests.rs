@@ -125,7 +125,7 @@ fn memory_is_bounded_and_what_is_not_seen_is_forgotten() {
 fn a_quantile_is_within_a_bucket_of_the_exact_one() {
     let mut durations = Durations(11);
     let mut all: Vec<u64> = (0..20_000).map(|_| durations.next(5.0, 1.0)).collect();
-    let mut histogram = Histogram::default();
+    let mut histogram = FadingHistogram::default();
     all.iter().for_each(|nanos| histogram.add(*nanos));
     all.sort_unstable();
     for rank in [0.5, 0.9, 0.99, 0.999] {

@@ -4,7 +4,7 @@
 use super::decoded::DecodedSpan;
 use super::observe::DecodedTrace;
 use super::span_condition::{ConditionFinding, duration, of_range, of_test};
-use crate::policy::condition::{Atom, Check, When};
+use crate::policy::condition::{Atom, TraceCheck, When};
 use crate::policy::pattern;
 use crate::terminal::clean;
 use crate::trace::question::{Condition, SpanScope, Test};
@@ -48,10 +48,10 @@ fn of_atom(atom: &Atom, trace: &DecodedTrace) -> ConditionFinding {
     }
 }
 
-fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
+fn of_check(check: &TraceCheck, trace: &DecodedTrace) -> ConditionFinding {
     let summary = &trace.summary;
     match check {
-        Check::Error(wanted) => {
+        TraceCheck::Error(wanted) => {
             let failed = trace.spans.iter().find(|span| span.is_error);
             let left_out = || trace.spans.iter().find(|span| counts_otherwise(span).is_some());
             let seen = match (failed, left_out()) {
@@ -61,7 +61,7 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
             };
             ConditionFinding::new(failed.is_some() == *wanted, seen)
         }
-        Check::Failed(wanted) => {
+        TraceCheck::Failed(wanted) => {
             let failed = summary.failed();
             let seen = match (summary.entry.standing, failed) {
                 (Standing::Root, true) => "the root failed",
@@ -73,16 +73,18 @@ fn of_check(check: &Check, trace: &DecodedTrace) -> ConditionFinding {
             let by_errors = trace.entry().map(by_errors).unwrap_or_default();
             ConditionFinding::new(failed == *wanted, format!("{seen}{by_errors}"))
         }
-        Check::Duration(range) => of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d)),
-        Check::Envelope(range) => {
+        TraceCheck::Duration(range) => {
+            of_range(range, summary.duration(), &duration(summary.duration()), |d| duration(*d))
+        }
+        TraceCheck::Envelope(range) => {
             let shown = format!("envelope {}", duration(summary.envelope()));
             of_range(range, summary.envelope(), &shown, |d| duration(*d))
         }
-        Check::SpanCount(range) => {
+        TraceCheck::SpanCount(range) => {
             let shown = format!("span count {}", summary.spans);
             of_range(range, u64::from(summary.spans), &shown, u64::to_string)
         }
-        Check::Incomplete(set) => {
+        TraceCheck::Incomplete(set) => {
             let state = summary.incomplete();
             let seen = state.map_or("it is complete".to_owned(), |state| format!("it is incomplete: {}", state.word()));
             ConditionFinding::new(set.has(state), seen)

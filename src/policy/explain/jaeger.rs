@@ -41,7 +41,7 @@ struct JaegerSpan {
     #[serde(default)]
     tags: Vec<Tag>,
     #[serde(default)]
-    logs: Option<Vec<Log>>,
+    logs: Option<Vec<JaegerLog>>,
     #[serde(rename = "processID", default)]
     process_id: String,
 }
@@ -65,7 +65,7 @@ struct Tag {
 }
 
 #[derive(Deserialize)]
-struct Log {
+struct JaegerLog {
     #[serde(default)]
     timestamp: u64,
     #[serde(default)]
@@ -130,7 +130,7 @@ impl JaegerSpan {
             start_time_unix_nano: start,
             end_time_unix_nano: start.saturating_add(self.duration.saturating_mul(1000)),
             attributes: attributes.map(Tag::attribute).collect(),
-            events: self.logs.iter().flatten().map(Log::event).collect(),
+            events: self.logs.iter().flatten().map(JaegerLog::event).collect(),
             status: Some(WireStatus { code: self.status() as i32, message: self.text_of("otel.status_description") }),
             ..Default::default()
         })
@@ -171,7 +171,7 @@ fn is_true(value: &Value) -> bool {
     value.as_bool() == Some(true) || value.as_str() == Some("true")
 }
 
-impl Log {
+impl JaegerLog {
     fn event(&self) -> Event {
         let name = self.fields.iter().find(|field| field.key == "event").and_then(|field| field.value.as_str());
         let others = self.fields.iter().filter(|field| field.key != "event");

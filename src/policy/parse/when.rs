@@ -1,6 +1,6 @@
 //! `when:` and the conditions in it.
 
-use super::super::condition::{Atom, Check, IncompleteSet, When};
+use super::super::condition::{Atom, IncompleteSet, TraceCheck, When};
 use super::super::renamed;
 use super::value;
 use crate::trace::question::{Condition, SpanScope, Test};
@@ -110,12 +110,12 @@ fn any_of(reader: &mut Reader, entry: &MappingEntry, inside: Inside) -> Option<V
 fn atom(reader: &mut Reader, entry: &MappingEntry) -> Option<Atom> {
     let (node, what) = (&entry.value, format!("`{}`", entry.key));
     Some(match entry.key.as_str() {
-        "error" => Atom::Trace(Check::Error(reader.bool(node, &what)?)),
-        "failed" => Atom::Trace(Check::Failed(reader.bool(node, &what)?)),
-        "duration" => Atom::Trace(Check::Duration(value::durations(reader, node, &what)?)),
-        "envelope" => Atom::Trace(Check::Envelope(value::durations(reader, node, &what)?)),
-        "span_count" => Atom::Trace(Check::SpanCount(value::counts(reader, node, &what)?)),
-        "incomplete" => Atom::Trace(Check::Incomplete(incomplete(reader, node)?)),
+        "error" => Atom::Trace(TraceCheck::Error(reader.bool(node, &what)?)),
+        "failed" => Atom::Trace(TraceCheck::Failed(reader.bool(node, &what)?)),
+        "duration" => Atom::Trace(TraceCheck::Duration(value::durations(reader, node, &what)?)),
+        "envelope" => Atom::Trace(TraceCheck::Envelope(value::durations(reader, node, &what)?)),
+        "span_count" => Atom::Trace(TraceCheck::SpanCount(value::counts(reader, node, &what)?)),
+        "incomplete" => Atom::Trace(TraceCheck::Incomplete(incomplete(reader, node)?)),
         "services" => {
             let tests = vec![Test::Service(value::patterns(reader, node, &what)?)];
             Atom::Span(Condition { scope: SpanScope::Any, tests })

@@ -1,7 +1,7 @@
 //! P18: conditions of one rule that exclude each other, so that it, or one of its alternatives, can never match.
 
 use super::{Alternative, Errors, Reader, WrittenRule, alternatives, contradict, implies, is_apart, test_implies};
-use crate::policy::condition::{Atom, Check, IncompleteSet, When};
+use crate::policy::condition::{Atom, IncompleteSet, TraceCheck, When};
 use crate::policy::pattern;
 use crate::trace::Incomplete;
 use crate::trace::question::{Condition, Pattern, Range, SpanScope, Test, ValueTest};
@@ -70,12 +70,12 @@ impl Alternative<'_> {
 /// What an atom is written under.
 fn key(atom: &Atom) -> &'static str {
     match atom {
-        Atom::Trace(Check::Error(_)) => "error",
-        Atom::Trace(Check::Failed(_)) => "failed",
-        Atom::Trace(Check::Duration(_)) => "duration",
-        Atom::Trace(Check::Envelope(_)) => "envelope",
-        Atom::Trace(Check::SpanCount(_)) => "span_count",
-        Atom::Trace(Check::Incomplete(_)) => "incomplete",
+        Atom::Trace(TraceCheck::Error(_)) => "error",
+        Atom::Trace(TraceCheck::Failed(_)) => "failed",
+        Atom::Trace(TraceCheck::Duration(_)) => "duration",
+        Atom::Trace(TraceCheck::Envelope(_)) => "envelope",
+        Atom::Trace(TraceCheck::SpanCount(_)) => "span_count",
+        Atom::Trace(TraceCheck::Incomplete(_)) => "incomplete",
         Atom::Span(Condition { scope: SpanScope::Root, .. }) => "root",
         Atom::Span(Condition { scope: SpanScope::Entry, .. }) => "entry",
         Atom::Span(Condition { tests, .. }) => match tests.as_slice() {
@@ -88,7 +88,7 @@ fn key(atom: &Atom) -> &'static str {
 
 fn alone(atom: &Atom) -> Option<Contradiction> {
     match atom {
-        Atom::Trace(Check::SpanCount(range)) if range.below == Some(1) => {
+        Atom::Trace(TraceCheck::SpanCount(range)) if range.below == Some(1) => {
             let help = "every trace has a span: write at least `below: 2`";
             Some(Contradiction { one: "span_count", other: None, help })
         }
@@ -99,13 +99,13 @@ fn alone(atom: &Atom) -> Option<Contradiction> {
 /// In this order only; the caller asks for the other too.
 fn pair(one: &Atom, other: &Atom, errors: &Errors) -> Option<Contradiction> {
     let help = match (one, other) {
-        (Atom::Trace(Check::Duration(long)), Atom::Trace(Check::Envelope(short)))
+        (Atom::Trace(TraceCheck::Duration(long)), Atom::Trace(TraceCheck::Envelope(short)))
             if is_above(long.at_least, short.below) =>
         {
             "from the first start to the last end it takes at least as long as any of its spans"
         }
         (Atom::Trace(a), Atom::Trace(b)) if contradict(one, other) => match (a, b) {
-            (Check::Error(_) | Check::Failed(_), _) => {
+            (TraceCheck::Error(_) | TraceCheck::Failed(_), _) => {
                 "one asks for what the other leaves out, and a trace whose root failed has an error: remove one"
             }
             _ => RANGES,
@@ -122,7 +122,7 @@ fn is_above(low: Option<u64>, high: Option<u64>) -> bool {
 }
 
 /// A condition on some span, and one on the trace.
-fn span_and_trace(span: &Condition, check: &Check, errors: &Errors) -> Option<&'static str> {
+fn span_and_trace(span: &Condition, check: &TraceCheck, errors: &Errors) -> Option<&'static str> {
     let counts = errors.surely_count(&span.tests);
     let at_least = span.tests.iter().find_map(|test| match test {
         Test::Duration(range) => range.at_least,
@@ -130,30 +130,30 @@ fn span_and_trace(span: &Condition, check: &Check, errors: &Errors) -> Option<&'
     });
     let is_entry = span.scope != SpanScope::Any;
     match check {
-        Check::Error(false) if counts => Some(match errors.is_empty() {
+        TraceCheck::Error(false) if counts => Some(match errors.is_empty() {
             true => "a span with `status: error` is an error of its trace: remove one of them",
             false => {
                 "a span like this counts as an error of its trace, by its status or by `errors`: remove one of them"
             }
         }),
-        Check::Failed(false) if counts && is_entry => Some(match errors.is_empty() {
+        TraceCheck::Failed(false) if counts && is_entry => Some(match errors.is_empty() {
             true => "a trace whose root or entry span has `status: error` has failed: remove one of them",
             false => {
                 "a trace with such a root or entry span has failed, by its status or by `errors`: remove one of them"
             }
         }),
-        Check::Failed(true) if span.scope == SpanScope::Root && errors.surely_leave_out(&span.tests) => {
+        TraceCheck::Failed(true) if span.scope == SpanScope::Root && errors.surely_leave_out(&span.tests) => {
             Some("`except` of `errors` leaves out a root like this, so its trace has not failed: remove one of the two")
         }
-        Check::Envelope(range) if is_above(at_least, range.below) => {
+        TraceCheck::Envelope(range) if is_above(at_least, range.below) => {
             Some("from the first start to the last end a trace takes at least as long as any of its spans")
         }
         // The root is the earliest one, and without a root the longest entry span counts.
-        Check::Duration(range) if is_entry && is_above(at_least, range.below) => {
+        TraceCheck::Duration(range) if is_entry && is_above(at_least, range.below) => {
             Some("a trace takes at least as long as its entry span: its duration is that of the root")
         }
-        Check::Duration(range) if span.scope == SpanScope::Root && is_apart_from(span, range) => Some(RANGES),
-        Check::Incomplete(set) if is_entry && *set == IncompleteSet::of([Incomplete::NoEntry]) => {
+        TraceCheck::Duration(range) if span.scope == SpanScope::Root && is_apart_from(span, range) => Some(RANGES),
+        TraceCheck::Incomplete(set) if is_entry && *set == IncompleteSet::of([Incomplete::NoEntry]) => {
             Some("`no_entry` are the traces without an entry span, so they have no root either: ask for `any_span`")
         }
         _ => None,

@@ -3,7 +3,7 @@
 
 use super::{Alternative, NamedLimit, Reader, WrittenRule, alternatives};
 use crate::diagnostic::Span;
-use crate::policy::condition::{Atom, Check, IncompleteSet};
+use crate::policy::condition::{Atom, IncompleteSet, TraceCheck};
 use crate::policy::limit::{Each, KeyPart, Limit, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
@@ -126,7 +126,7 @@ fn exact(patterns: &[Pattern]) -> Option<&str> {
 impl Alternative<'_> {
     fn is_without_entry(&self) -> bool {
         let no_entry = IncompleteSet::of([Incomplete::NoEntry]);
-        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(Check::Incomplete(set)) if *set == no_entry);
+        let is_so = |atom: &&Atom| matches!(atom, Atom::Trace(TraceCheck::Incomplete(set)) if *set == no_entry);
         self.atoms.iter().any(is_so)
     }
 }

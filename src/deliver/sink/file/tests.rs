@@ -30,14 +30,14 @@ fn batch(name: &str) -> Batch {
     Batch { signal: Signal::Traces, body: request(name).encode_to_vec().into(), items: 1 }
 }
 
-fn settings(folder: &Path, format: FileFormat) -> FileSettings {
+fn settings(folder: &Path, format: RecordFormat) -> FileSettings {
     FileSettings { folder: folder.to_owned(), format, signals: [true; 3], size: 1 << 20, keep: 2 }
 }
 
 #[tokio::test]
 async fn json_lines_are_otlp_json() {
     let folder = TempDir::new().unwrap();
-    let mut sink = FileSink::new(settings(&folder.path().join("new"), FileFormat::Json));
+    let mut sink = FileSink::new(settings(&folder.path().join("new"), RecordFormat::Json));
     for name in ["first", "second"] {
         assert_eq!(sink.send(&batch(name)).await, Ok(Sent::default()));
     }
@@ -58,7 +58,7 @@ async fn json_lines_are_otlp_json() {
 async fn files_are_rotated_by_size_and_the_oldest_go() {
     let folder = TempDir::new().unwrap();
     let bytes = 2 * (batch("a").body.len() as u64 + PREFIX);
-    let mut sink = FileSink::new(FileSettings { size: bytes, ..settings(folder.path(), FileFormat::Protobuf) });
+    let mut sink = FileSink::new(FileSettings { size: bytes, ..settings(folder.path(), RecordFormat::Protobuf) });
     for name in ["a", "b", "c", "d", "e", "f", "g"] {
         sink.send(&batch(name)).await.unwrap();
     }
@@ -81,7 +81,7 @@ async fn files_are_rotated_by_size_and_the_oldest_go() {
 
 #[tokio::test]
 async fn a_record_that_a_crash_cut_off_is_removed() {
-    for (format, file) in [(FileFormat::Json, "traces.jsonl"), (FileFormat::Protobuf, "traces.binpb")] {
+    for (format, file) in [(RecordFormat::Json, "traces.jsonl"), (RecordFormat::Protobuf, "traces.binpb")] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(file);
         let mut sink = FileSink::new(settings(folder.path(), format));
@@ -101,7 +101,7 @@ async fn what_cannot_be_written_now_is_tried_again() {
     let folder = TempDir::new().unwrap();
     let blocked = folder.path().join("out");
     fs::write(&blocked, "a file where the folder should be").unwrap();
-    let mut sink = FileSink::new(settings(&blocked, FileFormat::Json));
+    let mut sink = FileSink::new(settings(&blocked, RecordFormat::Json));
     let error = sink.send(&batch("first")).await.unwrap_err();
     assert!(matches!(&error, SendError::Retry { reason, .. } if reason.contains("traces.jsonl")), "{error:?}");
     fs::remove_file(&blocked).unwrap();
@@ -117,11 +117,11 @@ fn a_full_disk_leaves_no_part_of_a_record() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("traces.jsonl");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let mut files = SignalFiles { settings: settings(folder.path(), FileFormat::Json), open: [None, None, None] };
+    let mut files = SignalFiles { settings: settings(folder.path(), RecordFormat::Json), open: [None, None, None] };
     let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     files.open[0] = Some(OpenFile { file, len: 0 });
     let batch = batch("first");
-    let record = FileRecord::new(FileFormat::Json, &batch).unwrap();
+    let record = FileRecord::new(RecordFormat::Json, &batch).unwrap();
     assert!(files.append(&record).is_err());
     assert!(files.open[0].is_none(), "it is opened afresh");
     fs::remove_file(path).unwrap();
@@ -146,7 +146,7 @@ async fn a_file_that_was_taken_away_is_made_anew() {
     for (at, take_away) in take_away.into_iter().enumerate() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("out/traces.jsonl");
-        let mut sink = FileSink::new(settings(path.parent().unwrap(), FileFormat::Json));
+        let mut sink = FileSink::new(settings(path.parent().unwrap(), RecordFormat::Json));
         sink.send(&batch("first")).await.unwrap();
         take_away(&path);
         sink.send(&batch("second")).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_file_that_was_taken_away_is_made_anew() {
 #[tokio::test]
 async fn one_bad_record_does_not_take_the_others_with_it() {
     let folder = TempDir::new().unwrap();
-    let mut sink = FileSink::new(settings(folder.path(), FileFormat::Json));
+    let mut sink = FileSink::new(settings(folder.path(), RecordFormat::Json));
     let mut request = request("whole");
     let mut spans = request.resource_spans[0].scope_spans[0].spans.clone();
     spans.push(Span { name: "also".into(), ..Default::default() });

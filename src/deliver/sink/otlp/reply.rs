@@ -19,7 +19,7 @@ use std::{
 use tonic::Code;
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Reply {
+pub(super) enum ExportReply {
     Taken {
         rejected: u64,
         message: String,
@@ -41,9 +41,9 @@ pub(super) enum Reply {
     },
 }
 
-impl Reply {
+impl ExportReply {
     /// `now` is the wall clock, for a Retry-After that is a date.
-    pub(super) fn read(protocol: Protocol, response: &Response, now: SystemTime) -> Reply {
+    pub(super) fn read(protocol: Protocol, response: &Response, now: SystemTime) -> ExportReply {
         match protocol {
             Protocol::Http => read_http(response, now),
             Protocol::Grpc => read_grpc(response, now),
@@ -51,34 +51,34 @@ impl Reply {
     }
 }
 
-fn read_http(response: &Response, now: SystemTime) -> Reply {
+fn read_http(response: &Response, now: SystemTime) -> ExportReply {
     // What it says besides may be cut off, or the page of a proxy.
     if response.status.is_success() {
         return taken(&response.body);
     }
     let reason = format!("HTTP {}{}", response.status.as_u16(), explanation(response));
     match response.status.as_u16() {
-        400 | 422 => Reply::Refused { reason },
+        400 | 422 => ExportReply::Refused { reason },
         _ => without_verdict(response, reason, now),
     }
 }
 
 /// By a status that says nothing of the data. 499 and from 520 on: of proxies that found nobody behind.
-fn without_verdict(response: &Response, reason: String, now: SystemTime) -> Reply {
+fn without_verdict(response: &Response, reason: String, now: SystemTime) -> ExportReply {
     let after = retry_after(&response.headers, now);
     match response.status.as_u16() {
-        413 => Reply::TooLarge { reason },
-        408 | 425 | 429 | 499 | 502 | 503 | 504 | 507 | 520..=530 => Reply::Retry { after, reason },
-        _ => Reply::Denied { after, reason },
+        413 => ExportReply::TooLarge { reason },
+        408 | 425 | 429 | 499 | 502 | 503 | 504 | 507 | 520..=530 => ExportReply::Retry { after, reason },
+        _ => ExportReply::Denied { after, reason },
     }
 }
 
 /// The three signals' responses have the same fields: partial_success (1) with the number of rejected
 /// items (1) and a message (2). One that cannot be read is still a success: the status says so.
-fn taken(body: &[u8]) -> Reply {
+fn taken(body: &[u8]) -> ExportReply {
     let partial = ExportTraceServiceResponse::decode(body).ok().and_then(|response| response.partial_success);
     let partial = partial.unwrap_or_default();
-    Reply::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), message: partial.error_message }
+    ExportReply::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), message: partial.error_message }
 }
 
 /// The message of a `google.rpc.Status`, or plain text.
@@ -94,7 +94,7 @@ fn explanation(response: &Response) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-fn read_grpc(response: &Response, now: SystemTime) -> Reply {
+fn read_grpc(response: &Response, now: SystemTime) -> ExportReply {
     let status = tonic::Status::from_header_map(&response.trailers)
         .or_else(|| tonic::Status::from_header_map(&response.headers));
     let Some(status) = status else { return without_grpc_status(response, now) };
@@ -105,12 +105,14 @@ fn read_grpc(response: &Response, now: SystemTime) -> Reply {
     let reason = format!("{:?}: {}", status.code(), status.message());
     let after = RpcStatus::decode(status.details()).ok().and_then(|status| status.retry_delay());
     match status.code() {
-        _ if is_too_large(status.message()) => Reply::TooLarge { reason },
-        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable => Reply::Retry { after, reason },
-        Code::ResourceExhausted if after.is_some() => Reply::Retry { after, reason },
-        Code::InvalidArgument | Code::AlreadyExists => Reply::Refused { reason },
+        _ if is_too_large(status.message()) => ExportReply::TooLarge { reason },
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable => {
+            ExportReply::Retry { after, reason }
+        }
+        Code::ResourceExhausted if after.is_some() => ExportReply::Retry { after, reason },
+        Code::InvalidArgument | Code::AlreadyExists => ExportReply::Refused { reason },
         // OUT_OF_RANGE and DATA_LOSS, which OTLP would have sent again for ever, too.
-        _ => Reply::Denied { after, reason },
+        _ => ExportReply::Denied { after, reason },
     }
 }
 
@@ -122,12 +124,12 @@ fn is_too_large(message: &str) -> bool {
 }
 
 /// An answer by somebody who does not speak gRPC and has not read the data, or half of one.
-fn without_grpc_status(response: &Response, now: SystemTime) -> Reply {
+fn without_grpc_status(response: &Response, now: SystemTime) -> ExportReply {
     let is_grpc = response.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let cut = response.cut.as_ref().map(|error| format!(", {error}")).unwrap_or_default();
     let reason = format!("HTTP {} without grpc-status{}{cut}", response.status.as_u16(), explanation(response));
     match response.status {
-        StatusCode::OK if is_grpc => Reply::Retry { after: None, reason },
+        StatusCode::OK if is_grpc => ExportReply::Retry { after: None, reason },
         _ => without_verdict(response, reason, now),
     }
 }

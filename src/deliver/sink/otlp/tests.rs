@@ -7,9 +7,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess
 use prost::Message;
 use std::time::Duration;
 
-fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Reply {
+fn http(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> ExportReply {
     let response = response(status, headers, body);
-    Reply::read(Protocol::Http, &response, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30))
+    ExportReply::read(Protocol::Http, &response, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30))
 }
 
 fn response(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Response {
@@ -23,23 +23,23 @@ fn response(status: u16, headers: &[(&'static str, &str)], body: &[u8]) -> Respo
     }
 }
 
-fn grpc(code: u32, message: &'static str, delay: Option<(i64, i32)>) -> Reply {
+fn grpc(code: u32, message: &'static str, delay: Option<(i64, i32)>) -> ExportReply {
     let retry =
         delay.map(|(seconds, nanos)| RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) }.to_any());
     let details = RpcStatus { code: code as i32, message: message.to_owned(), details: retry.into_iter().collect() };
     let details = STANDARD_NO_PAD.encode(details.encode_to_vec());
     let code = code.to_string();
     let headers = [("grpc-status", code.as_str()), ("grpc-message", message), ("grpc-status-details-bin", &details)];
-    Reply::read(Protocol::Grpc, &response(200, &headers, b""), SystemTime::UNIX_EPOCH)
+    ExportReply::read(Protocol::Grpc, &response(200, &headers, b""), SystemTime::UNIX_EPOCH)
 }
 
-fn kind(reply: &Reply) -> &'static str {
+fn kind(reply: &ExportReply) -> &'static str {
     match reply {
-        Reply::Taken { .. } => "taken",
-        Reply::Retry { .. } => "retry",
-        Reply::TooLarge { .. } => "split",
-        Reply::Denied { .. } => "denied",
-        Reply::Refused { .. } => "refused",
+        ExportReply::Taken { .. } => "taken",
+        ExportReply::Retry { .. } => "retry",
+        ExportReply::TooLarge { .. } => "split",
+        ExportReply::Denied { .. } => "denied",
+        ExportReply::Refused { .. } => "refused",
     }
 }
 
@@ -63,7 +63,11 @@ fn every_http_status_has_a_meaning() {
             _ => "denied",
         };
         let by_proxy = response(status, &[("content-type", "text/html")], b"<html>");
-        assert_eq!(kind(&Reply::read(Protocol::Grpc, &by_proxy, SystemTime::UNIX_EPOCH)), expected, "gRPC: {status}");
+        assert_eq!(
+            kind(&ExportReply::read(Protocol::Grpc, &by_proxy, SystemTime::UNIX_EPOCH)),
+            expected,
+            "gRPC: {status}"
+        );
     }
 }
 
@@ -79,7 +83,7 @@ fn every_grpc_code_has_a_meaning() {
         assert_eq!(kind(&grpc(code, "because", None)), expected, "{code}");
     }
     let after = |reply| match reply {
-        Reply::Retry { after, .. } => after,
+        ExportReply::Retry { after, .. } => after,
         other => panic!("{other:?}"),
     };
     assert_eq!(after(grpc(8, "slow down", Some((3, 500_000_000)))), Some(Duration::from_millis(3500)));
@@ -102,7 +106,7 @@ fn an_answer_that_breaks_off_is_what_its_status_says() {
         if let Some(code) = grpc_status {
             response.trailers.insert("grpc-status", HeaderValue::from_static(code));
         }
-        kind(&Reply::read(protocol, &response, SystemTime::UNIX_EPOCH))
+        kind(&ExportReply::read(protocol, &response, SystemTime::UNIX_EPOCH))
     };
     assert_eq!(read(Protocol::Http, 200, "text/html", None), "taken");
     assert_eq!(read(Protocol::Http, 503, "text/html", None), "retry");
@@ -114,7 +118,7 @@ fn an_answer_that_breaks_off_is_what_its_status_says() {
 #[test]
 fn retry_after_is_seconds_or_a_date() {
     let after = |text| match http(503, &[("retry-after", text)], b"") {
-        Reply::Retry { after, .. } => after,
+        ExportReply::Retry { after, .. } => after,
         other => panic!("{other:?}"),
     };
     assert_eq!(after("7"), Some(Duration::from_secs(7)));
@@ -128,14 +132,14 @@ fn retry_after_is_seconds_or_a_date() {
 fn partial_success_is_counted() {
     let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too\nold".to_owned() };
     let body = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
-    let expected = Reply::Taken { rejected: 3, message: "too\nold".to_owned() };
+    let expected = ExportReply::Taken { rejected: 3, message: "too\nold".to_owned() };
     assert_eq!(http(200, &[], &body), expected);
     assert_eq!(kind(&http(200, &[], b"{\"partialSuccess\":{}}")), "taken");
 
     let framed = [&[0, 0, 0, 0, body.len() as u8][..], &body].concat();
     let mut ok = response(200, &[], &framed);
     ok.trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    assert_eq!(Reply::read(Protocol::Grpc, &ok, SystemTime::UNIX_EPOCH), expected);
+    assert_eq!(ExportReply::read(Protocol::Grpc, &ok, SystemTime::UNIX_EPOCH), expected);
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
         ..Default::default()
     };
     let reply = http(401, &[("content-type", "application/x-protobuf")], &status.encode_to_vec());
-    let Reply::Denied { reason, .. } = reply else { panic!("{reply:?}") };
+    let ExportReply::Denied { reason, .. } = reply else { panic!("{reply:?}") };
     assert!(reason.starts_with("HTTP 401: no such token"), "{reason}");
 
     let mut headers = HeaderMap::new();
@@ -163,7 +167,7 @@ fn what_a_peer_repeats_of_our_secrets_is_hidden() {
     let exporter = Exporter::new(settings).unwrap();
     let (headers, url) = (exporter.headers.get(), urls[0].as_ref().unwrap());
     let secrets = Secrets { headers: &headers, url };
-    let outcome = exporter.conclude(Reply::Denied { after: None, reason }, None, &secrets);
+    let outcome = exporter.conclude(ExportReply::Denied { after: None, reason }, None, &secrets);
     let hidden = "http://arms.test:8090: HTTP 401: no such token: [hidden] in [hidden]: [hidden]".to_owned();
     assert_eq!(outcome, Err(SendError::Denied { after: None, reason: hidden }));
 }
@@ -185,7 +189,8 @@ fn what_a_peer_says_is_short_and_clean_and_holds_no_part_of_a_secret() {
     let reason = format!("\u{1b}[2J Bearer? {}sw0rdfish{}", "x".repeat(280), "y".repeat(1 << 20));
     let id = format!("sw0rdfish{}", "z".repeat(1 << 20));
     let headers = exporter.headers.get();
-    let outcome = exporter.conclude(Reply::Refused { reason }, Some(id), &Secrets { headers: &headers, url: &url });
+    let outcome =
+        exporter.conclude(ExportReply::Refused { reason }, Some(id), &Secrets { headers: &headers, url: &url });
     let Err(SendError::Refused { reason }) = outcome else { panic!("{outcome:?}") };
     assert!(!reason.contains("sw0rd") && !reason.contains('\u{1b}') && reason.len() < 500, "{reason}");
     assert!(reason.contains("Bearer?"), "the scheme is no secret: {reason}");

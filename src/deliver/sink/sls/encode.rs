@@ -55,7 +55,7 @@ pub(super) struct Pack {
 
 /// Whether a pack takes more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum PackRoom {
     Left,
     Full,
 }
@@ -80,7 +80,7 @@ impl Pack {
 
     /// Appends the logs that `write` gives, unless they belong in the next pack: then the pack is as
     /// before and full.
-    pub(super) fn item(&mut self, limits: &PackLimits, write: impl FnOnce(&mut Pack)) -> Room {
+    pub(super) fn item(&mut self, limits: &PackLimits, write: impl FnOnce(&mut Pack)) -> PackRoom {
         let (bytes, count, refused) = (self.logs.len(), self.log_count, self.refused);
         write(self);
         let grown = self.logs.len() - bytes;
@@ -88,15 +88,15 @@ impl Pack {
         if self.items > 0 && exceeds {
             self.logs.truncate(bytes);
             (self.log_count, self.refused) = (count, refused);
-            return Room::Full;
+            return PackRoom::Full;
         }
         self.items += 1;
         if grown > limits.bytes_max {
             self.logs.truncate(bytes);
             (self.log_count, self.refused) = (count, refused + 1);
-            return Room::Full;
+            return PackRoom::Full;
         }
-        if exceeds || self.items >= limits.items { Room::Full } else { Room::Left }
+        if exceeds || self.items >= limits.items { PackRoom::Full } else { PackRoom::Left }
     }
 
     /// Appends one log with `contents` in their order.
@@ -237,23 +237,23 @@ pub(super) mod tests {
             pack.item(&limits, |pack| (0..logs).for_each(|_| pack.log(TIME, [("k", text.as_str())].into_iter())))
         };
         let mut pack = Pack::default();
-        assert_eq!(write(&mut pack, 2, 1), Room::Left);
-        assert_eq!(write(&mut pack, 2, 1), Room::Full, "a fourth log");
+        assert_eq!(write(&mut pack, 2, 1), PackRoom::Left);
+        assert_eq!(write(&mut pack, 2, 1), PackRoom::Full, "a fourth log");
         assert_eq!((pack.items(), pack.log_count), (1, 2));
-        assert_eq!(write(&mut pack, 1, 80), Room::Full, "too many bytes");
+        assert_eq!(write(&mut pack, 1, 80), PackRoom::Full, "too many bytes");
         assert_eq!(read(pack).logs.len(), 2);
 
         let mut pack = Pack::default();
-        assert_eq!(write(&mut pack, 1, 150), Room::Full, "alone it may be larger");
+        assert_eq!(write(&mut pack, 1, 150), PackRoom::Full, "alone it may be larger");
         assert!(pack.has_logs() && pack.refused() == 0);
 
         let mut pack = Pack::default();
-        assert_eq!(write(&mut pack, 1, 250), Room::Full);
+        assert_eq!(write(&mut pack, 1, 250), PackRoom::Full);
         assert!(pack.refused() == 1 && !pack.has_logs() && pack.items() == 1);
 
         let mut pack = Pack::default();
         let limits = PackLimits { items: 1, ..limits };
-        assert_eq!(pack.item(&limits, |_| ()), Room::Full);
+        assert_eq!(pack.item(&limits, |_| ()), PackRoom::Full);
         assert!(!pack.has_logs());
     }
 }

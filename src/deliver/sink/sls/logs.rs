@@ -5,7 +5,7 @@
 use super::{
     encode::{Pack, PackLimits},
     json::{self, Text},
-    time::Now,
+    time::ServiceTime,
     traces::{Around, hex_id, pack_leaves},
 };
 use crate::otlp::{
@@ -14,13 +14,13 @@ use crate::otlp::{
 };
 
 /// Packs records from a place on, as many as `limits` allow; gives the place behind them.
-pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
+pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: ServiceTime) -> (Pack, Place) {
     pack_leaves(request, from, limits, &|pack, leaf, around| write_record(pack, leaf, around, limits, now))
 }
 
 /// The fields of a record that stand for themselves.
 #[derive(Default)]
-struct Plain<'a> {
+struct RecordFields<'a> {
     time: u64,
     observed: u64,
     severity: i32,
@@ -32,9 +32,9 @@ struct Plain<'a> {
     event_name: &'a [u8],
 }
 
-impl<'a> Plain<'a> {
-    fn read(record: &'a [u8]) -> Plain<'a> {
-        let mut plain = Plain::default();
+impl<'a> RecordFields<'a> {
+    fn read(record: &'a [u8]) -> RecordFields<'a> {
+        let mut plain = RecordFields::default();
         for field in fields_of(record) {
             match (field.number, field.value) {
                 (1, Value::Fixed64(nanos)) => plain.time = nanos,
@@ -53,11 +53,17 @@ impl<'a> Plain<'a> {
     }
 }
 
-fn write_record(pack: &mut Pack, leaf: &Leaf<'_>, around: &Around<'_>, limits: &PackLimits, now: Now) -> Option<()> {
+fn write_record(
+    pack: &mut Pack,
+    leaf: &Leaf<'_>,
+    around: &Around<'_>,
+    limits: &PackLimits,
+    now: ServiceTime,
+) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }
-    let record = Plain::read(leaf.bytes);
+    let record = RecordFields::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
     let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let (mut attribute, mut content) = (Text::new(limit), Text::new(limit));
@@ -97,7 +103,7 @@ mod tests {
     };
     use prost::Message;
 
-    const NOW: Now = Now(1_795_428_000_123_456_789);
+    const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 
     #[test]
     fn one_log_a_record_with_all_fields_in_order() {

@@ -8,10 +8,10 @@
 mod labels;
 
 use super::{
-    encode::{Pack, PackLimits, Room},
+    encode::{Pack, PackLimits, PackRoom},
     exponential::{self, Exponential, doubles, fixed},
     json::ATTRIBUTES_MAX,
-    time::Now,
+    time::ServiceTime,
 };
 use crate::otlp::{
     walk::{Place, Point, ReadOnce, all, fields_of, is_whole, last, leaves, lossy, points},
@@ -21,6 +21,8 @@ use labels::{Labels, metric_name};
 
 /// Buckets that one point may have: each becomes a log with all the point's labels.
 const BUCKETS_MAX: usize = 1024;
+/// Bytes of labels of a resource.
+const REPEATED_MAX: usize = 64 << 10;
 /// `AGGREGATION_TEMPORALITY_DELTA`
 const DELTA: u64 = 1;
 /// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`
@@ -38,18 +40,17 @@ mod kind {
 /// Packs points from a place on, as many as `limits` allow; gives the place behind them. Refused are histograms of delta
 /// temporality (a metricstore has no way to say it) and points that would take more than
 /// [`PackLimits::bytes_max`]. A sum of deltas is written as it is, like a gauge.
-pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -> (Pack, Place) {
+pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: ServiceTime) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
     let (mut resources, mut data) = (ReadOnce::default(), ReadOnce::default());
     for metric in leaves(request, from) {
-        let labels = |resource| labels_of(all(resource, 1).flat_map(|resource| all(resource, 1)));
-        let shared = resources.of(metric.resource, labels).as_ref();
+        let shared = resources.of(metric.resource, labels_of_resource).as_ref();
         let name = metric_name(&lossy(last(metric.bytes, 1).unwrap_or_default()));
         for point in points(&metric) {
             let is_delta = *data.of(point.data, |data| temporality(data) == DELTA);
             let before = pack.items();
             let room = pack.item(limits, |pack| {
-                let writer = shared.map(|shared| Writer { name: &name, shared, is_delta, limits, now });
+                let writer = shared.map(|shared| MetricWriter { name: &name, shared, is_delta, limits, now });
                 let written = writer.and_then(|writer| writer.point(pack, &point));
                 if written.is_none() {
                     pack.refuse();
@@ -58,7 +59,7 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -
             if pack.items() > before {
                 next = point.after;
             }
-            if room == Room::Full {
+            if room == PackRoom::Full {
                 return (pack, next);
             }
         }
@@ -66,24 +67,32 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now) -
     (pack, next)
 }
 
+/// Each sample repeats them, so long values are cut where there is much of them, and series stay apart. None if they are
+/// too many.
+fn labels_of_resource(group: &[u8]) -> Option<Labels> {
+    let labels = labels_of(all(group, 1).flat_map(|resource| all(resource, 1)))?;
+    let labels = if labels.bytes() > REPEATED_MAX { labels.shortened() } else { labels };
+    (labels.bytes() <= REPEATED_MAX).then_some(labels)
+}
+
 /// None if there are too many.
 fn labels_of<'a>(attributes: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Labels> {
     (attributes.clone().take(ATTRIBUTES_MAX + 1).count() <= ATTRIBUTES_MAX).then(|| Labels::new(attributes))
 }
 
-struct Writer<'a> {
+struct MetricWriter<'a> {
     name: &'a str,
     /// Labels of the resource.
     shared: &'a Labels,
     /// The metric's points are differences.
     is_delta: bool,
     limits: &'a PackLimits,
-    now: Now,
+    now: ServiceTime,
 }
 
 /// The fields that points of all kinds have, whose numbers differ by kind.
 #[derive(Default)]
-struct Plain {
+struct PointFields {
     time: u64,
     /// Of a gauge or sum.
     value: Option<f64>,
@@ -92,11 +101,11 @@ struct Plain {
     is_stale: bool,
 }
 
-impl Plain {
-    fn read(point: &Point<'_>) -> Plain {
+impl PointFields {
+    fn read(point: &Point<'_>) -> PointFields {
         let is_number = matches!(point.kind, kind::GAUGE | kind::SUM);
         let is_old = is_number || point.kind == kind::SUMMARY;
-        let mut plain = Plain::default();
+        let mut plain = PointFields::default();
         for field in fields_of(point.bytes) {
             match (field.number, field.value) {
                 (3, Value::Fixed64(nanos)) => plain.time = nanos,
@@ -114,21 +123,21 @@ impl Plain {
 }
 
 /// What explicit and folded exponential histograms have in common.
-struct Histogram<'a> {
+struct HistogramPoint<'a> {
     count: u64,
     sum: Option<f64>,
     bounds: &'a [f64],
     counts: &'a [u64],
 }
 
-impl Writer<'_> {
+impl MetricWriter<'_> {
     /// None if the point has no form in a metricstore. A gap that the sender marked is nothing, and no loss.
     fn point(&self, pack: &mut Pack, point: &Point<'_>) -> Option<()> {
         let is_histogram = matches!(point.kind, kind::HISTOGRAM | kind::EXPONENTIAL_HISTOGRAM);
         if !is_whole(point.bytes) || is_histogram && self.is_delta {
             return None;
         }
-        let plain = Plain::read(point);
+        let plain = PointFields::read(point);
         if plain.is_stale {
             return Some(());
         }
@@ -142,13 +151,13 @@ impl Writer<'_> {
             kind::HISTOGRAM => {
                 let bounds: Vec<f64> = doubles(point.bytes, 7).take(BUCKETS_MAX + 1).collect();
                 let counts: Vec<u64> = fixed(point.bytes, 6).take(BUCKETS_MAX + 1).collect();
-                let of_point = Histogram { count: plain.count, sum: plain.sum, bounds: &bounds, counts: &counts };
+                let of_point = HistogramPoint { count: plain.count, sum: plain.sum, bounds: &bounds, counts: &counts };
                 self.histogram(pack, &labels, plain.time, &of_point)
             }
             kind::EXPONENTIAL_HISTOGRAM => {
                 let folded = exponential::fold(&Exponential::read(point.bytes));
                 let (bounds, counts) = (&folded.bounds[..], &folded.counts[..]);
-                let of_point = Histogram { count: plain.count, sum: plain.sum, bounds, counts };
+                let of_point = HistogramPoint { count: plain.count, sum: plain.sum, bounds, counts };
                 self.histogram(pack, &labels, plain.time, &of_point)
             }
             kind::SUMMARY => self.summary(pack, &labels, &plain, point.bytes),
@@ -161,7 +170,7 @@ impl Writer<'_> {
         }
     }
 
-    fn histogram(&self, pack: &mut Pack, labels: &Labels, time: u64, point: &Histogram) -> Option<()> {
+    fn histogram(&self, pack: &mut Pack, labels: &Labels, time: u64, point: &HistogramPoint) -> Option<()> {
         let plain = labels.text(None);
         let bytes = plain.len().saturating_mul(point.counts.len());
         if point.bounds.len() > BUCKETS_MAX || bytes > self.limits.bytes_max {
@@ -182,7 +191,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn summary(&self, pack: &mut Pack, labels: &Labels, plain: &Plain, point: &[u8]) -> Option<()> {
+    fn summary(&self, pack: &mut Pack, labels: &Labels, plain: &PointFields, point: &[u8]) -> Option<()> {
         let text = labels.text(None);
         let quantiles = all(point, 6).take(BUCKETS_MAX + 1).count();
         if quantiles > BUCKETS_MAX || text.len().saturating_mul(quantiles) > self.limits.bytes_max {

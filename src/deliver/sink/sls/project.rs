@@ -2,11 +2,11 @@
 
 use super::{
     MetricsPath, SlsSettings,
-    reply::{Action, NAME_MAX, SlsRefusal},
+    reply::{NAME_MAX, RefusalAction, SlsRefusal},
     seal::SealedBody,
     settings::RequestTarget,
     sign::{Signer, UnsignedRequest, hex},
-    time::Now,
+    time::ServiceTime,
 };
 use crate::{
     http_client::{Client, ClientError, ClientSettings},
@@ -21,7 +21,7 @@ use std::{fmt, sync::Arc};
 
 /// Why a request brought nothing.
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(super) enum RequestProblem {
     Keys(identity::Error),
     Network(ClientError),
     /// The clock was off and is set now; the times of a body may have to change as well.
@@ -29,12 +29,12 @@ pub(super) enum Problem {
     Refused(SlsRefusal),
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for RequestProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Keys(error) => write!(f, "no keys: {error}"),
-            Problem::Network(error) => error.fmt(f),
-            Problem::ClockSet(refusal) | Problem::Refused(refusal) => refusal.fmt(f),
+            RequestProblem::Keys(error) => write!(f, "no keys: {error}"),
+            RequestProblem::Network(error) => error.fmt(f),
+            RequestProblem::ClockSet(refusal) | RequestProblem::Refused(refusal) => refusal.fmt(f),
         }
     }
 }
@@ -51,7 +51,7 @@ pub(super) struct Project {
     route: Option<String>,
 }
 
-struct Call<'a> {
+struct ApiCall<'a> {
     method: &'static str,
     path: String,
     query: &'a [(&'a str, &'a str)],
@@ -84,12 +84,12 @@ impl Project {
     }
 
     /// The service's time.
-    pub(super) fn now(&self) -> Now {
-        Now(self.unix_millis() * 1_000_000)
+    pub(super) fn now(&self) -> ServiceTime {
+        ServiceTime(self.unix_millis() * 1_000_000)
     }
 
     /// PutLogs: all of the group or nothing.
-    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: SealedBody) -> Result<(), Problem> {
+    pub(super) async fn put(&mut self, signal: Signal, store: &str, body: SealedBody) -> Result<(), RequestProblem> {
         let mut headers = vec![
             ("content-type", "application/x-protobuf".to_owned()),
             ("x-log-bodyrawsize", body.raw_len.to_string()),
@@ -100,17 +100,17 @@ impl Project {
             Some(key) if !self.is_prometheus(signal) => &[("key", key.as_str())],
             _ => &[],
         };
-        let call = Call { method: "POST", path: self.path(signal, store), query, headers, body: body.bytes };
+        let call = ApiCall { method: "POST", path: self.path(signal, store), query, headers, body: body.bytes };
         self.call(&call).await.map(|_| ())
     }
 
     /// Asks for a store's settings, which changes nothing; gives the request's id.
-    pub(super) async fn probe(&mut self, store: &str) -> Result<String, Problem> {
+    pub(super) async fn probe(&mut self, store: &str) -> Result<String, RequestProblem> {
         let headers = vec![("x-log-bodyrawsize", "0".to_owned())];
         let path = format!("/logstores/{store}");
-        let call = Call { method: "GET", path, query: &[], headers, body: Bytes::new() };
+        let call = ApiCall { method: "GET", path, query: &[], headers, body: Bytes::new() };
         match self.call(&call).await {
-            Err(Problem::ClockSet(_)) => self.call(&call).await,
+            Err(RequestProblem::ClockSet(_)) => self.call(&call).await,
             other => other,
         }
     }
@@ -130,32 +130,32 @@ impl Project {
     }
 
     /// One request, and a second one at once where the first was refused for its keys and there are others.
-    async fn call(&mut self, call: &Call<'_>) -> Result<String, Problem> {
-        let credentials = self.identity.current().await.map_err(Problem::Keys)?;
+    async fn call(&mut self, call: &ApiCall<'_>) -> Result<String, RequestProblem> {
+        let credentials = self.identity.current().await.map_err(RequestProblem::Keys)?;
         let refusal = match self.attempt(call, &credentials).await {
-            Err(Problem::Refused(refusal)) => refusal,
+            Err(RequestProblem::Refused(refusal)) => refusal,
             other => return other,
         };
         match refusal.action {
-            Action::RenewKeys => {
+            RefusalAction::RenewKeys => {
                 tracing::warn!(access_key_id = credentials.id, %refusal, "keys were refused");
-                let renewed = self.identity.replace(&credentials).await.map_err(Problem::Keys)?;
+                let renewed = self.identity.replace(&credentials).await.map_err(RequestProblem::Keys)?;
                 if credentials != renewed {
                     return self.attempt(call, &renewed).await;
                 }
             }
-            Action::SetClock if self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)()) => {
+            RefusalAction::SetClock if self.offset.learn(refusal.date.as_deref(), (self.world.unix_millis)()) => {
                 tracing::warn!(seconds = self.offset.seconds(), "the clock is off, using log service's");
-                return Err(Problem::ClockSet(refusal));
+                return Err(RequestProblem::ClockSet(refusal));
             }
             _ => (),
         }
-        Err(Problem::Refused(refusal))
+        Err(RequestProblem::Refused(refusal))
     }
 
-    async fn attempt(&mut self, call: &Call<'_>, credentials: &Credentials) -> Result<String, Problem> {
+    async fn attempt(&mut self, call: &ApiCall<'_>, credentials: &Credentials) -> Result<String, RequestProblem> {
         let request = self.signed(call, credentials);
-        let reply = self.client.ask(request).await.map_err(Problem::Network)?;
+        let reply = self.client.ask(request).await.map_err(RequestProblem::Network)?;
         let id = reply.headers.get("x-log-requestid").and_then(|id| id.to_str().ok()).unwrap_or("none");
         let id = quote(id, NAME_MAX);
         if reply.status.is_success() {
@@ -163,10 +163,10 @@ impl Project {
         }
         let mut refusal = SlsRefusal::new(reply.status.as_u16(), &reply.headers, &reply.body);
         credentials.token.iter().chain([&credentials.secret]).for_each(|secret| refusal.hide(secret));
-        Err(Problem::Refused(refusal))
+        Err(RequestProblem::Refused(refusal))
     }
 
-    fn signed(&mut self, call: &Call, credentials: &Credentials) -> Request<Bytes> {
+    fn signed(&mut self, call: &ApiCall, credentials: &Credentials) -> Request<Bytes> {
         let mut headers = call.headers.clone();
         headers.push(("host", self.place.host.clone()));
         headers.push(("x-log-apiversion", "0.6.0".to_owned()));

@@ -14,7 +14,7 @@ pub(super) const NAME_MAX: usize = 100;
 
 /// What to do about a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Action {
+pub(super) enum RefusalAction {
     /// Trouble on their side or on the way.
     Retry,
     /// A quota is used up; the delay doubles with every further refusal.
@@ -46,7 +46,7 @@ pub(super) enum QuotaScope {
 /// A reply that is not a success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct SlsRefusal {
-    pub(super) action: Action,
+    pub(super) action: RefusalAction,
     status: u16,
     code: String,
     message: String,
@@ -105,36 +105,40 @@ impl fmt::Display for SlsRefusal {
     }
 }
 
-fn action(status: u16, code: &str) -> Action {
+fn action(status: u16, code: &str) -> RefusalAction {
     const SECOND: Duration = Duration::from_secs(1);
     match code {
-        "WriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: QuotaScope::Project },
-        "ShardWriteQuotaExceed" => Action::SlowDown { first: SECOND, scope: QuotaScope::Store },
-        "ExceedQuota" | "ProjectQuotaExceed" => Action::SlowDown { first: 30 * SECOND, scope: QuotaScope::Project },
-        "InternalServerError" | "ServerBusy" | "RequestTimeout" => Action::Retry,
-        "SignatureNotMatch" => Action::Doubt,
-        "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => Action::RenewKeys,
-        "RequestTimeTooSkewed" | "RequestTimeExpired" => Action::SetClock,
-        "ProjectNotExist" | "ProjectNotExists" | "LogStoreNotExist" => Action::WaitForStore,
-        "PostBodyTooLarge" => Action::Split,
+        "WriteQuotaExceed" => RefusalAction::SlowDown { first: SECOND, scope: QuotaScope::Project },
+        "ShardWriteQuotaExceed" => RefusalAction::SlowDown { first: SECOND, scope: QuotaScope::Store },
+        "ExceedQuota" | "ProjectQuotaExceed" => {
+            RefusalAction::SlowDown { first: 30 * SECOND, scope: QuotaScope::Project }
+        }
+        "InternalServerError" | "ServerBusy" | "RequestTimeout" => RefusalAction::Retry,
+        "SignatureNotMatch" => RefusalAction::Doubt,
+        "Unauthorized" | "InvalidAccessKeyId" | "SecurityToken.Expired" | "SecurityTokenExpired" => {
+            RefusalAction::RenewKeys
+        }
+        "RequestTimeTooSkewed" | "RequestTimeExpired" => RefusalAction::SetClock,
+        "ProjectNotExist" | "ProjectNotExists" | "LogStoreNotExist" => RefusalAction::WaitForStore,
+        "PostBodyTooLarge" => RefusalAction::Split,
         // An unknown code: it has read what we sent.
-        _ if !code.is_empty() && matches!(status, 405 | 406 | 411 | 414 | 415 | 431) => Action::Drop,
+        _ if !code.is_empty() && matches!(status, 405 | 406 | 411 | 414 | 415 | 431) => RefusalAction::Drop,
         _ => action_by_status(status),
     }
 }
 
 /// For codes that are unknown or absent.
-fn action_by_status(status: u16) -> Action {
+fn action_by_status(status: u16) -> RefusalAction {
     match status {
-        401 => Action::RenewKeys,
-        404 => Action::WaitForStore,
-        413 => Action::Split,
-        400 | 422 => Action::Drop,
+        401 => RefusalAction::RenewKeys,
+        404 => RefusalAction::WaitForStore,
+        413 => RefusalAction::Split,
+        400 | 422 => RefusalAction::Drop,
         // 403 without a known code is a policy or a proxy: data must not be lost while somebody looks.
-        403 => Action::SlowDown { first: Duration::from_secs(30), scope: QuotaScope::Store },
-        429 => Action::SlowDown { first: Duration::from_secs(1), scope: QuotaScope::Store },
-        408 | 425 | 499 | 500.. => Action::Retry,
-        _ => Action::Doubt,
+        403 => RefusalAction::SlowDown { first: Duration::from_secs(30), scope: QuotaScope::Store },
+        429 => RefusalAction::SlowDown { first: Duration::from_secs(1), scope: QuotaScope::Store },
+        408 | 425 | 499 | 500.. => RefusalAction::Retry,
+        _ => RefusalAction::Doubt,
     }
 }
 
@@ -142,14 +146,14 @@ fn action_by_status(status: u16) -> Action {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, code: &str) -> Action {
+    fn answer(status: u16, code: &str) -> RefusalAction {
         let body = format!(r#"{{"errorCode":"{code}","errorMessage":"why"}}"#);
         SlsRefusal::new(status, &HeaderMap::new(), body.as_bytes()).action
     }
 
     #[test]
     fn every_row_of_the_error_table() {
-        let slow = |seconds, scope| Action::SlowDown { first: Duration::from_secs(seconds), scope };
+        let slow = |seconds, scope| RefusalAction::SlowDown { first: Duration::from_secs(seconds), scope };
         for (status, code, action) in [
             (403, "WriteQuotaExceed", slow(1, QuotaScope::Project)),
             (403, "ShardWriteQuotaExceed", slow(1, QuotaScope::Store)),
@@ -157,33 +161,33 @@ mod tests {
             (403, "ProjectQuotaExceed", slow(30, QuotaScope::Project)),
             (403, "SomethingNew", slow(30, QuotaScope::Store)),
             (429, "SomethingNew", slow(1, QuotaScope::Store)),
-            (500, "InternalServerError", Action::Retry),
-            (503, "ServerBusy", Action::Retry),
-            (400, "RequestTimeout", Action::Retry),
-            (401, "Unauthorized", Action::RenewKeys),
-            (401, "InvalidAccessKeyId", Action::RenewKeys),
-            (401, "SecurityToken.Expired", Action::RenewKeys),
-            (401, "SecurityTokenExpired", Action::RenewKeys),
-            (401, "SignatureNotMatch", Action::Doubt),
-            (400, "RequestTimeTooSkewed", Action::SetClock),
-            (400, "RequestTimeExpired", Action::SetClock),
-            (404, "ProjectNotExist", Action::WaitForStore),
-            (404, "ProjectNotExists", Action::WaitForStore),
-            (404, "LogStoreNotExist", Action::WaitForStore),
-            (400, "PostBodyTooLarge", Action::Split),
-            (400, "PostBodyInvalid", Action::Drop),
-            (400, "InvalidTimestamp", Action::Drop),
-            (400, "InvalidEncoding", Action::Drop),
-            (400, "InvalidKey", Action::Drop),
-            (400, "PostBodyUncompressError", Action::Drop),
-            (400, "ParameterInvalid", Action::Drop),
-            (400, "InvalidCompressType", Action::Drop),
-            (400, "MissingBodyRawSize", Action::Drop),
-            (400, "InvalidBodyRawSize", Action::Drop),
-            (415, "InvalidContentType", Action::Drop),
-            (411, "MissingContentLength", Action::Drop),
-            (401, "SomethingNew", Action::RenewKeys),
-            (418, "SomethingNew", Action::Doubt),
+            (500, "InternalServerError", RefusalAction::Retry),
+            (503, "ServerBusy", RefusalAction::Retry),
+            (400, "RequestTimeout", RefusalAction::Retry),
+            (401, "Unauthorized", RefusalAction::RenewKeys),
+            (401, "InvalidAccessKeyId", RefusalAction::RenewKeys),
+            (401, "SecurityToken.Expired", RefusalAction::RenewKeys),
+            (401, "SecurityTokenExpired", RefusalAction::RenewKeys),
+            (401, "SignatureNotMatch", RefusalAction::Doubt),
+            (400, "RequestTimeTooSkewed", RefusalAction::SetClock),
+            (400, "RequestTimeExpired", RefusalAction::SetClock),
+            (404, "ProjectNotExist", RefusalAction::WaitForStore),
+            (404, "ProjectNotExists", RefusalAction::WaitForStore),
+            (404, "LogStoreNotExist", RefusalAction::WaitForStore),
+            (400, "PostBodyTooLarge", RefusalAction::Split),
+            (400, "PostBodyInvalid", RefusalAction::Drop),
+            (400, "InvalidTimestamp", RefusalAction::Drop),
+            (400, "InvalidEncoding", RefusalAction::Drop),
+            (400, "InvalidKey", RefusalAction::Drop),
+            (400, "PostBodyUncompressError", RefusalAction::Drop),
+            (400, "ParameterInvalid", RefusalAction::Drop),
+            (400, "InvalidCompressType", RefusalAction::Drop),
+            (400, "MissingBodyRawSize", RefusalAction::Drop),
+            (400, "InvalidBodyRawSize", RefusalAction::Drop),
+            (415, "InvalidContentType", RefusalAction::Drop),
+            (411, "MissingContentLength", RefusalAction::Drop),
+            (401, "SomethingNew", RefusalAction::RenewKeys),
+            (418, "SomethingNew", RefusalAction::Doubt),
         ] {
             assert_eq!(answer(status, code), action, "{status} {code}");
         }
@@ -192,17 +196,17 @@ mod tests {
     /// Nothing that may heal is dropped, and nothing that may not is tried for ever.
     #[test]
     fn every_status_without_a_code_has_an_action() {
-        let slow = |seconds| Action::SlowDown { first: Duration::from_secs(seconds), scope: QuotaScope::Store };
+        let slow = |seconds| RefusalAction::SlowDown { first: Duration::from_secs(seconds), scope: QuotaScope::Store };
         for status in 300..=999 {
             let expected = match status {
-                400 | 422 => Action::Drop,
-                401 => Action::RenewKeys,
+                400 | 422 => RefusalAction::Drop,
+                401 => RefusalAction::RenewKeys,
                 403 => slow(30),
-                404 => Action::WaitForStore,
-                413 => Action::Split,
+                404 => RefusalAction::WaitForStore,
+                413 => RefusalAction::Split,
                 429 => slow(1),
-                408 | 425 | 499 | 500..=999 => Action::Retry,
-                _ => Action::Doubt,
+                408 | 425 | 499 | 500..=999 => RefusalAction::Retry,
+                _ => RefusalAction::Doubt,
             };
             assert_eq!(SlsRefusal::new(status, &HeaderMap::new(), b"").action, expected, "{status}");
         }
@@ -214,11 +218,11 @@ mod tests {
         for body in [&b"<html>502 Bad Gateway</html>"[..], b"", truncated, b"[]"] {
             let answer = |status| SlsRefusal::new(status, &HeaderMap::new(), body).action;
             for status in [500, 502, 503, 504] {
-                assert_eq!(answer(status), Action::Retry);
+                assert_eq!(answer(status), RefusalAction::Retry);
             }
-            assert_eq!(answer(400), Action::Drop);
-            assert_eq!(answer(413), Action::Split);
-            assert_eq!(answer(404), Action::WaitForStore);
+            assert_eq!(answer(400), RefusalAction::Drop);
+            assert_eq!(answer(413), RefusalAction::Split);
+            assert_eq!(answer(404), RefusalAction::WaitForStore);
         }
     }
 

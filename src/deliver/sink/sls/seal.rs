@@ -1,9 +1,9 @@
 //! From a batch to the bodies of its requests: walked, packed and compressed.
 
-use super::{PackCompression, TimeUnit, encode::PackLimits, logs, metrics, time::Now, traces};
+use super::{PackCompression, TimeUnit, encode::PackLimits, logs, metrics, time::ServiceTime, traces};
 use crate::{
     deliver::{
-        batch,
+        batch::{self, Piece},
         sink::{Batch, SendError},
     },
     otlp::walk::Place,
@@ -24,10 +24,10 @@ pub(super) struct Style {
 }
 
 /// Where in a batch a pack begins and how far it goes.
-pub(super) struct Cut {
+pub(super) struct PackBounds {
     pub(super) from: Place,
     pub(super) limits: PackLimits,
-    pub(super) now: Now,
+    pub(super) now: ServiceTime,
     pub(super) pack_id: String,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct SealedBody {
 }
 
 /// The next pack of a batch.
-pub(super) async fn seal(batch: &Batch, style: &Arc<Style>, cut: Cut) -> Result<Sealed, SendError> {
+pub(super) async fn seal(batch: &Batch, style: &Arc<Style>, cut: PackBounds) -> Result<Sealed, SendError> {
     let (Batch { signal, body, .. }, style) = (batch.clone(), Arc::clone(style));
     off_thread(body.len(), move || seal_now(signal, &body, &style, &cut)).await
 }
@@ -62,10 +62,14 @@ pub(super) fn check(batch: &Batch) -> Result<(), SendError> {
         return Ok(());
     }
     let reason = "malformed protobuf".to_owned();
-    Err(if batch::halve(batch).is_some() { SendError::Split { reason } } else { SendError::Refused { reason } })
+    Err(if Piece::new(batch.clone()).halves().is_some() {
+        SendError::Split { reason }
+    } else {
+        SendError::Refused { reason }
+    })
 }
 
-fn seal_now(signal: Signal, body: &[u8], style: &Style, cut: &Cut) -> Sealed {
+fn seal_now(signal: Signal, body: &[u8], style: &Style, cut: &PackBounds) -> Sealed {
     let (pack, next) = match signal {
         Signal::Traces => traces::pack(body, cut.from, &cut.limits, cut.now, style.unit),
         Signal::Metrics => metrics::pack(body, cut.from, &cut.limits, cut.now),

@@ -37,7 +37,7 @@ pub struct SlsSettings {
     pub source: Option<String>,
     /// From the request's first byte to the reply's last.
     pub timeout: Duration,
-    /// For how long a pack is sent again that is refused by what may be corrected: a wrong secret, a proxy.
+    /// For how long a batch is sent again that is refused by what may be corrected: a wrong secret, a proxy.
     pub longest_refusal: Duration,
     pub auth: identity::IdentitySettings,
 }

@@ -4,7 +4,7 @@ use super::{
     TimeUnit,
     encode::{Pack, PackLimits},
     logs, metrics,
-    time::Now,
+    time::ServiceTime,
     traces,
 };
 use crate::otlp::{
@@ -12,7 +12,7 @@ use crate::otlp::{
     wire::{put_bytes, work},
 };
 
-const NOW: Now = Now(1_795_428_000_123_456_789);
+const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 const MANY: usize = 4000;
 
 fn field(number: u32, payload: &[u8]) -> Vec<u8> {
@@ -50,5 +50,31 @@ fn what_is_around_items_is_read_once() {
     ];
     for (what, visits) in visits {
         assert!((MANY as u64..80 * MANY as u64).contains(&visits), "{what}: {visits} visits");
+    }
+}
+
+/// Each log has its resource in it.
+#[test]
+fn a_large_resource_does_not_leave_with_each_item_of_it() {
+    let attribute =
+        |key: &str, value: &[u8]| field(1, &[field(1, key.as_bytes()), field(2, &field(1, value))].concat());
+    let large = attribute("process.command_line", &vec![b'x'; 500_000]);
+    let attributes = [large, attribute("k8s.pod.name", b"shop-0"), attribute("service.name", &vec![b's'; 500_000])];
+    let body = |item: &[u8]| field(1, &[field(1, &attributes.concat()), field(2, &item.repeat(100))].concat());
+    let limits = PackLimits::default();
+    let (spans, _) = traces::pack(&body(&field(2, b"")), Place::default(), &limits, NOW, TimeUnit::Nanoseconds);
+    let (points, _) = metrics::pack(
+        &body(&field(2, &field(5, &field(1, &[0x21, 0, 0, 0, 0, 0, 0, 0, 0])))),
+        Place::default(),
+        &limits,
+        NOW,
+    );
+    for (pack, keys) in [(spans, ["left_out\":\"1\"", "shop-0"]), (points, ["process_command_line#$#xxx", "shop-0"])] {
+        assert_eq!((pack.items(), pack.refused()), (100, 0));
+        let written = pack.finish("topic", "source", "id");
+        assert!(written.len() < 200_000, "{} bytes", written.len());
+        for key in keys {
+            assert_eq!(memchr::memmem::find_iter(&written, key).count(), 100, "{key}");
+        }
     }
 }

@@ -10,9 +10,9 @@ const FUTURE: u64 = (15 * 60 - 60) * SECOND;
 
 /// Unix nanoseconds by the service's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Now(pub(super) u64);
+pub(super) struct ServiceTime(pub(super) u64);
 
-impl Now {
+impl ServiceTime {
     /// The time for a log of `unix_nanos`: itself, the nearest accepted one, or now if it is zero.
     pub(super) fn log_time(self, unix_nanos: u64) -> LogTime {
         let nanos = match unix_nanos {
@@ -27,7 +27,7 @@ impl Now {
 mod tests {
     use super::*;
 
-    const NOW: Now = Now(1_795_428_000 * SECOND + 5);
+    const NOW: ServiceTime = ServiceTime(1_795_428_000 * SECOND + 5);
 
     #[test]
     fn absurd_times_are_moved_into_the_window_and_others_stay() {

@@ -3,21 +3,28 @@
 
 use super::{
     TimeUnit,
-    encode::{Pack, PackLimits, Room},
+    encode::{Pack, PackLimits, PackRoom},
     json::{self, Text},
-    time::Now,
+    time::ServiceTime,
 };
 use crate::{
     otlp::{
+        attributes::put_attribute,
         walk::{Leaf, Place, ReadOnce, all, fields_of, is_whole, last, leaves, lossy},
         wire::Value,
     },
-    trace::{SpanKind, Status},
+    trace::{SpanKind, Status, label::shortened},
 };
 use std::fmt::Write;
 
 /// Packs spans from a place on, as many as `limits` allow; gives the place behind them.
-pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Now, unit: TimeUnit) -> (Pack, Place) {
+pub(super) fn pack(
+    request: &[u8],
+    from: Place,
+    limits: &PackLimits,
+    now: ServiceTime,
+    unit: TimeUnit,
+) -> (Pack, Place) {
     pack_leaves(request, from, limits, &|pack, leaf, around| write_span(pack, leaf, around, limits, now, unit))
 }
 
@@ -47,12 +54,17 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
         if pack.items() > before {
             next = leaf.after;
         }
-        if room == Room::Full {
+        if room == PackRoom::Full {
             break;
         }
     }
     (pack, next)
 }
+
+/// Bytes of attributes of a resource that each of its logs repeats.
+const REPEATED_MAX: usize = 64 << 10;
+/// Says how many attributes are beyond that.
+const LEFT_OUT: &str = "tailkeep.left_out";
 
 /// What all logs of one resource share.
 pub(super) struct ResourceFields {
@@ -73,13 +85,32 @@ impl ResourceFields {
             if let Some(attribute) = attributes().find(|attribute| json::pair(attribute).0 == key) {
                 json::write_as_text(&mut text, json::pair(attribute).1);
             }
-            text.finish()
+            text.finish().map(|text| shortened(text.into()).into_owned())
         };
-        let mut rest = Text::new(limit);
         let is_other = |attribute: &&[u8]| !matches!(json::pair(attribute).0, b"service.name" | b"host.name");
-        json::write_text_object(&mut rest, attributes().filter(is_other));
+        let (repeated, note) = repeated(attributes().filter(is_other));
+        let mut rest = Text::new(limit);
+        json::write_text_object(&mut rest, repeated.into_iter().chain(note.as_deref()));
         Some(ResourceFields { host: text(b"host.name")?, service: text(b"service.name")?, rest: rest.finish()? })
     }
+}
+
+/// The attributes that there is room for, and one that says how many others there are.
+fn repeated<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> (Vec<&'a [u8]>, Option<Vec<u8>>) {
+    let (mut room, mut left_out) = (REPEATED_MAX, 0u64);
+    let mut repeated = Vec::new();
+    for attribute in attributes {
+        match room.checked_sub(attribute.len() + size_of::<&[u8]>()) {
+            Some(rest) => {
+                room = rest;
+                repeated.push(attribute);
+            }
+            None => left_out += 1,
+        }
+    }
+    let mut note = Vec::new();
+    put_attribute(&mut note, 1, LEFT_OUT, &left_out.to_string());
+    (repeated, (left_out > 0).then(|| last(&note, 1).unwrap_or_default().to_vec()))
 }
 
 /// Name and version of a scope, of a `ScopeSpans` or its like.
@@ -92,7 +123,7 @@ fn scope_names(group: &[u8]) -> [String; 2] {
 
 /// The fields of a span that stand for themselves.
 #[derive(Default)]
-struct Plain<'a> {
+struct SpanFields<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
     parent_span_id: &'a [u8],
@@ -105,9 +136,9 @@ struct Plain<'a> {
     status_message: &'a [u8],
 }
 
-impl<'a> Plain<'a> {
-    fn read(span: &'a [u8]) -> Plain<'a> {
-        let mut plain = Plain::default();
+impl<'a> SpanFields<'a> {
+    fn read(span: &'a [u8]) -> SpanFields<'a> {
+        let mut plain = SpanFields::default();
         for field in fields_of(span) {
             match (field.number, field.value) {
                 (1, Value::Bytes(bytes)) => plain.trace_id = bytes,
@@ -141,13 +172,13 @@ fn write_span(
     leaf: &Leaf<'_>,
     around: &Around<'_>,
     limits: &PackLimits,
-    now: Now,
+    now: ServiceTime,
     unit: TimeUnit,
 ) -> Option<()> {
     if !is_whole(leaf.bytes) {
         return None;
     }
-    let span = Plain::read(leaf.bytes);
+    let span = SpanFields::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
     let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let in_unit = |nanos: u64| (nanos / unit.nanos()).to_string();
@@ -256,7 +287,7 @@ mod tests {
         pack(&request.encode_to_vec(), Place::default(), limits, NOW, unit).0
     }
 
-    const NOW: Now = Now(1_795_428_000_123_456_789);
+    const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 
     fn text(key: &str, value: &str) -> KeyValue {
         let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use tokio::sync::{Notify, watch};
 
 /// A writer to a disk with `room`, and a queue with one sink that takes traces.
-fn writer(room: usize) -> (Writer, Arc<Simulated>) {
+fn writer(room: usize) -> (SpoolWriter, Arc<Simulated>) {
     let files = Arc::new(Simulated::default());
     files.set_room(Some(room));
     let (spool, recovered) = Spool::open(files.clone(), [1 << 20; 3]).unwrap();
@@ -29,15 +29,15 @@ fn writer(room: usize) -> (Writer, Arc<Simulated>) {
         spool_wake: Notify::new(),
         spool_error: Mutex::default(),
     });
-    (Writer::new(spool, shared, recovered.cursors), files)
+    (SpoolWriter::new(spool, shared, recovered.cursors), files)
 }
 
-fn push(writer: &Writer) {
+fn push(writer: &SpoolWriter) {
     let batch = Batch { signal: Signal::Traces, body: vec![7; 500].into(), items: 1 };
     writer.shared.queue().push(Route::ALL, batch, false, Instant::now());
 }
 
-fn deliver_all(writer: &Writer) {
+fn deliver_all(writer: &SpoolWriter) {
     let mut queue = writer.shared.queue();
     while let NextBatch::Take(taken) = queue.next(0, [true; 3], Instant::now()) {
         queue.delivered(0, taken.signal, taken.items, &[]);

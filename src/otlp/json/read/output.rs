@@ -33,35 +33,35 @@ impl Output for Vec<u8> {
 }
 
 /// A value as protobuf writes it.
-pub(super) enum Wire<'a> {
+pub(super) enum WireValue<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
     Bytes(Cow<'a, [u8]>),
 }
 
-impl Wire<'_> {
+impl WireValue<'_> {
     pub fn is_default(&self) -> bool {
         match self {
-            Wire::Varint(value) | Wire::Fixed64(value) => *value == 0,
-            Wire::Fixed32(value) => *value == 0,
-            Wire::Bytes(bytes) => bytes.is_empty(),
+            WireValue::Varint(value) | WireValue::Fixed64(value) => *value == 0,
+            WireValue::Fixed32(value) => *value == 0,
+            WireValue::Bytes(bytes) => bytes.is_empty(),
         }
     }
 
     /// The wire type (protobuf, "Encoding").
     fn wire_type(&self) -> u32 {
         match self {
-            Wire::Varint(_) => 0,
-            Wire::Fixed64(_) => 1,
-            Wire::Bytes(_) => 2,
-            Wire::Fixed32(_) => 5,
+            WireValue::Varint(_) => 0,
+            WireValue::Fixed64(_) => 1,
+            WireValue::Bytes(_) => 2,
+            WireValue::Fixed32(_) => 5,
         }
     }
 }
 
 /// The output so far.
-pub(super) struct Writer<O: Output> {
+pub(super) struct ProtobufWriter<O: Output> {
     pub out: O,
     /// Why the output would not grow: serde's errors have no room for it.
     pub full: Option<O::Full>,
@@ -69,9 +69,9 @@ pub(super) struct Writer<O: Output> {
     pub depth: usize,
 }
 
-impl<O: Output> Writer<O> {
-    pub fn new(out: O) -> Writer<O> {
-        Writer { out, full: None, depth: 0 }
+impl<O: Output> ProtobufWriter<O> {
+    pub fn new(out: O) -> ProtobufWriter<O> {
+        ProtobufWriter { out, full: None, depth: 0 }
     }
 
     /// Turns what stopped the output into an error of serde's and remembers it.
@@ -83,20 +83,20 @@ impl<O: Output> Writer<O> {
         })
     }
 
-    pub fn field(&mut self, number: u32, wire: &Wire<'_>) -> Result<(), O::Full> {
+    pub fn field(&mut self, number: u32, wire: &WireValue<'_>) -> Result<(), O::Full> {
         self.varint(u64::from(number << 3 | wire.wire_type()))?;
-        if let Wire::Bytes(bytes) = wire {
+        if let WireValue::Bytes(bytes) = wire {
             self.varint(bytes.len() as u64)?;
         }
         self.payload(wire)
     }
 
-    pub fn payload(&mut self, wire: &Wire<'_>) -> Result<(), O::Full> {
+    pub fn payload(&mut self, wire: &WireValue<'_>) -> Result<(), O::Full> {
         match wire {
-            Wire::Varint(value) => self.varint(*value),
-            Wire::Fixed64(value) => self.out.append(&value.to_le_bytes()),
-            Wire::Fixed32(value) => self.out.append(&value.to_le_bytes()),
-            Wire::Bytes(bytes) => self.out.append(bytes),
+            WireValue::Varint(value) => self.varint(*value),
+            WireValue::Fixed64(value) => self.out.append(&value.to_le_bytes()),
+            WireValue::Fixed32(value) => self.out.append(&value.to_le_bytes()),
+            WireValue::Bytes(bytes) => self.out.append(bytes),
         }
     }
 
@@ -105,7 +105,7 @@ impl<O: Output> Writer<O> {
         self.out.append(&bytes[..len])
     }
 
-    /// Begins a length-delimited field; gives the place of its length, for [`Writer::close`].
+    /// Begins a length-delimited field; gives the place of its length, for [`ProtobufWriter::close`].
     pub fn open(&mut self, number: u32) -> Result<usize, O::Full> {
         self.varint(u64::from(number << 3 | 2))?;
         self.out.append(&[0])?;

@@ -29,7 +29,7 @@ fn written(signal: Signal, body: &[u8]) -> io::Result<String> {
 fn random(kind: &Message, rng: &mut TestRng, depth: usize, out: &mut Vec<u8>) {
     let choices: Vec<u32> = kind.fields.iter().filter(|f| f.count == Count::Choice).map(|f| f.number).collect();
     let chosen = choices.get(rng.random_range(0..=choices.len())).copied();
-    let mut todo: Vec<&Field> = Vec::new();
+    let mut todo: Vec<&FieldSchema> = Vec::new();
     for field in kind.fields {
         let times = match field.count {
             Count::Choice => usize::from(chosen == Some(field.number)),
@@ -47,7 +47,7 @@ fn random(kind: &Message, rng: &mut TestRng, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn random_field(field: &Field, rng: &mut TestRng, depth: usize, out: &mut Vec<u8>) {
+fn random_field(field: &FieldSchema, rng: &mut TestRng, depth: usize, out: &mut Vec<u8>) {
     const TEXTS: [&str; 5] = ["", "GET /", "\"\\\n\u{1}\u{7f}", "grüße 😀\u{2028}", "k"];
     let number: u64 = [0, 1, 127, 128, u64::MAX, 1 << 63, rng.random()][rng.random_range(0..7)];
     let tag = |wire: u64| u64::from(field.number) << 3 | wire;

@@ -38,7 +38,7 @@ fn word(kind: &FieldKind) -> &'static str {
 }
 
 /// How the check must see a field of the other table.
-fn expected(field: &schema::Field) -> &'static str {
+fn expected(field: &schema::FieldSchema) -> &'static str {
     let is_list = matches!(field.count, Count::Many(_));
     match field.kind {
         Kind::Text => "text",

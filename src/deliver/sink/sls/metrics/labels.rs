@@ -2,6 +2,7 @@
 
 use crate::deliver::sink::sls::json::{Text, pair, write_as_text};
 use crate::otlp::walk::lossy;
+use crate::trace::label::shortened;
 use std::collections::BTreeMap;
 
 /// Labels by their Prometheus name, sorted.
@@ -22,6 +23,17 @@ impl Labels {
             labels.entry(name).and_modify(|joined| joined.extend([";", value.as_str()])).or_insert(value);
         }
         Labels(labels)
+    }
+
+    /// Of names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// With long values cut.
+    pub(super) fn shortened(self) -> Labels {
+        let cut = |(name, value): (String, String)| (name, shortened(value.into()).into_owned());
+        Labels(self.0.into_iter().map(cut).collect())
     }
 
     /// These and others, which win over them.

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-const NOW: Now = Now(1_795_428_000_123_456_789);
+const NOW: ServiceTime = ServiceTime(1_795_428_000_123_456_789);
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 const DELTA: i32 = AggregationTemporality::Delta as i32;
 

@@ -12,7 +12,7 @@ use crate::trace::{Case, Decision, Incomplete, LimitId, RuleId, Summary, Trigger
 
 /// What became of a case.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct CaseOutcome {
     pub name: String,
     /// Where its file has it.
     pub span: Span,
@@ -31,12 +31,12 @@ pub(super) struct Failure {
 }
 
 /// Limits are reached where the case says so, and nowhere else.
-struct Room<'a> {
+struct CaseLimits<'a> {
     reached: &'a [LimitId],
     asked_in_vain: Vec<RuleId>,
 }
 
-impl Charge for Room<'_> {
+impl Charge for CaseLimits<'_> {
     fn admit(&mut self, claim: &Claim<'_>) -> bool {
         let is_reached = self.reached.contains(&claim.id);
         if is_reached {
@@ -46,13 +46,13 @@ impl Charge for Room<'_> {
     }
 }
 
-pub(super) fn judge(policy: &Policy, case: TestCase) -> Outcome {
+pub(super) fn judge(policy: &Policy, case: TestCase) -> CaseOutcome {
     let summary = Summary {
         limited: case.incomplete == Some(Incomplete::Limit),
         forgotten: case.incomplete == Some(Incomplete::Evicted),
         ..summarize(policy, &case.request).expect("checked when the case was read")
     };
-    let mut room = Room { reached: &case.limits_reached, asked_in_vain: Vec::new() };
+    let mut room = CaseLimits { reached: &case.limits_reached, asked_in_vain: Vec::new() };
     let judged = Case { id: case.id, summary: &summary, charged: None, stored_bytes: summary.bytes };
     let verdict = policy.judge(&judged, Trigger::Root, &mut room, 0);
     let reached = [room.asked_in_vain, vec![verdict.rule]].concat();
@@ -64,7 +64,7 @@ pub(super) fn judge(policy: &Policy, case: TestCase) -> Outcome {
         decided: decision(Some(name_of(verdict.rule, policy)), Some(keep)),
         explained: explained(policy, &case, summary),
     });
-    Outcome { name: case.name, span: case.span, reached, failure }
+    CaseOutcome { name: case.name, span: case.span, reached, failure }
 }
 
 /// What is known of the one trace in a request; the error says why some span of it would be refused.

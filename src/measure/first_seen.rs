@@ -13,13 +13,13 @@ pub const AT_ZERO_MS: u64 = 5_000;
 
 /// Who has seen a counter that begins.
 #[derive(Debug)]
-pub struct Debut {
-    shown: Shown,
+pub struct FirstSeen {
+    shown: ScrapeState,
     was_exported: bool,
 }
 
 #[derive(Debug)]
-enum Shown {
+enum ScrapeState {
     /// No page has shown it.
     Never {
         born_ms: u64,
@@ -31,9 +31,9 @@ enum Shown {
     WithValue,
 }
 
-impl Debut {
-    pub fn new(born_ms: u64) -> Debut {
-        Debut { shown: Shown::Never { born_ms }, was_exported: false }
+impl FirstSeen {
+    pub fn new(born_ms: u64) -> FirstSeen {
+        FirstSeen { shown: ScrapeState::Never { born_ms }, was_exported: false }
     }
 
     /// True once: an export must say that it was 0.
@@ -44,15 +44,15 @@ impl Debut {
     /// A page of `now_ms` shows 0.
     pub fn is_at_zero(&mut self, now_ms: u64) -> bool {
         let is_at_zero = match self.shown {
-            Shown::Never { born_ms } => {
-                self.shown = Shown::AtZero { since_ms: now_ms };
+            ScrapeState::Never { born_ms } => {
+                self.shown = ScrapeState::AtZero { since_ms: now_ms };
                 now_ms.saturating_sub(born_ms) < YOUNG_MS
             }
-            Shown::AtZero { since_ms } => now_ms.saturating_sub(since_ms) < AT_ZERO_MS,
-            Shown::WithValue => false,
+            ScrapeState::AtZero { since_ms } => now_ms.saturating_sub(since_ms) < AT_ZERO_MS,
+            ScrapeState::WithValue => false,
         };
         if !is_at_zero {
-            self.shown = Shown::WithValue;
+            self.shown = ScrapeState::WithValue;
         }
         is_at_zero
     }
@@ -64,14 +64,14 @@ mod tests {
 
     #[test]
     fn a_page_shows_zero_at_first_and_then_the_value() {
-        let mut debut = Debut::new(1_000);
-        assert!([20_000, 20_001, 24_999].map(|now| debut.is_at_zero(now)) == [true; 3]);
-        assert!(!debut.is_at_zero(25_000));
+        let mut first_seen = FirstSeen::new(1_000);
+        assert!([20_000, 20_001, 24_999].map(|now| first_seen.is_at_zero(now)) == [true; 3]);
+        assert!(!first_seen.is_at_zero(25_000));
     }
 
     #[test]
     fn whoever_looks_after_a_long_time_sees_the_value() {
-        assert!(Debut::new(1_000).is_at_zero(150_999));
-        assert!(!Debut::new(1_000).is_at_zero(151_000));
+        assert!(FirstSeen::new(1_000).is_at_zero(150_999));
+        assert!(!FirstSeen::new(1_000).is_at_zero(151_000));
     }
 }

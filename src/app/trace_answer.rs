@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 /// Everything about it is of the moment when it was made: the spans are found from the newest one of then to the
 /// oldest, and what comes later comes before that.
-pub(super) struct Sighting {
+pub(super) struct TraceAnswer {
     id: TraceId,
     answer: Answer,
     /// The ring has nothing of it but what came after it had been kept and had left.
@@ -23,23 +23,23 @@ pub(super) struct Sighting {
     held: Option<(Option<[u8; 8]>, SpanPage)>,
 }
 
-impl Sighting {
+impl TraceAnswer {
     /// None of a trace that nobody knows here.
-    pub fn of(pipeline: &Pipeline, id: TraceId) -> Option<Sighting> {
+    pub fn of(pipeline: &Pipeline, id: TraceId) -> Option<TraceAnswer> {
         let now = (pipeline.now_ms() / TICK_MS) as Tick;
         pipeline.look(id, |shard| {
             let why = shard.why(id);
             // After what it judged: rules have their names before they judge, and keep them.
             let active_policy = pipeline.active_policy.load();
-            let sighting = |answer, is_late_part, held| Some(Sighting { id, answer, is_late_part, held });
+            let found = |answer, is_late_part, held| Some(TraceAnswer { id, answer, is_late_part, held });
             match why {
                 Why::InRing(entry) => {
                     let has_entry = entry.summary.has_entry();
                     let entry_span = has_entry.then(|| entry.summary.entry.span_id.to_be_bytes());
                     let held = shard.page_of(id, None).map(|page| (entry_span, page));
-                    sighting(describe_entry(entry, &active_policy, now), entry.recalled, held)
+                    found(describe_entry(entry, &active_policy, now), entry.recalled, held)
                 }
-                Why::Remembered(known) => sighting(describe_remembered(&known, &active_policy, now), false, None),
+                Why::Remembered(known) => found(describe_remembered(&known, &active_policy, now), false, None),
                 Why::Unknown => None,
             }
         })
@@ -47,7 +47,7 @@ impl Sighting {
 
     /// What was known of it, and what its spans say. None if it has left the ring before all were read.
     pub fn answer(self, pipeline: &Pipeline) -> Option<Answer> {
-        let Sighting { id, mut answer, held, .. } = self;
+        let TraceAnswer { id, mut answer, held, .. } = self;
         let (Some((entry_span, first)), Some(seen)) = (held, &mut answer.seen) else { return Some(answer) };
         let (mut services, mut failed) = (BTreeSet::new(), 0);
         let mut look_at = |page: &[u8]| {
@@ -239,13 +239,13 @@ mod tests {
     async fn what_comes_while_a_trace_is_read_is_no_part_of_the_answer() {
         let pipeline = pipeline();
         send(&pipeline, ID, 1..400, 0);
-        let sighting = Sighting::of(&pipeline, ID).unwrap();
+        let found = TraceAnswer::of(&pipeline, ID).unwrap();
         send(&pipeline, ID, 400..800, 0);
         // The root comes last, so the entry of then is another.
         send(&pipeline, ID, 0..1, 0);
-        let seen = sighting.answer(&pipeline).unwrap().seen.unwrap();
+        let seen = found.answer(&pipeline).unwrap().seen.unwrap();
         assert_eq!((seen.spans, seen.services.len(), seen.entry), (399, 399, None));
-        let seen = Sighting::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap().seen.unwrap();
+        let seen = TraceAnswer::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap().seen.unwrap();
         assert_eq!((seen.spans, seen.services.len()), (800, 800));
         assert_eq!(seen.entry.as_deref(), Some("service 0 \"span 0\""));
     }
@@ -254,10 +254,10 @@ mod tests {
     async fn a_trace_that_leaves_while_it_is_read_gives_no_half_answer() {
         let pipeline = pipeline();
         send(&pipeline, ID, 0..400, 0);
-        let [first, second] = [(); 2].map(|()| Sighting::of(&pipeline, ID).unwrap());
+        let [first, second] = [(); 2].map(|()| TraceAnswer::of(&pipeline, ID).unwrap());
         (8..=255).for_each(|other| send(&pipeline, TraceId([other; 16]), 0..1, 20_000));
         assert!(first.answer(&pipeline).is_none() && second.spans(&pipeline).is_none());
-        let remembered = Sighting::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap();
+        let remembered = TraceAnswer::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap();
         assert_eq!((remembered.verdict.as_str(), remembered.seen), ("dropped", None));
     }
 }
