@@ -9,7 +9,7 @@ pub mod weight;
 
 pub use observed::{Answers, Arrivals, Observed};
 pub use question::{Condition, EntryValues, Facts};
-pub use summary::{Incomplete, Masks, Summary};
+pub use summary::{EntrySpan, Incomplete, Masks, Summary};
 pub use verdict::{Case, Decision, Reason, RuleId, RuleNames, Trigger, Verdict};
 pub use weight::{Randomness, Threshold};
 
