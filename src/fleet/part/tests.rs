@@ -52,8 +52,11 @@ prop_compose! {
 }
 
 fn parcel() -> impl Strategy<Value = Parcel> {
-    (any::<u64>(), any::<u64>(), prop::collection::vec(part(), 0..5))
-        .prop_map(|(node, questions, parts)| Parcel { node: NodeId(node), questions, parts })
+    (any::<u64>(), any::<u64>(), prop::collection::vec(part(), 0..5)).prop_map(|(node, questions, parts)| Parcel {
+        node: NodeId(node),
+        questions,
+        parts,
+    })
 }
 
 proptest! {
