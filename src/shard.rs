@@ -19,6 +19,7 @@ pub mod survey;
 pub mod verdict_cache;
 pub mod walk;
 
+pub use clock::Due;
 pub use layout::Layout;
 
 use crate::ring::index::{Index, TraceEntry, TraceStatus};
@@ -36,7 +37,7 @@ pub const WORK_MAX: usize = 256;
 /// Bytes that one call copies out, or reads again, about.
 pub const COPY_MAX: usize = 1 << 20;
 /// Late spans of one trace are collected for this long.
-const LATE_TICKS: Tick = 10;
+pub const LATE_TICKS: Tick = 10;
 /// A trace may hold this part of its shard's ring.
 const TRACE_PART: usize = 16;
 
@@ -406,22 +407,14 @@ impl Shard {
         self.apply(turn, slot, Verdict { charged: verdict.charged.or(charged), ..verdict });
     }
 
-    fn apply<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, mut verdict: Verdict) {
+    fn apply<J: Judge>(&mut self, turn: &Turn<'_, J>, slot: u32, verdict: Verdict) {
         let entry = self.index.entry_mut(slot);
         let earlier = entry.verdict;
         if earlier.is_none() {
             entry.settles = turn.now + turn.judge.wait().settle;
         }
         let settled = turn.now >= entry.settles;
-        let share_dropped_it = earlier.is_some_and(|earlier| earlier.decision == Decision::DropShare);
-        // Neither a rescue after the share was settled nor a part of a forgotten trace has a known probability.
-        if entry.summary.forgotten || settled && share_dropped_it {
-            verdict.threshold = None;
-        }
-        if settled && share_dropped_it && verdict.decision == Decision::DropNone {
-            // So it stays, for a rescue that may come.
-            verdict.decision = Decision::DropShare;
-        }
+        let verdict = verdict.after(earlier.as_ref(), settled, entry.summary.forgotten);
         entry.verdict = Some(verdict);
         entry.again = 0;
         self.counts.judged(earlier.as_ref(), &verdict);

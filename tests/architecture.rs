@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "import",
     "processing",
     "measure",
+    "fleet",
     "yaml",
     "diagnostic",
 ];

@@ -3,6 +3,8 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test policy` writes the expected texts anew.
 
+#[path = "policy/decider.rs"]
+mod decider;
 mod expected;
 #[path = "policy/files.rs"]
 mod files;

@@ -95,8 +95,23 @@ impl Shard {
 
 /// When a waiting trace is due, and what makes it so.
 fn due_to_judge(entry: &TraceEntry, wait: &WaitTicks) -> (Tick, Trigger) {
-    let idle = (entry.last + wait.idle, Trigger::Idle);
-    let longest = (entry.first + wait.longest, Trigger::Longest);
-    let root = entry.summary.has_entry().then_some((entry.entered + wait.after_root, Trigger::Root));
-    [Some(idle), Some(longest), root].into_iter().flatten().min().expect("two are there")
+    let entered = entry.summary.has_entry().then_some(entry.entered);
+    Due { first: entry.first, last: entry.last, entered }.soonest(wait)
+}
+
+/// Arrivals of a waiting trace's first and last span, and of its chosen entry span.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    pub first: Tick,
+    pub last: Tick,
+    pub entered: Option<Tick>,
+}
+
+impl Due {
+    pub fn soonest(self, wait: &WaitTicks) -> (Tick, Trigger) {
+        let idle = (self.last + wait.idle, Trigger::Idle);
+        let longest = (self.first + wait.longest, Trigger::Longest);
+        let root = self.entered.map(|entered| (entered + wait.after_root, Trigger::Root));
+        [Some(idle), Some(longest), root].into_iter().flatten().min().expect("two are there")
+    }
 }

@@ -52,7 +52,7 @@ impl StoreFile {
         if outcome.is_ok() && self.leave_what_is_gone() {
             outcome = self.attempt(body);
         }
-        if matches!(outcome, Err(StoreFailure::Damaged(_) | StoreFailure::Later(_))) {
+        if matches!(outcome, Err(StoreFailure::Damaged(_) | StoreFailure::Later(_) | StoreFailure::Full(_))) {
             self.open = None;
         }
         outcome

@@ -131,7 +131,9 @@ pub(super) fn open_read(path: &Path) -> Result<Connection, String> {
     match file_version(&db) {
         Ok(SchemaVersion::Ours) => Ok(db),
         Ok(SchemaVersion::Empty) => Err(format!("the store at {shown} is empty yet")),
-        Err(StoreFailure::Later(reason) | StoreFailure::Damaged(reason)) => Err(format!("{shown}: {reason}")),
+        Err(StoreFailure::Later(reason) | StoreFailure::Damaged(reason) | StoreFailure::Full(reason)) => {
+            Err(format!("{shown}: {reason}"))
+        }
         Err(StoreFailure::TooLarge | StoreFailure::Malformed) => unreachable!("only writing a batch says this"),
     }
 }

@@ -435,6 +435,26 @@ fn a_batch_that_cannot_fit_is_split() {
     assert!(matches!(fixture.send(&sent), Err(StoreFailure::TooLarge)));
 }
 
+/// What grows beyond all that there is would be tried again for ever.
+#[test]
+fn a_trace_whose_text_becomes_more_than_the_file_is_split() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    let controls = |id| {
+        let mut span = span(1, id, 0, 0, 1);
+        span.attributes.push(attribute("text", &"\u{1}".repeat(900_000)));
+        span
+    };
+    let both = batch(vec![resource_spans("web", vec![controls(1), controls(2)])]);
+    assert!(matches!(fixture.send(&both), Err(StoreFailure::TooLarge)));
+    for trace in 2..5 {
+        let mut ordinary = span(trace, 1, 0, 0, 1);
+        ordinary.name = "x".repeat(900_000);
+        fixture.send(&batch(vec![resource_spans("web", vec![ordinary])])).unwrap();
+    }
+    fixture.send(&batch(vec![resource_spans("web", vec![controls(1)])])).expect("older ones made room");
+    assert!(listed(&fixture.path()).contains(&1));
+}
+
 #[test]
 fn a_damaged_file_is_moved_aside() {
     let one = batch(vec![resource_spans("web", vec![span(1, 1, 0, 0, 1)])]);

@@ -25,6 +25,8 @@ use tracing::debug;
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
 const GROWTH: u64 = 4;
+/// The same where all of it is control characters, of which each is six in JSON.
+const GROWTH_MAX: u64 = 8;
 /// Bytes of a row besides: of a span, a scope or a resource.
 const ROW_BYTES: u64 = 256;
 /// Pages that a trace changes at places of their own: in its table, in indexes by its id, and as many for an old one
@@ -161,18 +163,13 @@ impl StoreWriter {
             }
             self.ensure_log(need)?;
             match self.write_parts(&parts, range.clone(), need) {
+                Err(StoreFailure::Full(_)) if at_worst(need) > self.max_pages * PAGE => Err(StoreFailure::TooLarge),
                 // The estimate was too low (or the disk is full, and this fails again).
-                Err(StoreFailure::Later(_)) if self.is_full()? => {
-                    self.write_parts(&parts, range, need.saturating_mul(4))
-                }
+                Err(StoreFailure::Full(_)) => self.write_parts(&parts, range, need.saturating_mul(4)),
                 outcome => outcome,
             }?;
         }
         Ok(parts.rejected)
-    }
-
-    fn is_full(&self) -> Result<bool, StoreFailure> {
-        Ok(free_bytes(&self.db, self.max_pages)? < self.max_pages * PAGE / 16)
     }
 
     fn write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), StoreFailure> {
@@ -213,6 +210,11 @@ fn portions(parts: &Parts<'_>, most: u64) -> Vec<(Range<usize>, u64)> {
         }
     }
     portions
+}
+
+/// The bytes of a portion that needs so many, if the estimate was as wrong as can be.
+fn at_worst(need: u64) -> u64 {
+    (need - SPARE_PAGES * PAGE) * GROWTH_MAX / GROWTH
 }
 
 fn row_bytes(raw: &[u8]) -> u64 {

@@ -48,6 +48,11 @@ impl EntrySpan {
     fn rank(&self) -> (Reverse<Standing>, u64, SpanId) {
         (Reverse(self.standing), self.start, self.span_id)
     }
+
+    /// Whether both are the same span, or none.
+    pub fn is_same_span(&self, other: &EntrySpan) -> bool {
+        self.rank() == other.rank()
+    }
 }
 
 /// Why a kept trace may lack spans (`tailkeep.incomplete`), most telling first.

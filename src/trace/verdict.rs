@@ -164,3 +164,20 @@ pub struct Verdict {
     /// The limit that this trace was charged to, if any.
     pub charged: Option<LimitId>,
 }
+
+impl Verdict {
+    /// What it is after an earlier one. `settled`: spans that an earlier share kept have left. `forgotten`: a part of
+    /// the trace was judged, and is not known any more.
+    pub fn after(mut self, earlier: Option<&Verdict>, settled: bool, forgotten: bool) -> Verdict {
+        let share_dropped_it = settled && earlier.is_some_and(|earlier| earlier.decision == Decision::DropShare);
+        // Neither a rescue after the share was settled nor a part of a forgotten trace has a known probability.
+        if forgotten || share_dropped_it {
+            self.threshold = None;
+        }
+        if share_dropped_it && self.decision == Decision::DropNone {
+            // So it stays, for a rescue that may come.
+            self.decision = Decision::DropShare;
+        }
+        self
+    }
+}

@@ -64,7 +64,7 @@ impl StoreSink {
         match failure {
             StoreFailure::TooLarge => SendError::Split { reason: "the batch does not fit into the store".to_owned() },
             StoreFailure::Malformed => SendError::Refused { reason: "the batch is no protobuf".to_owned() },
-            StoreFailure::Damaged(reason) | StoreFailure::Later(reason) => {
+            StoreFailure::Damaged(reason) | StoreFailure::Later(reason) | StoreFailure::Full(reason) => {
                 SendError::Retry { after: None, reason: format!("{}: {reason}", self.path.display()) }
             }
         }
