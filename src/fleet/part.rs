@@ -92,7 +92,7 @@ impl Parcel {
 enum Flag {
     Values = 2,
     Randomness,
-    RandomFlag,
+    IdIsRandom,
     RootFailed,
     EntryFailed,
     ManyRoots,
@@ -127,7 +127,7 @@ impl Part {
         standing
             | Flag::Values.bit(has_values)
             | Flag::Randomness.bit(summary.randomness.is_some())
-            | Flag::RandomFlag.bit(summary.random_flag)
+            | Flag::IdIsRandom.bit(summary.random_flag)
             | Flag::RootFailed.bit(summary.root_failed)
             | Flag::EntryFailed.bit(summary.entry_failed)
             | Flag::ManyRoots.bit(summary.many_roots)
@@ -213,7 +213,7 @@ impl Part {
             errors,
             bytes: bytes_of_spans,
             randomness,
-            random_flag: Flag::RandomFlag.of(flags),
+            random_flag: Flag::IdIsRandom.of(flags),
             root_failed: Flag::RootFailed.of(flags),
             entry_failed: Flag::EntryFailed.of(flags),
             many_roots: Flag::ManyRoots.of(flags),
