@@ -2,10 +2,12 @@
 //! plan failed.
 
 mod ask;
+mod estimate;
 mod plan;
 mod policy;
 mod policy_import;
 mod policy_test;
+mod recordings;
 mod serve;
 mod view;
 

@@ -27,6 +27,7 @@ pub mod config;
 pub mod demo;
 pub mod diagnostic;
 pub mod doctor;
+pub mod estimate;
 pub mod fleet;
 pub mod http_client;
 pub mod identity;

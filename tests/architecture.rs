@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "policy",
     "policy_test",
     "plan",
+    "estimate",
     "import",
     "processing",
     "measure",

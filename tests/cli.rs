@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test cli` writes the recorded texts anew.
 
+#[path = "cli/estimate.rs"]
+mod estimate;
 #[path = "cli/plan.rs"]
 mod plan;
 
@@ -82,7 +84,9 @@ fn help_is_as_recorded() {
     for command in commands {
         assert_recorded(&format!("help-{command}.txt"), &help(&[command, "--help"]));
     }
-    assert_recorded("help-policy-plan.txt", &help(&["policy", "plan", "--help"]));
+    for command in ["plan", "estimate"] {
+        assert_recorded(&format!("help-policy-{command}.txt"), &help(&["policy", command, "--help"]));
+    }
     assert_eq!(help(&["--version"]), format!("tailkeep {}\n", env!("CARGO_PKG_VERSION")));
 }
 

@@ -1,18 +1,17 @@
 //! `tailkeep policy plan`: what a policy would change, before it is in force.
 
+use super::recordings::{self, cannot_read};
 use super::{CommandFailure, Running, ask, print};
 use crate::admin::{PlanPolicy, PlanRequest};
 use crate::config::read_text;
 use crate::plan::recording::TRACES_MAX;
 use crate::plan::render::{self, GateOutcome};
-use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate, format};
+use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate};
 use crate::policy::Policy;
-use crate::telemetry::log;
 use crate::trace::RuleNames;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use http::Method;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -122,23 +121,7 @@ fn of_recordings(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
         |_| CommandFailure::Usage("the policies ask more different questions than there are bits".to_owned());
     let questions = compared.questions().map_err(too_many)?;
     let mut recording = Recording::new(&questions, TRACES_MAX);
-    let mut warnings = Vec::new();
-    for file in recordings(&arguments.traces)? {
-        let opened = fs::File::open(&file).map_err(|error| cannot_read(&file, &error))?;
-        let before = recording.spans();
-        if let Err(cut) = format::read(opened, &mut recording) {
-            let spans = recording.spans() - before;
-            warnings.push(format!("{}: {cut}; the {spans} spans before that count", file.display()));
-        } else if recording.spans() == before {
-            warnings.push(format!("{}: no span in it", file.display()));
-        }
-    }
-    warnings.iter().for_each(|warning| log::say(&format!("warning: {warning}\n")));
-    if recording.spans() == 0 {
-        return Err(CommandFailure::Usage(
-            "there is no trace in these recordings, so nothing can be planned".to_owned(),
-        ));
-    }
+    let warnings = recordings::read(&arguments.traces, &mut recording, "planned")?;
     let mut report = recording.plan(Planner::new(&compared, TRACES_MAX));
     report.warnings.extend(warnings);
     Ok(report)
@@ -147,33 +130,4 @@ fn of_recordings(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
 fn read(path: &Path) -> Result<(String, String), CommandFailure> {
     let text = read_text(path).map_err(|error| cannot_read(path, &error))?;
     Ok((path.display().to_string(), text))
-}
-
-fn cannot_read(path: &Path, error: &dyn std::fmt::Display) -> CommandFailure {
-    CommandFailure::Usage(format!("cannot read {}: {error}", path.display()))
-}
-
-/// The files that were named, and those in folders that were, in the order of their names. The file sink writes
-/// metrics and logs beside traces.
-fn recordings(named: &[PathBuf]) -> Result<Vec<PathBuf>, CommandFailure> {
-    let mut files = Vec::new();
-    for path in named {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = fs::read_dir(path).map_err(|error| cannot_read(path, &error))?;
-        let mut inside = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| cannot_read(path, &error))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_other = ["metrics", "logs", "."].iter().any(|start| name.starts_with(start));
-            if !is_other && entry.path().is_file() {
-                inside.push(entry.path());
-            }
-        }
-        inside.sort();
-        files.append(&mut inside);
-    }
-    Ok(files)
 }

@@ -1,6 +1,7 @@
 //! Policies: those of a running process, and files.
 
 use super::ask::Told;
+use super::estimate::{self, EstimateArguments};
 use super::plan::{self, PlanArguments};
 use super::policy_import::{self, ImportArguments};
 use super::policy_test::{self, TestArguments};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub(super) enum PolicyCommand {
     /// What a policy would keep, drop and cost.    tailkeep policy plan --new policy.yaml --traces traces.jsonl
     Plan(PlanArguments),
+    /// What is true of all traffic, by what was kept of it.    tailkeep policy estimate --by service,name
+    Estimate(EstimateArguments),
     /// Print the text of the policy in force.    tailkeep policy show --previous
     Show {
         /// The one that was in force before it.
@@ -44,6 +47,7 @@ pub(super) enum PolicyCommand {
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
     match command {
         PolicyCommand::Plan(arguments) => plan::run(arguments)?,
+        PolicyCommand::Estimate(arguments) => estimate::run(arguments)?,
         PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };
             let told: Told = ask::ask(Method::GET, running, path)?;

@@ -105,6 +105,8 @@ impl Shard {
             let observed = Observed {
                 id: entry.id,
                 service: 0,
+                name: 0,
+                threshold: None,
                 stored_bytes: u64::from(entry.stored_bytes),
                 arrivals,
                 summary: entry.summary,
