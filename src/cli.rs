@@ -9,6 +9,7 @@ mod policy_import;
 mod policy_test;
 mod recordings;
 mod serve;
+mod suggest;
 mod view;
 
 use crate::telemetry::{LogFormat, log};

@@ -9,9 +9,8 @@ pub use interval::Estimate;
 pub use render::table;
 
 use crate::plan::Gates;
-use crate::policy::Policy;
+use crate::plan::recording::no_questions;
 use crate::scan::Questions;
-use crate::scan::answer::TooMany;
 use crate::trace::Threshold;
 use crate::trace::label::shortened;
 use crate::trace::observed::QUESTION_SETS;
@@ -94,10 +93,10 @@ impl Selection {
     pub fn parse(condition: Option<&str>) -> Result<Selection, String> {
         let conditions: Vec<String> = condition.into_iter().chain([STOOD_FOR]).map(str::to_owned).collect();
         let conditions = Gates::parse(&conditions)?;
-        let too_many = |_: TooMany| "the condition asks more different questions than there are bits".to_owned();
-        let of = |policy: &Policy| Questions::compile(&policy.conditions, &[], 1).map_err(too_many);
-        let nothing = || Questions::compile(&[], &[], 1).map_err(too_many);
-        let questions = [of(conditions.policy())?, nothing()?, nothing()?];
+        let asked = Questions::compile(&conditions.policy().conditions, &[], 1);
+        let mut questions = no_questions();
+        questions[0] =
+            asked.map_err(|_| "the condition asks more different questions than there are bits".to_owned())?;
         Ok(Selection { conditions, questions })
     }
 

@@ -35,6 +35,7 @@ pub mod import;
 pub mod policy_test;
 pub mod prometheus;
 pub mod secret;
+pub mod suggest;
 pub mod supervise;
 pub mod telemetry;
 pub mod terminal;

@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "policy_test",
     "plan",
     "estimate",
+    "suggest",
     "import",
     "processing",
     "measure",

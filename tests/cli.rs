@@ -6,6 +6,8 @@
 mod estimate;
 #[path = "cli/plan.rs"]
 mod plan;
+#[path = "cli/suggest.rs"]
+mod suggest;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -84,7 +86,7 @@ fn help_is_as_recorded() {
     for command in commands {
         assert_recorded(&format!("help-{command}.txt"), &help(&[command, "--help"]));
     }
-    for command in ["plan", "estimate"] {
+    for command in ["plan", "estimate", "suggest"] {
         assert_recorded(&format!("help-policy-{command}.txt"), &help(&["policy", command, "--help"]));
     }
     assert_eq!(help(&["--version"]), format!("tailkeep {}\n", env!("CARGO_PKG_VERSION")));

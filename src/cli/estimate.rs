@@ -80,6 +80,7 @@ fn of_recordings(
 ) -> Result<EstimateReport, CommandFailure> {
     let mut recording = Recording::new(selection.questions(), TRACES_MAX);
     let mut warnings = recordings::read(named, &mut recording, "estimated")?;
+    recordings::warn(&warnings);
     let mut observed = Vec::new();
     let known = recording.each(|trace| observed.push(trace));
     let mut estimator = Estimator::new(by);

@@ -5,6 +5,7 @@ use super::estimate::{self, EstimateArguments};
 use super::plan::{self, PlanArguments};
 use super::policy_import::{self, ImportArguments};
 use super::policy_test::{self, TestArguments};
+use super::suggest::{self, SuggestArguments};
 use super::{CommandFailure, Running, ask, print};
 use crate::policy::{Policy, check_policy};
 use crate::trace::RuleNames;
@@ -18,6 +19,8 @@ pub(super) enum PolicyCommand {
     Plan(PlanArguments),
     /// What is true of all traffic, by what was kept of it.    tailkeep policy estimate --by service,name
     Estimate(EstimateArguments),
+    /// Write a policy from what flows.    tailkeep policy suggest --live http://127.0.0.1:13134 --budget 200GB/day
+    Suggest(SuggestArguments),
     /// Print the text of the policy in force.    tailkeep policy show --previous
     Show {
         /// The one that was in force before it.
@@ -48,6 +51,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
     match command {
         PolicyCommand::Plan(arguments) => plan::run(arguments)?,
         PolicyCommand::Estimate(arguments) => estimate::run(arguments)?,
+        PolicyCommand::Suggest(arguments) => suggest::run(arguments)?,
         PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };
             let told: Told = ask::ask(Method::GET, running, path)?;

@@ -24,11 +24,15 @@ pub(super) fn read(
             warnings.push(format!("{}: no span in it", file.display()));
         }
     }
-    warnings.iter().for_each(|warning| log::say(&format!("warning: {warning}\n")));
     if recording.spans() == 0 {
+        warn(&warnings);
         return Err(CommandFailure::Usage(format!("there is no trace in these recordings, so nothing can be {what}")));
     }
     Ok(warnings)
+}
+
+pub(super) fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| log::say(&format!("warning: {warning}\n")));
 }
 
 pub(super) fn cannot_read(path: &Path, error: &dyn std::fmt::Display) -> CommandFailure {

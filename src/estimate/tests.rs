@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::Limits;
+use crate::policy::{Limits, Policy};
 use crate::trace::{Case, RuleNames, TraceId, Trigger};
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
