@@ -142,6 +142,11 @@ impl KeptGroup {
         self.durations.push((kept.duration, probability));
     }
 
+    /// Of a number: what was dropped beside traces without a weight is not known.
+    fn at_least(&self, number: Estimate) -> Estimate {
+        Estimate { high: number.high.filter(|_| self.unknown == 0), ..number }
+    }
+
     fn row(mut self, spread: f64) -> EstimateRow {
         self.durations.sort_unstable_by_key(|(duration, _)| *duration);
         let of = |part| quantile(&self.durations, part, spread).map(in_ms);
@@ -154,8 +159,8 @@ impl KeptGroup {
             kept: self.kept,
             drawn: self.all.drawn,
             without_weight: self.unknown,
-            traces: self.all.total(spread),
-            errors: self.errors.total(missed),
+            traces: self.at_least(self.all.total(spread)),
+            errors: self.at_least(self.errors.total(missed)),
             error_ratio: self.all.ratio_of(&self.errors, spread),
             duration_ms: Percentiles { p50, p90, p99 },
         }

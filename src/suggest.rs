@@ -30,6 +30,9 @@ const SLOW_PART: f64 = 0.01;
 const SLOW_BY_NATURE: f64 = 0.05;
 /// Fewer traces say nothing of how slow they are.
 const TRACES_MIN: u64 = 100;
+/// Numbers of thresholds: nothing quicker is called slow, 50 ms; and what is where there are too few, 500 ms.
+const SLOW_MIN: usize = 10;
+const SLOW_USUALLY: usize = 16;
 /// An operation is loud beyond this part of all bytes, or twice what would be its own among equals.
 const LOUD_PART: f64 = 0.1;
 
@@ -102,7 +105,7 @@ pub fn suggest(profile: &TrafficProfile, budget: Option<f64>) -> Suggestion {
         rules.extend(rules_of_slow_operation(each, &shares, &mut names).into_iter().flatten());
     }
     let of_common = total(&mut ordinary.iter().filter(|each| each.own.is_none()).map(|each| each.slow));
-    rules.push(slow_rule(common, &shares, of_common.plus(slow_probes)));
+    rules.push(slow_rule(common, are_enough(&others), &shares, of_common.plus(slow_probes)));
     rules.extend(probe_rule(&probes, of_probes));
     let loud = ordinary.iter().filter(|each| each.own.is_none() && each.part < 1.0);
     let bytes: f64 = ordinary.iter().map(|each| each.rest.bytes).sum();
@@ -130,6 +133,9 @@ fn divide(profile: &TrafficProfile) -> (Vec<(&OperationProfile, u64)>, Vec<&Oper
 
 /// Slow for nine of ten traces, by the operation of each.
 fn common_threshold(others: &[&OperationProfile]) -> usize {
+    if !are_enough(others) {
+        return SLOW_USUALLY;
+    }
     let mut thresholds: Vec<(usize, f64)> =
         others.iter().map(|operation| (operation.reached_by(SLOW_PART), operation.all().traces)).collect();
     thresholds.sort_by_key(|(number, _)| *number);
@@ -139,7 +145,11 @@ fn common_threshold(others: &[&OperationProfile]) -> usize {
         below += traces;
         below >= all * 0.9
     });
-    reached.map_or(0, |(number, _)| *number)
+    reached.map_or(SLOW_MIN, |(number, _)| (*number).max(SLOW_MIN))
+}
+
+fn are_enough(others: &[&OperationProfile]) -> bool {
+    others.iter().map(|operation| operation.traces).sum::<u64>() >= TRACES_MIN
 }
 
 fn ordinary<'a>(others: &[&'a OperationProfile], common: usize) -> Vec<Ordinary<'a>> {
@@ -167,11 +177,15 @@ fn mark_loud(ordinary: &mut [Ordinary<'_>]) {
     loud.into_iter().take(OPERATIONS_OWN).for_each(|each| each.part = most / each.rest.bytes);
 }
 
-fn slow_rule(common: usize, shares: &ShareOfBudget, slow: DayVolume) -> SuggestedRule {
+fn slow_rule(common: usize, is_known: bool, shares: &ShareOfBudget, slow: DayVolume) -> SuggestedRule {
     let time = span_of_time(common);
+    let reason = match is_known {
+        true => format!("nine in ten traces are of operations of which no more than one in a hundred takes {time}"),
+        false => format!("slow by common standards: fewer than {TRACES_MIN} traces do not tell what is slow here"),
+    };
     SuggestedRule {
         name: "keep-slow".to_owned(),
-        reason: format!("nine in ten traces are of operations of which no more than one in a hundred takes {time}"),
+        reason,
         when: vec![format!("duration: {{ at_least: {time} }}")],
         share: shares.slow,
         kept: slow.times(shares.slow),

@@ -200,8 +200,11 @@ fn what_has_no_name_of_its_own_has_no_rule_of_its_own() {
 #[test]
 fn nothing_to_go_by_is_a_policy_too() {
     let suggestion = suggest(&TrafficProfile::default(), Some(1e9));
-    text_of(&suggestion);
+    let text = text_of(&suggestion);
+    assert!(text.contains("duration: { at_least: 500ms }") && text.contains("fewer than 100 traces"), "{text}");
     assert_eq!(suggestion.kept(), 0.0);
+    let quick = suggest(&profile(&requests(&[Flow { takes: 1, ..FLOWS[5] }])), None);
+    assert_eq!(rule(&quick, "keep-slow").when, ["duration: { at_least: 50ms }"]);
 }
 
 #[test]
