@@ -2,13 +2,13 @@
 
 use crate::admin::{PlanRefusal, PlanRequest};
 use crate::pipeline::Pipeline;
-use crate::plan::recording::{NAMES_MAX, no_questions};
+use crate::plan::recording::NAMES_MAX;
 use crate::plan::report::LeftOut;
 use crate::plan::{Compared, Planner, PolicyText, Report};
 use crate::shard::survey::SurveyQuestions;
 use crate::suggest::{Profiler, TrafficProfile};
-use crate::trace::Observed;
 use crate::trace::label::NumberedNames;
+use crate::trace::{Observed, RuleNames};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, TryLockError};
 
@@ -95,7 +95,12 @@ fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, String> {
 }
 
 fn traffic(pipeline: &Pipeline) -> TrafficProfile {
-    let sets = no_questions();
+    let active_policy = pipeline.active_policy.load_full();
+    // What is suggested counts as an error what has that status, whatever the policy in force does.
+    let plain = PolicyText { file: "none", text: "version: 1\notherwise: { keep: none }\n" };
+    let compared = Compared::compile(plain, plain, &[], RuleNames::default()).expect("it is a policy");
+    let sets = compared.questions_of_ring(&active_policy.policy, active_policy.questions.errors_since);
+    let sets = sets.expect("it asks nothing");
     let (mut names, mut profiler) = (Some(NumberedNames::new(NAMES_MAX)), Profiler::default());
     let asked = SurveyQuestions { sets: &sets, answered: None };
     pipeline.survey(&asked, &mut names, |observed| profiler.take(&observed));

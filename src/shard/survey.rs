@@ -169,7 +169,8 @@ impl Shard {
             // Each set reads the span once: that is what a record costs.
             budget.pay();
             let (questions, answers) = (&asked.sets[set], &mut observed.answers[set]);
-            let ReadAgain { span: mut again, bytes } = survey.rereadings[set].read(header, span, questions, &self.keyed);
+            let ReadAgain { span: mut again, bytes } =
+                survey.rereadings[set].read(header, span, questions, &self.keyed);
             budget.spend(bytes);
             answers.facts |= again.facts & questions.masks.any;
             if is_entry {

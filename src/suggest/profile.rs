@@ -139,7 +139,7 @@ impl Profiler {
                 ..OperationProfile::default()
             });
         operation.traces += 1;
-        let summary = &observed.summary;
+        let summary = &observed.summary_by(0);
         let volume = DayVolume { traces: 1.0, bytes: summary.bytes as f64 };
         if summary.error() {
             operation.failed = operation.failed.plus(volume);

@@ -98,9 +98,15 @@ fn a_replica_that_does_not_answer_makes_a_plan_fail() {
     tailkeep.stop();
 }
 
+/// A policy for which nothing is an error.
+const FORGIVING: &str = "version: 1\nwait: { after_root: 100ms, idle: 200ms, longest: 1s }\n\
+    errors: { except: { status: error } }\notherwise: { keep: none }\n";
+
 #[test]
 fn a_policy_is_suggested_from_what_is_in_every_ring() {
-    let replicas = [start(), start()];
+    // What is suggested does not count errors as the policy in force does.
+    let token = format!("admin: {{ listen: '127.0.0.1:0', token: {TOKEN} }}");
+    let replicas = [start(), Setup::new().policy(FORGIVING).settings(&token).start()];
     for tailkeep in &replicas {
         send(tailkeep, &Trace::failed());
         send(tailkeep, &Trace::ok());
@@ -121,10 +127,13 @@ fn a_policy_is_suggested_from_what_is_in_every_ring() {
         Policy::compile("suggested", suggested["policy"].as_str().unwrap(), 1, &mut RuleNames::default());
     assert!(policy.is_some() && problems.is_empty(), "{problems:?}");
 
-    let traffic = ask(&replicas[0], "GET", "/policy/traffic", &[]).json();
+    let text = suggested["policy"].as_str().unwrap();
+    assert!(text.contains("2 of 2 traces here"), "{text}");
+    let traffic = ask(&replicas[1], "GET", "/policy/traffic", &[]).json();
     let operations = traffic["operations"].as_array().unwrap();
     assert!(operations.iter().all(|operation| operation["service"] == "gateway"), "{traffic}");
     assert!(operations.iter().all(|operation| operation["is_exact"] == true), "{traffic}");
+    assert!(operations.iter().any(|operation| operation["failed"]["traces"].as_f64() > Some(0.0)), "{traffic}");
     assert_eq!((traffic["traces"].as_u64(), ask(&replicas[0], "POST", "/policy/traffic", &[]).status), (Some(2), 405));
     let unasked = http::request(replicas[0].ports.admin, "GET", "/policy/traffic", &[], &[]).unwrap();
     assert_eq!(unasked.status, 401);
