@@ -40,6 +40,11 @@ pub trait AdminApi: Send + Sync + 'static {
     /// # Errors
     /// When another plan is being made, or there is an error in the policy.
     fn plan(&self, request: &PlanRequest) -> Result<String, PlanRefusal>;
+    /// What flows, by operation, as JSON.
+    ///
+    /// # Errors
+    /// When a plan is being made.
+    fn traffic(&self) -> Result<String, PlanRefusal>;
     fn why(&self, id: TraceId) -> Answer;
     /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
     /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.

@@ -2,11 +2,14 @@
 //! plan failed.
 
 mod ask;
+mod estimate;
 mod plan;
 mod policy;
 mod policy_import;
 mod policy_test;
+mod recordings;
 mod serve;
+mod suggest;
 mod view;
 
 use crate::telemetry::{LogFormat, log};

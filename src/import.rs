@@ -12,7 +12,6 @@ mod ottl;
 mod refinery;
 mod report;
 mod source;
-mod text;
 
 pub use draft::{Fidelity, Finding};
 

@@ -17,6 +17,7 @@ use crate::scan::repair::{self, Repaired};
 use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
 use crate::shard::survey::{Survey, SurveyQuestions};
 use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, RulePart, Shard, Turn};
+use crate::trace::label::NumberedNames;
 use crate::trace::{Observed, RuleId, Signal, SpanView, TraceId};
 use active_policy::{ActivePolicy, PolicyJudge};
 use arc_swap::ArcSwap;
@@ -337,11 +338,17 @@ impl Pipeline {
     }
 
     /// Shows every trace of the ring that has been judged; how many are waiting, and how many are late parts of others.
-    /// No lock is held for longer than any other work takes.
-    pub fn survey(&self, asked: &SurveyQuestions<'_>, mut show: impl FnMut(Observed)) -> (u64, u64) {
+    /// No lock is held for longer than any other work takes. `names` are numbered, if they are wanted.
+    pub fn survey(
+        &self,
+        asked: &SurveyQuestions<'_>,
+        names: &mut Option<NumberedNames>,
+        mut show: impl FnMut(Observed),
+    ) -> (u64, u64) {
         let (mut waiting, mut parts, mut found) = (0, 0, Vec::new());
         for shard in 0..self.shards.len() {
             let mut survey = Survey::default();
+            survey.names = names.take();
             loop {
                 let progress = self.lock(shard).survey(asked, &mut survey, &mut found);
                 found.drain(..).for_each(&mut show);
@@ -351,6 +358,7 @@ impl Pipeline {
                 // Whoever waits for the lock has it next.
                 std::thread::yield_now();
             }
+            *names = survey.names;
             waiting += survey.waiting;
             parts += survey.parts;
         }

@@ -15,6 +15,7 @@ pub mod parse;
 mod pattern;
 mod renamed;
 mod review;
+pub mod text;
 pub mod witness;
 
 pub use change::{Change, listed};

@@ -17,6 +17,8 @@ const PURE: &[&str] = &[
     "policy",
     "policy_test",
     "plan",
+    "estimate",
+    "suggest",
     "import",
     "processing",
     "measure",

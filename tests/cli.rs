@@ -2,8 +2,12 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test cli` writes the recorded texts anew.
 
+#[path = "cli/estimate.rs"]
+mod estimate;
 #[path = "cli/plan.rs"]
 mod plan;
+#[path = "cli/suggest.rs"]
+mod suggest;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -82,7 +86,9 @@ fn help_is_as_recorded() {
     for command in commands {
         assert_recorded(&format!("help-{command}.txt"), &help(&[command, "--help"]));
     }
-    assert_recorded("help-policy-plan.txt", &help(&["policy", "plan", "--help"]));
+    for command in ["plan", "estimate", "suggest"] {
+        assert_recorded(&format!("help-policy-{command}.txt"), &help(&["policy", command, "--help"]));
+    }
     assert_eq!(help(&["--version"]), format!("tailkeep {}\n", env!("CARGO_PKG_VERSION")));
 }
 

@@ -109,6 +109,7 @@ enum Question {
     RestorePolicy,
     /// Once its body is read.
     Plan(Option<PlanRequest>),
+    Traffic,
     Why(TraceId),
     Trace(TraceId),
     Keep(TraceId),
@@ -125,6 +126,7 @@ impl Question {
             ("policy", "previous", _) => Ok(Question::FormerPolicy),
             ("policy", "restore", _) => Ok(Question::RestorePolicy),
             ("policy", "plan", _) => Ok(Question::Plan(None)),
+            ("policy", "traffic", _) => Ok(Question::Traffic),
             ("why", _, Some(id)) => Ok(Question::Why(id)),
             ("traces", _, Some(id)) => Ok(Question::Trace(id)),
             ("keep", _, Some(id)) => Ok(Question::Keep(id)),
@@ -134,8 +136,8 @@ impl Question {
             )),
             _ => Err((
                 StatusCode::NOT_FOUND,
-                "here are /policy, /policy/previous, /why/{id}, /traces/{id}, and (POST) /policy/restore, /policy/plan \
-                 and /keep/{id}\n",
+                "here are /policy, /policy/previous, /policy/traffic, /why/{id}, /traces/{id}, and (POST) /policy/restore, \
+                 /policy/plan and /keep/{id}\n",
             )),
         }
     }
@@ -154,6 +156,7 @@ impl Question {
             Question::RestorePolicy => policy_before(api.restore_policy()),
             Question::Plan(None) => failed(),
             Question::Plan(Some(request)) => plan(api.plan(&request)),
+            Question::Traffic => plan(api.traffic()),
             Question::Why(id) => typed(JSON, api.why(id).to_json().into()),
             Question::Trace(id) => pieces::trace(traces, move |give| api.trace(id, give)),
             Question::Keep(id) if api.keep(id) => text(StatusCode::OK, "kept\n"),

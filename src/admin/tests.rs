@@ -58,6 +58,10 @@ impl AdminApi for Api {
         Err(PlanRefusal::Busy)
     }
 
+    fn traffic(&self) -> Result<String, PlanRefusal> {
+        Err(PlanRefusal::Busy)
+    }
+
     fn why(&self, _: TraceId) -> Answer {
         Answer::default()
     }

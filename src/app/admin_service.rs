@@ -127,6 +127,11 @@ impl AdminApi for AdminService {
         Ok(serde_json::to_string(&report).expect("plain values"))
     }
 
+    fn traffic(&self) -> Result<String, PlanRefusal> {
+        let profile = self.plans.traffic(&self.pipeline)?;
+        Ok(serde_json::to_string(&profile).expect("plain values"))
+    }
+
     fn why(&self, id: TraceId) -> Answer {
         let (answer, is_late_part) = self.in_shard(id).unzip();
         // The store knows more of a kept trace than the memory of verdicts does, or a late part.

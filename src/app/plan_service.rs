@@ -1,11 +1,14 @@
-//! Makes plans of what is in the ring, one at a time.
+//! Makes plans of what is in the ring, and profiles of it, one at a time.
 
 use crate::admin::{PlanRefusal, PlanRequest};
 use crate::pipeline::Pipeline;
+use crate::plan::recording::NAMES_MAX;
 use crate::plan::report::LeftOut;
 use crate::plan::{Compared, Planner, PolicyText, Report};
 use crate::shard::survey::SurveyQuestions;
-use crate::trace::Observed;
+use crate::suggest::{Profiler, TrafficProfile};
+use crate::trace::label::NumberedNames;
+use crate::trace::{Observed, RuleNames};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, TryLockError};
 
@@ -48,7 +51,12 @@ impl PlanService {
         self.take_turn(|| plan(pipeline, request))
     }
 
-    fn take_turn(&self, make: impl FnOnce() -> Result<Report, String>) -> Result<Report, PlanRefusal> {
+    /// What flows, by operation.
+    pub fn traffic(&self, pipeline: &Pipeline) -> Result<TrafficProfile, PlanRefusal> {
+        self.take_turn(|| Ok(traffic(pipeline)))
+    }
+
+    fn take_turn<T>(&self, make: impl FnOnce() -> Result<T, String>) -> Result<T, PlanRefusal> {
         let planned = match self.at_work.try_lock() {
             Err(TryLockError::WouldBlock) => Err(PlanRefusal::Busy),
             Ok(_turn) => make().map_err(PlanRefusal::Wrong),
@@ -81,9 +89,23 @@ fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, String> {
     let questions = questions.map_err(|_| "the policy asks more different questions than there are bits".to_owned())?;
     let mut planner = Planner::new(&compared, pipeline.ring_size / HELD_PART / size_of::<Observed>());
     let asked = SurveyQuestions { sets: &questions, answered };
-    let (waiting, parts) = pipeline.survey(&asked, |observed| planner.take(observed));
+    let (waiting, parts) = pipeline.survey(&asked, &mut None, |observed| planner.take(observed));
     // After the survey: what it found has a name by now.
     Ok(planner.finish(&pipeline.services.names(), LeftOut { waiting, parts, ..LeftOut::default() }))
+}
+
+fn traffic(pipeline: &Pipeline) -> TrafficProfile {
+    let active_policy = pipeline.active_policy.load_full();
+    // What is suggested counts as an error what has that status, whatever the policy in force does.
+    let plain = PolicyText { file: "none", text: "version: 1\notherwise: { keep: none }\n" };
+    let compared = Compared::compile(plain, plain, &[], RuleNames::default()).expect("it is a policy");
+    let sets = compared.questions_of_ring(&active_policy.policy, active_policy.questions.errors_since);
+    let sets = sets.expect("it asks nothing");
+    let (mut names, mut profiler) = (Some(NumberedNames::new(NAMES_MAX)), Profiler::default());
+    let asked = SurveyQuestions { sets: &sets, answered: None };
+    pipeline.survey(&asked, &mut names, |observed| profiler.take(&observed));
+    let names = names.map_or_else(Vec::new, |names| names.names().to_vec());
+    profiler.finish(&pipeline.services.names(), &names)
 }
 
 #[cfg(test)]
@@ -94,18 +116,22 @@ mod tests {
     fn one_plan_is_made_at_a_time_and_all_are_counted() {
         let desk = PlanService::default();
         let made = desk.take_turn(|| {
-            assert_eq!(desk.take_turn(|| panic!("two at a time")), Err(PlanRefusal::Busy));
+            assert_eq!(desk.take_turn::<Report>(|| panic!("two at a time")), Err(PlanRefusal::Busy));
             Ok(Report::default())
         });
         assert_eq!(made, Ok(Report::default()));
-        assert_eq!(desk.take_turn(|| Err("it has an error".into())), Err(PlanRefusal::Wrong("it has an error".into())));
+        assert_eq!(
+            desk.take_turn::<Report>(|| Err("it has an error".into())),
+            Err(PlanRefusal::Wrong("it has an error".into()))
+        );
         assert_eq!(desk.counts(), [1, 1, 1]);
     }
 
     #[test]
     fn a_plan_that_broke_stands_in_nobodys_way() {
         let desk = PlanService::default();
-        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desk.take_turn(|| panic!("a defect"))));
+        let broken =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desk.take_turn::<Report>(|| panic!("a defect"))));
         assert!(broken.is_err() && desk.take_turn(|| Ok(Report::default())).is_ok());
     }
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const USUAL_ADMIN: &str = "http://127.0.0.1:13134";
@@ -223,22 +223,26 @@ fn near(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Unix nanoseconds of so long ago.
-fn ago(duration: Duration) -> u64 {
+pub(super) fn ago(duration: Duration) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(duration).as_nanos() as u64
 }
 
-pub(super) fn traces(wanted: &Traces) -> Result<(), CommandFailure> {
-    let path = match &wanted.store {
-        Some(path) => path.clone(),
-        None => super::serve::store_of(wanted.config.as_deref())?,
+/// The store that was named, or that of a configuration, or the usual one; it is there.
+pub(super) fn store_file(named: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, CommandFailure> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => super::serve::store_of(config)?,
     };
-    if !path.exists() {
-        let path = path.display();
-        return Err(CommandFailure::Usage(format!(
-            "there is no store at {path} yet: it is made when the first trace is kept"
-        )));
+    if path.exists() {
+        return Ok(path);
     }
+    let path = path.display();
+    Err(CommandFailure::Usage(format!("there is no store at {path} yet: it is made when the first trace is kept")))
+}
+
+pub(super) fn traces(wanted: &Traces) -> Result<(), CommandFailure> {
+    let path = store_file(wanted.store.as_deref(), wanted.config.as_deref())?;
     let filter = TraceFilter {
         service: wanted.service.clone(),
         errors: wanted.errors,

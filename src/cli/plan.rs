@@ -1,18 +1,17 @@
 //! `tailkeep policy plan`: what a policy would change, before it is in force.
 
+use super::recordings::{self, cannot_read};
 use super::{CommandFailure, Running, ask, print};
 use crate::admin::{PlanPolicy, PlanRequest};
 use crate::config::read_text;
 use crate::plan::recording::TRACES_MAX;
 use crate::plan::render::{self, GateOutcome};
-use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate, format};
+use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate};
 use crate::policy::Policy;
-use crate::telemetry::log;
 use crate::trace::RuleNames;
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use http::Method;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -23,12 +22,29 @@ pub(super) struct PlanArguments {
     /// The policy to compare it with; without it the one in force, or for recordings the built-in one.
     #[arg(long, value_name = "FILE")]
     old: Option<PathBuf>,
+    #[command(flatten)]
+    source: TrafficSource,
+    /// How the plan is written.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: PlanFormat,
+    /// Fail if more would be kept, like 200GB/day.
+    #[arg(long, value_name = "SIZE/day", value_parser = VolumeGate::parse)]
+    fail_above: Option<VolumeGate>,
+    /// Fail if a trace would be dropped of which this holds, like 'error: true' or 'services: [pay]'; may be repeated.
+    #[arg(long, value_name = "CONDITION")]
+    fail_if_dropped: Vec<String>,
+}
+
+/// The traffic that is judged.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("traffic").required(true).args(["traces", "live"])))]
+pub(super) struct TrafficSource {
     /// Recorded traces, or folders of them: OTLP/JSON or protobuf, also in gzip or zstd.
-    #[arg(long, value_name = "FILE|FOLDER", num_args = 1.., required_unless_present = "live", conflicts_with = "live")]
-    traces: Vec<PathBuf>,
-    /// A running tailkeep's admin listener, whose ring is planned on; once for each replica.
+    #[arg(long, value_name = "FILE|FOLDER", num_args = 1..)]
+    pub traces: Vec<PathBuf>,
+    /// A running tailkeep's admin listener, whose ring is looked at; once for each replica.
     #[arg(long, value_name = "URL")]
-    live: Vec<String>,
+    pub live: Vec<String>,
     /// The configuration with the admin token of these; without it the token comes from TAILKEEP_ADMIN_TOKEN.
     #[arg(long, value_name = "FILE", requires = "live")]
     config: Option<PathBuf>,
@@ -41,15 +57,19 @@ pub(super) struct PlanArguments {
     /// PEM file with that certificate's private key.
     #[arg(long, value_name = "FILE", requires = "live", requires = "cert")]
     key: Option<PathBuf>,
-    /// How the plan is written.
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: PlanFormat,
-    /// Fail if more would be kept, like 200GB/day.
-    #[arg(long, value_name = "SIZE/day", value_parser = VolumeGate::parse)]
-    fail_above: Option<VolumeGate>,
-    /// Fail if a trace would be dropped of which this holds, like 'error: true' or 'services: [pay]'; may be repeated.
-    #[arg(long, value_name = "CONDITION")]
-    fail_if_dropped: Vec<String>,
+}
+
+impl TrafficSource {
+    /// Every replica that is named.
+    pub fn running(&self) -> impl Iterator<Item = Running> {
+        self.live.iter().map(|url| Running {
+            config: self.config.clone(),
+            admin: Some(url.clone()),
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -61,7 +81,8 @@ enum PlanFormat {
 }
 
 pub(super) fn run(arguments: &PlanArguments) -> Result<(), CommandFailure> {
-    let report = if arguments.live.is_empty() { of_recordings(arguments)? } else { of_running(arguments)? };
+    let (new, old) = (read(&arguments.new)?, arguments.old.as_deref().map(read).transpose()?);
+    let report = compare(&arguments.source, new, old, &arguments.fail_if_dropped, recordings::warn)?;
     let gates = render::gates(&report, arguments.fail_above.as_ref());
     print(&match arguments.format {
         PlanFormat::Table => render::table(&report, &gates),
@@ -83,25 +104,28 @@ fn as_json(report: &Report, gates: &[GateOutcome]) -> serde_json::Value {
     json
 }
 
+/// What a policy does, beside another one, or by default the one in force or the built-in one; each with the name of its
+/// file. `warn` hears of recordings that cannot be read to their end.
+pub(super) fn compare(
+    source: &TrafficSource,
+    new: (String, String),
+    old: Option<(String, String)>,
+    conditions: &[String],
+    warn: impl Fn(&[String]),
+) -> Result<Report, CommandFailure> {
+    if source.live.is_empty() {
+        return of_recordings(&source.traces, &new, old, conditions, warn);
+    }
+    let policy = |(file, text)| PlanPolicy { file, text };
+    of_running(source, &PlanRequest { new: policy(new), old: old.map(policy), fail_if_dropped: conditions.to_vec() })
+}
+
 /// Asks every replica, one after the other, and adds up. One that does not answer makes the plan fail: without it the
 /// sum would be wrong.
-fn of_running(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
-    let policy = |path: &Path| read(path).map(|(file, text)| PlanPolicy { file, text });
-    let request = PlanRequest {
-        new: policy(&arguments.new)?,
-        old: arguments.old.as_deref().map(policy).transpose()?,
-        fail_if_dropped: arguments.fail_if_dropped.clone(),
-    };
-    let request = Bytes::from(serde_json::to_vec(&request).expect("plain values"));
+fn of_running(source: &TrafficSource, request: &PlanRequest) -> Result<Report, CommandFailure> {
+    let request = Bytes::from(serde_json::to_vec(request).expect("plain values"));
     let mut sum: Option<Report> = None;
-    for url in &arguments.live {
-        let running = Running {
-            config: arguments.config.clone(),
-            admin: Some(url.clone()),
-            ca: arguments.ca.clone(),
-            cert: arguments.cert.clone(),
-            key: arguments.key.clone(),
-        };
+    for running in source.running() {
         let report: Report = ask::send(Method::POST, &running, "policy/plan", request.clone())?;
         match &mut sum {
             Some(sum) => sum.add(&report),
@@ -111,34 +135,23 @@ fn of_running(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
     Ok(sum.unwrap_or_default())
 }
 
-fn of_recordings(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
-    let then = read(&arguments.new)?;
-    let now = arguments.old.as_deref().map(read).transpose()?;
-    let now = now.unwrap_or_else(|| ("the built-in policy".to_owned(), Policy::builtin().to_owned()));
-    let [now, then] = [&now, &then].map(|(file, text)| PolicyText { file, text });
-    let compared = Compared::compile(now, then, &arguments.fail_if_dropped, RuleNames::default());
+fn of_recordings(
+    named: &[PathBuf],
+    new: &(String, String),
+    old: Option<(String, String)>,
+    conditions: &[String],
+    warn: impl Fn(&[String]),
+) -> Result<Report, CommandFailure> {
+    let old = old.unwrap_or_else(|| ("the built-in policy".to_owned(), Policy::builtin().to_owned()));
+    let [now, then] = [&old, new].map(|(file, text)| PolicyText { file, text });
+    let compared = Compared::compile(now, then, conditions, RuleNames::default());
     let compared = compared.map_err(CommandFailure::Usage)?;
     let too_many =
         |_| CommandFailure::Usage("the policies ask more different questions than there are bits".to_owned());
     let questions = compared.questions().map_err(too_many)?;
     let mut recording = Recording::new(&questions, TRACES_MAX);
-    let mut warnings = Vec::new();
-    for file in recordings(&arguments.traces)? {
-        let opened = fs::File::open(&file).map_err(|error| cannot_read(&file, &error))?;
-        let before = recording.spans();
-        if let Err(cut) = format::read(opened, &mut recording) {
-            let spans = recording.spans() - before;
-            warnings.push(format!("{}: {cut}; the {spans} spans before that count", file.display()));
-        } else if recording.spans() == before {
-            warnings.push(format!("{}: no span in it", file.display()));
-        }
-    }
-    warnings.iter().for_each(|warning| log::say(&format!("warning: {warning}\n")));
-    if recording.spans() == 0 {
-        return Err(CommandFailure::Usage(
-            "there is no trace in these recordings, so nothing can be planned".to_owned(),
-        ));
-    }
+    let warnings = recordings::read(named, &mut recording, "planned")?;
+    warn(&warnings);
     let mut report = recording.plan(Planner::new(&compared, TRACES_MAX));
     report.warnings.extend(warnings);
     Ok(report)
@@ -147,33 +160,4 @@ fn of_recordings(arguments: &PlanArguments) -> Result<Report, CommandFailure> {
 fn read(path: &Path) -> Result<(String, String), CommandFailure> {
     let text = read_text(path).map_err(|error| cannot_read(path, &error))?;
     Ok((path.display().to_string(), text))
-}
-
-fn cannot_read(path: &Path, error: &dyn std::fmt::Display) -> CommandFailure {
-    CommandFailure::Usage(format!("cannot read {}: {error}", path.display()))
-}
-
-/// The files that were named, and those in folders that were, in the order of their names. The file sink writes
-/// metrics and logs beside traces.
-fn recordings(named: &[PathBuf]) -> Result<Vec<PathBuf>, CommandFailure> {
-    let mut files = Vec::new();
-    for path in named {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = fs::read_dir(path).map_err(|error| cannot_read(path, &error))?;
-        let mut inside = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| cannot_read(path, &error))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_other = ["metrics", "logs", "."].iter().any(|start| name.starts_with(start));
-            if !is_other && entry.path().is_file() {
-                inside.push(entry.path());
-            }
-        }
-        inside.sort();
-        files.append(&mut inside);
-    }
-    Ok(files)
 }

@@ -1,9 +1,11 @@
 //! Policies: those of a running process, and files.
 
 use super::ask::Told;
+use super::estimate::{self, EstimateArguments};
 use super::plan::{self, PlanArguments};
 use super::policy_import::{self, ImportArguments};
 use super::policy_test::{self, TestArguments};
+use super::suggest::{self, SuggestArguments};
 use super::{CommandFailure, Running, ask, print};
 use crate::policy::{Policy, check_policy};
 use crate::trace::RuleNames;
@@ -15,6 +17,10 @@ use std::path::{Path, PathBuf};
 pub(super) enum PolicyCommand {
     /// What a policy would keep, drop and cost.    tailkeep policy plan --new policy.yaml --traces traces.jsonl
     Plan(PlanArguments),
+    /// What is true of all traffic, by what was kept of it.    tailkeep policy estimate --by service,name
+    Estimate(EstimateArguments),
+    /// Write a policy from what flows.    tailkeep policy suggest --live http://127.0.0.1:13134 --budget 200GB/day
+    Suggest(SuggestArguments),
     /// Print the text of the policy in force.    tailkeep policy show --previous
     Show {
         /// The one that was in force before it.
@@ -44,6 +50,8 @@ pub(super) enum PolicyCommand {
 pub(super) fn run(command: &PolicyCommand) -> Result<(), CommandFailure> {
     match command {
         PolicyCommand::Plan(arguments) => plan::run(arguments)?,
+        PolicyCommand::Estimate(arguments) => estimate::run(arguments)?,
+        PolicyCommand::Suggest(arguments) => suggest::run(arguments)?,
         PolicyCommand::Show { previous, running } => {
             let path = if *previous { "policy/previous" } else { "policy" };
             let told: Told = ask::ask(Method::GET, running, path)?;

@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &ImportArguments) -> Result<(), CommandFailure> {
 }
 
 /// A policy that somebody wrote is not overwritten.
-fn write_new(path: &Path, text: &str) -> Result<(), CommandFailure> {
+pub(super) fn write_new(path: &Path, text: &str) -> Result<(), CommandFailure> {
     let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {

@@ -1,7 +1,7 @@
 //! Conditions on a trace on their way from another tool's language into ours: a list of clauses that must all hold, each
 //! a list of alternatives, or the denial of one. Written as `when:`, which has less room than that.
 
-use super::text;
+use crate::policy::text;
 use crate::trace::question::Range;
 
 /// One of several alternatives, or none of them.

@@ -1,7 +1,7 @@
 //! A policy that is being written, and what is to be said of each part that it came from.
 
 use super::condition::WhenDraft;
-use super::text;
+use crate::policy::text;
 use std::time::Duration;
 
 /// How well a part of the file carries over.

@@ -6,7 +6,7 @@
 
 use super::condition::{ConditionDraft, ConditionField, SpanTest};
 use super::source::Obstacle;
-use super::text;
+use crate::policy::text;
 use crate::trace::question::Range;
 use crate::trace::{SpanKind, Status};
 

@@ -1,29 +1,18 @@
 //! Numbers for service names, the same in the whole process, so that shards count by number.
 
-use crate::trace::label::shortened;
-use std::collections::HashMap;
+use crate::trace::label::{NumberedNames, shortened};
 use std::sync::{Arc, RwLock};
 
 /// Services beyond this many share number 0, `other`. Their names take at most 1 MiB, because each is cut.
 pub const SERVICES_MAX: usize = 4096;
 
-/// Stands for all services beyond the bound, and for one that is called so.
-const OTHER: &str = "other";
-
 /// All services seen so far. Read at every request, written when a service is new: hence a lock for readers.
 #[derive(Debug)]
-pub struct Services(RwLock<Table>);
-
-#[derive(Debug)]
-struct Table {
-    numbers: HashMap<Arc<str>, u32>,
-    names: Vec<Arc<str>>,
-}
+pub struct Services(RwLock<NumberedNames>);
 
 impl Default for Services {
     fn default() -> Services {
-        let other: Arc<str> = OTHER.into();
-        Services(RwLock::new(Table { numbers: HashMap::from([(other.clone(), 0)]), names: vec![other] }))
+        Services(RwLock::new(NumberedNames::new(SERVICES_MAX)))
     }
 }
 
@@ -32,27 +21,13 @@ impl Services {
     /// valid UTF-8, are one service: a metric may not say the same name twice.
     pub fn id(&self, service: &[u8]) -> u32 {
         let name = shortened(String::from_utf8_lossy(service));
-        let known = |table: &Table| table.numbers.get(&*name).copied();
-        if let Some(id) = known(&self.0.read().expect("no code panics under this lock")) {
-            return id;
-        }
-        let mut table = self.0.write().expect("no code panics under this lock");
-        if let Some(id) = known(&table) {
-            return id;
-        }
-        if table.names.len() == SERVICES_MAX {
-            return 0;
-        }
-        let id = table.names.len() as u32;
-        let name: Arc<str> = name.into();
-        table.names.push(name.clone());
-        table.numbers.insert(name, id);
-        id
+        let known = self.0.read().expect("no code panics under this lock").find(&name);
+        known.unwrap_or_else(|| self.0.write().expect("no code panics under this lock").id(service))
     }
 
     /// Names by number.
     pub fn names(&self) -> Vec<Arc<str>> {
-        self.0.read().expect("no code panics under this lock").names.clone()
+        self.0.read().expect("no code panics under this lock").names().to_vec()
     }
 }
 

@@ -38,7 +38,8 @@ impl Gates {
         }
     }
 
-    pub(super) fn policy(&self) -> &Policy {
+    /// Its rules are the conditions, in their order.
+    pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
@@ -48,7 +49,7 @@ impl Gates {
     }
 
     /// Numbers of the conditions that hold.
-    pub(super) fn matching(&self, summary: &Summary) -> impl Iterator<Item = usize> {
+    pub fn matching(&self, summary: &Summary) -> impl Iterator<Item = usize> {
         self.policy.rules.iter().enumerate().filter(|(_, rule)| rule.matches(summary)).map(|(number, _)| number)
     }
 }

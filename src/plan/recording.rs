@@ -6,10 +6,12 @@
 use super::Planner;
 use super::report::LeftOut;
 use crate::ring::Ring;
+use crate::scan::splice::outline;
+use crate::scan::tracestate::Sampling;
 use crate::scan::{Keyed, Malformed, Questions, Scan, SpanBounds};
-use crate::trace::label::shortened;
+use crate::trace::label::NumberedNames;
 use crate::trace::observed::QUESTION_SETS;
-use crate::trace::{Answers, Arrivals, Observed, SpanView, Summary, TraceId};
+use crate::trace::{Answers, Arrivals, Observed, SpanView, Summary, Threshold, TraceId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use std::sync::Arc;
 pub const TRACES_MAX: usize = 450_000;
 /// Services that are told apart; further ones are `other`.
 const SERVICES_MAX: usize = 4096;
+/// Names of entry spans that are told apart, likewise.
+pub const NAMES_MAX: usize = 16 << 10;
 /// A larger span is not counted; no ring would take it either.
 const SPAN_BYTES_MAX: u32 = 64 << 20;
 
@@ -25,7 +29,21 @@ struct Gathered {
     summaries: [Summary; QUESTION_SETS],
     arrivals: Arrivals,
     service: u32,
+    name: u32,
+    threshold: Option<Threshold>,
     stored_bytes: u64,
+}
+
+/// What is to be known of a recording beside its traces.
+pub struct RecordingNotes {
+    /// Names by number.
+    pub services: Vec<Arc<str>>,
+    pub names: Vec<Arc<str>>,
+    /// Spans of traces beyond the bound.
+    pub beyond: u64,
+    /// Spans of which a sampler has dropped others before.
+    pub sampled: u64,
+    pub warnings: Vec<String>,
 }
 
 /// Traces that were read so far.
@@ -34,12 +52,18 @@ pub struct Recording<'a> {
     scan: Scan,
     traces: HashMap<TraceId, Gathered>,
     traces_max: usize,
-    services: ServiceNumbers,
+    services: NumberedNames,
+    names: NumberedNames,
     spans: u64,
     rejected: u64,
     sampled: u64,
     /// Spans of traces beyond the bound.
     beyond: u64,
+}
+
+/// For whoever asks nothing but what is known of every trace.
+pub fn no_questions() -> [Questions; QUESTION_SETS] {
+    std::array::from_fn(|_| Questions::compile(&[], &[], 1).expect("nothing is not too much"))
 }
 
 impl<'a> Recording<'a> {
@@ -50,7 +74,8 @@ impl<'a> Recording<'a> {
             scan: Scan::new(Keyed::new(0)),
             traces: HashMap::new(),
             traces_max,
-            services: ServiceNumbers::default(),
+            services: NumberedNames::new(SERVICES_MAX),
+            names: NumberedNames::new(NAMES_MAX),
             spans: 0,
             rejected: 0,
             sampled: 0,
@@ -80,7 +105,7 @@ impl<'a> Recording<'a> {
     }
 
     fn observe(&mut self, request: &[u8], at: usize, set: usize) {
-        let Recording { scan, traces, services, .. } = self;
+        let Recording { scan, traces, services, names, .. } = self;
         let span = &scan.spans[at];
         let scope = &scan.scopes[span.scope as usize];
         let resource = &scan.resources[scope.resource as usize];
@@ -89,40 +114,48 @@ impl<'a> Recording<'a> {
                 self.beyond += u64::from(set == 0);
                 return;
             }
-            let service = services.id(resource.service.of(request));
-            traces.insert(span.trace_id, Gathered::new(service, span));
+            let (service, name) = (services.id(resource.service.of(request)), names.id(span.name.of(request)));
+            traces.insert(span.trace_id, Gathered::new(service, name, span));
         }
         let trace = traces.get_mut(&span.trace_id).expect("it is there, or was just put there");
         if set == 0 {
             self.sampled += u64::from(span.head_sampled);
             if trace.summaries[0].is_better_entry(span) {
                 trace.service = services.id(resource.service.of(request));
+                trace.name = names.id(span.name.of(request));
             }
+            let trace_state = outline(span.raw.of(request)).trace_state.of(span.raw.of(request));
+            trace.threshold = trace.threshold.max(Sampling::read(trace_state).threshold);
             trace.arrive(span, scope.header.len + resource.header.len);
         }
         trace.summaries[set].observe(span, resource.service_hash, &self.questions[set].masks);
     }
 
-    /// Gives all traces to a planner, and says what was left out and what is to be known of the rest.
-    pub fn plan(self, mut planner: Planner<'_>) -> super::Report {
-        let beyond = self.beyond;
-        for (id, trace) in self.traces {
-            planner.take(trace.observed(id));
-        }
-        let mut report = planner.finish(&self.services.names, LeftOut { beyond, ..LeftOut::default() });
+    /// Gives all traces away, and says what is to be known of them.
+    pub fn each(self, take: impl FnMut(Observed)) -> RecordingNotes {
+        let mut warnings = Vec::new();
         if self.rejected > 0 {
-            report.warnings.push(format!("{} spans are malformed or have no id, and do not count", self.rejected));
+            warnings.push(format!("{} spans are malformed or have no id, and do not count", self.rejected));
         }
-        if beyond > 0 {
-            report.warnings.push(format!(
-                "{beyond} spans are of traces beyond the {} that one plan holds, and do not count: plan fewer files",
-                self.traces_max
+        if self.beyond > 0 {
+            warnings.push(format!(
+                "{} spans are of traces beyond the {} that are held at once, and do not count: name fewer files",
+                self.beyond, self.traces_max
             ));
         }
-        if self.sampled > 0 {
+        self.traces.into_iter().map(|(id, trace)| trace.observed(id)).for_each(take);
+        let [services, names] = [&self.services, &self.names].map(|labels| labels.names().to_vec());
+        RecordingNotes { services, names, beyond: self.beyond, sampled: self.sampled, warnings }
+    }
+
+    /// Gives all traces to a planner, and says what was left out and what is to be known of the rest.
+    pub fn plan(self, mut planner: Planner<'_>) -> super::Report {
+        let RecordingNotes { services, beyond, sampled, warnings, .. } = self.each(|observed| planner.take(observed));
+        let mut report = planner.finish(&services, LeftOut { beyond, ..LeftOut::default() });
+        report.warnings.extend(warnings);
+        if sampled > 0 {
             report.warnings.push(format!(
-                "{} spans were sampled before they were recorded: of what was dropped then, nothing is known here",
-                self.sampled
+                "{sampled} spans were sampled before they were recorded: of what was dropped then, nothing is known here"
             ));
         }
         report
@@ -130,12 +163,14 @@ impl<'a> Recording<'a> {
 }
 
 impl Gathered {
-    fn new(service: u32, span: &SpanView) -> Gathered {
+    fn new(service: u32, name: u32, span: &SpanView) -> Gathered {
         let at = arrival(span);
         Gathered {
             summaries: [Summary::default(); QUESTION_SETS],
             arrivals: Arrivals { first: at, last: at, entered: at },
             service,
+            name,
+            threshold: None,
             stored_bytes: 0,
         }
     }
@@ -156,10 +191,12 @@ impl Gathered {
     }
 
     fn observed(self, id: TraceId) -> Observed {
-        let Gathered { summaries, arrivals, service, stored_bytes } = self;
+        let Gathered { summaries, arrivals, service, name, threshold, stored_bytes } = self;
         Observed {
             id,
             service,
+            name,
+            threshold,
             stored_bytes,
             arrivals,
             summary: summaries[0],
@@ -171,32 +208,4 @@ impl Gathered {
 /// Milliseconds: when it ended, or began if that is not said.
 fn arrival(span: &SpanView) -> u64 {
     (if span.end == 0 { span.start } else { span.end }) / 1_000_000
-}
-
-/// Names of services, with numbers.
-struct ServiceNumbers {
-    numbers: HashMap<Arc<str>, u32>,
-    names: Vec<Arc<str>>,
-}
-
-impl Default for ServiceNumbers {
-    fn default() -> ServiceNumbers {
-        ServiceNumbers { numbers: HashMap::new(), names: vec!["other".into()] }
-    }
-}
-
-impl ServiceNumbers {
-    fn id(&mut self, service: &[u8]) -> u32 {
-        let name = shortened(String::from_utf8_lossy(service));
-        if let Some(&known) = self.numbers.get(&*name) {
-            return known;
-        }
-        if self.names.len() == SERVICES_MAX {
-            return 0;
-        }
-        let (name, id): (Arc<str>, u32) = (name.into(), self.names.len() as u32);
-        self.names.push(name.clone());
-        self.numbers.insert(name, id);
-        id
-    }
 }

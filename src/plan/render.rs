@@ -177,7 +177,7 @@ fn escape(text: &str) -> String {
 }
 
 /// `7.00 MB`: three digits that matter.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
         if value < 999.5 {
@@ -190,7 +190,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A window, roughly.
-pub(super) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.1} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),

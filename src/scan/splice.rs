@@ -7,16 +7,18 @@ use crate::otlp::wire::put_bytes;
 use crate::trace::{Slice, SpanId};
 
 const FIELD_TRACE_STATE: u32 = 3;
+const FIELD_NAME: u32 = 5;
 const FIELD_ATTRIBUTE: u32 = 9;
 /// Attributes of ours that a tailkeep upstream may have written; they are replaced.
 const MARK_PREFIX: &[u8] = b"tailkeep.";
 
-/// What the delivery of a trace has to know of a stored span.
+/// What the delivery of a trace, or a look at it, has to know of a stored span.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outline {
     pub span_id: SpanId,
     pub start: u64,
     pub trace_state: Slice,
+    pub name: Slice,
 }
 
 /// Reads the outline of a span that scan has accepted.
@@ -29,6 +31,7 @@ pub fn outline(span: &[u8]) -> Outline {
                 let id = field.value.bytes().unwrap_or_default().of(span).try_into();
                 outline.span_id = id.map_or(0, u64::from_be_bytes);
             }
+            FIELD_NAME => outline.name = field.value.bytes().unwrap_or_default(),
             FIELD_TRACE_STATE => outline.trace_state = field.value.bytes().unwrap_or_default(),
             7 => outline.start = field.value.fixed64().unwrap_or_default(),
             _ => {}

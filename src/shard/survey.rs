@@ -7,6 +7,7 @@ use crate::ring::index::TraceStatus;
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::splice::outline;
 use crate::scan::{Questions, ReadAgain, Rereading};
+use crate::trace::label::NumberedNames;
 use crate::trace::observed::QUESTION_SETS;
 use crate::trace::{Answers, Arrivals, Failures, Observed, Standing};
 
@@ -24,6 +25,8 @@ pub struct Survey {
     slot: u32,
     underway: Option<Underway>,
     rereadings: [Rereading; QUESTION_SETS],
+    /// Numbers the names of entry spans, for whoever wants them.
+    pub names: Option<NumberedNames>,
     /// Traces that are not judged yet: their last spans may be missing.
     pub waiting: u64,
     /// Late parts of traces that have left.
@@ -57,7 +60,7 @@ impl Shard {
         let mut budget = Budget::new();
         loop {
             if let Some(mut underway) = survey.underway.take() {
-                match self.look_at(asked, &mut underway, &mut survey.rereadings, &mut budget) {
+                match self.look_at(asked, &mut underway, survey, &mut budget) {
                     Look::Whole => found.push(underway.observed),
                     Look::Gone => {}
                     Look::Pause => {
@@ -105,6 +108,8 @@ impl Shard {
             let observed = Observed {
                 id: entry.id,
                 service: 0,
+                name: 0,
+                threshold: None,
                 stored_bytes: u64::from(entry.stored_bytes),
                 arrivals,
                 summary: entry.summary,
@@ -120,7 +125,7 @@ impl Shard {
         &self,
         asked: &SurveyQuestions<'_>,
         underway: &mut Underway,
-        rereadings: &mut [Rereading; QUESTION_SETS],
+        survey: &mut Survey,
         budget: &mut Budget,
     ) -> Look {
         let entry = self.index().entry(underway.slot);
@@ -133,7 +138,7 @@ impl Shard {
             if !budget.pay() {
                 return Look::Pause;
             }
-            self.look_at_record(asked, underway, rereadings, budget);
+            self.look_at_record(asked, underway, survey, budget);
         }
         Look::Whole
     }
@@ -142,7 +147,7 @@ impl Shard {
         &self,
         asked: &SurveyQuestions<'_>,
         underway: &mut Underway,
-        rereadings: &mut [Rereading; QUESTION_SETS],
+        survey: &mut Survey,
         budget: &mut Budget,
     ) {
         let Underway { next, observed, wanted, recounts_errors, is_named, .. } = underway;
@@ -154,6 +159,9 @@ impl Shard {
         if is_entry || !*is_named {
             observed.service = ring.service_of(record.scope);
             *is_named |= is_entry;
+            if let Some(names) = survey.names.as_mut().filter(|_| is_entry) {
+                observed.name = names.id(outline.name.of(span));
+            }
         }
         let resource = ring.resource_of(record.scope);
         let header = (ring.context_hash(resource), ring.bytes(resource));
@@ -161,7 +169,8 @@ impl Shard {
             // Each set reads the span once: that is what a record costs.
             budget.pay();
             let (questions, answers) = (&asked.sets[set], &mut observed.answers[set]);
-            let ReadAgain { span: mut again, bytes } = rereadings[set].read(header, span, questions, &self.keyed);
+            let ReadAgain { span: mut again, bytes } =
+                survey.rereadings[set].read(header, span, questions, &self.keyed);
             budget.spend(bytes);
             answers.facts |= again.facts & questions.masks.any;
             if is_entry {

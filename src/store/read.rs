@@ -81,6 +81,8 @@ pub struct Store {
     db: Connection,
 }
 
+/// Traces of a page of [`Store::each`].
+const PAGE_TRACES: i64 = 1024;
 /// A page ends with the span that reaches one of these.
 const PAGE_SPANS: i64 = 4096;
 const PAGE_BYTES: i64 = 1 << 20;
@@ -117,6 +119,24 @@ impl Store {
             }
         };
         rows.collect()
+    }
+
+    /// Shows every trace that began at `since` or later, in order of arrival. Each page is a short look at the file.
+    pub fn each(&self, since: u64, mut show: impl FnMut(TraceRow)) -> Result<(), String> {
+        let sql =
+            format!("SELECT {COLUMNS}, t.id FROM traces t WHERE t.id > ?1 AND t.start_ns >= ?2 ORDER BY t.id LIMIT ?3");
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        let page = |after: i64| -> rusqlite::Result<Vec<(i64, TraceRow)>> {
+            let mut statement = self.db.prepare(&sql)?;
+            statement.query_map([after, since, PAGE_TRACES], |row| Ok((row.get(14)?, read_row(row)?)))?.collect()
+        };
+        let mut last = i64::MIN;
+        loop {
+            let rows = page(last).map_err(|e| format!("cannot read the store: {e}"))?;
+            let Some((newest, _)) = rows.last() else { return Ok(()) };
+            last = *newest;
+            rows.into_iter().for_each(|(_, row)| show(row));
+        }
     }
 
     /// Services with a stored trace, in order.

@@ -329,6 +329,21 @@ fn filters_find_what_a_slow_search_finds() {
 }
 
 #[test]
+fn every_trace_is_shown_once_page_by_page() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    let traces = (0..2_500).map(|n| resource_spans("shop", vec![span(n, 1, 0, 2_500 - n, 1)]));
+    fixture.send(&batch(traces.collect())).unwrap();
+    let since = |start: u64| {
+        let mut shown = Vec::new();
+        fixture.store().each(start * MS, |row| shown.push(row.trace_id)).unwrap();
+        shown
+    };
+    assert_eq!(since(0), (0..2_500).map(trace_id).collect::<Vec<_>>());
+    assert_eq!(since(401), (0..2_100).map(trace_id).collect::<Vec<_>>());
+    assert_eq!(since(2_501), []);
+}
+
+#[test]
 fn a_full_store_stays_within_its_size_and_answers_from_indexes() {
     const SIZE: u64 = 200 << 20;
     let mut fixture = Fixture::new(SIZE);

@@ -2,7 +2,9 @@
 //! number bounds their bytes.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 /// No name that is kept is longer.
 pub const LABEL_BYTES_MAX: usize = 256;
@@ -27,6 +29,49 @@ pub fn shortened(name: Cow<'_, str>) -> Cow<'_, str> {
 /// Other bytes may read like this name: those that were no UTF-8, or a name that was cut.
 pub fn may_stand_for_others(name: &str) -> bool {
     name.contains([char::REPLACEMENT_CHARACTER, CUT])
+}
+
+/// Stands for all names beyond the bound, and for one that is this word.
+const OTHER: &str = "other";
+
+/// Names with numbers, up to a bound on their number; those beyond it share number 0, `other`.
+#[derive(Debug)]
+pub struct NumberedNames {
+    numbers: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+    most: usize,
+}
+
+impl NumberedNames {
+    pub fn new(most: usize) -> NumberedNames {
+        let other: Arc<str> = OTHER.into();
+        NumberedNames { numbers: HashMap::from([(other.clone(), 0)]), names: vec![other], most }
+    }
+
+    /// The number of a [`shortened`] name that is there.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    /// The number of a name; a new one if there is room. Names that read alike, because they are not UTF-8, are one.
+    pub fn id(&mut self, name: &[u8]) -> u32 {
+        let name = shortened(String::from_utf8_lossy(name));
+        if let Some(known) = self.find(&name) {
+            return known;
+        }
+        if self.names.len() == self.most {
+            return 0;
+        }
+        let (name, id): (Arc<str>, u32) = (name.into(), self.names.len() as u32);
+        self.names.push(name.clone());
+        self.numbers.insert(name, id);
+        id
+    }
+
+    /// Names by number.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
 }
 
 #[cfg(test)]

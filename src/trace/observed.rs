@@ -1,7 +1,7 @@
 //! A trace as somebody sees it who judges nothing in earnest: what a policy would have said of it.
 
 use super::summary::EntrySpan;
-use super::{EntryValues, Facts, SpanView, Standing, Status, Summary, TraceId};
+use super::{EntryValues, Facts, SpanView, Standing, Status, Summary, Threshold, TraceId};
 
 /// Question sets that are answered at once: those of two policies and of the conditions of gates.
 pub const QUESTION_SETS: usize = 3;
@@ -12,6 +12,10 @@ pub struct Observed {
     pub id: TraceId,
     /// Number of its entry span's service, else of one of its spans.
     pub service: u32,
+    /// Number of that span's name, where somebody numbers names.
+    pub name: u32,
+    /// The largest `th` of its spans, of a recording: the weight of a trace that was kept by a sampler.
+    pub threshold: Option<Threshold>,
     /// What a keep would take from a limit by bytes.
     pub stored_bytes: u64,
     pub arrivals: Arrivals,

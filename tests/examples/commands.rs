@@ -116,6 +116,9 @@ impl Session {
             ["policy", "import", ..] => self.expect(arguments, "version: 1", place),
             ["policy", "show"] => self.expect(arguments, "version: 1", place),
             ["policy", "plan", ..] => self.expect(arguments, "newly dropped", place),
+            ["policy", "estimate", .., "--format", "json"] => self.expect(arguments, "error_ratio", place),
+            ["policy", "estimate", ..] => self.expect(arguments, "stand for", place),
+            ["policy", "suggest", ..] => self.expect(arguments, "version: 1", place),
             // No policy was in force before: `tests/process/reload.rs` has one.
             ["policy", "restore"] => self.expect(&["policy", "restore", "--help"].map(str::to_owned), "--admin", place),
             ["explain", ..] => self.expect(arguments, "keep, ratio", place),

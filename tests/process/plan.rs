@@ -5,6 +5,8 @@ use super::http;
 use super::traffic::Trace;
 use serde_json::{Value, json};
 use std::process::Output;
+use tailkeep::policy::Policy;
+use tailkeep::trace::RuleNames;
 
 const NOTHING: &str = "version: 1\nwait: { after_root: 100ms, idle: 200ms, longest: 1s }\notherwise: { keep: none }\n";
 const ERRORS: &str =
@@ -94,4 +96,49 @@ fn a_replica_that_does_not_answer_makes_a_plan_fail() {
     assert!(output.status.code() == Some(1) && text.contains("127.0.0.1:1"), "{text}");
     assert!(output.stdout.is_empty(), "half of a plan is none");
     tailkeep.stop();
+}
+
+/// A policy for which nothing is an error.
+const FORGIVING: &str = "version: 1\nwait: { after_root: 100ms, idle: 200ms, longest: 1s }\n\
+    errors: { except: { status: error } }\notherwise: { keep: none }\n";
+
+#[test]
+fn a_policy_is_suggested_from_what_is_in_every_ring() {
+    // What is suggested does not count errors as the policy in force does.
+    let token = format!("admin: {{ listen: '127.0.0.1:0', token: {TOKEN} }}");
+    let replicas = [start(), Setup::new().policy(FORGIVING).settings(&token).start()];
+    for tailkeep in &replicas {
+        send(tailkeep, &Trace::failed());
+        send(tailkeep, &Trace::ok());
+    }
+    let suggest = |admin: &[String]| {
+        let mut command = program();
+        command.args(["policy", "suggest", "--format", "json"]).env("TAILKEEP_ADMIN_TOKEN", TOKEN);
+        command.args(admin.iter().flat_map(|url| ["--live", url])).output().unwrap()
+    };
+    let mut urls: Vec<String> = replicas.iter().map(|each| format!("http://{}", each.ports.admin)).collect();
+    let output = suggest(&urls);
+    assert!(output.status.success(), "{output:?}");
+    let suggested: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let errors = &suggested["rules"][0];
+    assert_eq!((&errors["name"], &errors["traces"]), (&json!("keep-errors"), &json!(2)), "{suggested}");
+    assert_eq!(suggested["window"]["traces"], json!(4));
+    let (policy, problems) =
+        Policy::compile("suggested", suggested["policy"].as_str().unwrap(), 1, &mut RuleNames::default());
+    assert!(policy.is_some() && problems.is_empty(), "{problems:?}");
+
+    let text = suggested["policy"].as_str().unwrap();
+    assert!(text.contains("2 of 2 traces here"), "{text}");
+    let traffic = ask(&replicas[1], "GET", "/policy/traffic", &[]).json();
+    let operations = traffic["operations"].as_array().unwrap();
+    assert!(operations.iter().all(|operation| operation["service"] == "gateway"), "{traffic}");
+    assert!(operations.iter().all(|operation| operation["is_exact"] == true), "{traffic}");
+    assert!(operations.iter().any(|operation| operation["failed"]["traces"].as_f64() > Some(0.0)), "{traffic}");
+    assert_eq!((traffic["traces"].as_u64(), ask(&replicas[0], "POST", "/policy/traffic", &[]).status), (Some(2), 405));
+    let unasked = http::request(replicas[0].ports.admin, "GET", "/policy/traffic", &[], &[]).unwrap();
+    assert_eq!(unasked.status, 401);
+    urls.push("http://127.0.0.1:1".to_owned());
+    let output = suggest(&urls);
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
+    replicas.into_iter().for_each(|tailkeep| drop(tailkeep.stop()));
 }

@@ -2,10 +2,11 @@
 
 use super::super::condition::{Clause, ConditionDraft, ConditionField, SpanTest};
 use super::super::draft::Fidelity;
+use super::super::ottl;
 use super::super::source::{Obstacle, Section};
-use super::super::{ottl, text};
 use super::{is_never, sub_policies};
 use crate::policy::names_of;
+use crate::policy::text;
 use crate::trace::question::Range;
 
 /// What a policy asks.

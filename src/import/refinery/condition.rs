@@ -5,8 +5,8 @@ use super::super::condition::{Clause, ConditionDraft, ConditionField, SpanTest, 
 use super::super::draft::{Fidelity, Finding};
 use super::super::otel::renamed;
 use super::super::source::{Obstacle, Section};
-use super::super::text;
 use super::scalar;
+use crate::policy::text;
 use crate::trace::question::Range;
 use crate::yaml::{Meaning, Node, Value};
 

@@ -1,9 +1,9 @@
-//! Values as the policy's YAML writes them.
+//! Values as a policy's YAML has them, for whoever writes one.
 
 use crate::trace::question::Range;
 
 /// A text that needs no quotes, else in quotes.
-pub(super) fn plain_or_quoted(text: &str) -> String {
+pub fn plain_or_quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || " _./-".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let is_word = begins && text.chars().all(is_plain) && !text.ends_with(' ');
@@ -17,11 +17,12 @@ fn quoted(text: &str) -> String {
 }
 
 /// Exactly this text: where it has a `*`, a bare one would stand for anything.
-pub(super) fn exactly(text: &str) -> String {
+pub fn exactly(text: &str) -> String {
     if text.contains('*') { regex(&format!("^{}$", ::regex::escape(text))) } else { plain_or_quoted(text) }
 }
 
-pub(super) fn regex(expression: &str) -> String {
+/// A regular expression.
+pub fn regex(expression: &str) -> String {
     let written = match expression.chars().any(char::is_control) {
         true => quoted(expression),
         false => format!("'{}'", expression.replace('\'', "''")),
@@ -30,21 +31,22 @@ pub(super) fn regex(expression: &str) -> String {
 }
 
 /// One alternative bare, several as a list.
-pub(super) fn one_of(alternatives: &[String]) -> String {
+pub fn one_of(alternatives: &[String]) -> String {
     match alternatives {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     }
 }
 
-pub(super) fn range<T: Copy>(range: &Range<T>, show: impl Fn(T) -> String) -> String {
+/// A range of numbers or times.
+pub fn range<T: Copy>(range: &Range<T>, show: impl Fn(T) -> String) -> String {
     let low = range.at_least.map(|low| format!("at_least: {}", show(low)));
     let high = range.below.map(|high| format!("below: {}", show(high)));
     format!("{{ {} }}", low.into_iter().chain(high).collect::<Vec<_>>().join(", "))
 }
 
 /// The largest unit in which it is a whole number.
-pub(super) fn nanoseconds(nanoseconds: u64) -> String {
+pub fn nanoseconds(nanoseconds: u64) -> String {
     let units =
         [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)];
     let unit = units.iter().find(|(_, size)| nanoseconds > 0 && nanoseconds.is_multiple_of(*size));
@@ -52,7 +54,7 @@ pub(super) fn nanoseconds(nanoseconds: u64) -> String {
 }
 
 /// A share as a percentage, without the noise of binary fractions.
-pub(super) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{}%", (share * 100.0 * 1e9).round() / 1e9)
 }
 
