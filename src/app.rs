@@ -8,6 +8,7 @@ pub mod exposition;
 mod limit_log;
 pub mod plan_service;
 pub mod reload;
+mod shadow_reload;
 mod trace_answer;
 
 use crate::admin::{self, Audience};
@@ -31,6 +32,7 @@ use admin_service::AdminService;
 use plan_service::PlanService;
 use prost::Message;
 use reload::{Reloader, nothing_to_reload, warn_of_routes};
+use shadow_reload::ShadowReloader;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -82,6 +84,7 @@ pub struct App {
     health: Option<TcpListener>,
     admin: Option<AdminListener>,
     admin_service: Arc<AdminService>,
+    shadow: Option<ShadowReloader>,
 }
 
 impl App {
@@ -122,6 +125,7 @@ impl App {
             PolicySource::File(path) => Some(Arc::new(Reloader::new(path, pipeline.clone()))),
             PolicySource::Builtin => None,
         };
+        let shadow = config.policy_shadow.map(|path| ShadowReloader::new(path, pipeline.clone()));
         let admin_service = Arc::new(AdminService {
             receiver: receiver.stats(),
             store,
@@ -132,7 +136,7 @@ impl App {
             pipeline,
         });
         let admin = admin.map(|socket| AdminListener { socket, tls: admin_tls, token: admin_token });
-        Ok(App { drain: config.drain, receiver, health, admin, admin_service })
+        Ok(App { drain: config.drain, receiver, health, admin, admin_service, shadow })
     }
 
     /// Where OTLP is taken.
@@ -155,7 +159,7 @@ impl App {
     /// # Errors
     /// When it ended because one of its own tasks did: the name of that. What could be delivered has been.
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), String> {
-        let App { drain, receiver, health, admin, admin_service } = self;
+        let App { drain, receiver, health, admin, admin_service, shadow } = self;
         let pipeline = admin_service.pipeline.clone();
         let (phase, _) = watch::channel(Phase::Serving);
         let (closed, _) = watch::channel(false);
@@ -169,6 +173,9 @@ impl App {
             Some(reloader) => tasks.spawn("the reload of the policy", reloader.clone().run()),
             None => tasks.spawn("the reload of the policy", nothing_to_reload()),
         };
+        if let Some(shadow) = shadow {
+            tasks.spawn("the reload of the shadow policy", shadow.run());
+        }
         let answers =
             |socket, tls, audience| admin::serve(socket, tls, audience, admin_service.clone(), closed.subscribe());
         if let Some(socket) = health {

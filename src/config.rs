@@ -57,6 +57,8 @@ pub struct Config {
     /// The part of it for spans and their index, bytes.
     pub ring: usize,
     pub policy: PolicySource,
+    /// A candidate that is counted beside it, and keeps nothing.
+    pub policy_shadow: Option<PathBuf>,
     /// How requests are measured; none: they are not.
     pub measure: Option<crate::measure::MeterSettings>,
     /// What is done to attributes before they leave.
@@ -106,6 +108,7 @@ const KEYS: &[&str] = &[
     "memory",
     "ring",
     "policy",
+    "policy_shadow",
     "measure",
     "processing",
     "sinks",
@@ -189,6 +192,7 @@ fn read(loader: &mut Loader<'_>, map: &Map<'_>) -> Config {
         memory,
         ring: sizes[BudgetPart::Ring as usize],
         policy: policy(loader, map),
+        policy_shadow: loader.path(map, "policy_shadow"),
         processing: processing::settings(loader, map, measure.as_ref()),
         measure,
         sinks,

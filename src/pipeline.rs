@@ -4,6 +4,7 @@
 mod accounts;
 pub mod active_policy;
 pub mod service;
+pub mod shadow_policy;
 
 pub use accounts::{IntakeCounts, ShardTotals};
 
@@ -37,6 +38,7 @@ pub struct Pipeline {
     keyed: Keyed,
     pub active_policy: ArcSwap<ActivePolicy>,
     pub limits: Mutex<Limits>,
+    policy_changes: Mutex<()>,
     pub services: Services,
     /// None with `measure: off`.
     pub meter: Option<Meter>,
@@ -106,6 +108,7 @@ impl Pipeline {
             keyed,
             active_policy: ArcSwap::from_pointee(active_policy),
             limits: Mutex::new(limits),
+            policy_changes: Mutex::new(()),
             services: Services::default(),
             meter,
             processing,
@@ -124,6 +127,11 @@ impl Pipeline {
 
     fn now(&self) -> Tick {
         (self.now_ms() / TICK_MS) as Tick
+    }
+
+    /// Held from reading the policy in force to [`Pipeline::activate`]: there are several who change it.
+    pub fn change_policy(&self) -> MutexGuard<'_, ()> {
+        self.policy_changes.lock().expect("no code panics under this lock")
     }
 
     /// Swaps the policy; limits that stay go on.

@@ -158,13 +158,33 @@ impl Policy {
     /// The policy in `text`, unless it has an error, and all problems found. `names` learns the names of
     /// its rules only if it has none.
     pub fn compile(file: &str, text: &str, number: u32, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
+        Policy::compile_with(FactTable::default(), Vec::new(), file, text, number, names)
+    }
+
+    /// As [`Policy::compile`], for a policy that is to judge the summaries of this one: what both ask has one place.
+    /// Its conditions and attributes begin with those of this policy.
+    pub fn compile_beside(&self, file: &str, text: &str, names: &mut RuleNames) -> (Option<Policy>, Vec<Diagnostic>) {
+        let mut table = FactTable::default();
+        for condition in &self.conditions {
+            table.bit_of(condition);
+        }
+        Policy::compile_with(table, self.entry_attributes.clone(), file, text, self.number, names)
+    }
+
+    fn compile_with(
+        mut table: FactTable,
+        attributes: Vec<EntryAttribute>,
+        file: &str,
+        text: &str,
+        number: u32,
+        names: &mut RuleNames,
+    ) -> (Option<Policy>, Vec<Diagnostic>) {
         let mut reader = parse::reader(file);
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
         review::review(&mut reader, &document);
-        let mut table = FactTable::default();
         let error_facts = document.errors.compile(&mut table);
         let matchers = matchers_of(&mut reader, &document.rules, &mut table);
-        let (keys, entry_attributes) = keys_of(&mut reader, &document.rules);
+        let (keys, entry_attributes) = keys_of(&mut reader, &document.rules, attributes);
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
             return (None, reader.finish());
         };
@@ -322,8 +342,11 @@ fn matchers_of(reader: &mut Reader, rules: &[WrittenRule], table: &mut FactTable
 }
 
 /// What the limit of each rule counts by, and the attributes among it.
-fn keys_of(reader: &mut Reader, rules: &[WrittenRule]) -> (Vec<KeyOfTrace>, Vec<EntryAttribute>) {
-    let mut attributes = Vec::new();
+fn keys_of(
+    reader: &mut Reader,
+    rules: &[WrittenRule],
+    mut attributes: Vec<EntryAttribute>,
+) -> (Vec<KeyOfTrace>, Vec<EntryAttribute>) {
     let mut keys = Vec::with_capacity(rules.len());
     for rule in rules {
         let before = attributes.len();
@@ -409,6 +432,13 @@ pub struct Report {
     pub text: String,
     /// 0: the policy can be used; 2: it cannot.
     pub exit_code: u8,
+}
+
+impl Report {
+    /// This one, and then the other.
+    pub fn and(self, other: Report) -> Report {
+        Report { text: self.text + &other.text, exit_code: self.exit_code.max(other.exit_code) }
+    }
 }
 
 /// Checks a policy file without using it.

@@ -53,6 +53,8 @@ pub struct WaitTicks {
 /// Whoever decides, at once: the policy in force, or a test.
 pub trait Judge {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict;
+    /// Hears of the first verdict on each trace that is known from its beginning.
+    fn judged_first(&self, _: &Case<'_>, _: Trigger, _: &Verdict, _: Tick) {}
     /// Whether a trace that was like `before` and is like `after` now may get another verdict.
     fn may_change(&self, before: &Summary, after: &Summary) -> bool;
     /// Why traces of this rule are kept, as a class.
@@ -404,6 +406,9 @@ impl Shard {
         let charged = entry.verdict.and_then(|verdict| verdict.charged);
         let case = Case { id: entry.id, summary: &entry.summary, charged, stored_bytes: u64::from(entry.stored_bytes) };
         let verdict = turn.judge.judge(&case, trigger, turn.now);
+        if entry.verdict.is_none() && !entry.summary.forgotten {
+            turn.judge.judged_first(&case, trigger, &verdict, turn.now);
+        }
         self.apply(turn, slot, Verdict { charged: verdict.charged.or(charged), ..verdict });
     }
 

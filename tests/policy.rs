@@ -14,6 +14,8 @@ mod random;
 mod recordings;
 #[path = "policy/reference.rs"]
 mod reference;
+#[path = "policy/shadow.rs"]
+mod shadow;
 #[path = "policy/shared_limits.rs"]
 mod shared_limits;
 #[path = "policy/span.rs"]

@@ -35,6 +35,8 @@ mod processing;
 mod reload;
 #[path = "process/routes.rs"]
 mod routes;
+#[path = "process/shadow.rs"]
+mod shadow;
 #[path = "process/shutdown.rs"]
 mod shutdown;
 #[path = "process/signals.rs"]

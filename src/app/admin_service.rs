@@ -6,6 +6,7 @@ use super::reload::Reloader;
 use super::trace_answer::TraceAnswer;
 use crate::admin::{AdminApi, Answer, Closed, PlanRefusal, PlanRequest, SpansSeen};
 use crate::pipeline::Pipeline;
+use crate::pipeline::shadow_policy::{Difference, KeptVolume, ShadowPolicy};
 use crate::prometheus::PageReader;
 use crate::receive::StatsReader;
 use crate::store::{Store, StoredTrace};
@@ -102,9 +103,10 @@ impl AdminApi for AdminService {
         let active_policy = self.pipeline.active_policy.load();
         let policy = &active_policy.policy;
         let refused = self.reloader.as_ref().map_or(0, |reloader| reloader.refusals());
+        let shadow = active_policy.shadow.as_ref().map(describe_shadow);
         let facts = serde_json::json!({
             "file": policy.file, "number": policy.number, "hash": policy.hash, "refused_reloads": refused,
-            "set_aside": self.is_set_aside(), "text": policy.text,
+            "set_aside": self.is_set_aside(), "text": policy.text, "shadow": shadow,
         });
         facts.to_string()
     }
@@ -200,6 +202,28 @@ fn describe_stored(stored: &StoredTrace) -> Answer {
         seen: Some(seen),
         ..Answer::default()
     }
+}
+
+/// What `/policy` says of the candidate.
+fn describe_shadow(shadow: &ShadowPolicy) -> serde_json::Value {
+    let counts = shadow.counts();
+    let volume = |volume: &KeptVolume| serde_json::json!({ "traces": volume.traces, "spans": volume.spans, "bytes": volume.bytes });
+    let difference = |difference: &Difference| {
+        let mut said = volume(&difference.volume);
+        said["examples"] = difference.examples.iter().map(ToString::to_string).collect();
+        said
+    };
+    let named = |(name, kept): (&str, KeptVolume)| {
+        let mut said = volume(&kept);
+        said["name"] = name.into();
+        said
+    };
+    let rules: Vec<_> = shadow.rules(&counts).map(named).collect();
+    serde_json::json!({
+        "file": shadow.policy.file, "hash": shadow.policy.hash, "judged": counts.judged,
+        "in_force": volume(&counts.in_force), "shadow": volume(&counts.shadow), "rules": rules,
+        "newly_kept": difference(&counts.newly_kept), "newly_dropped": difference(&counts.newly_dropped),
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::plan_service::PlanOutcome;
 use crate::admin::Closed;
 use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
+use crate::pipeline::shadow_policy::{KeptVolume, ShadowPolicy};
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
 use crate::policy::LimitCounts;
 use crate::processing::{Action, Processing};
@@ -297,6 +298,30 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     write_metric(out, "tailkeep_admin_connections_closed_total", Counter, help, closed)
 }
 
+/// What the candidate would keep, and where it differs. Gauges, for it is counted anew when one of the two changes.
+fn write_shadow(out: &mut impl Write, shadow: &ShadowPolicy) -> fmt::Result {
+    let (counts, policy) = (shadow.counts(), &shadow.policy);
+    let info = [(vec![("file", policy.file.as_str()), ("hash", policy.hash.as_str())], 1.0)];
+    let help = "The policy that judges beside the one in force, and keeps nothing.";
+    write_metric(out, "tailkeep_shadow_policy_info", Gauge, help, info)?;
+    let judged = [(vec![], counts.judged as f64)];
+    write_metric(out, "tailkeep_shadow_judged_traces", Gauge, "Traces that both policies judged.", judged)?;
+    type Column = (&'static str, &'static str, fn(&KeptVolume) -> u64);
+    let columns: [Column; 3] = [
+        ("tailkeep_shadow_kept_traces", "Traces that a rule of the shadow would keep.", |kept| kept.traces),
+        ("tailkeep_shadow_kept_spans", "Spans of traces that a rule of the shadow would keep.", |kept| kept.spans),
+        ("tailkeep_shadow_kept_bytes", "Bytes of spans that a rule of the shadow would keep.", |kept| kept.bytes),
+    ];
+    for (name, help, column) in columns {
+        let rows = shadow.rules(&counts).map(|(rule, kept)| (vec![("rule", rule)], column(&kept) as f64));
+        write_metric(out, name, Gauge, help, rows)?;
+    }
+    let differences = [("newly_kept", &counts.newly_kept), ("newly_dropped", &counts.newly_dropped)];
+    let rows = differences.map(|(change, difference)| (vec![("change", change)], difference.volume.traces as f64));
+    let help = "Traces that one of the two policies keeps and the other one does not.";
+    write_metric(out, "tailkeep_shadow_differing_traces", Gauge, help, rows)
+}
+
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let policy = &snapshot.active_policy.policy;
     let info = [(vec![("file", policy.file.as_str()), ("hash", policy.hash.as_str())], 1.0)];
@@ -313,6 +338,9 @@ fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         PlanOutcome::ALL.map(|outcome| (vec![("outcome", outcome.word())], snapshot.plans[outcome as usize] as f64));
     let help = "Requests to plan a policy on what is in the ring, by outcome.";
     write_metric(out, "tailkeep_policy_plans_total", Counter, help, plans)?;
+    if let Some(shadow) = &snapshot.active_policy.shadow {
+        write_shadow(out, shadow)?;
+    }
     type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);
     let columns: [Column; 2] = [
         ("tailkeep_limit_reached_total", "Traces that a rule matched beyond its limit.", |c| c.reached),

@@ -9,6 +9,7 @@ use crate::config::read_text;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
+use crate::pipeline::shadow_policy::ShadowPolicy;
 use crate::policy::{self, Change, Policy};
 use crate::scan::answer::TooMany;
 use std::fs::Metadata;
@@ -17,8 +18,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -89,32 +90,17 @@ impl Reloader {
 
     /// Runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
-        let mut hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What was read last, and what the look before this one saw. The file may have changed since the
-        // start read it: the first look reads it again.
-        let (mut read, mut before) = (None, None);
+        let mut file = FollowedFile::new(self.path.clone());
         loop {
-            let asked = tokio::select! {
-                _ = looks.tick() => false,
-                _ = hangup.recv() => true,
-            };
-            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|file| Stamp::of(&file));
-            // A file that is being written is left alone until it stands still.
-            let settled = stamp == before && Some(stamp) != read;
-            before = stamp;
-            if asked || settled {
-                read = Some(stamp);
-                let text = self::read(self.path.clone()).await;
-                self.look(text, asked);
-            }
+            let (text, asked) = file.next().await;
+            self.look(text, asked);
         }
     }
 
     /// `asked`: somebody sent SIGHUP and wants to hear what came of it.
     fn look(&self, text: io::Result<String>, asked: bool) {
         let (file, mut state) = (self.path.display().to_string(), self.state());
+        let _turn = self.pipeline.change_policy();
         let text = match text {
             Ok(text) => text,
             Err(error) => {
@@ -175,6 +161,7 @@ impl Reloader {
     /// again it goes one further back. False if there is none.
     pub fn restore(&self) -> bool {
         let mut state = self.state();
+        let _turn = self.pipeline.change_policy();
         let old = self.pipeline.active_policy.load_full();
         let Some(former) = old.history.newest() else { return false };
         // It was in force, so it can be again.
@@ -206,12 +193,59 @@ impl ReloadState {
 
 type Prepared = (Option<Result<ActivePolicy, TooMany>>, Vec<Diagnostic>);
 
-/// The policy in `text`, ready to follow `old`.
+/// The policy in `text`, ready to follow `old`, with the candidate that is beside it.
 fn prepare(old: &ActivePolicy, text: &str) -> Prepared {
     let mut rules = old.rules.clone();
     let (policy, diagnostics) = Policy::compile(&old.policy.file, text, old.policy.number + 1, &mut rules);
-    let dimensions = &old.questions.dimensions;
-    (policy.map(|policy| ActivePolicy::new(policy, dimensions, rules)), diagnostics)
+    let ready = policy.map(|policy| {
+        let shadow = old.shadow.as_ref().and_then(|shadow| beside(&policy, &shadow.policy));
+        ActivePolicy::with(policy, shadow, old.questions.number + 1, &old.questions.dimensions, rules)
+    });
+    (ready, diagnostics)
+}
+
+/// The same candidate, beside another policy: it counts anew.
+fn beside(policy: &Policy, shadow: &Policy) -> Option<ShadowPolicy> {
+    let compiled = ShadowPolicy::compile(policy, &shadow.file, &shadow.text);
+    compiled.inspect_err(|problem| tracing::warn!(problem, "the shadow policy cannot judge beside the new one")).ok()
+}
+
+/// A file that is read again when it is another one, once it stands still, and on SIGHUP.
+pub(super) struct FollowedFile {
+    path: PathBuf,
+    hangup: Signal,
+    looks: Interval,
+    /// What was read last. The file may have changed since the start read it: the first look reads it again.
+    read: Option<Option<Stamp>>,
+    /// What the look before this one saw.
+    before: Option<Stamp>,
+}
+
+impl FollowedFile {
+    pub(super) fn new(path: PathBuf) -> FollowedFile {
+        let hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        FollowedFile { path, hangup, looks, read: None, before: None }
+    }
+
+    /// What is in it now, and whether somebody asked for it.
+    pub(super) async fn next(&mut self) -> (io::Result<String>, bool) {
+        loop {
+            let asked = tokio::select! {
+                _ = self.looks.tick() => false,
+                _ = self.hangup.recv() => true,
+            };
+            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|file| Stamp::of(&file));
+            // A file that is being written is left alone until it stands still.
+            let settled = stamp == self.before && Some(stamp) != self.read;
+            self.before = stamp;
+            if asked || settled {
+                self.read = Some(stamp);
+                return (read(self.path.clone()).await, asked);
+            }
+        }
+    }
 }
 
 /// A policy can be valid and a disaster: then it is a warning, which says what brings the old one back.

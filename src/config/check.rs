@@ -114,7 +114,12 @@ pub fn check_config(
         check_routes(config, policy, &mut reader);
         if let (None, PolicySource::File(path)) = (&policy_report, &config.policy) {
             let named_at = span_of(&root, &["policy"]).unwrap_or(root.span);
-            policy_report = check_named_policy(path, named_at, &mut reader, color);
+            policy_report = check_named_policy(path, named_at, BUILTIN_HELP, &mut reader, color);
+        }
+        if let Some(path) = &config.policy_shadow {
+            let named_at = span_of(&root, &["policy_shadow"]).unwrap_or(root.span);
+            let shadow = check_named_policy(path, named_at, SHADOW_HELP, &mut reader, color);
+            policy_report = [policy_report, shadow].into_iter().flatten().reduce(Report::and);
         }
     }
     diagnostics.extend(reader.finish());
@@ -122,7 +127,7 @@ pub fn check_config(
     let report = report(&file.display().to_string(), &text, &diagnostics, color);
     match policy_report {
         None => report,
-        Some(policy) => Report { text: report.text + &policy.text, exit_code: report.exit_code.max(policy.exit_code) },
+        Some(policy) => report.and(policy),
     }
 }
 
@@ -179,13 +184,14 @@ fn check_routes(config: &Config, instead: Option<&Path>, reader: &mut Reader) {
     }
 }
 
-fn check_named_policy(path: &Path, named_at: Span, reader: &mut Reader, color: bool) -> Option<Report> {
+const BUILTIN_HELP: &str = "a path is relative to the folder of this file; `builtin` needs none";
+const SHADOW_HELP: &str = "a path is relative to the folder of this file; without a candidate leave the key out";
+
+fn check_named_policy(path: &Path, named_at: Span, help: &str, reader: &mut Reader, color: bool) -> Option<Report> {
     match read_text(path) {
         Ok(text) => Some(check_policy(&path.display().to_string(), &text, color)),
         Err(error) => {
-            reader
-                .error("C15", named_at, "the policy cannot be read", error.to_string())
-                .help("a path is relative to the folder of this file; `builtin` needs none");
+            reader.error("C15", named_at, "the policy cannot be read", error.to_string()).help(help);
             None
         }
     }

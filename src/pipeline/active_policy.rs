@@ -1,5 +1,6 @@
 //! The policy in force, with all that was made from it. Swapped as a whole.
 
+use super::shadow_policy::ShadowPolicy;
 use crate::policy::{History, Limits, Policy};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::Questions;
@@ -17,6 +18,8 @@ pub struct ActivePolicy {
     pub rules: RuleNames,
     /// The policies that were in force before it.
     pub history: History,
+    /// A candidate that is counted beside it.
+    pub shadow: Option<ShadowPolicy>,
     wait: WaitTicks,
 }
 
@@ -26,10 +29,27 @@ impl ActivePolicy {
     /// # Errors
     /// When policy and dimensions ask more than scan can answer.
     pub fn new(policy: Policy, dimensions: &[String], rules: RuleNames) -> Result<ActivePolicy, TooMany> {
+        let number = policy.number;
+        ActivePolicy::with(policy, None, number, dimensions, rules)
+    }
+
+    /// As [`ActivePolicy::new`], with a candidate beside it; `number` is that of the questions, more than any before.
+    ///
+    /// # Errors
+    /// When policies and dimensions ask more than scan can answer.
+    pub fn with(
+        policy: Policy,
+        shadow: Option<ShadowPolicy>,
+        number: u32,
+        dimensions: &[String],
+        rules: RuleNames,
+    ) -> Result<ActivePolicy, TooMany> {
         let ticks = |duration: Duration| (duration.as_millis() as u64).div_ceil(TICK_MS) as Tick;
+        // The shadow asks what the policy asks, and more.
+        let asking = shadow.as_ref().map_or(&policy, |shadow| &shadow.policy);
         Ok(ActivePolicy {
-            questions: Questions::compile(&policy.conditions, dimensions, policy.number)?
-                .counting_by(&policy.entry_attributes)
+            questions: Questions::compile(&asking.conditions, dimensions, number)?
+                .counting_by(&asking.entry_attributes)
                 .counting_errors(policy.error_facts),
             wait: WaitTicks {
                 after_root: ticks(policy.wait.after_root),
@@ -40,6 +60,7 @@ impl ActivePolicy {
             policy,
             rules,
             history: History::default(),
+            shadow,
         })
     }
 
@@ -66,6 +87,12 @@ impl<'a> PolicyJudge<'a> {
 impl Judge for PolicyJudge<'_> {
     fn judge(&self, case: &Case<'_>, trigger: Trigger, now: Tick) -> Verdict {
         self.active_policy.policy.judge(case, trigger, &mut &*self.limits, u64::from(now) * TICK_MS)
+    }
+
+    fn judged_first(&self, case: &Case<'_>, trigger: Trigger, verdict: &Verdict, now: Tick) {
+        if let Some(shadow) = &self.active_policy.shadow {
+            shadow.compare(case, trigger, verdict, now);
+        }
     }
 
     fn may_change(&self, before: &Summary, after: &Summary) -> bool {

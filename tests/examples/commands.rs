@@ -156,6 +156,11 @@ impl Session {
             let output = self.place.run(&["traces".to_owned()]);
             String::from_utf8_lossy(&output.stdout).contains(TRACE).then_some(())
         });
+        // The store may know it of a process before this one.
+        wait_for("the verdict on the trace", || {
+            let (_, why) = ask(ADMIN, "GET", &format!("/why/{TRACE}"), "text/plain", "")?;
+            why.contains("\"verdict\":\"kept\"").then_some(())
+        });
     }
 
     fn stop(&mut self) {
