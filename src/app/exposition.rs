@@ -6,7 +6,7 @@ use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::shadow_policy::{KeptVolume, ShadowPolicy};
 use crate::pipeline::{IntakeCounts, Pipeline, ShardTotals};
-use crate::policy::LimitCounts;
+use crate::policy::{LimitCounts, Policy};
 use crate::processing::{Action, Processing};
 use crate::prometheus::{MetricKind, PageReader, write_metric};
 use crate::receive::{ConnectionFault, RequestOutcome, Stats};
@@ -299,12 +299,15 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 /// What the candidate would keep, and where it differs. Gauges, for it is counted anew when one of the two changes.
-fn write_shadow(out: &mut impl Write, shadow: &ShadowPolicy) -> fmt::Result {
-    let (counts, policy) = (shadow.counts(), &shadow.policy);
-    let info = [(vec![("file", policy.file.as_str()), ("hash", policy.hash.as_str())], 1.0)];
+fn write_shadow(out: &mut impl Write, shadow: Option<&ShadowPolicy>) -> fmt::Result {
+    let counted = shadow.map(|shadow| (shadow, shadow.counts()));
+    let info = shadow.iter().map(|shadow| {
+        let Policy { file, hash, .. } = &shadow.policy;
+        (vec![("file", file.as_str()), ("hash", hash.as_str())], 1.0)
+    });
     let help = "The policy that judges beside the one in force, and keeps nothing.";
     write_metric(out, "tailkeep_shadow_policy_info", Gauge, help, info)?;
-    let judged = [(vec![], counts.judged as f64)];
+    let judged = counted.iter().map(|(_, counts)| (vec![], counts.judged as f64));
     write_metric(out, "tailkeep_shadow_judged_traces", Gauge, "Traces that both policies judged.", judged)?;
     type Column = (&'static str, &'static str, fn(&KeptVolume) -> u64);
     let columns: [Column; 3] = [
@@ -313,13 +316,15 @@ fn write_shadow(out: &mut impl Write, shadow: &ShadowPolicy) -> fmt::Result {
         ("tailkeep_shadow_kept_bytes", "Bytes of spans that a rule of the shadow would keep.", |kept| kept.bytes),
     ];
     for (name, help, column) in columns {
-        let rows = shadow.rules(&counts).map(|(rule, kept)| (vec![("rule", rule)], column(&kept) as f64));
-        write_metric(out, name, Gauge, help, rows)?;
+        let rules = counted.iter().flat_map(|(shadow, counts)| shadow.rules(counts));
+        write_metric(out, name, Gauge, help, rules.map(|(rule, kept)| (vec![("rule", rule)], column(&kept) as f64)))?;
     }
-    let differences = [("newly_kept", &counts.newly_kept), ("newly_dropped", &counts.newly_dropped)];
-    let rows = differences.map(|(change, difference)| (vec![("change", change)], difference.volume.traces as f64));
+    let differences = counted.iter().flat_map(|(_, counts)| {
+        let said = [("newly_kept", &counts.newly_kept), ("newly_dropped", &counts.newly_dropped)];
+        said.map(|(change, difference)| (vec![("change", change)], difference.volume.traces as f64))
+    });
     let help = "Traces that one of the two policies keeps and the other one does not.";
-    write_metric(out, "tailkeep_shadow_differing_traces", Gauge, help, rows)
+    write_metric(out, "tailkeep_shadow_differing_traces", Gauge, help, differences)
 }
 
 fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
@@ -338,9 +343,7 @@ fn write_policy(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         PlanOutcome::ALL.map(|outcome| (vec![("outcome", outcome.word())], snapshot.plans[outcome as usize] as f64));
     let help = "Requests to plan a policy on what is in the ring, by outcome.";
     write_metric(out, "tailkeep_policy_plans_total", Counter, help, plans)?;
-    if let Some(shadow) = &snapshot.active_policy.shadow {
-        write_shadow(out, shadow)?;
-    }
+    write_shadow(out, snapshot.active_policy.shadow.as_ref())?;
     type Column = (&'static str, &'static str, fn(&LimitCounts) -> u64);
     let columns: [Column; 2] = [
         ("tailkeep_limit_reached_total", "Traces that a rule matched beyond its limit.", |c| c.reached),
