@@ -1,6 +1,7 @@
 //! Builds the stages from a configuration and runs them: the only module that knows them all.
 //!
-//! Everything is parsed and checked, and every sink built, before a port is bound. The end comes in the order of the story:
+//! Everything is parsed and checked, and every sink built, before a port is bound; certificates of the receivers are read
+//! when they are. The end comes in the order of the story:
 //! stop saying ready, keep accepting for a while, close the intake, judge what waits, deliver, exit.
 
 pub mod admin_service;
@@ -109,10 +110,10 @@ impl App {
             SinkKind::Store(store) => Some(store.path.clone()),
             _ => None,
         });
-        let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
-        let health = bind(config.health, "health.listen").await?;
         let admin_tls = load_admin_tls(config.admin_tls.as_ref())?;
         let admin_token = load_admin_token(config.admin_token.as_ref())?;
+        let receiver = Receiver::bind(config.receive).await.map_err(|error| StartError::World(error.to_string()))?;
+        let health = bind(config.health, "health.listen").await?;
         let admin = bind(config.admin, "admin.listen").await?;
         let meter = config.measure.map(|settings| Meter::new(settings, unix_nanos()));
         let delivery = start_delivery(config.queue, sinks)?;

@@ -343,9 +343,10 @@ impl Delivery {
     }
 
     /// The process is about to end: from now on nothing is pushed out of a full queue, because what comes is
-    /// ordered by its worth. Sinks that wait after a failure are asked once more.
-    pub fn start_ending(&self) {
-        self.shared.queue().start_ending();
+    /// ordered by its worth, and comes when there is room ([`Delivery::ready_for`]); what has no room at `until` is
+    /// discarded. Sinks that wait after a failure are asked once more.
+    pub fn start_ending(&self, until: Instant) {
+        self.shared.queue().start_ending(until);
         self.shared.phase.send_replace(DeliveryPhase::Ending);
         self.shared.wake_all();
     }

@@ -15,7 +15,7 @@ use crate::processing::Processing;
 use crate::receive::{Accepted, HopHeaders, Intake, MalformedRequest};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::scan::repair::{self, Repaired};
-use crate::scan::{self, Keyed, SPANS_RETAINED, Scan, SpanBounds};
+use crate::scan::{Keyed, LabelReader, OperationLabels, SPANS_RETAINED, Scan, SpanBounds};
 use crate::shard::survey::{Survey, SurveyQuestions};
 use crate::shard::{COPY_MAX, DrainPass, Outbox, Progress, RulePart, Shard, Turn};
 use crate::trace::label::NumberedNames;
@@ -183,15 +183,10 @@ impl Pipeline {
 
     fn measure(&self, scan: &Scan, body: &[u8], active_policy: &ActivePolicy) {
         let Some(meter) = &self.meter else { return };
+        let mut labels = LabelReader::new(scan, body, &active_policy.questions);
         meter.record(&scan.spans, self.now_ms(), |span: &SpanView| {
-            let resource = &scan.resources[scan.scopes[span.scope as usize].resource as usize];
-            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            SeriesLabels {
-                service: text(resource.service.of(body)),
-                name: text(span.name.of(body)),
-                kind: span.kind,
-                extras: scan::dimensions(scan, body, span, &active_policy.questions),
-            }
+            let OperationLabels { service, name, dimensions } = labels.read(span);
+            SeriesLabels { service, name, kind: span.kind, extras: dimensions }
         });
     }
 
@@ -285,8 +280,8 @@ impl Pipeline {
     }
 
     /// Bytes that one call on a shard copies out, at most: it stops after the span that goes beyond its budget,
-    /// which may bring a scope and a resource. What is done to attributes may make them more: for hashes in the place
-    /// of shorter texts as many again.
+    /// which may bring a scope and a resource. What is done to attributes may make them more: hashes are longer than
+    /// short texts, and few values are hashed.
     fn copied_max(&self) -> usize {
         let copied = COPY_MAX + 2 * self.bounds.span_bytes as usize;
         if self.processing.changes() { 2 * copied } else { copied }
@@ -295,7 +290,7 @@ impl Pipeline {
     /// Judges what waits, delivers what is kept and counts what is dropped, in all shards: failed and slow
     /// traces first, and until `deadline` no faster than the sinks take them.
     pub async fn drain(&self, deadline: tokio::time::Instant) {
-        self.delivery.start_ending();
+        self.delivery.start_ending(deadline);
         let mut broken = vec![false; self.shards.len()];
         for pass in [DrainPass::Kept, DrainPass::Rest] {
             for (shard, broken) in broken.iter_mut().enumerate().filter(|(_, broken)| !**broken) {

@@ -19,7 +19,7 @@ pub mod wire;
 
 pub use again::{ReadAgain, Rereading};
 pub use answer::Questions;
-pub use dimension::dimensions;
+pub use dimension::{LabelReader, OperationLabels};
 pub use wire::Malformed;
 
 use crate::trace::{EntryValues, Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};

@@ -16,7 +16,7 @@ use std::io;
 use tailkeep::deliver::{Batch, batch::Piece};
 use tailkeep::otlp::{json, wire::put_bytes};
 use tailkeep::ring::wheel::Tick;
-use tailkeep::scan::{Keyed, Questions, Scan, SpanBounds};
+use tailkeep::scan::{Keyed, LabelReader, Questions, Scan, SpanBounds};
 use tailkeep::shard::{Outbox, Progress, Shard, Turn};
 use tailkeep::store::{SIZE_MIN, StoreFile};
 use tailkeep::trace::question::{
@@ -30,19 +30,22 @@ struct Counting;
 #[derive(Clone, Copy)]
 struct Counts {
     allocations: usize,
+    /// Bytes of all of them.
+    allocated: usize,
     /// Bytes that are not freed, and the most that there were.
     live: isize,
     peak: isize,
 }
 
 thread_local! {
-    static COUNTS: Cell<Counts> = const { Cell::new(Counts { allocations: 0, live: 0, peak: 0 }) };
+    static COUNTS: Cell<Counts> = const { Cell::new(Counts { allocations: 0, allocated: 0, live: 0, peak: 0 }) };
 }
 
 fn count(bytes: isize) {
-    let Counts { allocations, live, peak } = COUNTS.get();
+    let Counts { allocations, allocated, live, peak } = COUNTS.get();
     let live = live + bytes;
-    COUNTS.set(Counts { allocations: allocations + usize::from(bytes > 0), live, peak: peak.max(live) });
+    let allocated = allocated + usize::try_from(bytes).unwrap_or_default();
+    COUNTS.set(Counts { allocations: allocations + usize::from(bytes > 0), allocated, live, peak: peak.max(live) });
 }
 
 // SAFETY: it only counts, and leaves everything to the system's allocator.
@@ -204,4 +207,37 @@ fn parts_of_a_batch_that_wait_are_no_more_than_a_few_times_the_batch() {
     });
     assert_eq!(single.len(), 1000);
     assert!(most < 5 * bytes, "{most} bytes were held for {bytes}");
+}
+
+/// Of operations that find no room in the table everything is read anew, with each request.
+#[test]
+fn a_large_resource_is_not_copied_for_each_operation_of_a_request() {
+    let large = "v".repeat(100_000);
+    let text = |key: &str| KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::StringValue(large.clone())) }),
+        ..KeyValue::default()
+    };
+    let span = |n: usize| Span {
+        trace_id: vec![1; 16],
+        span_id: (n as u64 + 1).to_be_bytes().to_vec(),
+        name: format!("operation {n}"),
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: (0..2000).map(span).collect(), ..ScopeSpans::default() }];
+    let resource = Some(Resource { attributes: vec![text("service.name"), text("pod")], ..Resource::default() });
+    let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
+    let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+    let questions = Questions::compile(&[], &["pod".to_owned()], 1).expect("one dimension");
+    let mut scan = Scan::new(Keyed::new(1));
+    scan.read(&body, &questions, SpanBounds::of_bytes(1 << 20)).expect("well formed");
+    let before = COUNTS.get().allocated;
+    let mut labels = LabelReader::new(&scan, &body, &questions);
+    for span in &scan.spans {
+        let read = labels.read(span);
+        assert!(read.service.len() <= 256 && read.dimensions[0].as_ref().is_some_and(|value| value.len() <= 256));
+    }
+    let allocated = COUNTS.get().allocated - before;
+    let most = body.len() + scan.spans.len() * 1024;
+    assert!(allocated < most, "{allocated} bytes for a request of {}", body.len());
 }

@@ -22,7 +22,7 @@ use crate::measure;
 pub const MEMORY_MIN: usize = 32 << 20;
 /// `memory: auto` takes no more.
 pub const MEMORY_AUTO_MAX: usize = 512 << 20;
-/// Larger budgets are refused: a shard's ring is addressed with 32 GiB at most.
+/// Larger budgets are refused: a shard's ring is addressed with 16 GiB at most.
 pub const MEMORY_MAX: usize = 64 << 30;
 /// Parts without a size are divided as for a budget of at least so much.
 const BASE_MIN: usize = 16 << 20;

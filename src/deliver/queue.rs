@@ -58,7 +58,7 @@ struct SignalQueue {
     /// One for each route that something came for.
     growing: Vec<(Route, Growing)>,
     limits: BatchLimits,
-    /// Bytes of bodies in memory; at most `quota`.
+    /// Bytes of bodies in memory; at most `quota`, but for a moment at the end.
     held: usize,
     quota: usize,
     /// Bytes of bodies on disk.
@@ -211,8 +211,11 @@ pub(crate) struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum QueuePhase {
     Open,
-    /// What no sink is ready for is discarded itself, instead of what is older.
-    Ending,
+    /// Nothing is pushed out. What has no room is discarded itself once the time is over; before that it has waited
+    /// for room, and is more than was expected.
+    Ending {
+        until: Instant,
+    },
     /// Nothing waits for its batch to grow.
     Draining,
     /// What comes now is discarded: nobody takes it any more.
@@ -269,8 +272,8 @@ impl Queue {
     }
 
     /// From now on what comes pushes nothing out.
-    pub(crate) fn start_ending(&mut self) {
-        self.phase = QueuePhase::Ending;
+    pub(crate) fn start_ending(&mut self, until: Instant) {
+        self.phase = QueuePhase::Ending { until };
     }
 
     /// From now on nothing waits for its batch to grow.
@@ -285,7 +288,7 @@ impl Queue {
     pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize, now: Instant) -> bool {
         let waiting = &self.waiting[signal as usize];
         let needed = (bytes + ENTRY_OVERHEAD).min(waiting.quota);
-        let mut room = waiting.quota - waiting.held;
+        let mut room = waiting.quota.saturating_sub(waiting.held);
         if room >= needed || !self.takes(signal) {
             return true;
         }
@@ -468,7 +471,7 @@ impl Queue {
     pub(crate) fn waits(&self, sink: usize, signal: Signal, disk: Option<u64>) -> (u64, u64) {
         let waiting = &self.waiting[signal as usize];
         let queued = self.sinks[sink][signal as usize].as_ref().map_or(0, |consumer| consumer.tally.queued_bytes);
-        let in_memory = (waiting.quota - waiting.held) as u64;
+        let in_memory = waiting.quota.saturating_sub(waiting.held) as u64;
         (queued, disk.map_or(in_memory, |disk| disk.saturating_sub(waiting.on_disk)))
     }
 

@@ -4,6 +4,7 @@
 use super::answer::{DIMENSIONS_MAX, Questions};
 use super::wire::{ComparableValue, Malformed, Reader, read_key_value};
 use super::{Keyed, ResourceAnswers, Scan};
+use crate::trace::label::shortened;
 use crate::trace::{Slice, SpanView};
 use std::fmt::Display;
 use std::io::Write;
@@ -42,16 +43,67 @@ pub(super) fn operation_hash(
     dimensions[..questions.dimensions.len()].iter().fold(start, |hash, &value| keyed.mix(hash, value))
 }
 
-/// The values of the extra metric dimensions of a span, as text; a span's own attribute goes before
-/// its resource's. Slow: meant for series that are new.
-pub fn dimensions(scan: &Scan, body: &[u8], span: &SpanView, questions: &Questions) -> Vec<Option<String>> {
-    let mut values = vec![None; questions.dimensions.len()];
-    let resource = scan.resources[scan.scopes[span.scope as usize].resource as usize];
-    let header = resource.header.of(&scan.arena);
-    // The fields cannot be malformed: scan has walked them.
-    let _ = read_dimensions(header, Slice { start: 0, len: header.len() as u32 }, &[1, 1], questions, &mut values);
-    let _ = read_dimensions(body, span.raw, &[9], questions, &mut values);
-    values
+/// Reads the texts that label operations of one request. Slow: meant for operations that are new. Those of a resource
+/// are read and cut once, for one request may have as many operations as spans, all of one large resource.
+pub struct LabelReader<'a> {
+    scan: &'a Scan,
+    body: &'a [u8],
+    questions: &'a Questions,
+    resource: Option<ResourceLabels>,
+}
+
+struct ResourceLabels {
+    resource: u32,
+    service: String,
+    dimensions: Vec<Option<String>>,
+}
+
+/// What a resource and a span say of an operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OperationLabels {
+    /// Cut, see [`crate::trace::label`].
+    pub service: String,
+    pub name: String,
+    /// The values of the extra metric dimensions; a span's own attribute goes before its resource's.
+    pub dimensions: Vec<Option<String>>,
+}
+
+impl<'a> LabelReader<'a> {
+    pub fn new(scan: &'a Scan, body: &'a [u8], questions: &'a Questions) -> LabelReader<'a> {
+        LabelReader { scan, body, questions, resource: None }
+    }
+
+    pub fn read(&mut self, span: &SpanView) -> OperationLabels {
+        let resource = self.scan.scopes[span.scope as usize].resource;
+        let known = self.resource.take().filter(|known| known.resource == resource);
+        let known = self.resource.insert(match known {
+            Some(known) => known,
+            None => ResourceLabels::read(self.scan, self.body, resource, self.questions),
+        });
+        let mut dimensions = known.dimensions.clone();
+        if !dimensions.is_empty() {
+            // The fields cannot be malformed: scan has walked them.
+            let _ = read_dimensions(self.body, span.raw, &[9], self.questions, &mut dimensions);
+        }
+        let name = String::from_utf8_lossy(span.name.of(self.body)).into_owned();
+        OperationLabels { service: known.service.clone(), name, dimensions }
+    }
+}
+
+impl ResourceLabels {
+    fn read(scan: &Scan, body: &[u8], resource: u32, questions: &Questions) -> ResourceLabels {
+        let view = scan.resources[resource as usize];
+        let mut dimensions = vec![None; questions.dimensions.len()];
+        if !dimensions.is_empty() {
+            let header = view.header.of(&scan.arena);
+            let whole = Slice { start: 0, len: header.len() as u32 };
+            let _ = read_dimensions(header, whole, &[1, 1], questions, &mut dimensions);
+        }
+        let cut = |text: String| shortened(text.into()).into_owned();
+        let service = shortened(String::from_utf8_lossy(view.service.of(body))).into_owned();
+        let dimensions = dimensions.into_iter().map(|value| value.map(cut)).collect();
+        ResourceLabels { resource, service, dimensions }
+    }
 }
 
 fn read_dimensions(

@@ -340,7 +340,7 @@ fn a_span_that_does_not_say_when_it_began_has_no_duration() {
 }
 
 fn dimensions_of(walked: &Scan, body: &[u8], index: usize, questions: &Questions) -> Vec<Option<String>> {
-    dimensions(walked, body, &walked.spans[index], questions)
+    LabelReader::new(walked, body, questions).read(&walked.spans[index]).dimensions
 }
 
 fn any_span() -> impl Strategy<Value = Span> {

@@ -15,6 +15,8 @@ use std::{
     sync::Arc,
 };
 
+/// Services of one trace that it can be found by: whatever comes late writes their rows anew.
+pub(super) const TRACE_SERVICES_MAX: usize = 256;
 /// Of a span's `flags`: "the next bit says whether the parent is remote", and that bit.
 const KNOWS_REMOTE: u64 = 0x100;
 const IS_REMOTE: u64 = 0x200;
@@ -356,7 +358,7 @@ impl TraceState {
         self.error |= shown.status() == Status::Error;
         self.span_count += 1;
         self.bytes += stored.raw.len() as i64;
-        if !self.services.contains(service) {
+        if self.services.len() < TRACE_SERVICES_MAX && !self.services.contains(service) {
             self.services.insert(service.clone());
         }
         self.longest_span = self.longest_span.max(duration);

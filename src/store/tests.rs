@@ -183,6 +183,20 @@ fn put_resource_spans(body: &mut Vec<u8>, service: &str, span: &Span) {
     put_bytes(body, 1, &resource);
 }
 
+/// Late spans write the rows of all of them again.
+#[test]
+fn a_trace_of_very_many_services_is_found_by_some_of_them() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    let services = span::TRACE_SERVICES_MAX as u64 + 44;
+    for ids in [1..200, 200..services + 1] {
+        let of_service = |id| resource_spans(&format!("service {id}"), vec![span(1, id, 0, 1000, 300)]);
+        fixture.send(&batch(ids.map(of_service).collect())).unwrap();
+    }
+    fixture.file.close();
+    let row = fixture.store().trace(trace_id(1)).unwrap().unwrap().row;
+    assert_eq!((row.span_count, row.services.len()), (services, span::TRACE_SERVICES_MAX));
+}
+
 #[test]
 fn the_documented_sql_works() {
     let mut fixture = Fixture::new(SIZE_MIN);

@@ -37,9 +37,14 @@ impl Queue {
             self.discard_pushed(route, signal, items, Discard::Shutdown);
             return Pushed::default();
         }
-        if self.phase == QueuePhase::Ending && !self.is_ready_for(signal, bytes, now) {
-            self.discard_pushed(route, signal, items, Discard::Shutdown);
-            return Pushed { lost: items, ..Pushed::default() };
+        if let QueuePhase::Ending { until } = self.phase
+            && !self.is_ready_for(signal, bytes, now)
+        {
+            if now >= until {
+                self.discard_pushed(route, signal, items, Discard::Shutdown);
+                return Pushed { lost: items, ..Pushed::default() };
+            }
+            return Pushed { wake: self.append(route, piece, own, now), ..Pushed::default() };
         }
         let (fits, lost) = self.make_room(signal, bytes + ENTRY_OVERHEAD, now);
         if !fits {

@@ -281,7 +281,7 @@ fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
     let now = Instant::now();
     let mut queue = full_of_mine(now);
     let [mine, yours] = ["mine", "yours"].map(|rule| queue.routing.of_rule(rule));
-    queue.start_ending();
+    queue.start_ending(now);
     for (route, sink) in [(mine, 0), (yours, 1)] {
         assert!(!queue.is_ready_for(Signal::Traces, 250, now), "until there is room");
         assert_eq!(queue.push(route, large(4), false, now).lost, 4);
@@ -294,6 +294,19 @@ fn at_the_end_a_sink_that_is_idle_makes_no_room_for_the_traces_of_another() {
     queue.push(yours, large(5), false, now);
     assert_eq!(queue.tally(1, Signal::Traces).queued, 5);
     queue.audit();
+}
+
+/// What waited for room may be more than it seemed: hashes are longer than the texts in whose place they stand.
+#[test]
+fn at_the_end_what_turns_out_larger_is_taken_while_there_is_time() {
+    let now = Instant::now();
+    let mut queue = full_of_mine(now);
+    let mine = queue.routing.of_rule("mine");
+    queue.start_ending(now + LIMITS.age);
+    queue.push(mine, large(4), false, now);
+    assert_eq!(queue.tally(0, Signal::Traces).queued, 24, "and nothing was pushed out for it");
+    queue.push(mine, large(3), false, now + LIMITS.age);
+    assert_eq!(queue.tally(0, Signal::Traces).discarded(Discard::Shutdown), 3);
 }
 
 #[test]
