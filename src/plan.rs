@@ -12,7 +12,7 @@ pub mod report;
 
 pub use gate::{Gates, VolumeGate};
 pub use recording::Recording;
-pub use report::Report;
+pub use report::PlanReport;
 
 use crate::diagnostic;
 use crate::policy::limit::Claim;
@@ -141,7 +141,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Judges what waited for its turn, and says what came of all. `services` are names by number.
-    pub fn finish(mut self, services: &[Arc<str>], left_out: LeftOut) -> Report {
+    pub fn finish(mut self, services: &[Arc<str>], left_out: LeftOut) -> PlanReport {
         let (now, cut_now) = judge_in_order(&self.compared.now, &self.held, 0);
         let (then, cut_then) = judge_in_order(&self.compared.then, &self.held, 1);
         for (observed, (now, then)) in self.held.iter().zip(now.into_iter().zip(then)) {
@@ -282,7 +282,7 @@ impl PlanTally {
         }
     }
 
-    fn report(self, compared: &Compared, services: &[Arc<str>], left_out: LeftOut) -> Report {
+    fn report(self, compared: &Compared, services: &[Arc<str>], left_out: LeftOut) -> PlanReport {
         let seconds = self.first_ms.map_or(0.0, |first| self.last_ms.saturating_sub(first) as f64 / 1e3);
         let row = |name: String, tally: &RuleTally| tally.row(name, seconds);
         let rule_name = |id: RuleId| compared.names.name(id).to_owned();
@@ -304,7 +304,7 @@ impl PlanTally {
             examples: drops.examples.into_texts(),
         });
         let PlanRow { now, then, .. } = row(String::new(), &self.total);
-        Report {
+        PlanReport {
             policies: Sides { now: compared.now.hash.clone(), then: compared.then.hash.clone() },
             window: PlanWindow { seconds, traces: self.seen.traces, spans: self.seen.spans, bytes: self.seen.bytes },
             total: KeptSides { now, then },

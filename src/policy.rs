@@ -28,7 +28,7 @@ pub use renamed::names_of;
 
 use crate::diagnostic::{self, Diagnostic};
 use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Test};
-use crate::trace::{Case, Decision, LimitId, Masks, Randomness, Reason, RuleId, RuleNames, Status, Summary};
+use crate::trace::{Case, Decision, FactMasks, LimitId, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
 use crate::yaml::Reader;
 use condition::{Atom, Matcher, TraceCheck};
@@ -51,7 +51,7 @@ pub struct Policy {
     pub wait: Wait,
     /// What scan has to answer: condition k is fact bit k.
     pub conditions: Vec<Condition>,
-    pub masks: Masks,
+    pub masks: FactMasks,
     /// What counts as an error, as it is written and as bits of the conditions.
     pub errors: Errors,
     pub error_facts: ErrorFacts,
@@ -207,7 +207,7 @@ impl Policy {
             text: text.to_owned(),
             hash: short_hash(text),
             wait,
-            masks: Masks::of(&table.conditions),
+            masks: FactMasks::of(&table.conditions),
             conditions: table.conditions,
             errors: document.errors,
             error_facts,
@@ -428,21 +428,21 @@ fn reason_of_keep(keep: Keep) -> Reason {
 
 /// What `tailkeep check` says of a policy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Report {
+pub struct CheckReport {
     pub text: String,
     /// 0: the policy can be used; 2: it cannot.
     pub exit_code: u8,
 }
 
-impl Report {
+impl CheckReport {
     /// This one, and then the other.
-    pub fn and(self, other: Report) -> Report {
-        Report { text: self.text + &other.text, exit_code: self.exit_code.max(other.exit_code) }
+    pub fn and(self, other: CheckReport) -> CheckReport {
+        CheckReport { text: self.text + &other.text, exit_code: self.exit_code.max(other.exit_code) }
     }
 }
 
 /// Checks a policy file without using it.
-pub fn check_policy(file: &str, text: &str, color: bool) -> Report {
+pub fn check_policy(file: &str, text: &str, color: bool) -> CheckReport {
     let (policy, diagnostics) = Policy::compile(file, text, 0, &mut RuleNames::default());
     let mut report = diagnostic::render(&diagnostics, text, color);
     let exit_code = if diagnostic::has_errors(&diagnostics) { 2 } else { 0 };
@@ -453,7 +453,7 @@ pub fn check_policy(file: &str, text: &str, color: bool) -> Report {
         let plural = if policy.rules.len() == 1 { "" } else { "s" };
         report.push_str(&format!("{file}: {} rule{plural}, no problem\n", policy.rules.len()));
     }
-    Report { text: report, exit_code }
+    CheckReport { text: report, exit_code }
 }
 
 #[cfg(test)]

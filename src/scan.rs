@@ -24,7 +24,7 @@ pub use wire::Malformed;
 
 use crate::trace::{EntryValues, Facts, ResourceView, ScopeView, Slice, SpanId, SpanView, Standing, TraceId};
 use answer::DIMENSIONS_MAX;
-use check::{Fault, Shape, check_field};
+use check::{Fault, MessageType, check_field};
 use dimension::dimension_hash;
 use foldhash::fast::FixedState;
 use span::{SpanRefusal, walk_span};
@@ -216,7 +216,8 @@ impl Scan {
         while let Some(field) = fields.next()? {
             if field.number != 2 {
                 self.arena.extend_from_slice(field.raw.of(body));
-                let checked = check_field(Shape::ResourceSpans, body, field, Shape::ResourceSpans.depth() - 1);
+                let checked =
+                    check_field(MessageType::ResourceSpans, body, field, MessageType::ResourceSpans.depth() - 1);
                 fault = fault.or(checked.err());
             }
         }
@@ -266,7 +267,8 @@ impl Scan {
                 2 => self.read_span(body, field.value.bytes()?, scope, questions, bounds),
                 _ => {
                     self.arena.extend_from_slice(field.raw.of(body));
-                    let checked = check_field(Shape::ScopeSpans, body, field, Shape::ScopeSpans.depth() - 1);
+                    let checked =
+                        check_field(MessageType::ScopeSpans, body, field, MessageType::ScopeSpans.depth() - 1);
                     fault = fault.or(checked.err());
                 }
             }

@@ -9,7 +9,7 @@ pub mod weight;
 
 pub use observed::{Answers, Arrivals, Failures, Observed};
 pub use question::{Condition, EntryValues, Facts};
-pub use summary::{EntrySpan, Incomplete, Masks, Summary};
+pub use summary::{EntrySpan, FactMasks, Incomplete, Summary};
 pub use verdict::{Case, Decision, LimitId, Reason, RuleId, RuleNames, Trigger, Verdict};
 pub use weight::{Randomness, Threshold};
 

@@ -18,19 +18,19 @@ pub(super) enum AdminBody {
     /// A page that others may be reading too, and how many of its pieces are sent.
     Shared(Arc<Page>, usize),
     /// The first piece, until it is sent, and the others; an error where they cannot come.
-    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<Piece>>),
+    Pieces(Option<Bytes>, mpsc::Receiver<io::Result<BodyPiece>>),
 }
 
 /// Some bytes of an answer that is written while it is read.
-pub(super) enum Piece {
+pub(super) enum BodyPiece {
     More(Bytes),
     Last(Bytes),
 }
 
-impl Piece {
+impl BodyPiece {
     fn into_frame(self) -> Frame<Bytes> {
         match self {
-            Piece::More(bytes) | Piece::Last(bytes) => Frame::data(bytes),
+            BodyPiece::More(bytes) | BodyPiece::Last(bytes) => Frame::data(bytes),
         }
     }
 }
@@ -55,7 +55,7 @@ impl hyper::body::Body for AdminBody {
             }
             AdminBody::Pieces(first, rest) => match first.take() {
                 Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Piece::into_frame))),
+                None => rest.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(BodyPiece::into_frame))),
             },
         }
     }

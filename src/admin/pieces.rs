@@ -1,7 +1,7 @@
 //! A trace as OTLP/JSON, written piece by piece while the client reads: a trace may be long, and its JSON is many times
 //! as long as its bytes.
 
-use super::content::{AdminBody, Piece};
+use super::content::{AdminBody, BodyPiece};
 use super::route::{AdminReply, text, typed};
 use crate::{otlp::json, trace::Signal};
 use http::StatusCode;
@@ -49,8 +49,8 @@ pub(super) fn trace(
     });
     match pieces.blocking_recv() {
         // A short one has a length, and simple clients like that.
-        Some(Ok(Piece::Last(whole))) => typed("application/json", AdminBody::Whole(Full::new(whole))),
-        Some(Ok(Piece::More(first))) => typed("application/json", AdminBody::Pieces(Some(first), pieces)),
+        Some(Ok(BodyPiece::Last(whole))) => typed("application/json", AdminBody::Whole(Full::new(whole))),
+        Some(Ok(BodyPiece::More(first))) => typed("application/json", AdminBody::Pieces(Some(first), pieces)),
         Some(Err(error)) => {
             tracing::warn!(%error, "a trace cannot be shown");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the trace cannot be read, see the log\n")
@@ -69,19 +69,19 @@ fn write(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool>, out: &mut Pieces)
     if is_known {
         out.write_all(b"]}")?;
         let rest = std::mem::take(&mut out.gathered);
-        out.send(Ok(Piece::Last(rest.into())))?;
+        out.send(Ok(BodyPiece::Last(rest.into())))?;
     }
     Ok(())
 }
 
 /// Gathers what is written, and hands it on when it is enough.
 struct Pieces {
-    sender: mpsc::Sender<io::Result<Piece>>,
+    sender: mpsc::Sender<io::Result<BodyPiece>>,
     gathered: Vec<u8>,
 }
 
 impl Pieces {
-    fn send(&self, piece: io::Result<Piece>) -> io::Result<()> {
+    fn send(&self, piece: io::Result<BodyPiece>) -> io::Result<()> {
         let sent = Handle::current().block_on(timeout(READ_TIME, self.sender.send(piece)));
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -96,7 +96,7 @@ impl Write for Pieces {
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= PIECE {
             let piece = std::mem::take(&mut self.gathered);
-            self.send(Ok(Piece::More(piece.into())))?;
+            self.send(Ok(BodyPiece::More(piece.into())))?;
         }
         Ok(bytes.len())
     }

@@ -16,7 +16,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// Looks at the limits for as long as the process runs.
 pub async fn watch_limits(pipeline: Arc<Pipeline>) {
-    let (mut ticks, mut said) = (interval(LOOK_EVERY), Said::default());
+    let (mut ticks, mut said) = (interval(LOOK_EVERY), LoggedCounts::default());
     loop {
         let now = ticks.tick().await;
         let counts = pipeline.limits.lock().expect("no code panics under this lock").counts();
@@ -36,9 +36,9 @@ pub async fn watch_limits(pipeline: Arc<Pipeline>) {
 
 /// What was said up to now, by rule, and since when it is silent.
 #[derive(Default)]
-struct Said(BTreeMap<RuleId, (u64, Instant)>);
+struct LoggedCounts(BTreeMap<RuleId, (u64, Instant)>);
 
-impl Said {
+impl LoggedCounts {
     /// Rules in force that met more traces beyond their limit than was said, and how many.
     fn news<'a>(
         &mut self,
@@ -99,7 +99,7 @@ otherwise: { keep: 1% }
             let counts = [(id("keep-errors"), errors), (id("show-every-endpoint"), shown), (RuleId(4000), 7)];
             counts.map(|(id, reached)| (id, LimitCounts { reached, overflowed: 0 })).into()
         };
-        let (mut said, start) = (Said::default(), Instant::now());
+        let (mut said, start) = (LoggedCounts::default(), Instant::now());
         let mut news = |second, errors, shown| {
             let news = said.news(&counts(errors, shown), &active_policy, start + Duration::from_secs(second));
             news.into_iter().map(|(rule, traces)| (rule.written.name.as_str(), traces)).collect::<Vec<_>>()

@@ -4,7 +4,7 @@ use crate::admin::{PlanRefusal, PlanRequest};
 use crate::pipeline::Pipeline;
 use crate::plan::recording::NAMES_MAX;
 use crate::plan::report::LeftOut;
-use crate::plan::{Compared, Planner, PolicyText, Report};
+use crate::plan::{Compared, PlanReport, Planner, PolicyText};
 use crate::shard::survey::SurveyQuestions;
 use crate::suggest::{Profiler, TrafficProfile};
 use crate::trace::label::NumberedNames;
@@ -47,7 +47,7 @@ impl PlanService {
     }
 
     /// What the policy that is asked about would do with the traffic in the ring.
-    pub fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, PlanRefusal> {
+    pub fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<PlanReport, PlanRefusal> {
         self.take_turn(|| plan(pipeline, request))
     }
 
@@ -76,7 +76,7 @@ impl PlanService {
     }
 }
 
-fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<Report, String> {
+fn plan(pipeline: &Pipeline, request: &PlanRequest) -> Result<PlanReport, String> {
     let active_policy = pipeline.active_policy.load_full();
     let in_force = PolicyText { file: &active_policy.policy.file, text: &active_policy.policy.text };
     let old = request.old.as_ref().map(|old| PolicyText { file: &old.file, text: &old.text });
@@ -116,12 +116,12 @@ mod tests {
     fn one_plan_is_made_at_a_time_and_all_are_counted() {
         let desk = PlanService::default();
         let made = desk.take_turn(|| {
-            assert_eq!(desk.take_turn::<Report>(|| panic!("two at a time")), Err(PlanRefusal::Busy));
-            Ok(Report::default())
+            assert_eq!(desk.take_turn::<PlanReport>(|| panic!("two at a time")), Err(PlanRefusal::Busy));
+            Ok(PlanReport::default())
         });
-        assert_eq!(made, Ok(Report::default()));
+        assert_eq!(made, Ok(PlanReport::default()));
         assert_eq!(
-            desk.take_turn::<Report>(|| Err("it has an error".into())),
+            desk.take_turn::<PlanReport>(|| Err("it has an error".into())),
             Err(PlanRefusal::Wrong("it has an error".into()))
         );
         assert_eq!(desk.counts(), [1, 1, 1]);
@@ -130,8 +130,9 @@ mod tests {
     #[test]
     fn a_plan_that_broke_stands_in_nobodys_way() {
         let desk = PlanService::default();
-        let broken =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desk.take_turn::<Report>(|| panic!("a defect"))));
-        assert!(broken.is_err() && desk.take_turn(|| Ok(Report::default())).is_ok());
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            desk.take_turn::<PlanReport>(|| panic!("a defect"))
+        }));
+        assert!(broken.is_err() && desk.take_turn(|| Ok(PlanReport::default())).is_ok());
     }
 }

@@ -6,7 +6,7 @@ use crate::admin::{PlanPolicy, PlanRequest};
 use crate::config::read_text;
 use crate::plan::recording::TRACES_MAX;
 use crate::plan::render::{self, GateOutcome};
-use crate::plan::{Compared, Planner, PolicyText, Recording, Report, VolumeGate};
+use crate::plan::{Compared, PlanReport, Planner, PolicyText, Recording, VolumeGate};
 use crate::policy::Policy;
 use crate::trace::RuleNames;
 use bytes::Bytes;
@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &PlanArguments) -> Result<(), CommandFailure> {
 }
 
 /// The report, and what became of the gates.
-fn as_json(report: &Report, gates: &[GateOutcome]) -> serde_json::Value {
+fn as_json(report: &PlanReport, gates: &[GateOutcome]) -> serde_json::Value {
     let mut json = serde_json::to_value(report).expect("plain values");
     let failed = gates.iter().filter(|gate| gate.failure.is_some());
     let failed = failed.map(|gate| serde_json::json!({ "gate": gate.name, "why": gate.failure }));
@@ -112,7 +112,7 @@ pub(super) fn compare(
     old: Option<(String, String)>,
     conditions: &[String],
     warn: impl Fn(&[String]),
-) -> Result<Report, CommandFailure> {
+) -> Result<PlanReport, CommandFailure> {
     if source.live.is_empty() {
         return of_recordings(&source.traces, &new, old, conditions, warn);
     }
@@ -122,11 +122,11 @@ pub(super) fn compare(
 
 /// Asks every replica, one after the other, and adds up. One that does not answer makes the plan fail: without it the
 /// sum would be wrong.
-fn of_running(source: &TrafficSource, request: &PlanRequest) -> Result<Report, CommandFailure> {
+fn of_running(source: &TrafficSource, request: &PlanRequest) -> Result<PlanReport, CommandFailure> {
     let request = Bytes::from(serde_json::to_vec(request).expect("plain values"));
-    let mut sum: Option<Report> = None;
+    let mut sum: Option<PlanReport> = None;
     for running in source.running() {
-        let report: Report = ask::send(Method::POST, &running, "policy/plan", request.clone())?;
+        let report: PlanReport = ask::send(Method::POST, &running, "policy/plan", request.clone())?;
         match &mut sum {
             Some(sum) => sum.add(&report),
             None => sum = Some(report),
@@ -141,7 +141,7 @@ fn of_recordings(
     old: Option<(String, String)>,
     conditions: &[String],
     warn: impl Fn(&[String]),
-) -> Result<Report, CommandFailure> {
+) -> Result<PlanReport, CommandFailure> {
     let old = old.unwrap_or_else(|| ("the built-in policy".to_owned(), Policy::builtin().to_owned()));
     let [now, then] = [&old, new].map(|(file, text)| PolicyText { file, text });
     let compared = Compared::compile(now, then, conditions, RuleNames::default());

@@ -6,7 +6,7 @@ use super::{CommandFailure, ask, print, recordings};
 use crate::plan::recording::{TRACES_MAX, no_questions};
 use crate::plan::render::{seconds, size};
 use crate::plan::report::KeptTraces;
-use crate::plan::{Recording, Report, VolumeGate};
+use crate::plan::{PlanReport, Recording, VolumeGate};
 use crate::suggest::{Predicted, Profiler, Suggestion, TrafficProfile, policy, suggest};
 use crate::telemetry::log;
 use clap::{Args, ValueEnum};
@@ -84,7 +84,7 @@ fn of_running(source: &TrafficSource) -> Result<TrafficProfile, CommandFailure> 
     Ok(sum)
 }
 
-fn heading(report: &Report, budget: Option<&VolumeGate>) -> Vec<String> {
+fn heading(report: &PlanReport, budget: Option<&VolumeGate>) -> Vec<String> {
     let window = &report.window;
     let (bytes, kept) = (size(window.bytes), size(report.total.then.bytes_per_day));
     let of = budget.map_or(String::new(), |budget| format!(", of a budget of {}", budget.text));
@@ -94,16 +94,16 @@ fn heading(report: &Report, budget: Option<&VolumeGate>) -> Vec<String> {
     ]
 }
 
-fn kept_by<'r>(report: &'r Report, rule: &str) -> Option<&'r KeptTraces> {
+fn kept_by<'r>(report: &'r PlanReport, rule: &str) -> Option<&'r KeptTraces> {
     report.rules.iter().find(|row| row.name == rule).map(|row| &row.then)
 }
 
-fn predicted(report: &Report, rule: &str) -> Option<Predicted> {
+fn predicted(report: &PlanReport, rule: &str) -> Option<Predicted> {
     let kept = kept_by(report, rule)?;
     Some(Predicted { kept: kept.traces, decided: kept.decided, a_day: size(kept.bytes_per_day) })
 }
 
-fn as_json(suggestion: &Suggestion, report: &Report, text: &str) -> serde_json::Value {
+fn as_json(suggestion: &Suggestion, report: &PlanReport, text: &str) -> serde_json::Value {
     let row = |name: &str, reason: &str| {
         let kept = kept_by(report, name).copied().unwrap_or_default();
         serde_json::json!({

@@ -5,7 +5,7 @@ use super::place::places;
 use super::{Config, Host, PolicySource, drawable, parse, read_text, routes};
 use crate::diagnostic::{Diagnostic, Span, count_line, has_errors, render};
 use crate::identity::World;
-use crate::policy::{Policy, Report, check_policy};
+use crate::policy::{CheckReport, Policy, check_policy};
 use crate::tls::TlsFiles;
 use crate::trace::RuleNames;
 use crate::yaml::{Map, Node, Reader, Value};
@@ -90,7 +90,7 @@ pub fn check_config(
     variables: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     host: &Host,
     color: bool,
-) -> Report {
+) -> CheckReport {
     let policy_report = policy.map(|path| match read_text(path) {
         Ok(text) => check_policy(&path.display().to_string(), &text, color),
         Err(error) => unreadable(path, &error),
@@ -119,7 +119,7 @@ pub fn check_config(
         if let Some(path) = &config.policy_shadow {
             let named_at = span_of(&root, &["policy_shadow"]).unwrap_or(root.span);
             let shadow = check_named_policy(path, named_at, SHADOW_HELP, &mut reader, color);
-            policy_report = [policy_report, shadow].into_iter().flatten().reduce(Report::and);
+            policy_report = [policy_report, shadow].into_iter().flatten().reduce(CheckReport::and);
         }
     }
     diagnostics.extend(reader.finish());
@@ -131,8 +131,8 @@ pub fn check_config(
     }
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> Report {
-    Report { text: format!("cannot read {}: {error}\n", file.display()), exit_code: 2 }
+fn unreadable(file: &Path, error: &io::Error) -> CheckReport {
+    CheckReport { text: format!("cannot read {}: {error}\n", file.display()), exit_code: 2 }
 }
 
 /// What a sink needs besides the file: certificates, and variables that hold its keys.
@@ -187,7 +187,13 @@ fn check_routes(config: &Config, instead: Option<&Path>, reader: &mut Reader) {
 const BUILTIN_HELP: &str = "a path is relative to the folder of this file; `builtin` needs none";
 const SHADOW_HELP: &str = "a path is relative to the folder of this file; without a candidate leave the key out";
 
-fn check_named_policy(path: &Path, named_at: Span, help: &str, reader: &mut Reader, color: bool) -> Option<Report> {
+fn check_named_policy(
+    path: &Path,
+    named_at: Span,
+    help: &str,
+    reader: &mut Reader,
+    color: bool,
+) -> Option<CheckReport> {
     match read_text(path) {
         Ok(text) => Some(check_policy(&path.display().to_string(), &text, color)),
         Err(error) => {
@@ -197,7 +203,7 @@ fn check_named_policy(path: &Path, named_at: Span, help: &str, reader: &mut Read
     }
 }
 
-fn report(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> Report {
+fn report(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> CheckReport {
     let exit_code = if has_errors(diagnostics) { 2 } else { 0 };
     let drawn = render(diagnostics, &drawable(text), color);
     let last = match (count_line(diagnostics, file), exit_code) {
@@ -205,5 +211,5 @@ fn report(file: &str, text: &str, diagnostics: &[Diagnostic], color: bool) -> Re
         (Some(counts), 0) => format!("{counts}; the configuration can be used"),
         (Some(counts), _) => format!("{counts}; nothing was started"),
     };
-    Report { text: format!("{drawn}{last}\n"), exit_code }
+    CheckReport { text: format!("{drawn}{last}\n"), exit_code }
 }

@@ -1,14 +1,14 @@
 //! Judges traces by what nodes tell of them: a shard without spans, with the same judge at the same moments.
 //!
 //! A trace is judged when it would be in one process that got all of its spans: after its root, or when nothing comes
-//! any more. Arrivals are on this clock, by the ages that parts give. What a ruling says holds until one with a
-//! greater revision comes; a trace without a ruling is dropped.
+//! any more. Arrivals are on this clock, by the ages that parts give. What a verdict says holds until one with a
+//! greater revision comes; a trace without a verdict is dropped.
 
 use super::NodeId;
-use super::part::{Parcel, Part};
+use super::part::{Part, PartBatch};
 use crate::ring::wheel::{TICK_MS, Tick};
 use crate::shard::{Due, Judge, LATE_TICKS, Turn};
-use crate::trace::{Case, Decision, Facts, Masks, Summary, TraceId, Trigger, Verdict};
+use crate::trace::{Case, Decision, FactMasks, Facts, Summary, TraceId, Trigger, Verdict};
 use std::collections::{BTreeSet, HashMap};
 
 /// A trace is not judged before its other parts have had time to be told.
@@ -16,7 +16,7 @@ const GATHER_TICKS: Tick = 10;
 
 /// What is decided about a trace, for the nodes that have parts of it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Ruling {
+pub struct FleetVerdict {
     pub id: TraceId,
     /// Of several the greatest holds.
     pub revision: u32,
@@ -28,7 +28,7 @@ pub struct Ruling {
 /// Traces that nodes have told of.
 #[derive(Debug)]
 pub struct Decider {
-    traces: HashMap<TraceId, ToldTrace>,
+    traces: HashMap<TraceId, RemoteTrace>,
     /// When something is due, with the traces for which it is.
     due: BTreeSet<(Tick, TraceId)>,
     traces_max: usize,
@@ -39,13 +39,13 @@ pub struct Decider {
 }
 
 #[derive(Debug)]
-struct ToldTrace {
-    parts: Vec<ToldPart>,
+struct RemoteTrace {
+    parts: Vec<RemotePart>,
     whole: Whole,
     /// When the first part came.
     told: Tick,
     verdict: Option<Verdict>,
-    /// Of the last ruling; 0 without one.
+    /// Of the last verdict; 0 without one.
     revision: u32,
     ruled: Option<Decision>,
     settles: Tick,
@@ -55,7 +55,7 @@ struct ToldTrace {
 }
 
 #[derive(Debug)]
-struct ToldPart {
+struct RemotePart {
     node: NodeId,
     revision: u32,
     summary: Summary,
@@ -91,18 +91,18 @@ impl Decider {
 
     /// Takes in what a node tells; `questions` is the fingerprint of the question set in force here. Parcels may come
     /// twice and in any order.
-    pub fn take<J: Judge>(&mut self, turn: &Turn<'_, J>, questions: u64, parcel: &Parcel) {
-        for part in &parcel.parts {
+    pub fn take<J: Judge>(&mut self, turn: &Turn<'_, J>, questions: u64, batch: &PartBatch) {
+        for part in &batch.parts {
             if !self.traces.contains_key(&part.id) && self.traces.len() >= self.traces_max {
                 self.overflowed += 1;
                 continue;
             }
-            let mut told = ToldPart::new(parcel.node, part, turn.now);
-            if parcel.questions != questions {
+            let mut told = RemotePart::new(batch.node, part, turn.now);
+            if batch.questions != questions {
                 self.foreign += 1;
                 told.summary.facts = Facts::EMPTY;
             }
-            let trace = self.traces.entry(part.id).or_insert_with(|| ToldTrace::new(turn.now));
+            let trace = self.traces.entry(part.id).or_insert_with(|| RemoteTrace::new(turn.now));
             let before = trace.whole.summary;
             if trace.take(told, &turn.questions.masks) && turn.judge.may_change(&before, &trace.whole.summary) {
                 trace.mark_late(turn.now);
@@ -112,7 +112,7 @@ impl Decider {
     }
 
     /// Judges what is due.
-    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, rulings: &mut Vec<Ruling>) {
+    pub fn tick<J: Judge>(&mut self, turn: &Turn<'_, J>, verdicts: &mut Vec<FleetVerdict>) {
         while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= turn.now) {
             self.due.remove(&(at, id));
             let Some(trace) = self.traces.get_mut(&id) else { continue };
@@ -122,7 +122,7 @@ impl Decider {
                 continue;
             }
             if let Some(trigger) = trace.asks_for(turn) {
-                rulings.extend(trace.judge(turn, id, trigger));
+                verdicts.extend(trace.judge(turn, id, trigger));
             }
             self.schedule(turn, id);
         }
@@ -138,10 +138,10 @@ impl Decider {
     }
 }
 
-impl ToldPart {
-    fn new(node: NodeId, part: &Part, now: Tick) -> ToldPart {
+impl RemotePart {
+    fn new(node: NodeId, part: &Part, now: Tick) -> RemotePart {
         let ago = |age_ms: u64| now.saturating_sub((age_ms / TICK_MS).try_into().unwrap_or(Tick::MAX));
-        ToldPart {
+        RemotePart {
             node,
             revision: part.revision,
             summary: part.summary,
@@ -153,9 +153,9 @@ impl ToldPart {
     }
 }
 
-impl ToldTrace {
-    fn new(now: Tick) -> ToldTrace {
-        ToldTrace {
+impl RemoteTrace {
+    fn new(now: Tick) -> RemoteTrace {
+        RemoteTrace {
             parts: Vec::new(),
             whole: Whole::default(),
             told: now,
@@ -169,7 +169,7 @@ impl ToldTrace {
     }
 
     /// False if it knew that, or better, already.
-    fn take(&mut self, part: ToldPart, masks: &Masks) -> bool {
+    fn take(&mut self, part: RemotePart, masks: &FactMasks) -> bool {
         match self.parts.iter_mut().find(|known| known.node == part.node) {
             Some(known) if known.revision >= part.revision => return false,
             Some(known) => *known = part,
@@ -180,7 +180,7 @@ impl ToldTrace {
     }
 
     /// Anew from all parts: counts of an earlier revision must not count beside those of a later one.
-    fn merged(&self, masks: &Masks) -> Whole {
+    fn merged(&self, masks: &FactMasks) -> Whole {
         let mut whole = Whole { first: Tick::MAX, ..Whole::default() };
         for part in &self.parts {
             let (before, of_part) = (whole.summary.entry, part.summary.entry);
@@ -222,7 +222,7 @@ impl ToldTrace {
         (due.max(self.told + GATHER_TICKS), trigger)
     }
 
-    /// No node has spans of it by then that would wait for a ruling.
+    /// No node has spans of it by then that would wait for a verdict.
     fn forgets<J: Judge>(&self, turn: &Turn<'_, J>) -> Tick {
         let wait = turn.judge.wait();
         self.whole.last.max(self.told) + wait.longest + wait.settle
@@ -247,8 +247,8 @@ impl ToldTrace {
         }
     }
 
-    /// The ruling if it says anything new: silence is a drop.
-    fn judge<J: Judge>(&mut self, turn: &Turn<'_, J>, id: TraceId, trigger: Trigger) -> Option<Ruling> {
+    /// The verdict if it says anything new: silence is a drop.
+    fn judge<J: Judge>(&mut self, turn: &Turn<'_, J>, id: TraceId, trigger: Trigger) -> Option<FleetVerdict> {
         let charged = self.verdict.and_then(|verdict| verdict.charged);
         let case = Case { id, summary: &self.whole.summary, charged, stored_bytes: self.whole.stored_bytes };
         let verdict = turn.judge.judge(&case, trigger, turn.now);
@@ -264,7 +264,7 @@ impl ToldTrace {
             self.revision += 1;
             self.ruled = Some(verdict.decision);
             let nodes = self.parts.iter().map(|part| part.node).collect();
-            Ruling { id, revision: self.revision, verdict, nodes }
+            FleetVerdict { id, revision: self.revision, verdict, nodes }
         })
     }
 }

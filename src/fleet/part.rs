@@ -1,7 +1,7 @@
-//! What one node knows of one trace, and how parts travel: many in a parcel.
+//! What one node knows of one trace, and how parts travel: many in a batch.
 //!
 //! ```text
-//! parcel: version, node (8 bytes), questions (8), base time, number of parts, parts
+//! batch: version, node (8 bytes), questions (8), base time, number of parts, parts
 //! part:   trace id (16), flags, revision, facts, times, durations, counts, [entry], [randomness]
 //! ```
 //! Numbers are varints as protobuf writes them, times are differences from the one before: a part of an ordinary trace
@@ -12,7 +12,7 @@ use crate::otlp::wire::put_varint;
 use crate::trace::question::{ENTRY_ATTRIBUTES_MAX, FACTS_MAX};
 use crate::trace::{EntrySpan, Facts, Randomness, Standing, Summary, TraceId};
 
-/// The first byte of a parcel.
+/// The first byte of a batch.
 const VERSION: u8 = 1;
 /// Bytes of a part at least: the id, and a byte for each number.
 const PART_BYTES_MIN: usize = 16 + 12;
@@ -37,23 +37,23 @@ pub struct Part {
 
 /// What a node tells at once.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Parcel {
+pub struct PartBatch {
     pub node: NodeId,
     /// Tells the question set that made the facts from others.
     pub questions: u64,
     pub parts: Vec<Part>,
 }
 
-/// Bytes that are no parcel of this version.
+/// Bytes that are no batch of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotAParcel {
+pub enum PartBatchError {
     #[error("it is of version {0}, this process reads version {VERSION}: bring all nodes to one version")]
     Version(u8),
     #[error("it is not well formed")]
     Malformed,
 }
 
-impl Parcel {
+impl PartBatch {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.node.0.to_le_bytes());
@@ -66,23 +66,23 @@ impl Parcel {
     }
 
     /// # Errors
-    /// [`NotAParcel`]. What a parcel says is believed, but it takes no more memory than its bytes account for.
-    pub fn decode(bytes: &[u8]) -> Result<Parcel, NotAParcel> {
+    /// [`PartBatchError`]. What a batch says is believed, but it takes no more memory than its bytes account for.
+    pub fn decode(bytes: &[u8]) -> Result<PartBatch, PartBatchError> {
         match bytes.first() {
-            Some(&VERSION) => Parcel::read(&mut Bytes(&bytes[1..])).ok_or(NotAParcel::Malformed),
-            Some(&version) => Err(NotAParcel::Version(version)),
-            None => Err(NotAParcel::Malformed),
+            Some(&VERSION) => PartBatch::read(&mut Bytes(&bytes[1..])).ok_or(PartBatchError::Malformed),
+            Some(&version) => Err(PartBatchError::Version(version)),
+            None => Err(PartBatchError::Malformed),
         }
     }
 
-    fn read(bytes: &mut Bytes<'_>) -> Option<Parcel> {
+    fn read(bytes: &mut Bytes<'_>) -> Option<PartBatch> {
         let (node, questions) = (NodeId(bytes.fixed64()?), bytes.fixed64()?);
         let (base, count) = (bytes.varint()?, usize::try_from(bytes.varint()?).ok()?);
         if count > bytes.0.len() / PART_BYTES_MIN {
             return None;
         }
         let parts = (0..count).map(|_| Part::read(base, bytes)).collect::<Option<Vec<_>>>()?;
-        bytes.0.is_empty().then_some(Parcel { node, questions, parts })
+        bytes.0.is_empty().then_some(PartBatch { node, questions, parts })
     }
 }
 

@@ -34,12 +34,12 @@ pub fn rewrite(message: &[u8], replace: &mut Replace) -> Option<Vec<u8>> {
 }
 
 /// What a request says of one resource.
-pub struct ResourceView<'a> {
+pub struct ResourceAttributes<'a> {
     /// A ResourceSpans, ResourceMetrics or ResourceLogs.
     group: &'a [u8],
 }
 
-impl ResourceView<'_> {
+impl ResourceAttributes<'_> {
     /// An attribute: none if absent, its text if it is a string.
     pub fn attribute(&self, key: &str) -> Option<Option<&str>> {
         all(self.group, RESOURCE).find_map(|resource| attribute(resource, RESOURCE_ATTRIBUTES, key))
@@ -51,7 +51,7 @@ impl ResourceView<'_> {
 }
 
 /// What a resource lacks, as fields of a resource.
-pub type Missing<'a> = dyn FnMut(&ResourceView) -> Vec<u8> + 'a;
+pub type Missing<'a> = dyn FnMut(&ResourceAttributes) -> Vec<u8> + 'a;
 
 /// A request with what its resources lacked; none if they lack nothing or it is no protobuf.
 pub fn add_to_resources(request: &[u8], missing: &mut Missing) -> Option<Vec<u8>> {
@@ -66,7 +66,7 @@ fn complete(group: &[u8], missing: &mut Missing) -> Option<Vec<u8>> {
         // There may be millions in a batch, each two bytes long.
         return None;
     }
-    let mut missing = missing(&ResourceView { group });
+    let mut missing = missing(&ResourceAttributes { group });
     if missing.is_empty() {
         return None;
     }

@@ -149,7 +149,7 @@ impl<'a> Recording<'a> {
     }
 
     /// Gives all traces to a planner, and says what was left out and what is to be known of the rest.
-    pub fn plan(self, mut planner: Planner<'_>) -> super::Report {
+    pub fn plan(self, mut planner: Planner<'_>) -> super::PlanReport {
         let RecordingNotes { services, beyond, sampled, warnings, .. } = self.each(|observed| planner.take(observed));
         let mut report = planner.finish(&services, LeftOut { beyond, ..LeftOut::default() });
         report.warnings.extend(warnings);

@@ -5,7 +5,7 @@ mod page;
 pub use page::html;
 
 use super::VolumeGate;
-use super::report::{GateRow, LeftOut, Moved, PlanRow, Report};
+use super::report::{GateRow, LeftOut, Moved, PlanReport, PlanRow};
 use crate::terminal::{clean, columns, columns_of_char};
 use crate::xml::escaped;
 use std::fmt::Write;
@@ -25,7 +25,7 @@ pub struct GateOutcome {
 }
 
 /// What every gate says of a plan.
-pub fn gates(report: &Report, volume: Option<&VolumeGate>) -> Vec<GateOutcome> {
+pub fn gates(report: &PlanReport, volume: Option<&VolumeGate>) -> Vec<GateOutcome> {
     let volume = volume.map(|gate| {
         let then = report.total.then.bytes_per_day;
         let failure = (then > gate.bytes_per_day)
@@ -41,7 +41,7 @@ pub fn gates(report: &Report, volume: Option<&VolumeGate>) -> Vec<GateOutcome> {
 }
 
 /// For a terminal of 80 columns.
-pub fn table(report: &Report, gates: &[GateOutcome]) -> String {
+pub fn table(report: &PlanReport, gates: &[GateOutcome]) -> String {
     let window = &report.window;
     let mut out = format!(
         "{} traces, {} spans, {} in {}; a day is extrapolated from that\n\n",
@@ -127,7 +127,7 @@ fn moved(out: &mut String, what: &str, moved: &Moved) {
 }
 
 /// What the figures leave out.
-fn notes(report: &Report) -> Vec<String> {
+fn notes(report: &PlanReport) -> Vec<String> {
     let mut notes = Vec::new();
     let LeftOut { waiting, parts, beyond: _, unordered } = report.left_out;
     for (count, what) in [
@@ -149,7 +149,7 @@ fn notes(report: &Report) -> Vec<String> {
 }
 
 /// A case for each gate, and one that says that the policy can be used at all.
-pub fn junit(report: &Report, gates: &[GateOutcome]) -> String {
+pub fn junit(report: &PlanReport, gates: &[GateOutcome]) -> String {
     let failures = gates.iter().filter(|gate| gate.failure.is_some()).count();
     let mut out = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"tailkeep policy plan\" tests=\"{}\" \
@@ -212,10 +212,10 @@ mod tests {
             ..KeptTraces::default()
         };
         let row = |name: &str| PlanRow { name: name.to_owned(), now: loud, then: KeptTraces::default() };
-        let report = Report {
+        let report = PlanReport {
             rules: vec![row("a\u{1b}[31m"), row(&"x".repeat(200)), row(&"结账".repeat(20))],
             services: (0..30).map(|n| row(&n.to_string())).collect(),
-            ..Report::default()
+            ..PlanReport::default()
         };
         let table = table(&report, &[]);
         assert!(table.lines().all(|line| columns(line) <= 81), "{table}");
@@ -227,7 +227,7 @@ mod tests {
         let hostile = "<script>\"&'\u{1}".to_owned();
         let rules = vec![PlanRow { name: hostile.clone(), ..PlanRow::default() }];
         let warnings = vec![hostile.clone()];
-        let report = Report { rules, warnings, ..Report::default() };
+        let report = PlanReport { rules, warnings, ..PlanReport::default() };
         let outcomes = [GateOutcome { name: hostile.clone(), failure: Some(hostile) }];
         for text in [junit(&report, &outcomes), html(&report, &outcomes)] {
             assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn gates_fail_beyond_the_volume_and_where_something_is_dropped() {
-        let mut report = Report::default();
+        let mut report = PlanReport::default();
         report.total.then.bytes_per_day = 1001;
         report.gates = vec![GateRow { condition: "error".into(), dropped: 1, examples: vec!["ab".into()] }];
         let gate = VolumeGate::parse("1KB/day").unwrap();

@@ -141,7 +141,7 @@ pub struct LeftOut {
 
 /// What two policies do with the same traffic.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct PlanReport {
     /// Their hashes.
     pub policies: Sides<String>,
     pub window: PlanWindow,
@@ -158,9 +158,9 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-impl Report {
+impl PlanReport {
     /// Adds what another process found. The windows lie beside each other, so what they have in a day adds up.
-    pub fn add(&mut self, other: &Report) {
+    pub fn add(&mut self, other: &PlanReport) {
         self.window.seconds = self.window.seconds.max(other.window.seconds);
         self.window.traces += other.window.traces;
         self.window.spans += other.window.spans;

@@ -111,7 +111,7 @@ fn compared(now: &str, then: &str, gates: &[&str]) -> Compared {
     Compared::compile(now, then, &conditions, RuleNames::default()).expect("without errors")
 }
 
-fn plan(compared: &Compared, spans: &[Sketch]) -> Report {
+fn plan(compared: &Compared, spans: &[Sketch]) -> PlanReport {
     let questions = compared.questions().unwrap();
     let mut recording = Recording::new(&questions, 1000);
     spans.iter().for_each(|span| recording.add(&span.request().encode_to_vec()).unwrap());
@@ -246,7 +246,7 @@ fn assert_planned_alike(in_force: &str, then: &str, spans: &[Sketch]) -> Result<
     let compared = compared(in_force, then, &["error", "services: s1"]);
     let (shard, active_policy, _) = play(in_force, spans);
     // What is kept by a rule beyond its limit depends on when exactly a trace came.
-    let unlimited = |report: Report| {
+    let unlimited = |report: PlanReport| {
         let mut report = comparable(report);
         report.rules.iter_mut().for_each(|row| row.now = Default::default());
         (report.newly_kept, report.newly_dropped, report.total.now) = Default::default();
@@ -261,7 +261,7 @@ fn assert_planned_alike(in_force: &str, then: &str, spans: &[Sketch]) -> Result<
 }
 
 /// A plan of what a shard holds.
-fn survey(shard: &Shard, compared: &Compared, in_force: &ActivePolicy, answered: Option<u32>) -> (Report, Survey) {
+fn survey(shard: &Shard, compared: &Compared, in_force: &ActivePolicy, answered: Option<u32>) -> (PlanReport, Survey) {
     let sets = compared.questions_of_ring(&in_force.policy, in_force.questions.errors_since).unwrap();
     let asked = SurveyQuestions { sets: &sets, answered };
     let (mut survey, mut found, mut planner) = (Survey::default(), Vec::new(), Planner::new(compared, 1000));
@@ -275,7 +275,7 @@ fn survey(shard: &Shard, compared: &Compared, in_force: &ActivePolicy, answered:
 }
 
 /// Without what only a recording, or only a ring, knows.
-fn comparable(mut report: Report) -> Report {
+fn comparable(mut report: PlanReport) -> PlanReport {
     report.window.seconds = 0.0;
     report.services.clear();
     let groups = report.rules.iter_mut().flat_map(|row| [&mut row.now, &mut row.then]);
@@ -314,7 +314,7 @@ fn what_a_new_policy_counts_as_no_error_may_be_dropped() {
     }
 }
 
-fn now_plus(report: &Report) -> u64 {
+fn now_plus(report: &PlanReport) -> u64 {
     report.total.now.traces + report.newly_kept.traces - report.newly_dropped.traces
 }
 

@@ -4,7 +4,7 @@ use super::any_value::{INT, LIST, MAP, TEXT};
 use super::{Action, Hasher, Processing};
 use crate::otlp::walk::{all, fields_of};
 use crate::otlp::wire::{Field, Fields, Value, put_bytes, put_bytes_header};
-use crate::scan::check::{FieldKind, Shape};
+use crate::scan::check::{FieldKind, MessageType};
 use crate::trace::Signal;
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ struct Inherited {
 pub(super) struct Rewriting<'a> {
     processing: &'a Processing,
     top: Inherited,
-    shape: Shape,
+    shape: MessageType,
     most: usize,
     /// The request as it leaves.
     pub(super) out: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct Rewriting<'a> {
 impl<'a> Rewriting<'a> {
     pub(super) fn new(processing: &'a Processing, signal: Signal, most: usize) -> Rewriting<'a> {
         let top = Inherited { masks: processing.masks.everywhere, names_series: signal == Signal::Metrics };
-        let shape = Shape::request(signal);
+        let shape = MessageType::request(signal);
         Rewriting { processing, top, shape, most, out: Vec::new(), done: [0; 3], digits: String::new() }
     }
 
@@ -53,7 +53,7 @@ impl<'a> Rewriting<'a> {
     }
 
     /// As all of these: appends what becomes of its argument, and says whether that is something else.
-    fn message(&mut self, shape: Shape, message: &[u8], place: Inherited) -> bool {
+    fn message(&mut self, shape: MessageType, message: &[u8], place: Inherited) -> bool {
         let (mut at, mut is_changed) = (0, false);
         for field in Fields::new(message) {
             let Some(field) = field else {
@@ -70,18 +70,18 @@ impl<'a> Rewriting<'a> {
         is_changed
     }
 
-    fn field(&mut self, shape: Shape, field: &Field<&[u8]>, place: Inherited) -> bool {
+    fn field(&mut self, shape: MessageType, field: &Field<&[u8]>, place: Inherited) -> bool {
         match (shape.field(field.number), field.value) {
-            (Some(FieldKind::Message(Shape::KeyValue)), Value::Bytes(pair)) => self.attribute(field, pair, place),
+            (Some(FieldKind::Message(MessageType::KeyValue)), Value::Bytes(pair)) => self.attribute(field, pair, place),
             (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
                 // What an exemplar says is about one request, not about a series.
-                let names_series = place.names_series && inner != Shape::Exemplar;
+                let names_series = place.names_series && inner != MessageType::Exemplar;
                 self.nested(field, message, |walk| walk.message(inner, message, Inherited { names_series, ..place }))
             }
             (Some(FieldKind::Text), Value::Bytes(text)) if is_masked(shape, field.number) => {
                 self.text(field, text, place)
             }
-            (_, Value::Varint(number)) if (shape, field.number) == (Shape::AnyValue, INT) && place.masks != 0 => {
+            (_, Value::Varint(number)) if (shape, field.number) == (MessageType::AnyValue, INT) && place.masks != 0 => {
                 self.number(field, number as i64, place)
             }
             _ => self.copy(field),
@@ -123,7 +123,7 @@ impl<'a> Rewriting<'a> {
         if masks == 0 && !all(pair, VALUE).any(nests) {
             return self.copy(field);
         }
-        self.nested(field, pair, |walk| walk.message(Shape::KeyValue, pair, Inherited { masks, ..place }))
+        self.nested(field, pair, |walk| walk.message(MessageType::KeyValue, pair, Inherited { masks, ..place }))
     }
 
     /// An attribute with the hash of its value; as it is if it has none.
@@ -178,6 +178,9 @@ fn nests(value: &[u8]) -> bool {
 
 /// Texts that hold what applications put together: values (log bodies are one too), span and event names, and what a
 /// status says.
-fn is_masked(shape: Shape, number: u32) -> bool {
-    matches!((shape, number), (Shape::AnyValue, TEXT) | (Shape::Span, 5) | (Shape::Event | Shape::Status, 2))
+fn is_masked(shape: MessageType, number: u32) -> bool {
+    matches!(
+        (shape, number),
+        (MessageType::AnyValue, TEXT) | (MessageType::Span, 5) | (MessageType::Event | MessageType::Status, 2)
+    )
 }

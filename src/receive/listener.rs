@@ -33,7 +33,7 @@ impl Listener {
     pub async fn serve(self, context: Arc<RequestContext>, mut phase: watch::Receiver<Phase>) {
         let protocol = self.protocol;
         let (mut connections, mut activities) = (JoinSet::new(), Activities::default());
-        let mut trouble = Trouble::default();
+        let mut trouble = AcceptFailures::default();
         loop {
             tokio::select! {
                 () = connection::closed(&mut phase) => break,
@@ -89,13 +89,13 @@ fn note_panic(protocol: ListenerProtocol, ended: Result<(), JoinError>) {
 
 /// Accepting that fails: rests longer and longer, and says so once in a while.
 #[derive(Default)]
-struct Trouble {
+struct AcceptFailures {
     pause: Duration,
     said: Option<Instant>,
     unsaid: u64,
 }
 
-impl Trouble {
+impl AcceptFailures {
     fn passed(&mut self) {
         self.pause = Duration::ZERO;
     }
@@ -131,7 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_hour_without_descriptors_is_a_line_a_minute() {
         let error = io::Error::from_raw_os_error(24);
-        let (mut trouble, start) = (Trouble::default(), Instant::now());
+        let (mut trouble, start) = (AcceptFailures::default(), Instant::now());
         let (mut tries, mut lines) = (0, 0);
         while start.elapsed() < Duration::from_secs(3600) {
             let said = trouble.said;

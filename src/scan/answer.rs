@@ -6,7 +6,7 @@ use crate::trace::question::{
     Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Facts, Pattern, Range, Test, ValuePattern,
     ValueTest,
 };
-use crate::trace::{EntryValues, Masks, Slice, SpanKind, Status};
+use crate::trace::{EntryValues, FactMasks, Slice, SpanKind, Status};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub const DIMENSIONS_MAX: usize = 16;
 pub struct Questions {
     /// Grows with every new set; facts of different sets cannot be compared.
     pub number: u32,
-    pub masks: Masks,
+    pub masks: FactMasks,
     /// The tests that each condition needs.
     needs: Vec<Facts>,
     /// For each test, the conditions to look at when it holds: each condition hangs on one of its tests.
@@ -173,14 +173,14 @@ impl Questions {
 
     /// Whether spans have anything to answer.
     pub fn asks_spans(&self) -> bool {
-        let Masks { any, entry, root } = self.masks;
+        let FactMasks { any, entry, root } = self.masks;
         !(any | entry | root).is_empty() || !self.attributes.keys.is_empty() || !self.resource.keys.is_empty()
     }
 
     fn empty(conditions: &[Condition], dimensions: &[String], number: u32) -> Questions {
         Questions {
             number,
-            masks: Masks::of(conditions),
+            masks: FactMasks::of(conditions),
             needs: Vec::new(),
             hanging: Vec::new(),
             hooks: Facts::EMPTY,

@@ -4,7 +4,7 @@
 
 mod shape;
 
-pub use shape::{FieldKind, Shape};
+pub use shape::{FieldKind, MessageType};
 
 use super::wire::{Field, Malformed, Reader, Value, read_key_value};
 use crate::otlp::wire;
@@ -29,18 +29,18 @@ impl From<Malformed> for Fault {
 ///
 /// # Errors
 /// The first fault of its structure.
-pub fn check(shape: Shape, message: &[u8]) -> Result<bool, Fault> {
+pub fn check(shape: MessageType, message: &[u8]) -> Result<bool, Fault> {
     walk::<true>(shape, message, Slice { start: 0, len: message.len() as u32 }, shape.depth())
 }
 
 /// Checks the structure of one field of a message of this shape, below which messages may nest `depth` deep.
 #[inline]
-pub(super) fn check_field(shape: Shape, body: &[u8], field: Field, depth: usize) -> Result<(), Fault> {
+pub(super) fn check_field(shape: MessageType, body: &[u8], field: Field, depth: usize) -> Result<(), Fault> {
     check_known::<false>(shape.field(field.number), body, field.value, depth).map(drop)
 }
 
 /// Checks the structure of a message; it is the first of `depth` levels.
-pub(super) fn check_message(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<(), Fault> {
+pub(super) fn check_message(shape: MessageType, body: &[u8], message: Slice, depth: usize) -> Result<(), Fault> {
     walk::<false>(shape, body, message, depth).map(drop)
 }
 
@@ -55,7 +55,7 @@ pub(super) fn read_attribute(body: &[u8], message: Slice, depth: usize) -> Resul
 
 #[cold]
 fn read_any_attribute(body: &[u8], message: Slice, depth: usize) -> Result<(Slice, Option<Slice>), Fault> {
-    check_message(Shape::KeyValue, body, message, depth)?;
+    check_message(MessageType::KeyValue, body, message, depth)?;
     Ok(read_key_value(body, message)?)
 }
 
@@ -85,7 +85,7 @@ fn is_plain_number(value: &[u8]) -> bool {
 }
 
 /// With `TEXTS` it says whether every text is UTF-8, else it looks at none.
-fn walk<const TEXTS: bool>(shape: Shape, body: &[u8], message: Slice, depth: usize) -> Result<bool, Fault> {
+fn walk<const TEXTS: bool>(shape: MessageType, body: &[u8], message: Slice, depth: usize) -> Result<bool, Fault> {
     let depth = depth.checked_sub(1).ok_or(Fault::TooDeep)?;
     let mut fields = Reader::new(body, message);
     let mut is_clean = true;
@@ -104,7 +104,7 @@ fn check_known<const TEXTS: bool>(
     let Some(kind) = kind else { return check_unknown(value, depth).map(|()| true) };
     match (kind, value) {
         (FieldKind::Text, Value::Bytes(text)) if TEXTS => return Ok(simdutf8::basic::from_utf8(text.of(body)).is_ok()),
-        (FieldKind::Message(Shape::KeyValue), Value::Bytes(message))
+        (FieldKind::Message(MessageType::KeyValue), Value::Bytes(message))
             if !TEXTS && depth > 1 && plain_attribute(body, message).is_some() => {}
         (FieldKind::Message(inner), Value::Bytes(message)) => return walk::<TEXTS>(inner, body, message, depth),
         (FieldKind::Text | FieldKind::Bytes, Value::Bytes(_))
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn whole_requests_pass() {
-        assert_eq!(check(Shape::MetricsRequest, &metrics()), Ok(true));
-        assert_eq!(check(Shape::LogsRequest, &logs()), Ok(true));
+        assert_eq!(check(MessageType::MetricsRequest, &metrics()), Ok(true));
+        assert_eq!(check(MessageType::LogsRequest, &logs()), Ok(true));
     }
 
     proptest! {
@@ -269,10 +269,10 @@ mod tests {
             let (of_metrics, of_logs) = (at.index(metrics.len()), at.index(logs.len()));
             metrics[of_metrics] = byte;
             let decoded = ExportMetricsServiceRequest::decode(metrics.as_slice()).is_ok();
-            prop_assert_eq!(check(Shape::MetricsRequest, &metrics) == Ok(true), decoded, "metrics at {}", of_metrics);
+            prop_assert_eq!(check(MessageType::MetricsRequest, &metrics) == Ok(true), decoded, "metrics at {}", of_metrics);
             logs[of_logs] = byte;
             let decoded = ExportLogsServiceRequest::decode(logs.as_slice()).is_ok();
-            prop_assert_eq!(check(Shape::LogsRequest, &logs) == Ok(true), decoded, "logs at {}", of_logs);
+            prop_assert_eq!(check(MessageType::LogsRequest, &logs) == Ok(true), decoded, "logs at {}", of_logs);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Counts the spans, data points or log records of a request.
 
-use super::check::{FieldKind, Shape};
+use super::check::{FieldKind, MessageType};
 use super::wire::{Malformed, Reader};
 use crate::trace::{Signal, Slice};
 
@@ -9,11 +9,11 @@ use crate::trace::{Signal, Slice};
 /// # Errors
 /// When a message that leads to them is malformed. A malformed metric is not: it counts as one point.
 pub fn count(signal: Signal, body: &[u8]) -> Result<u64, Malformed> {
-    count_in(Shape::request(signal), body, Slice { start: 0, len: body.len() as u32 })
+    count_in(MessageType::request(signal), body, Slice { start: 0, len: body.len() as u32 })
 }
 
 /// The same of a message in a request.
-pub(super) fn count_in(shape: Shape, body: &[u8], message: Slice) -> Result<u64, Malformed> {
+pub(super) fn count_in(shape: MessageType, body: &[u8], message: Slice) -> Result<u64, Malformed> {
     if shape.is_item() {
         return Ok(1);
     }
@@ -22,7 +22,7 @@ pub(super) fn count_in(shape: Shape, body: &[u8], message: Slice) -> Result<u64,
     while let Some(field) = fields.next()? {
         if let Some(FieldKind::Message(inner)) = shape.field(field.number).filter(FieldKind::holds_items) {
             let counted = field.value.bytes().and_then(|message| count_in(inner, body, message));
-            items += if inner == Shape::Metric { counted.unwrap_or(1) } else { counted? };
+            items += if inner == MessageType::Metric { counted.unwrap_or(1) } else { counted? };
         }
     }
     Ok(items)

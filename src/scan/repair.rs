@@ -6,7 +6,7 @@
 //! each message that changes, a second one writes.
 
 use super::Rejected;
-use super::check::{Fault, FieldKind, Shape, check, check_field};
+use super::check::{Fault, FieldKind, MessageType, check, check_field};
 use super::items;
 use super::wire::{Field, Malformed, Reader, Value};
 use crate::otlp::wire::{put_bytes_header, varint_len};
@@ -32,7 +32,7 @@ pub struct Repaired<'a> {
 /// When it is malformed outside of its metrics or log records; then nothing of it can be taken.
 pub fn request(signal: Signal, body: &[u8], most: usize) -> Result<Repaired<'_>, Malformed> {
     let items = items::count(signal, body)?;
-    let shape = Shape::request(signal);
+    let shape = MessageType::request(signal);
     if check(shape, body) == Ok(true) {
         return Ok(Repaired { body: Cow::Borrowed(body), items, rejected: Rejected::default() });
     }
@@ -49,7 +49,7 @@ pub fn request(signal: Signal, body: &[u8], most: usize) -> Result<Repaired<'_>,
 }
 
 /// A message that was taken, as it came if all of its texts are UTF-8.
-pub fn texts(shape: Shape, message: &[u8]) -> Cow<'_, [u8]> {
+pub fn texts(shape: MessageType, message: &[u8]) -> Cow<'_, [u8]> {
     if check(shape, message) == Ok(true) {
         return Cow::Borrowed(message);
     }
@@ -86,7 +86,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The new length of a message, none if it stays as it is. Messages may nest `depth` deep, it included.
-    fn message(&mut self, shape: Shape, message: Slice, depth: usize) -> Result<Option<u32>, Fault> {
+    fn message(&mut self, shape: MessageType, message: Slice, depth: usize) -> Result<Option<u32>, Fault> {
         let depth = depth.checked_sub(1).ok_or(Fault::TooDeep)?;
         let (mut len, mut changed) = (message.len, false);
         let mut fields = Reader::new(self.body, message);
@@ -100,7 +100,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The new length of a field with its tag; none if it stays as it is.
-    fn field(&mut self, shape: Shape, field: Field, depth: usize) -> Result<Option<u32>, Fault> {
+    fn field(&mut self, shape: MessageType, field: Field, depth: usize) -> Result<Option<u32>, Fault> {
         let new = match (shape.field(field.number), field.value) {
             (Some(FieldKind::Text), Value::Bytes(text)) => repaired_len(text.of(self.body)),
             (Some(FieldKind::Message(inner)), Value::Bytes(message)) => {
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Refuses a message with whatever was found in it before the fault.
-    fn leave_out(&mut self, shape: Shape, message: Slice, fault: Fault, known: (usize, Rejected)) {
+    fn leave_out(&mut self, shape: MessageType, message: Slice, fault: Fault, known: (usize, Rejected)) {
         self.changes.truncate(known.0 + 1);
         self.changes[known.0].len = None;
         self.rejected = known.1;
@@ -137,7 +137,7 @@ impl<'a> Plan<'a> {
         self.rejected.count(fault, items);
     }
 
-    fn write(&self, shape: Shape, len: u32) -> Vec<u8> {
+    fn write(&self, shape: MessageType, len: u32) -> Vec<u8> {
         let mut out = Vec::with_capacity(len as usize);
         let mut changes = self.changes.iter().copied();
         let next = changes.next();
@@ -167,7 +167,7 @@ struct Writing<'a, Changes> {
 }
 
 impl<Changes: Iterator<Item = Replacement>> Writing<'_, Changes> {
-    fn message(&mut self, shape: Shape, message: Slice) {
+    fn message(&mut self, shape: MessageType, message: Slice) {
         let mut fields = Reader::new(self.body, message);
         while let Ok(Some(field)) = fields.next() {
             match (shape.field(field.number), field.value) {

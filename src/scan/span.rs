@@ -1,6 +1,6 @@
 //! Walks one span.
 
-use super::check::{Fault, Shape, check_message, check_unknown, read_attribute};
+use super::check::{Fault, MessageType, check_message, check_unknown, read_attribute};
 use super::dimension::{dimension_hash, operation_hash};
 use super::tracestate::{self, Sampling};
 use super::wire::{Field, Malformed, Reader};
@@ -20,7 +20,7 @@ impl<T: Into<Fault>> From<T> for SpanRefusal {
 }
 
 /// How deep messages may nest in a span.
-const DEPTH: usize = Shape::Span.depth() - 1;
+const DEPTH: usize = MessageType::Span.depth() - 1;
 
 /// The fields of a span, while they are walked.
 #[derive(Default)]
@@ -136,12 +136,12 @@ impl SpanFields {
         match field.number {
             11 => {
                 let event = value.bytes()?;
-                check_message(Shape::Event, body, event, DEPTH)?;
+                check_message(MessageType::Event, body, event, DEPTH)?;
                 if questions.reads_events() {
                     questions.event(read_event_name(body, event)?.of(body), &mut self.tests);
                 }
             }
-            13 => check_message(Shape::Link, body, value.bytes()?, DEPTH)?,
+            13 => check_message(MessageType::Link, body, value.bytes()?, DEPTH)?,
             15 => self.read_status(body, value.bytes()?)?,
             10 | 12 | 14 => drop(value.varint()?),
             _ => check_unknown(value, DEPTH)?,

@@ -381,7 +381,7 @@ fn framed(span: &[u8]) -> Vec<u8> {
 fn what_passes_the_check_is_read_in_a_request_too() {
     let agree = |field: &[u8]| {
         let span = [plain_span().encode_to_vec().as_slice(), field].concat();
-        let passes = check::check(check::Shape::Span, &span) == Ok(true);
+        let passes = check::check(check::MessageType::Span, &span) == Ok(true);
         let framed = framed(&span);
         assert_eq!(passes, ExportTraceServiceRequest::decode(framed.as_slice()).is_ok());
         assert_eq!(passes, scan(&framed, &no_questions()).unwrap().spans.len() == 1);
@@ -425,7 +425,7 @@ proptest! {
             prop_assert_eq!(view.status, Status::from_wire(span.status.as_ref().unwrap().code as u64));
             prop_assert_eq!((view.start, view.end), (span.start_time_unix_nano, span.end_time_unix_nano));
             prop_assert_eq!(view.standing == Standing::Root, span.parent_span_id.is_empty());
-            prop_assert_eq!(check::check(check::Shape::Span, view.raw.of(&body)), Ok(true));
+            prop_assert_eq!(check::check(check::MessageType::Span, view.raw.of(&body)), Ok(true));
         }
     }
 
@@ -448,7 +448,7 @@ proptest! {
         let mut bytes = span.encode_to_vec();
         let index = at.index(bytes.len());
         bytes[index] = byte;
-        prop_assert_eq!(check::check(check::Shape::Span, &bytes) == Ok(true), Span::decode(bytes.as_slice()).is_ok());
+        prop_assert_eq!(check::check(check::MessageType::Span, &bytes) == Ok(true), Span::decode(bytes.as_slice()).is_ok());
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Counts {
         }
     }
 
-    pub(super) fn settle(&mut self, service: u32, fate: Fate, rule: RuleId) {
+    pub(super) fn account(&mut self, service: u32, fate: Fate, rule: RuleId) {
         let spans = self.service(service);
         spans.held -= 1;
         match fate {

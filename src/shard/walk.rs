@@ -6,7 +6,7 @@ use crate::otlp::wire::{put_bytes, put_bytes_header, varint_len};
 use crate::ring::index::TraceEntry;
 use crate::ring::wheel::Tick;
 use crate::ring::{Loc, Ring};
-use crate::scan::check::Shape;
+use crate::scan::check::MessageType;
 use crate::scan::repair;
 use crate::scan::splice::{Marks, outline, splice};
 use crate::scan::tracestate::Weight;
@@ -140,20 +140,20 @@ impl Shard {
         loop {
             match self.step(walk, budget) {
                 WalkStep::At(loc) if self.ring.read(loc).delivered => {}
-                WalkStep::At(loc) => self.settle(walk.slot, loc, Fate::Dropped),
+                WalkStep::At(loc) => self.account(walk.slot, loc, Fate::Dropped),
                 WalkStep::Pause => return false,
                 WalkStep::End => return true,
             }
         }
     }
 
-    fn settle(&mut self, slot: u32, loc: Loc, fate: Fate) {
+    fn account(&mut self, slot: u32, loc: Loc, fate: Fate) {
         let service = self.ring.service_of(self.ring.read(loc).scope);
         self.ring.set_delivered(loc);
         let entry = self.index.entry_mut(slot);
         entry.undelivered -= 1;
         let rule = entry.verdict.map_or(RuleId::OTHERWISE, |verdict| verdict.rule);
-        self.counts.settle(service, fate, rule);
+        self.counts.account(service, fate, rule);
     }
 
     /// Collects what has not been handed over; equal records count once. True at the end.
@@ -173,10 +173,10 @@ impl Shard {
                     let newer = std::mem::replace(&mut walk.gathered[place], Loc::NONE);
                     walk.seen.remove(&hash);
                     walk.marked = walk.marked.filter(|(_, marked)| *marked != newer);
-                    self.settle(walk.slot, newer, Fate::Duplicate);
+                    self.account(walk.slot, newer, Fate::Duplicate);
                 }
             } else if twin.is_some() {
-                self.settle(walk.slot, loc, Fate::Duplicate);
+                self.account(walk.slot, loc, Fate::Duplicate);
             } else {
                 self.rank(walk, loc);
                 walk.seen.insert(hash, walk.gathered.len());
@@ -220,11 +220,11 @@ impl Shard {
                 walk.marked = walk.marked.or(Some(((true, 0, 0), loc)));
                 span.clear();
                 splice(self.ring.bytes(loc), weight, marks, &mut span);
-                let span = repair::texts(Shape::Span, &span);
+                let span = repair::texts(MessageType::Span, &span);
                 put_bytes(&mut group.spans, 2, &span);
                 budget.spend(span.len() + context_bytes);
                 out.spans += 1;
-                self.settle(walk.slot, loc, Fate::Kept);
+                self.account(walk.slot, loc, Fate::Kept);
             }
             walk.gathered.pop();
         }
@@ -247,7 +247,7 @@ impl Shard {
         while loc != Loc::NONE && budget.pay() {
             let record = self.ring.read(loc);
             let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
-            let span = repair::texts(Shape::Span, self.ring.bytes(loc));
+            let span = repair::texts(MessageType::Span, self.ring.bytes(loc));
             put_bytes(&mut group.spans, 2, &span);
             budget.spend(span.len() + context_bytes);
             loc = record.previous;
@@ -337,10 +337,11 @@ fn write_groups(groups: &[ScopeGroup], ring: &Ring, out: &mut Vec<u8>) {
             continue;
         }
         written.push(first.resource_hash);
-        let header = repair::texts(Shape::ResourceSpans, ring.bytes(ring.resource_of(first.scope)));
+        let header = repair::texts(MessageType::ResourceSpans, ring.bytes(ring.resource_of(first.scope)));
         let members = full.iter().filter(|group| group.resource_hash == first.resource_hash);
-        let members: Vec<_> =
-            members.map(|group| (repair::texts(Shape::ScopeSpans, ring.bytes(group.scope)), &group.spans)).collect();
+        let members: Vec<_> = members
+            .map(|group| (repair::texts(MessageType::ScopeSpans, ring.bytes(group.scope)), &group.spans))
+            .collect();
         let field_len = |len: usize| 1 + varint_len(len as u64) + len;
         let scopes_len = members.iter().map(|(scope, spans)| field_len(scope.len() + spans.len())).sum::<usize>();
         put_bytes_header(out, 1, header.len() + scopes_len);

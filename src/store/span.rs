@@ -225,7 +225,7 @@ pub(super) struct Parts<'a> {
 
 /// Where equal things of a batch are in its [`Parts`].
 #[derive(Default)]
-struct Places<'a> {
+struct ContextPlaces<'a> {
     resources: HashMap<Cow<'a, [u8]>, u32, RandomState>,
     scopes: HashMap<(u32, Cow<'a, [u8]>), u32, RandomState>,
     traces: HashMap<TraceId, usize, RandomState>,
@@ -234,7 +234,7 @@ struct Places<'a> {
 impl<'a> Parts<'a> {
     /// None if the bytes around the spans are malformed.
     pub(super) fn of(body: &'a [u8]) -> Option<Parts<'a>> {
-        let (mut parts, mut places) = (Parts::default(), Places::default());
+        let (mut parts, mut places) = (Parts::default(), ContextPlaces::default());
         for field in Fields::new(body) {
             let Some(group) = field?.message(1) else { continue };
             let resource = parts.resource(header(group)?, &mut places);
@@ -254,21 +254,21 @@ impl<'a> Parts<'a> {
         &self.resources[self.scopes[scope as usize].resource as usize].service
     }
 
-    fn resource(&mut self, raw: Cow<'a, [u8]>, places: &mut Places<'a>) -> u32 {
+    fn resource(&mut self, raw: Cow<'a, [u8]>, places: &mut ContextPlaces<'a>) -> u32 {
         *places.resources.entry(raw).or_insert_with_key(|raw| {
             self.resources.push(Resource::new(raw.clone()));
             (self.resources.len() - 1) as u32
         })
     }
 
-    fn scope(&mut self, resource: u32, raw: Cow<'a, [u8]>, places: &mut Places<'a>) -> u32 {
+    fn scope(&mut self, resource: u32, raw: Cow<'a, [u8]>, places: &mut ContextPlaces<'a>) -> u32 {
         *places.scopes.entry((resource, raw)).or_insert_with_key(|(resource, raw)| {
             self.scopes.push(Scope { resource: *resource, raw: raw.clone() });
             (self.scopes.len() - 1) as u32
         })
     }
 
-    fn add(&mut self, raw: &'a [u8], scope: u32, places: &mut Places<'a>) {
+    fn add(&mut self, raw: &'a [u8], scope: u32, places: &mut ContextPlaces<'a>) {
         let shown = SpanColumns::read(raw);
         let id = shown.as_ref().and_then(|shown| shown.trace_id.try_into().ok()).map(TraceId);
         let (Some(shown), Some(id)) = (shown, id) else {

@@ -200,7 +200,7 @@ impl StoreWriter {
 /// first in which a resource or scope is brings it.
 fn portions(parts: &Parts<'_>, most: u64) -> Vec<(Range<usize>, u64)> {
     let mut portions: Vec<(Range<usize>, u64)> = Vec::new();
-    let mut unbrought = Unbrought::of(parts);
+    let mut unbrought = NewContexts::of(parts);
     for (at, (_, spans)) in parts.traces.iter().enumerate() {
         let bytes: u64 = spans.iter().map(|stored| row_bytes(stored.raw) + unbrought.bring(parts, stored.scope)).sum();
         let need = bytes + TRACE_PAGES * PAGE;
@@ -222,14 +222,14 @@ fn row_bytes(raw: &[u8]) -> u64 {
 }
 
 /// What the rows of resources and scopes take that no trace before has brought; nothing for others.
-struct Unbrought {
+struct NewContexts {
     resources: Vec<u64>,
     scopes: Vec<u64>,
 }
 
-impl Unbrought {
-    fn of(parts: &Parts<'_>) -> Unbrought {
-        Unbrought {
+impl NewContexts {
+    fn of(parts: &Parts<'_>) -> NewContexts {
+        NewContexts {
             resources: parts.resources.iter().map(|resource| row_bytes(&resource.raw)).collect(),
             scopes: parts.scopes.iter().map(|scope| row_bytes(&scope.raw)).collect(),
         }

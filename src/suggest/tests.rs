@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::{Compared, Planner, PolicyText, Recording, Report};
+use crate::plan::{Compared, PlanReport, Planner, PolicyText, Recording};
 use crate::policy::{Policy, check_policy};
 use crate::trace::RuleNames;
 use crate::trace::label::NumberedNames;
@@ -92,7 +92,7 @@ fn profile(requests: &[Vec<u8>]) -> TrafficProfile {
     profiler.finish(&known.services, &known.names)
 }
 
-fn plan(then: &str, requests: &[Vec<u8>]) -> Report {
+fn plan(then: &str, requests: &[Vec<u8>]) -> PlanReport {
     let compared = compared(then);
     let questions = compared.questions().unwrap();
     let mut recording = Recording::new(&questions, 100_000);
@@ -108,7 +108,7 @@ fn text_of(suggestion: &Suggestion) -> String {
 }
 
 /// Each rule keeps what was expected of it, within 2 % and two traces.
-fn assert_as_expected(suggestion: &Suggestion, report: &Report, text: &str) {
+fn assert_as_expected(suggestion: &Suggestion, report: &PlanReport, text: &str) {
     let expected = suggestion.rules.iter().map(|rule| (rule.name.as_str(), rule.kept));
     for (name, kept) in expected.chain([("otherwise", suggestion.otherwise.1)]) {
         let row = report.rules.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {text}"));

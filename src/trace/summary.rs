@@ -7,16 +7,16 @@ use std::cmp::{Ordering, Reverse};
 
 /// Which fact bits speak of which spans; comes with a question set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Masks {
+pub struct FactMasks {
     pub any: Facts,
     pub entry: Facts,
     pub root: Facts,
 }
 
-impl Masks {
+impl FactMasks {
     /// Condition number k is bit k.
-    pub fn of(conditions: &[Condition]) -> Masks {
-        let mut masks = Masks::default();
+    pub fn of(conditions: &[Condition]) -> FactMasks {
+        let mut masks = FactMasks::default();
         for (bit, condition) in conditions.iter().enumerate() {
             match condition.scope {
                 SpanScope::Any => masks.any.set(bit),
@@ -163,7 +163,7 @@ impl Summary {
     }
 
     /// Takes one span in. Spans may come in any order: the result is the same.
-    pub fn observe(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
+    pub fn observe(&mut self, span: &SpanView, service_hash: u64, masks: &FactMasks) {
         self.facts |= span.facts & masks.any;
         let duration = span.duration();
         self.start = earliest(self.start, span.start);
@@ -197,7 +197,7 @@ impl Summary {
     }
 
     /// Takes in what a span that was observed before answers to another question set.
-    pub fn observe_again(&mut self, span: &SpanView, masks: &Masks, recounts_errors: bool) {
+    pub fn observe_again(&mut self, span: &SpanView, masks: &FactMasks, recounts_errors: bool) {
         self.facts |= span.facts & masks.any;
         if recounts_errors {
             self.count_failure(span);
@@ -213,7 +213,7 @@ impl Summary {
 
     /// Takes in what is known of other spans of the same trace. As with [`Summary::observe`] the order makes no
     /// difference, and the result is that of observing all spans in one place, if one key made the hashes.
-    pub fn merge(&mut self, other: &Summary, masks: &Masks) {
+    pub fn merge(&mut self, other: &Summary, masks: &FactMasks) {
         self.facts |= other.facts & masks.any;
         self.start = earliest(self.start, other.start);
         self.end = self.end.max(other.end);
@@ -234,7 +234,7 @@ impl Summary {
         }
     }
 
-    fn observe_entry(&mut self, span: &SpanView, service_hash: u64, masks: &Masks) {
+    fn observe_entry(&mut self, span: &SpanView, service_hash: u64, masks: &FactMasks) {
         let entry = EntrySpan {
             standing: span.standing,
             start: span.start,
@@ -252,7 +252,7 @@ impl Summary {
 
     /// The better of two entries says all that an entry says; equal ones, as of two spans that share an id, say
     /// it together.
-    fn take_entry(&mut self, entry: EntrySpan, root: Root, facts: Facts, masks: &Masks) {
+    fn take_entry(&mut self, entry: EntrySpan, root: Root, facts: Facts, masks: &FactMasks) {
         let is_root = entry.standing == Standing::Root;
         self.many_roots |= is_root && self.has_root() && entry.span_id != self.entry.span_id;
         let chosen = if is_root { masks.entry | masks.root } else { masks.entry };

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use tailkeep::fleet::NodeId;
-use tailkeep::fleet::decider::{Decider, Ruling};
-use tailkeep::fleet::part::{Parcel, Part};
+use tailkeep::fleet::decider::{Decider, FleetVerdict};
+use tailkeep::fleet::part::{Part, PartBatch};
 use tailkeep::pipeline::active_policy::{ActivePolicy, PolicyJudge};
 use tailkeep::policy::{Limits, Policy};
 use tailkeep::ring::wheel::{TICK_MS, Tick};
@@ -54,7 +54,7 @@ impl DealtTrace {
     }
 
     /// Everything that nodes tell of it: after each span, all that they know.
-    fn told(&self, policy: &Policy) -> Vec<(Tick, Parcel)> {
+    fn told(&self, policy: &Policy) -> Vec<(Tick, PartBatch)> {
         let mut revisions = [0; NODES];
         let moments: BTreeSet<(Tick, usize)> = self.arrivals.iter().map(|&(node, at)| (at, node)).collect();
         let tell = |(at, node): (Tick, usize)| {
@@ -71,7 +71,7 @@ impl DealtTrace {
                 entered_age_ms,
                 is_leaving: false,
             };
-            (at, Parcel { node: NodeId(node as u64), questions: 1, parts: vec![part] })
+            (at, PartBatch { node: NodeId(node as u64), questions: 1, parts: vec![part] })
         };
         moments.into_iter().map(tell).collect()
     }
@@ -118,27 +118,27 @@ impl Scene {
         verdicts.filter(|(_, verdict)| verdict.decision.keeps()).collect()
     }
 
-    /// What the decider rules by these parcels, each at its tick.
-    fn kept_by_decider(&self, mut parcels: Vec<(Tick, Parcel)>) -> BTreeMap<TraceId, Ruling> {
-        parcels.sort_by_key(|(at, _)| *at);
+    /// What the decider rules by these batches, each at its tick.
+    fn kept_by_decider(&self, mut batches: Vec<(Tick, PartBatch)>) -> BTreeMap<TraceId, FleetVerdict> {
+        batches.sort_by_key(|(at, _)| *at);
         let limits = Mutex::new(Limits::default());
         let judge = PolicyJudge { active_policy: &self.active_policy, limits: &limits };
-        let (mut decider, mut rulings, mut parcels) = (Decider::new(100), Vec::new(), parcels.into_iter().peekable());
+        let (mut decider, mut verdicts, mut batches) = (Decider::new(100), Vec::new(), batches.into_iter().peekable());
         for now in START..START + 4000 {
             let turn = judge.turn(now);
-            while let Some((_, parcel)) = parcels.next_if(|(at, _)| *at == now) {
-                let sent = Parcel::decode(&parcel.encode()).expect("a parcel");
+            while let Some((_, batch)) = batches.next_if(|(at, _)| *at == now) {
+                let sent = PartBatch::decode(&batch.encode()).expect("a batch");
                 decider.take(&turn, 1, &sent);
             }
-            decider.tick(&turn, &mut rulings);
+            decider.tick(&turn, &mut verdicts);
         }
         assert!(decider.is_empty(), "everything is forgotten in the end");
         let mut kept = BTreeMap::new();
-        for ruling in rulings {
-            let last: Option<Ruling> = kept.insert(ruling.id, ruling.clone());
-            assert!(last.is_none_or(|last| last.revision < ruling.revision));
+        for verdict in verdicts {
+            let last: Option<FleetVerdict> = kept.insert(verdict.id, verdict.clone());
+            assert!(last.is_none_or(|last| last.revision < verdict.revision));
         }
-        kept.retain(|_, ruling: &mut Ruling| ruling.verdict.decision.keeps());
+        kept.retain(|_, verdict: &mut FleetVerdict| verdict.verdict.decision.keeps());
         kept
     }
 }
@@ -153,8 +153,8 @@ proptest! {
         traffic in prop::collection::vec(any::<u8>(), 0..500),
     ) {
         let scene = Scene::random(&policy, &mut Choices(traffic.iter()), true).expect("any policy");
-        let parcels = scene.traces.iter().flat_map(|dealt| dealt.told(&scene.active_policy.policy)).collect();
-        let ruled = scene.kept_by_decider(parcels).into_iter().map(|(id, ruling)| (id, ruling.verdict)).collect();
+        let batches = scene.traces.iter().flat_map(|dealt| dealt.told(&scene.active_policy.policy)).collect();
+        let ruled = scene.kept_by_decider(batches).into_iter().map(|(id, verdict)| (id, verdict.verdict)).collect();
         prop_assert_eq!(scene.kept_by_one(), ruled);
     }
 
@@ -166,20 +166,20 @@ proptest! {
     ) {
         let mut choices = Choices(traffic.iter());
         let Some(scene) = Scene::random(&policy, &mut choices, false) else { return Ok(()) };
-        let mut parcels = Vec::new();
-        for (at, parcel) in scene.traces.iter().flat_map(|dealt| dealt.told(&scene.active_policy.policy)) {
+        let mut batches = Vec::new();
+        for (at, batch) in scene.traces.iter().flat_map(|dealt| dealt.told(&scene.active_policy.policy)) {
             for _ in 0..=choices.below(2) {
-                parcels.insert(choices.below(parcels.len() + 1), (at + choices.below(DELAYS) as Tick, parcel.clone()));
+                batches.insert(choices.below(batches.len() + 1), (at + choices.below(DELAYS) as Tick, batch.clone()));
             }
         }
         let said = |verdict: &Verdict| (verdict.decision, verdict.rule, verdict.threshold);
         let one: BTreeMap<_, _> = scene.kept_by_one().iter().map(|(id, verdict)| (*id, said(verdict))).collect();
-        let ruled = scene.kept_by_decider(parcels);
-        prop_assert_eq!(one, ruled.iter().map(|(id, ruling)| (*id, said(&ruling.verdict))).collect());
+        let ruled = scene.kept_by_decider(batches);
+        prop_assert_eq!(one, ruled.iter().map(|(id, verdict)| (*id, said(&verdict.verdict))).collect());
         for dealt in &scene.traces {
             let nodes: BTreeSet<u64> = dealt.arrivals.iter().map(|(node, _)| *node as u64).collect();
-            if let Some(ruling) = ruled.get(&dealt.trace.id) {
-                prop_assert_eq!(ruling.nodes.iter().map(|node| node.0).collect::<BTreeSet<_>>(), nodes);
+            if let Some(verdict) = ruled.get(&dealt.trace.id) {
+                prop_assert_eq!(verdict.nodes.iter().map(|node| node.0).collect::<BTreeSet<_>>(), nodes);
             }
         }
     }
@@ -212,14 +212,14 @@ fn ruled(traces_max: usize, questions: u64, parts: &[(Tick, Part)]) -> (Vec<(u8,
     let active_policy = ActivePolicy::new(policy, &[], rules).expect("few questions");
     let limits = Mutex::new(Limits::default());
     let judge = PolicyJudge { active_policy: &active_policy, limits: &limits };
-    let (mut decider, mut rulings) = (Decider::new(traces_max), Vec::new());
+    let (mut decider, mut verdicts) = (Decider::new(traces_max), Vec::new());
     for now in START..START + 1000 {
         let turn = judge.turn(now);
         let parts: Vec<Part> = parts.iter().filter(|(at, _)| *at == now).map(|(_, part)| *part).collect();
-        decider.take(&turn, 1, &Parcel { node: NodeId(1), questions, parts });
-        decider.tick(&turn, &mut rulings);
+        decider.take(&turn, 1, &PartBatch { node: NodeId(1), questions, parts });
+        decider.tick(&turn, &mut verdicts);
     }
-    let said = rulings.iter().map(|ruling| (ruling.id.0[0], ruling.verdict.rule, ruling.verdict.trigger));
+    let said = verdicts.iter().map(|verdict| (verdict.id.0[0], verdict.verdict.rule, verdict.verdict.trigger));
     (said.collect(), [decider.overflowed, decider.foreign])
 }
 

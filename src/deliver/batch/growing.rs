@@ -25,14 +25,14 @@ const INNER: u32 = 2;
 /// What is divided into a header and what is in it.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
-    Resource,
+    GrowingResource,
     OpenScope,
 }
 
 /// A batch that still takes pieces.
 #[derive(Debug)]
 pub(crate) struct Growing {
-    resources: Vec<Resource>,
+    resources: Vec<GrowingResource>,
     contexts: Contexts,
     /// Fields of the request that are not put together.
     rest: Vec<u8>,
@@ -51,7 +51,7 @@ struct Header<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Resource {
+struct GrowingResource {
     header: Header<'static>,
     scopes: Vec<OpenScope>,
     /// Scopes that are not put together, as fields.
@@ -133,11 +133,11 @@ impl Growing {
 
     /// The bytes that are said already; none if the resource stays as it is.
     fn take_resource(&mut self, message: &[u8]) -> Option<usize> {
-        let Divided { header, inner } = Divided::new(message, Level::Resource)?;
+        let Divided { header, inner } = Divided::new(message, Level::GrowingResource)?;
         let equal = |place: usize| self.resources.get(place).is_some_and(|known| known.header == header);
         let place = self.contexts.place(usize::MAX, &header, self.resources.len(), equal)?;
         let saved = if place == self.resources.len() {
-            self.resources.push(Resource { header: header.into_owned(), ..Resource::default() });
+            self.resources.push(GrowingResource { header: header.into_owned(), ..GrowingResource::default() });
             0
         } else {
             header.bytes.len()
@@ -147,7 +147,7 @@ impl Growing {
 
     /// The same for a scope, which is given with its tag.
     fn take_scope(&mut self, resource: usize, raw: &[u8]) -> usize {
-        let Resource { scopes, rest, .. } = &mut self.resources[resource];
+        let GrowingResource { scopes, rest, .. } = &mut self.resources[resource];
         let message = Fields::new(raw).next().flatten().and_then(|field| field.payload()).unwrap_or_default();
         let known = Divided::new(message, Level::OpenScope).and_then(|divided| {
             let equal = |place: usize| scopes.get(place).is_some_and(|known| known.header == divided.header);
@@ -179,7 +179,7 @@ impl Growing {
     pub(crate) fn seal(self, signal: Signal) -> Batch {
         // No spare capacity: a queue may hold the body for hours.
         let mut body =
-            Vec::with_capacity(self.resources.iter().map(Resource::field_len).sum::<usize>() + self.rest.len());
+            Vec::with_capacity(self.resources.iter().map(GrowingResource::field_len).sum::<usize>() + self.rest.len());
         self.resources.iter().for_each(|resource| resource.write(&mut body));
         body.extend_from_slice(&self.rest);
         Batch { signal, body: Bytes::from(body), items: self.items }
@@ -200,7 +200,7 @@ impl Header<'_> {
     }
 }
 
-impl Resource {
+impl GrowingResource {
     fn len(&self) -> usize {
         self.header.bytes.len() + self.scopes.iter().map(OpenScope::field_len).sum::<usize>() + self.rest.len()
     }
@@ -250,7 +250,7 @@ impl<'a> Divided<'a> {
             let field = field?;
             let is_inner = field.message(INNER).is_some();
             // Neighbours are copied together, but scopes are looked at one by one.
-            if is_inner == in_header || is_inner && level == Level::Resource {
+            if is_inner == in_header || is_inner && level == Level::GrowingResource {
                 divided.add(&message[start..at], in_header);
                 (start, in_header) = (at, !is_inner);
             }

@@ -72,13 +72,13 @@ struct BatchProgress {
     place: Place,
     sent: Sent,
     limits: PackLimits,
-    doubted: Option<Doubted>,
+    doubted: Option<RefusedItems>,
     /// The clock was set for this batch: once must do.
     clock_set: bool,
 }
 
 /// A pack that was refused, perhaps for a single item: what it held goes in smaller ones.
-struct Doubted {
+struct RefusedItems {
     /// Of it, that are left.
     items: usize,
     /// That a pack has at most.
@@ -256,7 +256,7 @@ impl PackState {
                 AfterPack::GiveUp
             }
             Next::Halve { .. } if items > 1 => {
-                progress.doubted.get_or_insert(Doubted { items, most: items }).most = items.div_ceil(2);
+                progress.doubted.get_or_insert(RefusedItems { items, most: items }).most = items.div_ceil(2);
                 AfterPack::Repack
             }
             // Somebody corrects it, or has nothing to correct.

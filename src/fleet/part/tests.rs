@@ -51,8 +51,8 @@ prop_compose! {
     }
 }
 
-fn parcel() -> impl Strategy<Value = Parcel> {
-    (any::<u64>(), any::<u64>(), prop::collection::vec(part(), 0..5)).prop_map(|(node, questions, parts)| Parcel {
+fn batch() -> impl Strategy<Value = PartBatch> {
+    (any::<u64>(), any::<u64>(), prop::collection::vec(part(), 0..5)).prop_map(|(node, questions, parts)| PartBatch {
         node: NodeId(node),
         questions,
         parts,
@@ -61,23 +61,23 @@ fn parcel() -> impl Strategy<Value = Parcel> {
 
 proptest! {
     #[test]
-    fn what_is_told_is_what_arrives(parcel in parcel()) {
-        prop_assert_eq!(Parcel::decode(&parcel.encode()), Ok(parcel));
+    fn what_is_told_is_what_arrives(batch in batch()) {
+        prop_assert_eq!(PartBatch::decode(&batch.encode()), Ok(batch));
     }
 
     /// What is cut, longer or changed is refused or says something else, and never more than its bytes account for.
     #[test]
     fn bytes_that_are_no_parcel_are_refused(
-        parcel in parcel(),
+        batch in batch(),
         cut in any::<prop::sample::Index>(),
         (place, byte) in any::<(prop::sample::Index, u8)>(),
     ) {
-        let whole = parcel.encode();
-        prop_assert_eq!(Parcel::decode(&whole[..cut.index(whole.len())]), Err(NotAParcel::Malformed));
-        prop_assert_eq!(Parcel::decode(&[whole.as_slice(), &[0]].concat()), Err(NotAParcel::Malformed));
+        let whole = batch.encode();
+        prop_assert_eq!(PartBatch::decode(&whole[..cut.index(whole.len())]), Err(PartBatchError::Malformed));
+        prop_assert_eq!(PartBatch::decode(&[whole.as_slice(), &[0]].concat()), Err(PartBatchError::Malformed));
         let mut changed = whole.clone();
         changed[place.index(whole.len())] = byte;
-        if let Ok(read) = Parcel::decode(&changed) {
+        if let Ok(read) = PartBatch::decode(&changed) {
             prop_assert!(read.parts.len() * PART_BYTES_MIN <= changed.len());
         }
     }
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let versioned = [&[VERSION], bytes.as_slice()].concat();
-        if let Ok(read) = Parcel::decode(&versioned) {
+        if let Ok(read) = PartBatch::decode(&versioned) {
             prop_assert!(read.parts.len() * PART_BYTES_MIN <= versioned.len());
         }
     }
@@ -93,10 +93,10 @@ proptest! {
 
 #[test]
 fn another_version_is_named() {
-    let error = Parcel::decode(&[9, 1, 2]).unwrap_err();
-    assert_eq!(error, NotAParcel::Version(9));
+    let error = PartBatch::decode(&[9, 1, 2]).unwrap_err();
+    assert_eq!(error, PartBatchError::Version(9));
     assert!(error.to_string().contains("version 9"), "{error}");
-    assert_eq!(Parcel::decode(&[]), Err(NotAParcel::Malformed));
+    assert_eq!(PartBatch::decode(&[]), Err(PartBatchError::Malformed));
 }
 
 /// Two spans at a service that is not the first: what most parts are.
@@ -129,7 +129,7 @@ fn ordinary(n: u64) -> Part {
 
 #[test]
 fn an_ordinary_part_takes_some_sixty_bytes() {
-    let parcel = Parcel { node: NodeId(7), questions: 9, parts: (0..30).map(ordinary).collect() };
-    let bytes = parcel.encode().len() / 30;
+    let batch = PartBatch { node: NodeId(7), questions: 9, parts: (0..30).map(ordinary).collect() };
+    let bytes = batch.encode().len() / 30;
     assert!(bytes <= 72, "{bytes}");
 }

@@ -374,7 +374,7 @@ fn depth_costs_neither_the_request_nor_the_stack() {
     };
     for (depth, is_taken) in [(30, true), (48, true), (49, false), (100_000, false)] {
         let protobuf = convert(Signal::Traces, json(depth).as_bytes()).unwrap();
-        let checked = crate::scan::check::check(crate::scan::check::Shape::TracesRequest, &protobuf);
+        let checked = crate::scan::check::check(crate::scan::check::MessageType::TracesRequest, &protobuf);
         assert_eq!(checked.is_ok(), is_taken, "{depth}");
         assert_eq!(crate::scan::items::count(Signal::Traces, &protobuf), Ok(2), "{depth}");
     }
@@ -396,7 +396,7 @@ fn what_is_taken_is_written_to_its_depth() {
         (0..lists).for_each(|_| any = wrap(&any, &[1, 5]));
         (0..maps).for_each(|_| any = wrap(&any, &[2, 1, 6]));
         let body = wrap(&any, &[2, 9, 2, 2, 1]);
-        assert!(crate::scan::check::check(crate::scan::check::Shape::TracesRequest, &body).is_ok());
+        assert!(crate::scan::check::check(crate::scan::check::MessageType::TracesRequest, &body).is_ok());
         let json = write(Signal::Traces, &body).unwrap();
         assert!(String::from_utf8(json).unwrap().contains("innermost"), "{maps} maps, {lists} lists");
     }

@@ -1,7 +1,7 @@
 //! A plan as one page that needs nothing but itself.
 
 use super::{GateOutcome, change, escape, notes, seconds, size};
-use crate::plan::report::{Moved, PlanRow, Report};
+use crate::plan::report::{Moved, PlanReport, PlanRow};
 use std::fmt::Write;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222;\
@@ -12,7 +12,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max
 const BAR: f64 = 160.0;
 
 /// One page, with pictures and without anything from elsewhere.
-pub fn html(report: &Report, gates: &[GateOutcome]) -> String {
+pub fn html(report: &PlanReport, gates: &[GateOutcome]) -> String {
     let window = &report.window;
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \

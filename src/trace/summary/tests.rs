@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 const SERVICES: [u64; 2] = [11, 22];
 
-fn masks() -> Masks {
-    Masks { any: Facts::one(0) | Facts::one(1), entry: Facts::one(2) | Facts::one(3), root: Facts::one(4) }
+fn masks() -> FactMasks {
+    FactMasks { any: Facts::one(0) | Facts::one(1), entry: Facts::one(2) | Facts::one(3), root: Facts::one(4) }
 }
 
 prop_compose! {

@@ -6,7 +6,7 @@
 //! - `sample.reason` on a span that says by `tailkeep.reason` why its trace was kept.
 
 use crate::{
-    otlp::attributes::{ResourceView, add_to_resources, attribute, put_attribute, rewrite},
+    otlp::attributes::{ResourceAttributes, add_to_resources, attribute, put_attribute, rewrite},
     trace::{Reason, Signal},
 };
 use bytes::Bytes;
@@ -46,7 +46,7 @@ impl MissingAttributes {
     }
 
     /// The attribute fields that a resource lacks.
-    fn missing(&self, resource: &ResourceView) -> Vec<u8> {
+    fn missing(&self, resource: &ResourceAttributes) -> Vec<u8> {
         let mut missing = Vec::new();
         if !resource.has(HOST) {
             let node = resource.attribute(NODE).flatten().map(str::to_owned);

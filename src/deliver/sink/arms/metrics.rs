@@ -6,7 +6,7 @@
 use crate::{
     deliver::{
         batch,
-        sink::sls::exponential::{self, Exponential},
+        sink::sls::exponential::{self, ExponentialPoint},
     },
     otlp::{
         walk::{Place, all, fields_of, leaves},
@@ -102,7 +102,7 @@ fn explicit_point(point: &[u8]) -> Vec<u8> {
             _ => {}
         }
     }
-    let folded = exponential::fold(&Exponential::read(point));
+    let folded = exponential::fold(&ExponentialPoint::read(point));
     let packed = |numbers: &mut dyn Iterator<Item = u64>| numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
     put_bytes(&mut out, 6, &packed(&mut folded.counts.iter().copied()));
     put_bytes(&mut out, 7, &packed(&mut folded.bounds.iter().map(|bound| bound.to_bits())));

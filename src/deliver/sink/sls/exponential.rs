@@ -23,7 +23,7 @@ pub(in crate::deliver::sink) struct Explicit {
 
 /// What folding needs of an `ExponentialHistogramDataPoint`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::deliver::sink) struct Exponential<'a> {
+pub(in crate::deliver::sink) struct ExponentialPoint<'a> {
     scale: i32,
     zero_count: u64,
     zero_threshold: f64,
@@ -42,9 +42,9 @@ struct Buckets<'a> {
 const POSITIVE: u32 = 8;
 const NEGATIVE: u32 = 9;
 
-impl<'a> Exponential<'a> {
-    pub(in crate::deliver::sink) fn read(point: &'a [u8]) -> Exponential<'a> {
-        let mut read = Exponential { bytes: point, ..Exponential::default() };
+impl<'a> ExponentialPoint<'a> {
+    pub(in crate::deliver::sink) fn read(point: &'a [u8]) -> ExponentialPoint<'a> {
+        let mut read = ExponentialPoint { bytes: point, ..ExponentialPoint::default() };
         for field in fields_of(point) {
             match (field.number, field.value) {
                 (6, Value::Varint(scale)) => read.scale = zigzag(scale as u32),
@@ -88,7 +88,7 @@ pub(in crate::deliver::sink) fn doubles(message: &[u8], number: u32) -> impl Ite
     fixed(message, number).map(f64::from_bits)
 }
 
-pub(in crate::deliver::sink) fn fold(point: &Exponential<'_>) -> Explicit {
+pub(in crate::deliver::sink) fn fold(point: &ExponentialPoint<'_>) -> Explicit {
     let [positive, negative] = [POSITIVE, NEGATIVE].map(|side| point.buckets(side));
     let shift =
         [positive, negative].into_iter().flatten().map(|buckets| shift_for(point.scale, &buckets)).max().unwrap_or(0);
@@ -153,7 +153,7 @@ mod tests {
     use prost::Message;
 
     fn folded(point: &ExponentialHistogramDataPoint) -> Explicit {
-        fold(&Exponential::read(&point.encode_to_vec()))
+        fold(&ExponentialPoint::read(&point.encode_to_vec()))
     }
 
     fn point(scale: i32, offset: i32, counts: &[u64]) -> ExponentialHistogramDataPoint {

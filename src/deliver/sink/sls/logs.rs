@@ -6,7 +6,7 @@ use super::{
     encode::{Pack, PackLimits},
     json::{self, Text},
     time::ServiceTime,
-    traces::{Around, hex_id, pack_leaves},
+    traces::{SharedFields, hex_id, pack_leaves},
 };
 use crate::otlp::{
     walk::{Leaf, Place, all, fields_of, is_whole, lossy},
@@ -56,7 +56,7 @@ impl<'a> RecordFields<'a> {
 fn write_record(
     pack: &mut Pack,
     leaf: &Leaf<'_>,
-    around: &Around<'_>,
+    around: &SharedFields<'_>,
     limits: &PackLimits,
     now: ServiceTime,
 ) -> Option<()> {

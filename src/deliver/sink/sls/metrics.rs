@@ -9,7 +9,7 @@ mod labels;
 
 use super::{
     encode::{Pack, PackLimits, PackRoom},
-    exponential::{self, Exponential, doubles, fixed},
+    exponential::{self, ExponentialPoint, doubles, fixed},
     json::ATTRIBUTES_MAX,
     time::ServiceTime,
 };
@@ -155,7 +155,7 @@ impl MetricWriter<'_> {
                 self.histogram(pack, &labels, plain.time, &of_point)
             }
             kind::EXPONENTIAL_HISTOGRAM => {
-                let folded = exponential::fold(&Exponential::read(point.bytes));
+                let folded = exponential::fold(&ExponentialPoint::read(point.bytes));
                 let (bounds, counts) = (&folded.bounds[..], &folded.counts[..]);
                 let of_point = HistogramPoint { count: plain.count, sum: plain.sum, bounds, counts };
                 self.histogram(pack, &labels, plain.time, &of_point)

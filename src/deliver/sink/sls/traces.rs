@@ -29,14 +29,14 @@ pub(super) fn pack(
 }
 
 /// What logs of one resource, and of one scope, share.
-pub(super) struct Around<'a> {
+pub(super) struct SharedFields<'a> {
     pub(super) resource: &'a ResourceFields,
     /// Name and version.
     pub(super) scope: &'a [String; 2],
 }
 
 /// Writes a leaf; none if it has no form in Log Service.
-pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &Around<'_>) -> Option<()> + 'a;
+pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &SharedFields<'_>) -> Option<()> + 'a;
 
 pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, write: &WriteLeaf<'_>) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
@@ -44,7 +44,7 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
     for leaf in leaves(request, from) {
         let resource = resources.of(leaf.resource, |group| ResourceFields::new(group, limits));
         let scope = scopes.of(leaf.scope, scope_names);
-        let around = resource.as_ref().map(|resource| Around { resource, scope });
+        let around = resource.as_ref().map(|resource| SharedFields { resource, scope });
         let before = pack.items();
         let room = pack.item(limits, |pack| {
             if around.as_ref().and_then(|around| write(pack, &leaf, around)).is_none() {
@@ -123,7 +123,7 @@ fn scope_names(group: &[u8]) -> [String; 2] {
 
 /// The fields of a span that stand for themselves.
 #[derive(Default)]
-struct SpanFields<'a> {
+struct LogSpanFields<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
     parent_span_id: &'a [u8],
@@ -136,9 +136,9 @@ struct SpanFields<'a> {
     status_message: &'a [u8],
 }
 
-impl<'a> SpanFields<'a> {
-    fn read(span: &'a [u8]) -> SpanFields<'a> {
-        let mut plain = SpanFields::default();
+impl<'a> LogSpanFields<'a> {
+    fn read(span: &'a [u8]) -> LogSpanFields<'a> {
+        let mut plain = LogSpanFields::default();
         for field in fields_of(span) {
             match (field.number, field.value) {
                 (1, Value::Bytes(bytes)) => plain.trace_id = bytes,
@@ -170,7 +170,7 @@ impl<'a> SpanFields<'a> {
 fn write_span(
     pack: &mut Pack,
     leaf: &Leaf<'_>,
-    around: &Around<'_>,
+    around: &SharedFields<'_>,
     limits: &PackLimits,
     now: ServiceTime,
     unit: TimeUnit,
@@ -178,7 +178,7 @@ fn write_span(
     if !is_whole(leaf.bytes) {
         return None;
     }
-    let span = SpanFields::read(leaf.bytes);
+    let span = LogSpanFields::read(leaf.bytes);
     let limit = limits.text(leaf.bytes.len());
     let ([scope_name, scope_version], resource) = (around.scope, around.resource);
     let in_unit = |nanos: u64| (nanos / unit.nanos()).to_string();

@@ -2,14 +2,14 @@ use super::*;
 use crate::otlp::schema::{self, Count, Kind};
 
 /// References to a table of strings, which OTLP 1.10 has for profiles: checked, but neither read nor written as JSON.
-const NOT_IN_JSON: [(Shape, u32); 2] = [(Shape::KeyValue, 3), (Shape::AnyValue, 8)];
+const NOT_IN_JSON: [(MessageType, u32); 2] = [(MessageType::KeyValue, 3), (MessageType::AnyValue, 8)];
 /// Beyond any number that OTLP uses.
 const NUMBERS: std::ops::Range<u32> = 1..64;
 
 /// Every message that can be reached, with its namesake in the other table.
-fn pairs() -> Vec<(Shape, &'static schema::Message)> {
-    let mut pairs: Vec<(Shape, &schema::Message)> =
-        Signal::ALL.map(|signal| (Shape::request(signal), schema::Message::request(signal))).to_vec();
+fn pairs() -> Vec<(MessageType, &'static schema::Message)> {
+    let mut pairs: Vec<(MessageType, &schema::Message)> =
+        Signal::ALL.map(|signal| (MessageType::request(signal), schema::Message::request(signal))).to_vec();
     let mut at = 0;
     while let Some(&(shape, message)) = pairs.get(at) {
         for field in message.fields {
