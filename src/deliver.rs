@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod hops;
+mod log_throttle;
 mod loss_log;
 pub mod queue;
 pub mod refusal;
@@ -47,8 +48,6 @@ use worker::SinkWorker;
 
 /// The part of the drain's time that is kept back for closing the sinks.
 pub const CLOSE_TIME: Duration = Duration::from_secs(1);
-/// A loss that goes on is said again this often.
-const REPEAT_LOG: Duration = Duration::from_secs(10);
 /// Who waits for room asks for it this often, whether a sink took something or not.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -437,33 +436,5 @@ fn recover(queue: &mut Queue, names: &[String], recovered: &Recovered) {
     if !recovered.records.is_empty() {
         let items: u64 = recovered.records.iter().map(|found| found.items).sum();
         info!(batches = recovered.records.len(), items, "went on with what an earlier run left on disk");
-    }
-}
-
-/// Says a repeating loss at most every [`REPEAT_LOG`], with the sum since it was last said.
-#[derive(Debug, Default)]
-struct LogThrottle {
-    unsaid: u64,
-    until: Option<Instant>,
-}
-
-impl LogThrottle {
-    fn say(&mut self, items: u64, now: Instant) -> Option<u64> {
-        self.unsaid += items;
-        if self.until.is_some_and(|until| now < until) {
-            return None;
-        }
-        self.until = Some(now + REPEAT_LOG);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-
-    /// What has not been said yet, if there is any and the pause is over.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        if self.unsaid == 0 { None } else { self.say(0, now) }
-    }
-
-    /// What has not been said yet, for the end.
-    fn rest(&mut self) -> u64 {
-        std::mem::take(&mut self.unsaid)
     }
 }

@@ -1,6 +1,9 @@
 //! Says in the log what a full queue discards: at once, then at intervals, also when nothing more is lost.
 
-use super::{DeliveryPhase, LogThrottle, REPEAT_LOG, Shared};
+use super::{
+    DeliveryPhase, Shared,
+    log_throttle::{LogThrottle, REPEAT_LOG},
+};
 use crate::trace::Signal;
 use std::sync::{Arc, Mutex};
 use tokio::time::{Instant, interval};

@@ -4,8 +4,9 @@
 //! hold up traces.
 
 use super::{
-    DeliveryPhase, DeliverySettings, LogThrottle, NamedSink, Shared,
+    DeliveryPhase, DeliverySettings, NamedSink, Shared,
     batch::Piece,
+    log_throttle::LogThrottle,
     queue::{Discard, NextBatch, StoredBody, Taken},
     refusal::{self, Refusals},
     retry::Backoff,

@@ -9,7 +9,7 @@ mod reply;
 use super::headers::{CurrentHeaders, SinkHeaders};
 use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
-    deliver::{Discard, HopMemory, LogThrottle},
+    deliver::{Discard, HopMemory, log_throttle::LogThrottle},
     http_client::{Client, ClientError, ClientSettings, HttpVersion},
     terminal::quote,
     trace::Signal,
