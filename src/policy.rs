@@ -265,6 +265,27 @@ impl Policy {
             || self.rules.iter().any(|rule| rule.matches(before) != rule.matches(after))
     }
 
+    /// The first rule of this policy that a trace was beyond the limit of when it got this verdict, if it has not
+    /// changed since.
+    pub fn limit_reached(&self, summary: &Summary, verdict: &Verdict) -> Option<&Rule> {
+        let up_to = self.rules.iter().position(|rule| rule.id == verdict.rule).unwrap_or(self.rules.len());
+        let matching = self.rules.iter().take(up_to + 1).filter(|rule| rule.matches(summary));
+        matching.into_iter().find(|rule| {
+            let Some(limited) = &rule.written.limited else { return false };
+            let unknown = limited.then == Then::None && verdict.threshold.is_none();
+            // Whoever is dropped within a limit charges nothing.
+            let dropped_within = rule.id == verdict.rule
+                && match rule.written.keep {
+                    Keep::Share(share) => {
+                        verdict.decision == Decision::DropShare && (unknown || verdict.threshold == Some(share))
+                    }
+                    Keep::None => true,
+                    Keep::All => false,
+                };
+            verdict.charged != Some(rule.limit_id) && !dropped_within
+        })
+    }
+
     /// The class of reasons that a keep by `rule` belongs to.
     pub fn reason(&self, rule: RuleId) -> Reason {
         if rule == RuleId::OTHERWISE {

@@ -24,6 +24,9 @@ pub struct Answer {
     /// Number of the policy version that judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<u32>,
+    /// A limit that the trace was beyond, with the rule that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<String>,
     /// Share of such traces that is kept, 0 to 1, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
@@ -42,7 +45,7 @@ pub struct SpansSeen {
     pub spans: u64,
     /// As the policy counts them.
     pub errors: u64,
-    /// Spans with the status ERROR, where the policy counts otherwise.
+    /// Spans with the status ERROR, where the policy says what else is an error, or is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors_by_status: Option<u64>,
     pub duration_ms: f64,
@@ -96,6 +99,7 @@ impl Answer {
             }
         };
         line("rule says", self.rule_why.clone());
+        line("beyond", self.beyond.clone());
         line("trigger", self.trigger.clone());
         line("policy", self.policy.map(|number| number.to_string()));
         line("share", self.share.map(|share| format!("{} % of such traces are kept", (share * 1e8).round() / 1e6)));

@@ -59,8 +59,9 @@ impl TraceAnswer {
         };
         read_pages(pipeline, id, first, |page| look_at(&page))?;
         seen.services = services.into_iter().collect();
-        let counts_otherwise = failed != seen.errors && !pipeline.active_policy.load().policy.errors.is_empty();
-        seen.errors_by_status = counts_otherwise.then_some(failed);
+        // As many may be others: some left out, and some counted beside.
+        let may_differ = failed + seen.errors > 0 && !pipeline.active_policy.load().policy.errors.is_empty();
+        seen.errors_by_status = may_differ.then_some(failed);
         Some(answer)
     }
 
@@ -112,8 +113,21 @@ fn describe_entry(entry: &TraceEntry, active_policy: &ActivePolicy, now: Tick) -
         incomplete: entry.incomplete().map(|why| why.word().into()),
         seen: Some(seen),
         note: (entry.state == TraceStatus::Dropped).then(|| provisional.into()),
+        beyond: beyond_limit(entry, active_policy),
         ..entry.verdict.map(|verdict| describe_verdict(&verdict, active_policy)).unwrap_or_default()
     }
+}
+
+/// Known while the policy that judged is in force and nothing came since.
+fn beyond_limit(entry: &TraceEntry, active_policy: &ActivePolicy) -> Option<String> {
+    let verdict = entry.verdict.filter(|verdict| verdict.policy == active_policy.policy.number && entry.again == 0)?;
+    if entry.questions != active_policy.questions.number || verdict.rule == RuleId::API {
+        return None;
+    }
+    let rule = active_policy.policy.limit_reached(&entry.summary, &verdict)?;
+    let shared = rule.written.limited.as_ref().and_then(|limited| limited.shared.as_ref());
+    let name = shared.map(|name| format!(" `{name}`")).unwrap_or_default();
+    Some(format!("the limit{name} of the rule {}", rule.written.name))
 }
 
 fn describe_verdict(verdict: &Verdict, active_policy: &ActivePolicy) -> Answer {

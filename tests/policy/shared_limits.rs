@@ -1,9 +1,13 @@
 //! Rules that share a limit, against two plain truths: together they keep what one rule with all of their conditions
 //! would keep, and in no window of time more than the limit lets in.
 
+use crate::random::random_policy;
+use crate::span::{Choices, decoded_of, random_trace};
 use proptest::prelude::*;
-use tailkeep::policy::{Limits, Policy};
-use tailkeep::trace::{Case, RuleNames, Summary, TraceId, Trigger, Verdict};
+use std::collections::BTreeMap;
+use tailkeep::policy::limit::Claim;
+use tailkeep::policy::{Charge, Limits, Policy};
+use tailkeep::trace::{Case, LimitId, RuleId, RuleNames, Summary, TraceId, Trigger, Verdict};
 
 /// Three rules by the number of spans, then one for all of them.
 const SHARING: &str = "version: 1
@@ -67,6 +71,45 @@ proptest! {
                 let (count, room) = ((last - first + 1) as u64 * 1000, rate * (1000 + until - from));
                 prop_assert!(count <= room, "{} traces from {from} to {until} ms", last - first + 1);
             }
+        }
+    }
+}
+
+/// Some limits are reached, by chance; remembers the first rule that it refused.
+struct Refusing<'a, 'b> {
+    choices: &'a mut Choices<'b>,
+    reached: BTreeMap<LimitId, bool>,
+    refused: Option<RuleId>,
+}
+
+impl Charge for Refusing<'_, '_> {
+    fn admit(&mut self, claim: &Claim<'_>) -> bool {
+        let reached = *self.reached.entry(claim.id).or_insert_with(|| self.choices.once_in(2));
+        if reached {
+            self.refused.get_or_insert(claim.rule);
+        }
+        !reached
+    }
+}
+
+proptest! {
+    /// What `why` says of a verdict is found from the verdict alone.
+    #[test]
+    fn a_verdict_tells_whether_a_limit_was_reached(
+        policy in prop::collection::vec(any::<u8>(), 0..160),
+        traffic in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let text = random_policy(&mut Choices(policy.iter()));
+        let policy = Policy::compile("random", &text, 1, &mut RuleNames::default()).0.expect("valid");
+        let mut choices = Choices(traffic.iter());
+        for _ in 0..8 {
+            let trace = random_trace(&mut choices);
+            let summary = decoded_of(&policy, &trace).summary;
+            let case = Case { id: trace.id, summary: &summary, charged: None, stored_bytes: 10 };
+            let mut limits = Refusing { choices: &mut choices, reached: BTreeMap::new(), refused: None };
+            let verdict = policy.judge(&case, Trigger::Root, &mut limits, 0);
+            let found = policy.limit_reached(&summary, &verdict).map(|rule| rule.id);
+            prop_assert_eq!(found, limits.refused, "{:?} of {}", verdict, text);
         }
     }
 }

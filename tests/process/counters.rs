@@ -120,5 +120,16 @@ fn a_shared_limit_bounds_its_rules_together_and_is_counted_for_each() {
         failed <= 20.0 && slow <= 20.0 && failed + slow == 31.0
     });
     assert_eq!(tailkeep.wait_for_log("more traces than the rule's limit")["limit"], "incidents");
+    let whys: Vec<_> = traces.iter().map(|trace| tailkeep.why(trace)).collect();
+    let (kept, dropped): (Vec<_>, Vec<_>) = whys.iter().partition(|why| why["verdict"] == "kept");
+    assert_eq!((kept.len(), dropped.len()), (9, 31));
+    assert!(kept.iter().all(|why| why["beyond"].is_null()), "{kept:?}");
+    for why in dropped {
+        assert_eq!(
+            why["beyond"],
+            format!("the limit `incidents` of the rule {}", why["rule"].as_str().unwrap()),
+            "{why}"
+        );
+    }
     tailkeep.stop();
 }
