@@ -88,7 +88,7 @@ impl Connector {
             let tcp = tcp.map_err(|e| ConnectError::Tcp { peer: peer.clone(), reason: e.to_string() })?;
             let Some(tls) = tls else { return Ok(Stream(Box::new(tcp))) };
             let name = ServerName::try_from(name.to_owned()).map_err(|e| failed(e.to_string()))?;
-            tls.connect(name, tcp).await.map(|tls| Stream(Box::new(tls))).map_err(|e| failed(e.to_string()))
+            tls.connect(name, tcp).await.map(|tls| Stream(Box::new(tls))).map_err(|e| failed(handshake_failure(&e)))
         };
         match tokio::time::timeout(self.timeout, opening).await {
             Ok(outcome) => outcome.map(TokioIo::new),
@@ -112,6 +112,18 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         Box::pin(self.clone().connect(uri))
     }
+}
+
+/// What went wrong, with what to do about what is made by the usual command.
+fn handshake_failure(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    if !text.contains("CaUsedAsEndEntity") {
+        return text;
+    }
+    format!(
+        "{text}: the peer presents the certificate of an authority itself, as `openssl req -x509` makes it; give it one \
+         that an authority issued, or make it with `-addext basicConstraints=critical,CA:FALSE`"
+    )
 }
 
 fn parse_address(text: &str) -> Result<Authority, String> {

@@ -133,6 +133,19 @@ fn a_dropped_trace_is_kept_on_demand() {
     assert!(sink.spans().iter().all(|span| span.weight().is_none()), "its probability is not known");
 }
 
+/// As `openssl req -x509` makes it: an authority's certificate, presented by the listener itself.
+#[test]
+fn a_listener_with_an_authoritys_certificate_is_told_what_to_make() {
+    let setup = Setup::new();
+    certificates::write(setup.path());
+    let tailkeep = setup.settings("admin: { listen: '127.0.0.1:0', tls: { cert: ca.crt, key: ca.key } }").start();
+    let url = format!("https://localhost:{}", tailkeep.ports.admin.port());
+    let ca = tailkeep.path().join("ca.crt");
+    let output = program().args(["policy", "show", "--admin", &url, "--ca"]).arg(ca).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.contains("basicConstraints=critical,CA:FALSE"), "{text}");
+}
+
 #[test]
 fn the_admin_listener_speaks_tls_and_health_does_not() {
     let setup = Setup::new();
