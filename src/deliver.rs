@@ -267,35 +267,41 @@ impl Delivery {
 
     /// As [`Delivery::push`], for our own metrics. They are on disk at the end alone, because the next
     /// export supersedes them, and come no faster than a sink takes them: until that moment each part
-    /// waits for [`Delivery::ready_for`].
+    /// waits for room, or for any sink that has taken all that there is.
     pub async fn push_own(&self, signal: Signal, body: impl Into<Bytes>, items: u64, until: Instant) {
         let mut parts = Vec::new();
         self.divide(Batch { signal, body: body.into(), items }, &mut |part| parts.push(part));
         for part in parts {
-            self.ready_for(signal, part.body.len(), until).await;
+            let bytes = part.body.len();
+            let is_ready = |queue: &Queue, now| queue.is_ready_for(signal, bytes, now) || queue.has_idle_sink(signal);
+            self.wait_for(is_ready, until).await;
             self.push_part(Route::ALL, part, true);
         }
     }
 
-    /// Whether so many bytes more of a signal push out nothing that a sink is about to take: those that have long
-    /// been failing hold up no other.
+    /// Whether so many bytes more of a signal push out nothing that a sink is about to take: those that are stalled
+    /// hold up no other.
     pub fn is_ready_for(&self, signal: Signal, bytes: usize) -> bool {
         self.shared.queue().is_ready_for(signal, bytes, Instant::now())
     }
 
     /// Waits until it [`Delivery::is_ready_for`] a push. False if it is not so at `until`.
     pub async fn ready_for(&self, signal: Signal, bytes: usize, until: Instant) -> bool {
+        self.wait_for(|queue, now| queue.is_ready_for(signal, bytes, now), until).await
+    }
+
+    async fn wait_for(&self, is_ready: impl Fn(&Queue, Instant) -> bool, until: Instant) -> bool {
         loop {
             let mut progress = std::pin::pin!(self.shared.progress.notified());
             progress.as_mut().enable();
-            if self.is_ready_for(signal, bytes) {
+            let now = Instant::now();
+            if is_ready(&self.shared.queue(), now) {
                 return true;
             }
-            let now = Instant::now();
             if now >= until {
                 return false;
             }
-            // That a sink has been failing for too long is seen by looking alone.
+            // That a sink is stalled is seen by looking alone.
             let _ = tokio::time::timeout_at(until.min(now + LOOK_AGAIN), progress).await;
         }
     }

@@ -26,10 +26,12 @@ use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
 pub(super) const ENTRY_OVERHEAD: usize = 128;
-/// Whoever fails for so long without taking anything is not waited for, but has its oldest pushed out.
+/// A sink that has taken nothing for so long, though it was given something, is not waited for: it has its oldest
+/// pushed out.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// As [`PATIENCE`], while the process ends.
-const PATIENCE_AT_THE_END: Duration = Duration::from_secs(2);
+/// The same while the process ends; and of one whose attempts fail.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+const PATIENCE_WITH_FAILURES_AT_THE_END: Duration = Duration::from_secs(2);
 
 /// Where an entry's bytes are.
 #[derive(Clone, Debug)]
@@ -137,12 +139,20 @@ struct UnderWay {
     items: u64,
 }
 
+/// How long a sink may take nothing before nobody waits for it.
+#[derive(Clone, Copy)]
+struct Patience {
+    when_busy: Duration,
+    when_failing: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Consumer {
     /// Number of the first entry that it has not taken.
     next: u64,
     under_way: Option<UnderWay>,
-    /// Since when it has taken nothing but failed.
+    /// Since when it is at what it was given without taking any of it, and since when it fails at it.
+    busy_since: Option<Instant>,
     failing_since: Option<Instant>,
     tally: Tally,
 }
@@ -153,14 +163,15 @@ impl Consumer {
         self.under_way.as_ref().map_or(self.next, |entry| entry.number)
     }
 
-    /// Whether it has been failing for so long.
-    fn fails(&self, now: Instant, patience: Duration) -> bool {
-        self.failing_since.is_some_and(|since| now.duration_since(since) >= patience)
+    /// Whether it has taken nothing for so long that nobody waits for it.
+    fn is_stalled(&self, now: Instant, patience: Patience) -> bool {
+        let lasts = |since: Option<Instant>, most| since.is_some_and(|since| now.duration_since(since) >= most);
+        lasts(self.busy_since, patience.when_busy) || lasts(self.failing_since, patience.when_failing)
     }
 
     /// Part of the entry under way was delivered or discarded.
     fn progress(&mut self, items: u64) {
-        self.failing_since = None;
+        (self.busy_since, self.failing_since) = (None, None);
         self.under_way.as_mut().expect("a loop speaks of what it took").items -= items;
     }
 }
@@ -283,8 +294,7 @@ impl Queue {
         self.keep_own();
     }
 
-    /// Whether so many bytes more push out nothing but what waits for sinks that have long been failing, beside one
-    /// that has not.
+    /// Whether so many bytes more push out nothing but what waits for sinks that are stalled, beside one that is not.
     pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize, now: Instant) -> bool {
         let waiting = &self.waiting[signal as usize];
         let needed = (bytes + ENTRY_OVERHEAD).min(waiting.quota);
@@ -294,8 +304,8 @@ impl Queue {
         }
         let patience = self.patience();
         let mut consumers = self.sinks.iter().filter_map(|all| all[signal as usize].as_ref());
-        let failing = consumers.clone().filter(|consumer| consumer.fails(now, patience)).count();
-        if failing == 0 || consumers.all(|consumer| consumer.fails(now, patience)) {
+        let stalled = consumers.clone().filter(|consumer| consumer.is_stalled(now, patience)).count();
+        if stalled == 0 || consumers.all(|consumer| consumer.is_stalled(now, patience)) {
             return false;
         }
         let mut given_up =
@@ -306,14 +316,28 @@ impl Queue {
         })
     }
 
-    fn patience(&self) -> Duration {
-        if self.phase == QueuePhase::Open { PATIENCE } else { PATIENCE_AT_THE_END }
+    /// Whether some sink has taken all that there is of a signal.
+    pub(crate) fn has_idle_sink(&self, signal: Signal) -> bool {
+        let waiting = &self.waiting[signal as usize];
+        let mut consumers =
+            self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
+        waiting.growing.is_empty()
+            && consumers.any(|(sink, consumer)| {
+                consumer.under_way.is_none() && waiting.first_for(&self.routing, sink, consumer.next).is_none()
+            })
+    }
+
+    fn patience(&self) -> Patience {
+        match self.phase {
+            QueuePhase::Open => Patience { when_busy: PATIENCE, when_failing: PATIENCE },
+            _ => Patience { when_busy: PATIENCE_AT_THE_END, when_failing: PATIENCE_WITH_FAILURES_AT_THE_END },
+        }
     }
 
     /// Whether a sink that takes what it is given, or may soon, is not done with an entry.
     fn is_awaited(&self, signal: Signal, number: u64, entry: &QueuedBatch, now: Instant) -> bool {
         let patience = self.patience();
-        self.waits_for(signal, number, entry).any(|consumer| !consumer.fails(now, patience))
+        self.waits_for(signal, number, entry).any(|consumer| !consumer.is_stalled(now, patience))
     }
 
     /// Those that are not done with an entry.
@@ -346,7 +370,7 @@ impl Queue {
         }
         let oldest = Signal::ALL.into_iter().filter(|&s| ready[s as usize]).filter_map(|s| self.oldest(sink, s));
         if let Some((_, signal)) = oldest.min_by_key(|&(number, _)| number) {
-            return self.take(sink, signal);
+            return self.take(sink, signal, now);
         }
         match wake {
             Some(wake) => NextBatch::WaitUntil(wake),
@@ -380,8 +404,9 @@ impl Queue {
         })
     }
 
-    fn take(&mut self, sink: usize, signal: Signal) -> NextBatch {
+    fn take(&mut self, sink: usize, signal: Signal, now: Instant) -> NextBatch {
         let consumer = self.sinks[sink][signal as usize].as_mut().expect("oldest() found it there");
+        consumer.busy_since.get_or_insert(now);
         if consumer.under_way.is_some() {
             return NextBatch::Resume(signal);
         }

@@ -136,7 +136,7 @@ impl Queue {
         self.consumers(route, batch.signal).for_each(|consumer| consumer.tally.queued_bytes += bytes);
     }
 
-    /// Discards entries in memory until `bytes` more fit: the oldest of those that only failing sinks wait for, else
+    /// Discards entries in memory until `bytes` more fit: the oldest of those that only stalled sinks wait for, else
     /// the oldest. Returns whether they fit, and the items lost.
     fn make_room(&mut self, signal: Signal, bytes: usize, now: Instant) -> (bool, u64) {
         let mut lost = 0;
