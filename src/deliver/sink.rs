@@ -6,6 +6,7 @@ pub mod headers;
 pub mod otlp;
 pub mod sls;
 pub mod store;
+mod writer;
 
 use super::Discard;
 use crate::trace::Signal;

@@ -4,7 +4,7 @@
 //! Protobuf: each request after its length as four big-endian bytes, as the Collector's file exporter
 //! writes it. A record is written whole or not at all: what an error or a crash cuts off is removed.
 
-use super::{Batch, SendError, SendResult, Sent, Sink};
+use super::{Batch, SendError, SendResult, Sent, Sink, writer::Writer};
 use crate::{deliver::batch::Piece, otlp::json, trace::Signal};
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +13,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex},
 };
 use tracing::{error, warn};
 
@@ -57,38 +56,32 @@ pub struct FileSettings {
 /// Files as a sink.
 pub struct FileSink {
     signals: [bool; 3],
-    /// Shared with the blocking thread that writes; never contended, for one batch is sent at a time.
-    files: Arc<Mutex<SignalFiles>>,
+    files: Writer<SignalFiles>,
 }
 
 impl FileSink {
     /// Touches nothing yet: a folder that is missing or read-only now may be there at the next attempt.
     pub fn new(settings: FileSettings) -> FileSink {
-        let files = SignalFiles { settings: settings.clone(), open: [None, None, None] };
-        FileSink { signals: settings.signals, files: Arc::new(Mutex::new(files)) }
+        let signals = settings.signals;
+        let files = SignalFiles { settings, open: [None, None, None] };
+        // A file that is opened afresh loses what was written of a record.
+        FileSink { signals, files: Writer::new(files, |files| files.open = [None, None, None]) }
     }
 
     async fn write(&self, batch: Batch) -> SendResult {
-        let files = self.files.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut files = files.lock().map_err(|_| retry("an earlier write panicked".to_owned()))?;
+        let written = self.files.run(move |files| {
             let record = FileRecord::new(files.settings.format, &batch)?;
             files.append(&record).map_err(|error| {
-                let file = files.path(batch.signal, 0);
-                retry(format!("{}: {error}", file.display()))
+                let reason = format!("{}: {error}", files.path(batch.signal, 0).display());
+                SendError::Retry { after: None, reason }
             })
         });
-        written.await.unwrap_or_else(|_| Err(retry("the process is stopping".to_owned())))?;
+        written.await??;
         Ok(Sent::default())
     }
 
     async fn flush(&self) {
-        let files = self.files.clone();
-        let flushed = tokio::task::spawn_blocking(move || match files.lock() {
-            Ok(mut files) => files.close(),
-            Err(_) => Err(io::Error::other("an earlier write panicked")),
-        });
-        if let Ok(Err(reason)) = flushed.await {
+        if let Ok(Err(reason)) = self.files.run(SignalFiles::close).await {
             error!(reason = reason.to_string(), "a file could not be flushed; its end may be lost");
         }
     }
@@ -106,10 +99,6 @@ impl Sink for FileSink {
     fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(self.flush())
     }
-}
-
-fn retry(reason: String) -> SendError {
-    SendError::Retry { after: None, reason }
 }
 
 /// A batch on its way into a file. It is written as it is encoded: as JSON it may be many times as long.

@@ -1,17 +1,12 @@
 //! Kept traces in a local file, the [`store`](crate::store): what the first run uses and what `tailkeep traces` and
 //! the admin interface read.
 
-use super::{Batch, Discard, SendError, SendResult, Sent, Sink};
+use super::{Batch, Discard, SendError, SendResult, Sent, Sink, writer::Writer};
 use crate::{
     store::{SIZE_MIN, StoreFailure, StoreFile},
     trace::Signal,
 };
-use std::{
-    future::Future,
-    path::PathBuf,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{future::Future, path::PathBuf, pin::Pin};
 use tracing::warn;
 
 /// What the `store` sink's section of the configuration says.
@@ -26,8 +21,7 @@ pub struct StoreSettings {
 /// The store as a sink for traces.
 pub struct StoreSink {
     path: PathBuf,
-    /// Shared with the blocking thread that writes; never contended, for one batch is sent at a time.
-    file: Arc<Mutex<StoreFile>>,
+    file: Writer<StoreFile>,
 }
 
 impl StoreSink {
@@ -38,23 +32,12 @@ impl StoreSink {
             return Err(format!("a store needs at least {} MiB; {size} bytes are too few", SIZE_MIN >> 20));
         }
         let file = StoreFile::new(path.clone(), size);
-        Ok(StoreSink { path, file: Arc::new(Mutex::new(file)) })
+        // A panic may have left a transaction: closing the connection rolls it back.
+        Ok(StoreSink { path, file: Writer::new(file, StoreFile::close) })
     }
 
     async fn write(&self, batch: Batch) -> SendResult {
-        let file = self.file.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut file = file.lock().unwrap_or_else(|poisoned| {
-                // A panic in the middle of a transaction: closing the connection rolls it back.
-                let mut file = poisoned.into_inner();
-                file.close();
-                file
-            });
-            file.write(&batch.body)
-        });
-        let outcome =
-            written.await.unwrap_or_else(|_| Err(StoreFailure::Later("the writing thread failed".to_owned())));
-        match outcome {
+        match self.file.run(move |file| file.write(&batch.body)).await? {
             Ok(rejected) => Ok(Sent::without(rejected, Discard::Rejected, "spans that the store cannot read")),
             Err(failure) => Err(self.error(failure)),
         }
@@ -81,10 +64,8 @@ impl Sink for StoreSink {
     }
 
     fn close<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let file = self.file.clone();
-        Box::pin(async move {
-            let close = move || file.lock().unwrap_or_else(PoisonError::into_inner).close();
-            if tokio::task::spawn_blocking(close).await.is_err() {
+        Box::pin(async {
+            if self.file.run(StoreFile::close).await.is_err() {
                 warn!("the store was not closed; its log is replayed at the next start");
             }
         })

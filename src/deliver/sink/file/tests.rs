@@ -171,3 +171,23 @@ async fn one_bad_record_does_not_take_the_others_with_it() {
     assert!(matches!(sink.send(&sent).await, Err(SendError::Split { .. })));
     assert!(!folder.path().join("traces.jsonl").exists(), "nothing of it was written");
 }
+
+#[tokio::test]
+async fn a_panic_in_the_middle_of_a_record_leaves_no_part_of_it() {
+    for (format, file) in [(RecordFormat::Json, "traces.jsonl"), (RecordFormat::Protobuf, "traces.binpb")] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(file);
+        let mut sink = FileSink::new(settings(folder.path(), format));
+        sink.send(&batch("first")).await.unwrap();
+        let whole = fs::read(&path).unwrap();
+        let panicked = sink.files.run(|files| -> () {
+            let open = files.open[0].as_mut().expect("it was written");
+            open.file.write_all(b"{\"part").unwrap();
+            panic!("as a defect does");
+        });
+        assert!(matches!(panicked.await, Err(SendError::Denied { .. })));
+        sink.send(&batch("first")).await.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), whole.repeat(2), "{file}");
+        sink.close().await;
+    }
+}
