@@ -1,6 +1,7 @@
 //! A sink: where kept traces, metrics or logs go. One seam for all kinds of sinks.
 
 pub mod arms;
+mod exponential;
 pub mod file;
 pub mod headers;
 pub mod otlp;

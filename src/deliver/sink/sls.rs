@@ -5,7 +5,6 @@
 //! ended. Only a reply that was lost makes duplicates; Log Service cannot tell them.
 
 mod encode;
-pub(super) mod exponential;
 mod json;
 mod logs;
 mod metrics;
@@ -147,10 +146,10 @@ impl Sls {
             return Err(SendError::Refused { reason: format!("no store for {}", batch.signal.word()) });
         };
         seal::check(batch)?;
-        let packs_of = batch.signal as usize;
-        self.signals[packs_of].begin(batch);
+        let state = batch.signal as usize;
+        self.signals[state].begin(batch);
         loop {
-            let cut = self.signals[packs_of].cut(self.project.now());
+            let cut = self.signals[state].cut(self.project.now());
             let sealed = seal::seal(batch, &self.style, cut).await?;
             if sealed.items == 0 {
                 break;
@@ -158,7 +157,7 @@ impl Sls {
             let mut lost = Sent::without(sealed.refused as u64, Discard::Rejected, UNWRITABLE);
             if let Some(body) = sealed.body {
                 match self.project.put(batch.signal, &store, body).await {
-                    Ok(()) => self.signals[packs_of].taken(),
+                    Ok(()) => self.signals[state].taken(),
                     Err(problem) => match self.judge(batch.signal, &problem, sealed.items) {
                         AfterPack::Wait(after) => return Err(SendError::Retry { after, reason: problem.to_string() }),
                         AfterPack::Pause(after) => return Err(SendError::Pause { after, reason: problem.to_string() }),
@@ -170,16 +169,16 @@ impl Sls {
                     },
                 }
             }
-            self.signals[packs_of].advance(sealed.items, sealed.next, lost);
+            self.signals[state].advance(sealed.items, sealed.next, lost);
         }
-        Ok(self.signals[packs_of].progress.take().expect("set above").sent)
+        Ok(self.signals[state].progress.take().expect("set above").sent)
     }
 
     fn judge(&mut self, signal: Signal, problem: &RequestProblem, items: usize) -> AfterPack {
-        let packs_of = &mut self.signals[signal as usize];
-        let progress = packs_of.progress.as_mut().expect("a batch is on its way");
+        let state = &mut self.signals[signal as usize];
+        let progress = state.progress.as_mut().expect("a batch is on its way");
         if !matches!(problem, RequestProblem::Refused(refusal) if refusal.action == RefusalAction::Doubt) {
-            packs_of.refusals.interrupted();
+            state.refusals.interrupted();
         }
         let refusal = match problem {
             RequestProblem::ClockSet(_) if !std::mem::replace(&mut progress.clock_set, true) => {
@@ -194,14 +193,14 @@ impl Sls {
             RefusalAction::Retry | RefusalAction::SetClock => AfterPack::Wait(None),
             RefusalAction::RenewKeys => AfterPack::Wait(Some(PATIENT)),
             RefusalAction::SlowDown { first, scope } => {
-                packs_of.pause = first.max(packs_of.pause * 2).min(SLOWEST);
+                state.pause = first.max(state.pause * 2).min(SLOWEST);
                 match scope {
-                    QuotaScope::Store => AfterPack::Wait(Some(packs_of.pause)),
-                    QuotaScope::Project => AfterPack::Pause(packs_of.pause),
+                    QuotaScope::Store => AfterPack::Wait(Some(state.pause)),
+                    QuotaScope::Project => AfterPack::Pause(state.pause),
                 }
             }
             RefusalAction::WaitForStore => AfterPack::Wait(Some(PATIENT)),
-            RefusalAction::Doubt => packs_of.doubt(items, Instant::now()),
+            RefusalAction::Doubt => state.doubt(items, Instant::now()),
             RefusalAction::Split if items > 1 => {
                 progress.limits.items = items.div_ceil(2);
                 AfterPack::Repack

@@ -6,7 +6,7 @@
 use crate::{
     deliver::{
         batch,
-        sink::sls::exponential::{self, ExponentialPoint},
+        sink::exponential::{self, ExponentialPoint},
     },
     otlp::{
         walk::{Place, all, fields_of, leaves},

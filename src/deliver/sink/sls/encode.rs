@@ -73,46 +73,27 @@ impl Pack {
         self.refused
     }
 
-    /// Gives up on the item that is being written; what was written of it must be nothing.
-    pub(super) fn refuse(&mut self) {
-        self.refused += 1;
-    }
-
-    /// Appends the logs that `write` gives, unless they belong in the next pack: then the pack is as
-    /// before and full.
-    pub(super) fn item(&mut self, limits: &PackLimits, write: impl FnOnce(&mut Pack)) -> PackRoom {
-        let (bytes, count, refused) = (self.logs.len(), self.log_count, self.refused);
-        write(self);
-        let grown = self.logs.len() - bytes;
-        let exceeds = self.logs.len() > limits.bytes || self.log_count > limits.logs;
-        if self.items > 0 && exceeds {
+    /// Appends the logs of one item, unless they belong in the next pack: then the pack is as before and full. An item
+    /// for which `write` gives none is refused, and nothing of it stays.
+    pub(super) fn item(
+        &mut self,
+        limits: &PackLimits,
+        write: impl FnOnce(&mut ItemLogs<'_>) -> Option<()>,
+    ) -> PackRoom {
+        let (bytes, count) = (self.logs.len(), self.log_count);
+        let is_written = write(&mut ItemLogs { end: bytes + limits.bytes_max, pack: self }).is_some();
+        let exceeds = is_written && (self.logs.len() > limits.bytes || self.log_count > limits.logs);
+        let is_for_next = exceeds && self.items > 0;
+        if !is_written || is_for_next {
             self.logs.truncate(bytes);
-            (self.log_count, self.refused) = (count, refused);
+            self.log_count = count;
+        }
+        if is_for_next {
             return PackRoom::Full;
         }
         self.items += 1;
-        if grown > limits.bytes_max {
-            self.logs.truncate(bytes);
-            (self.log_count, self.refused) = (count, refused + 1);
-            return PackRoom::Full;
-        }
+        self.refused += usize::from(!is_written);
         if exceeds || self.items >= limits.items { PackRoom::Full } else { PackRoom::Left }
-    }
-
-    /// Appends one log with `contents` in their order.
-    pub(super) fn log<'a>(&mut self, time: LogTime, contents: impl Iterator<Item = (&'a str, &'a str)> + Clone) {
-        let of_contents: usize = contents.clone().map(|(key, value)| field_len(pair_len(key, value))).sum();
-        // Time, then the fixed32 with its tag.
-        let len = 1 + varint_len(time.seconds.into()) + of_contents + 5;
-        put_bytes_header(&mut self.logs, 1, len);
-        put_varint(&mut self.logs, 1 << 3);
-        put_varint(&mut self.logs, time.seconds.into());
-        for (key, value) in contents {
-            put_pair(&mut self.logs, 2, key, value);
-        }
-        put_varint(&mut self.logs, 4 << 3 | 5);
-        self.logs.extend_from_slice(&time.nanos.to_le_bytes());
-        self.log_count += 1;
     }
 
     /// The whole LogGroup.
@@ -121,6 +102,40 @@ impl Pack {
         put_bytes(&mut self.logs, 4, source.as_bytes());
         put_pair(&mut self.logs, 6, "__pack_id__", pack_id);
         self.logs
+    }
+}
+
+/// Where the logs of one item are written, as far as [`PackLimits::bytes_max`] allows.
+pub(super) struct ItemLogs<'a> {
+    pack: &'a mut Pack,
+    /// That the pack's logs may have with it.
+    end: usize,
+}
+
+impl ItemLogs<'_> {
+    /// Appends one log with `contents` in their order. None, before any of it is written, if the item becomes too large.
+    pub(super) fn log<'a>(
+        &mut self,
+        time: LogTime,
+        contents: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> Option<()> {
+        let of_contents: usize = contents.clone().map(|(key, value)| field_len(pair_len(key, value))).sum();
+        // Time, then the fixed32 with its tag.
+        let len = 1 + varint_len(time.seconds.into()) + of_contents + 5;
+        let logs = &mut self.pack.logs;
+        if logs.len() + field_len(len) > self.end {
+            return None;
+        }
+        put_bytes_header(logs, 1, len);
+        put_varint(logs, 1 << 3);
+        put_varint(logs, time.seconds.into());
+        for (key, value) in contents {
+            put_pair(logs, 2, key, value);
+        }
+        put_varint(logs, 4 << 3 | 5);
+        logs.extend_from_slice(&time.nanos.to_le_bytes());
+        self.pack.log_count += 1;
+        Some(())
     }
 }
 
@@ -187,7 +202,8 @@ pub(super) mod tests {
     fn bytes_of_the_official_sdk() {
         let mut pack = Pack::default();
         let contents = [("service", "checkout"), ("traceID", "0af7651916cd43dd8448eb211c80319c"), ("duration", "1020")];
-        pack.log(LogTime { seconds: 1_763_892_000, nanos: 123_456_789 }, contents.into_iter());
+        let time = LogTime { seconds: 1_763_892_000, nanos: 123_456_789 };
+        pack.item(&PackLimits::default(), |item| item.log(time, contents.into_iter()));
         assert_eq!(hex(&pack.finish("tail", "10.0.0.7", "0123456789ABCDEF-0")), RAW);
     }
 
@@ -196,8 +212,10 @@ pub(super) mod tests {
         for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_152] {
             let text = "x".repeat(len);
             let mut pack = Pack::default();
-            pack.log(TIME, [("k", text.as_str()), (text.as_str(), "v")].into_iter());
-            pack.log(LogTime { seconds: 0, nanos: 0 }, std::iter::empty());
+            pack.item(&PackLimits::default(), |item| {
+                item.log(TIME, [("k", text.as_str()), (text.as_str(), "v")].into_iter())?;
+                item.log(LogTime { seconds: 0, nanos: 0 }, std::iter::empty())
+            });
             let group = read(pack);
             assert_eq!(group.logs.len(), 2);
             assert_eq!(group.logs[0].contents[0].value, text);
@@ -208,7 +226,7 @@ pub(super) mod tests {
     #[test]
     fn a_limit_that_is_met_exactly_is_kept_and_one_more_is_not() {
         let write = |pack: &mut Pack, limits: &PackLimits| {
-            pack.item(limits, |pack| pack.log(TIME, [("k", "v")].into_iter()));
+            pack.item(limits, |item| item.log(TIME, [("k", "v")].into_iter()));
         };
         let filled = |limits: PackLimits| {
             let mut pack = Pack::default();
@@ -234,7 +252,7 @@ pub(super) mod tests {
         let limits = PackLimits { bytes: 100, bytes_max: 200, logs: 3, items: usize::MAX };
         let write = |pack: &mut Pack, logs: usize, len: usize| {
             let text = "x".repeat(len);
-            pack.item(&limits, |pack| (0..logs).for_each(|_| pack.log(TIME, [("k", text.as_str())].into_iter())))
+            pack.item(&limits, |item| (0..logs).try_for_each(|_| item.log(TIME, [("k", text.as_str())].into_iter())))
         };
         let mut pack = Pack::default();
         assert_eq!(write(&mut pack, 2, 1), PackRoom::Left);
@@ -248,12 +266,23 @@ pub(super) mod tests {
         assert!(pack.has_logs() && pack.refused() == 0);
 
         let mut pack = Pack::default();
-        assert_eq!(write(&mut pack, 1, 250), PackRoom::Full);
+        assert_eq!(write(&mut pack, 2, 120), PackRoom::Left, "nothing of it is there");
         assert!(pack.refused() == 1 && !pack.has_logs() && pack.items() == 1);
 
         let mut pack = Pack::default();
         let limits = PackLimits { items: 1, ..limits };
-        assert_eq!(pack.item(&limits, |_| ()), PackRoom::Full);
+        assert_eq!(pack.item(&limits, |_| Some(())), PackRoom::Full);
         assert!(!pack.has_logs());
+    }
+
+    #[test]
+    fn an_item_that_is_too_large_takes_no_memory() {
+        let limits = PackLimits::default();
+        let (text, mut pack) = ("x".repeat(1 << 20), Pack::default());
+        pack.item(&limits, |item| item.log(TIME, [("k", "v")].into_iter()));
+        pack.item(&limits, |item| (0..100).try_for_each(|_| item.log(TIME, [("k", text.as_str())].into_iter())));
+        assert_eq!((pack.items(), pack.refused(), pack.log_count), (2, 1, 1));
+        assert!(pack.logs.capacity() <= 2 * limits.bytes_max, "{} bytes", pack.logs.capacity());
+        assert_eq!(read(pack).logs[0].contents[0].value, "v");
     }
 }

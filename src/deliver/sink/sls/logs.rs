@@ -3,7 +3,7 @@
 //! name of an event, for which that one has no place, is `eventName`.
 
 use super::{
-    encode::{Pack, PackLimits},
+    encode::{ItemLogs, Pack, PackLimits},
     json::{self, Text},
     time::ServiceTime,
     traces::{SharedFields, hex_id, pack_leaves},
@@ -15,7 +15,7 @@ use crate::otlp::{
 
 /// Packs records from a place on, as many as `limits` allow; gives the place behind them.
 pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: ServiceTime) -> (Pack, Place) {
-    pack_leaves(request, from, limits, &|pack, leaf, around| write_record(pack, leaf, around, limits, now))
+    pack_leaves(request, from, limits, &|item, leaf, around| write_record(item, leaf, around, limits, now))
 }
 
 /// The fields of a record that stand for themselves.
@@ -54,7 +54,7 @@ impl<'a> RecordFields<'a> {
 }
 
 fn write_record(
-    pack: &mut Pack,
+    item: &mut ItemLogs<'_>,
     leaf: &Leaf<'_>,
     around: &SharedFields<'_>,
     limits: &PackLimits,
@@ -88,8 +88,7 @@ fn write_record(
     ];
     let contents = if event_name.is_empty() { &contents[..contents.len() - 1] } else { &contents[..] };
     let time = if record.time == 0 { record.observed } else { record.time };
-    pack.log(now.log_time(time), contents.iter().copied());
-    Some(())
+    item.log(now.log_time(time), contents.iter().copied())
 }
 
 #[cfg(test)]

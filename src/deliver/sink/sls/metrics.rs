@@ -8,15 +8,16 @@
 mod labels;
 
 use super::{
-    encode::{Pack, PackLimits, PackRoom},
-    exponential::{self, ExponentialPoint, doubles, fixed},
+    encode::{ItemLogs, Pack, PackLimits, PackRoom},
     json::ATTRIBUTES_MAX,
     time::ServiceTime,
 };
+use crate::deliver::sink::exponential::{self, ExponentialPoint, doubles, fixed};
 use crate::otlp::{
     walk::{Place, Point, ReadOnce, all, fields_of, is_whole, last, leaves, lossy, points},
     wire::Value,
 };
+use crate::trace::label::shortened;
 use labels::{Labels, metric_name};
 
 /// Buckets that one point may have: each becomes a log with all the point's labels.
@@ -44,17 +45,14 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Servic
     let (mut pack, mut next) = (Pack::default(), from);
     let (mut resources, mut data) = (ReadOnce::default(), ReadOnce::default());
     for metric in leaves(request, from) {
-        let shared = resources.of(metric.resource, labels_of_resource).as_ref();
-        let name = metric_name(&lossy(last(metric.bytes, 1).unwrap_or_default()));
+        let shared = resources.of(metric.resource, |group| labels_of_resource(group, limits)).as_ref();
+        // Each of its samples repeats it.
+        let name = metric_name(&shortened(lossy(last(metric.bytes, 1).unwrap_or_default())));
         for point in points(&metric) {
             let is_delta = *data.of(point.data, |data| temporality(data) == DELTA);
             let before = pack.items();
-            let room = pack.item(limits, |pack| {
-                let writer = shared.map(|shared| MetricWriter { name: &name, shared, is_delta, limits, now });
-                let written = writer.and_then(|writer| writer.point(pack, &point));
-                if written.is_none() {
-                    pack.refuse();
-                }
+            let room = pack.item(limits, |item| {
+                MetricWriter { name: &name, shared: shared?, is_delta, limits, now }.point(item, &point)
             });
             if pack.items() > before {
                 next = point.after;
@@ -69,15 +67,16 @@ pub(super) fn pack(request: &[u8], from: Place, limits: &PackLimits, now: Servic
 
 /// Each sample repeats them, so long values are cut where there is much of them, and series stay apart. None if they are
 /// too many.
-fn labels_of_resource(group: &[u8]) -> Option<Labels> {
-    let labels = labels_of(all(group, 1).flat_map(|resource| all(resource, 1)))?;
-    let labels = if labels.bytes() > REPEATED_MAX { labels.shortened() } else { labels };
-    (labels.bytes() <= REPEATED_MAX).then_some(labels)
+fn labels_of_resource(group: &[u8], limits: &PackLimits) -> Option<Labels> {
+    let labels = labels_of(all(group, 1).flat_map(|resource| all(resource, 1)), limits.text(group.len()))?;
+    let labels = if labels.written_len() > REPEATED_MAX { labels.shortened() } else { labels };
+    (labels.written_len() <= REPEATED_MAX).then_some(labels)
 }
 
-/// None if there are too many.
-fn labels_of<'a>(attributes: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Labels> {
-    (attributes.clone().take(ATTRIBUTES_MAX + 1).count() <= ATTRIBUTES_MAX).then(|| Labels::new(attributes))
+/// None if there are too many, or their values are more than `limit` bytes of text.
+fn labels_of<'a>(attributes: impl Iterator<Item = &'a [u8]> + Clone, limit: usize) -> Option<Labels> {
+    let are_few = attributes.clone().take(ATTRIBUTES_MAX + 1).count() <= ATTRIBUTES_MAX;
+    are_few.then(|| Labels::new(attributes, limit)).flatten()
 }
 
 struct MetricWriter<'a> {
@@ -132,7 +131,7 @@ struct HistogramPoint<'a> {
 
 impl MetricWriter<'_> {
     /// None if the point has no form in a metricstore. A gap that the sender marked is nothing, and no loss.
-    fn point(&self, pack: &mut Pack, point: &Point<'_>) -> Option<()> {
+    fn point(&self, item: &mut ItemLogs<'_>, point: &Point<'_>) -> Option<()> {
         let is_histogram = matches!(point.kind, kind::HISTOGRAM | kind::EXPONENTIAL_HISTOGRAM);
         if !is_whole(point.bytes) || is_histogram && self.is_delta {
             return None;
@@ -146,68 +145,63 @@ impl MetricWriter<'_> {
             kind::EXPONENTIAL_HISTOGRAM => 1,
             _ => 7,
         };
-        let labels = self.shared.with(labels_of(all(point.bytes, attributes))?);
+        let labels = labels_of(all(point.bytes, attributes), self.limits.text(point.bytes.len()))?;
+        let labels = self.shared.with(labels);
         match point.kind {
             kind::HISTOGRAM => {
                 let bounds: Vec<f64> = doubles(point.bytes, 7).take(BUCKETS_MAX + 1).collect();
                 let counts: Vec<u64> = fixed(point.bytes, 6).take(BUCKETS_MAX + 1).collect();
                 let of_point = HistogramPoint { count: plain.count, sum: plain.sum, bounds: &bounds, counts: &counts };
-                self.histogram(pack, &labels, plain.time, &of_point)
+                self.histogram(item, &labels, plain.time, &of_point)
             }
             kind::EXPONENTIAL_HISTOGRAM => {
                 let folded = exponential::fold(&ExponentialPoint::read(point.bytes));
                 let (bounds, counts) = (&folded.bounds[..], &folded.counts[..]);
                 let of_point = HistogramPoint { count: plain.count, sum: plain.sum, bounds, counts };
-                self.histogram(pack, &labels, plain.time, &of_point)
+                self.histogram(item, &labels, plain.time, &of_point)
             }
-            kind::SUMMARY => self.summary(pack, &labels, &plain, point.bytes),
-            _ => {
-                if let Some(value) = plain.value {
-                    self.sample(pack, "", &labels.text(None), plain.time, value);
-                }
-                Some(())
-            }
+            kind::SUMMARY => self.summary(item, &labels, &plain, point.bytes),
+            _ => plain.value.map_or(Some(()), |value| self.sample(item, "", &labels.text(None), plain.time, value)),
         }
     }
 
-    fn histogram(&self, pack: &mut Pack, labels: &Labels, time: u64, point: &HistogramPoint) -> Option<()> {
+    fn histogram(&self, item: &mut ItemLogs<'_>, labels: &Labels, time: u64, point: &HistogramPoint) -> Option<()> {
         let plain = labels.text(None);
-        let bytes = plain.len().saturating_mul(point.counts.len());
-        if point.bounds.len() > BUCKETS_MAX || bytes > self.limits.bytes_max {
-            return None;
-        }
+        self.fits(&plain, point.bounds.len())?;
         if let Some(sum) = point.sum {
-            self.sample(pack, "_sum", &plain, time, sum);
+            self.sample(item, "_sum", &plain, time, sum)?;
         }
-        self.sample(pack, "_count", &plain, time, point.count as f64);
+        self.sample(item, "_count", &plain, time, point.count as f64)?;
         let mut below = 0u64;
         for (bound, count) in point.bounds.iter().zip(point.counts) {
             below = below.saturating_add(*count);
             let labels = labels.text(Some(("le", &go_float(*bound))));
-            self.sample(pack, "_bucket", &labels, time, below as f64);
+            self.sample(item, "_bucket", &labels, time, below as f64)?;
         }
         let labels = labels.text(Some(("le", "+Inf")));
-        self.sample(pack, "_bucket", &labels, time, point.count.max(below) as f64);
-        Some(())
+        self.sample(item, "_bucket", &labels, time, point.count.max(below) as f64)
     }
 
-    fn summary(&self, pack: &mut Pack, labels: &Labels, plain: &PointFields, point: &[u8]) -> Option<()> {
+    fn summary(&self, item: &mut ItemLogs<'_>, labels: &Labels, plain: &PointFields, point: &[u8]) -> Option<()> {
         let text = labels.text(None);
-        let quantiles = all(point, 6).take(BUCKETS_MAX + 1).count();
-        if quantiles > BUCKETS_MAX || text.len().saturating_mul(quantiles) > self.limits.bytes_max {
-            return None;
-        }
-        self.sample(pack, "_sum", &text, plain.time, plain.sum.unwrap_or_default());
-        self.sample(pack, "_count", &text, plain.time, plain.count as f64);
+        self.fits(&text, all(point, 6).take(BUCKETS_MAX + 1).count())?;
+        self.sample(item, "_sum", &text, plain.time, plain.sum.unwrap_or_default())?;
+        self.sample(item, "_count", &text, plain.time, plain.count as f64)?;
         for at in all(point, 6) {
             let [quantile, value] = [1, 2].map(|number| doubles(at, number).last().unwrap_or_default());
             let labels = labels.text(Some(("quantile", &go_float(quantile))));
-            self.sample(pack, "", &labels, plain.time, value);
+            self.sample(item, "", &labels, plain.time, value)?;
         }
         Some(())
     }
 
-    fn sample(&self, pack: &mut Pack, suffix: &str, labels: &str, time: u64, value: f64) {
+    /// None for a point whose buckets are too many or surely too large: what is refused costs little.
+    fn fits(&self, labels: &str, buckets: usize) -> Option<()> {
+        let bytes = (self.name.len() + labels.len()).saturating_mul(buckets);
+        (buckets <= BUCKETS_MAX && bytes <= self.limits.bytes_max).then_some(())
+    }
+
+    fn sample(&self, item: &mut ItemLogs<'_>, suffix: &str, labels: &str, time: u64, value: f64) -> Option<()> {
         let time = self.now.log_time(time);
         let contents = [
             ("__name__", format!("{}{suffix}", self.name)),
@@ -215,7 +209,7 @@ impl MetricWriter<'_> {
             ("__time_nano__", format!("{}{:09}", time.seconds, time.nanos)),
             ("__value__", go_float(value)),
         ];
-        pack.log(time, contents.iter().map(|(key, value)| (*key, value.as_str())));
+        item.log(time, contents.iter().map(|(key, value)| (*key, value.as_str())))
     }
 }
 

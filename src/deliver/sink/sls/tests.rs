@@ -78,3 +78,28 @@ fn a_large_resource_does_not_leave_with_each_item_of_it() {
         }
     }
 }
+
+/// Each log has its scope in it, and the resource as it is written.
+#[test]
+fn what_all_logs_of_a_scope_share_is_bounded_as_it_is_written() {
+    let attribute = |key: &str, value: &[u8]| {
+        let any = field(2, &field(5, &field(1, &field(1, value))));
+        field(1, &[field(1, key.as_bytes()), any].concat())
+    };
+    // In a list in a text of an object, a control character takes seven bytes.
+    let resource = [attribute("escaped", &[1; 60_000]), attribute("short", b"kept")].concat();
+    let scope = field(1, &[field(1, &[b's'; 200_000]), field(2, &[b'v'; 200_000])].concat());
+    let body = |items: Vec<u8>| field(1, &[field(1, &resource), field(2, &[scope.clone(), items].concat())].concat());
+    let body = body(field(2, b"").repeat(300));
+    let limits = PackLimits::default();
+    let (spans, _) = traces::pack(&body, Place::default(), &limits, NOW, TimeUnit::Nanoseconds);
+    let (records, _) = logs::pack(&body, Place::default(), &limits, NOW);
+    for pack in [spans, records] {
+        assert_eq!((pack.items(), pack.refused()), (300, 0));
+        let written = pack.finish("topic", "source", "id");
+        assert!(written.len() < 300 * 1500, "{} bytes", written.len());
+        for text in ["kept", "left_out\":\"1\"", "sss\u{2026}", "vvv\u{2026}"] {
+            assert_eq!(memchr::memmem::find_iter(&written, text).count(), 300, "{text}");
+        }
+    }
+}

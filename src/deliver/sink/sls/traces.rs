@@ -3,7 +3,7 @@
 
 use super::{
     TimeUnit,
-    encode::{Pack, PackLimits, PackRoom},
+    encode::{ItemLogs, Pack, PackLimits, PackRoom},
     json::{self, Text},
     time::ServiceTime,
 };
@@ -25,18 +25,18 @@ pub(super) fn pack(
     now: ServiceTime,
     unit: TimeUnit,
 ) -> (Pack, Place) {
-    pack_leaves(request, from, limits, &|pack, leaf, around| write_span(pack, leaf, around, limits, now, unit))
+    pack_leaves(request, from, limits, &|item, leaf, around| write_span(item, leaf, around, limits, now, unit))
 }
 
 /// What logs of one resource, and of one scope, share.
 pub(super) struct SharedFields<'a> {
     pub(super) resource: &'a ResourceFields,
-    /// Name and version.
+    /// Name and version, cut where they are long.
     pub(super) scope: &'a [String; 2],
 }
 
 /// Writes a leaf; none if it has no form in Log Service.
-pub(super) type WriteLeaf<'a> = dyn Fn(&mut Pack, &Leaf<'_>, &SharedFields<'_>) -> Option<()> + 'a;
+pub(super) type WriteLeaf<'a> = dyn Fn(&mut ItemLogs<'_>, &Leaf<'_>, &SharedFields<'_>) -> Option<()> + 'a;
 
 pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, write: &WriteLeaf<'_>) -> (Pack, Place) {
     let (mut pack, mut next) = (Pack::default(), from);
@@ -46,11 +46,7 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
         let scope = scopes.of(leaf.scope, scope_names);
         let around = resource.as_ref().map(|resource| SharedFields { resource, scope });
         let before = pack.items();
-        let room = pack.item(limits, |pack| {
-            if around.as_ref().and_then(|around| write(pack, &leaf, around)).is_none() {
-                pack.refuse();
-            }
-        });
+        let room = pack.item(limits, |item| write(item, &leaf, around.as_ref()?));
         if pack.items() > before {
             next = leaf.after;
         }
@@ -61,7 +57,7 @@ pub(super) fn pack_leaves(request: &[u8], from: Place, limits: &PackLimits, writ
     (pack, next)
 }
 
-/// Bytes of attributes of a resource that each of its logs repeats.
+/// Bytes of attributes of a resource that each of its logs repeats, as they are written there.
 const REPEATED_MAX: usize = 64 << 10;
 /// Says how many attributes are beyond that.
 const LEFT_OUT: &str = "tailkeep.left_out";
@@ -100,7 +96,7 @@ fn repeated<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> (Vec<&'a [u8]>, O
     let (mut room, mut left_out) = (REPEATED_MAX, 0u64);
     let mut repeated = Vec::new();
     for attribute in attributes {
-        match room.checked_sub(attribute.len() + size_of::<&[u8]>()) {
+        match room_after(room, attribute) {
             Some(rest) => {
                 room = rest;
                 repeated.push(attribute);
@@ -113,11 +109,20 @@ fn repeated<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> (Vec<&'a [u8]>, O
     (repeated, (left_out > 0).then(|| last(&note, 1).unwrap_or_default().to_vec()))
 }
 
+/// What is left of `room` beside an attribute, which may be longer in memory or as it is written: one byte can become
+/// seven.
+fn room_after(room: usize, attribute: &[u8]) -> Option<usize> {
+    let beside_it = room.checked_sub(attribute.len() + size_of::<&[u8]>())?;
+    let mut text = Text::new(room);
+    json::write_text_object(&mut text, std::iter::once(attribute));
+    Some(beside_it.min(room - text.finish()?.len()))
+}
+
 /// Name and version of a scope, of a `ScopeSpans` or its like.
 fn scope_names(group: &[u8]) -> [String; 2] {
     [1, 2].map(|number| {
         let last = all(group, 1).flat_map(|scope| all(scope, number)).last();
-        lossy(last.unwrap_or_default()).into_owned()
+        shortened(lossy(last.unwrap_or_default())).into_owned()
     })
 }
 
@@ -168,7 +173,7 @@ impl<'a> LogSpanFields<'a> {
 }
 
 fn write_span(
-    pack: &mut Pack,
+    item: &mut ItemLogs<'_>,
     leaf: &Leaf<'_>,
     around: &SharedFields<'_>,
     limits: &PackLimits,
@@ -205,8 +210,7 @@ fn write_span(
         ("statusCode", status(span.status)),
         ("statusMessage", &lossy(span.status_message)),
     ];
-    pack.log(now.log_time(span.end), contents.into_iter());
-    Some(())
+    item.log(now.log_time(span.end), contents.into_iter())
 }
 
 fn status(code: u64) -> &'static str {

@@ -5,29 +5,35 @@ use crate::otlp::walk::lossy;
 use crate::trace::label::shortened;
 use std::collections::BTreeMap;
 
+/// Between a label's name and its value.
+const KEY_END: &str = "#$#";
+
 /// Labels by their Prometheus name, sorted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(BTreeMap<String, String>);
 
 impl Labels {
     /// Attributes whose names become the same are joined by `;`, as OpenTelemetry's mapping to
-    /// Prometheus says; of equal names the last counts.
-    pub(super) fn new<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> Labels {
+    /// Prometheus says; of equal names the last counts. None if the values are more than `limit` bytes of text.
+    pub(super) fn new<'a>(attributes: impl Iterator<Item = &'a [u8]>, limit: usize) -> Option<Labels> {
         let by_name: BTreeMap<&[u8], &[u8]> = attributes.map(pair).collect();
         let mut labels = BTreeMap::<String, String>::new();
+        let mut room = limit;
         for (name, any) in by_name {
-            let mut text = Text::new(usize::MAX);
+            let mut text = Text::new(room);
             write_as_text(&mut text, any);
-            let value = label_value(text.finish().unwrap_or_default());
+            let value = text.finish()?;
+            room -= value.len();
+            let value = label_value(value);
             let name = label_name(&lossy(name));
             labels.entry(name).and_modify(|joined| joined.extend([";", value.as_str()])).or_insert(value);
         }
-        Labels(labels)
+        Some(Labels(labels))
     }
 
-    /// Of names and values.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    /// Of [`Labels::text`], and a separator.
+    pub(super) fn written_len(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + KEY_END.len() + value.len() + 1).sum()
     }
 
     /// With long values cut.
@@ -45,12 +51,12 @@ impl Labels {
 
     /// `__labels__`, with `le` or `quantile` in its place.
     pub(super) fn text(&self, extra: Option<(&str, &str)>) -> String {
-        let mut text = String::new();
+        let mut text = String::with_capacity(self.written_len());
         let mut put = |name: &str, value: &str| {
             if !text.is_empty() {
                 text.push('|');
             }
-            text.extend([name, "#$#", value]);
+            text.extend([name, KEY_END, value]);
         };
         let mut extra = extra;
         for (name, value) in &self.0 {
@@ -94,7 +100,7 @@ fn label_name(name: &str) -> String {
 
 /// The separators of `__labels__` cannot be escaped; they are replaced.
 fn label_value(value: String) -> String {
-    if value.contains(['|', '#']) { value.replace('|', "_").replace("#$#", "_") } else { value }
+    if value.contains(['|', '#']) { value.replace('|', "_").replace(KEY_END, "_") } else { value }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::*;
 use crate::deliver::sink::sls::encode::tests::read;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value},
+    common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value},
     metrics::v1::{
         AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, HistogramDataPoint, Metric,
         NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
@@ -169,6 +169,45 @@ fn what_cannot_be_said_is_refused_and_counted_and_gaps_are_neither() {
     assert_eq!(samples(vec![wide]), (vec![], 1));
 }
 
+/// Each of its samples has the name in it.
+#[test]
+fn a_long_name_is_cut_and_stays_apart_from_others() {
+    let wide = |last: &str| {
+        let Data::Histogram(mut data) = histogram(CUMULATIVE) else { unreachable!() };
+        data.data_points[0].explicit_bounds = (0..1024).map(f64::from).collect();
+        data.data_points[0].bucket_counts = vec![1; 1025];
+        Metric { name: "n".repeat(1_800_000) + last, data: Some(Data::Histogram(data)), ..Default::default() }
+    };
+    let mut request = request(vec![]);
+    request.resource_metrics[0].scope_metrics[0].metrics = vec![wide("a"), wide("b")];
+    let (pack, _) = pack(&request.encode_to_vec(), Place::default(), &PackLimits::default(), NOW);
+    assert_eq!((pack.items(), pack.refused()), (2, 0));
+    let logs = read(pack).logs;
+    let bytes: usize = logs.iter().map(Message::encoded_len).sum();
+    assert!(bytes < 1 << 20, "{bytes} bytes of {} samples", logs.len());
+    let names = logs.iter().map(|log| log.contents[0].value.trim_end_matches("_bucket"));
+    let names: std::collections::BTreeSet<_> = names.filter(|name| !name.ends_with(['m', 't'])).collect();
+    assert_eq!(names.iter().map(|name| name.len()).collect::<Vec<_>>(), [256, 256], "{names:?}");
+}
+
+#[test]
+fn a_point_with_more_text_than_an_item_may_have_is_refused_alone() {
+    let empty = KeyValue::default();
+    let map = any_value::Value::KvlistValue(KeyValueList { values: vec![empty; ATTRIBUTES_MAX + 1] });
+    let huge = KeyValue { key: "map".into(), value: Some(AnyValue { value: Some(map) }), ..Default::default() };
+    // One byte on the wire, and six of text: twice, and each alone is within the limit.
+    let controls = |key: &str| text(key, &"\u{1}".repeat(1 << 20));
+    let list = |key: &str| {
+        let values = vec![controls("").value.unwrap()];
+        let list = any_value::Value::ArrayValue(ArrayValue { values });
+        KeyValue { key: key.into(), value: Some(AnyValue { value: Some(list) }), ..Default::default() }
+    };
+    let points = [vec![huge], vec![list("a"), list("b")], vec![text("zone", "a")]];
+    let data_points = points.map(|attributes| number(Value::AsInt(1), attributes)).into();
+    let (rows, refused) = samples(vec![Data::Gauge(Gauge { data_points })]);
+    assert_eq!((rows, refused), (vec![row("", "service_name#$#shop|zone#$#a", "1")], 2));
+}
+
 #[test]
 fn labels_keep_the_alphabet_and_the_order() {
     let attributes = vec![
@@ -188,7 +227,7 @@ fn labels_keep_the_alphabet_and_the_order() {
 #[test]
 fn an_attribute_named_as_the_bound_gives_way_to_it() {
     let attributes = [text("le", "mine"), text("zone", "a")].map(|attribute| attribute.encode_to_vec());
-    let labels = Labels::new(attributes.iter().map(Vec::as_slice));
+    let labels = Labels::new(attributes.iter().map(Vec::as_slice), 99).unwrap();
     assert_eq!(labels.text(Some(("le", "5"))), "le#$#5|zone#$#a");
     assert_eq!(Labels::default().text(Some(("le", "5"))), "le#$#5");
 }

@@ -16,14 +16,14 @@ const BUCKETS_MAX: i64 = 256;
 
 /// Bounds in ascending order, and one count more than bounds.
 #[derive(Debug, PartialEq)]
-pub(in crate::deliver::sink) struct Explicit {
-    pub(in crate::deliver::sink) bounds: Vec<f64>,
-    pub(in crate::deliver::sink) counts: Vec<u64>,
+pub(super) struct Explicit {
+    pub(super) bounds: Vec<f64>,
+    pub(super) counts: Vec<u64>,
 }
 
 /// What folding needs of an `ExponentialHistogramDataPoint`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::deliver::sink) struct ExponentialPoint<'a> {
+pub(super) struct ExponentialPoint<'a> {
     scale: i32,
     zero_count: u64,
     zero_threshold: f64,
@@ -43,7 +43,7 @@ const POSITIVE: u32 = 8;
 const NEGATIVE: u32 = 9;
 
 impl<'a> ExponentialPoint<'a> {
-    pub(in crate::deliver::sink) fn read(point: &'a [u8]) -> ExponentialPoint<'a> {
+    pub(super) fn read(point: &'a [u8]) -> ExponentialPoint<'a> {
         let mut read = ExponentialPoint { bytes: point, ..ExponentialPoint::default() };
         for field in fields_of(point) {
             match (field.number, field.value) {
@@ -80,15 +80,15 @@ fn varints(message: &[u8], number: u32) -> impl Iterator<Item = u64> {
 }
 
 /// Numbers of eight bytes.
-pub(in crate::deliver::sink) fn fixed(message: &[u8], number: u32) -> impl Iterator<Item = u64> {
+pub(super) fn fixed(message: &[u8], number: u32) -> impl Iterator<Item = u64> {
     numbers(message, number, false).filter_map(|value| if let Value::Fixed64(n) = value { Some(n) } else { None })
 }
 
-pub(in crate::deliver::sink) fn doubles(message: &[u8], number: u32) -> impl Iterator<Item = f64> {
+pub(super) fn doubles(message: &[u8], number: u32) -> impl Iterator<Item = f64> {
     fixed(message, number).map(f64::from_bits)
 }
 
-pub(in crate::deliver::sink) fn fold(point: &ExponentialPoint<'_>) -> Explicit {
+pub(super) fn fold(point: &ExponentialPoint<'_>) -> Explicit {
     let [positive, negative] = [POSITIVE, NEGATIVE].map(|side| point.buckets(side));
     let shift =
         [positive, negative].into_iter().flatten().map(|buckets| shift_for(point.scale, &buckets)).max().unwrap_or(0);
