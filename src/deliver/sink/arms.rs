@@ -9,13 +9,14 @@ mod attributes;
 mod metrics;
 
 use super::{
-    Batch, SendResult, Sent, Sink,
+    Batch, SendError, SendResult, Sent, Sink,
     headers::SinkHeaders,
     otlp::{Compression, Exporter, ExporterSettings, Protocol, grpc_urls, place},
 };
 use crate::{deliver::Discard, http_client::ClientSettings, identity::Secret, trace::Signal};
 use attributes::MissingAttributes;
 use http::{HeaderName, HeaderValue, Uri};
+use metrics::TooLarge;
 use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
 /// Ports on which both generations speak gRPC.
@@ -118,7 +119,10 @@ impl Arms {
 
     async fn deliver(&mut self, batch: &Batch) -> SendResult {
         let (body, unwritable) = match batch.signal {
-            Signal::Metrics => metrics::convert(&batch.body),
+            Signal::Metrics => metrics::convert(&batch.body).map_err(|TooLarge| {
+                let reason = "exponential histograms are too large with explicit buckets".to_owned();
+                SendError::Split { reason }
+            })?,
             _ => (batch.body.clone(), 0),
         };
         let reason = "ARMS does not take delta histograms; make them cumulative";

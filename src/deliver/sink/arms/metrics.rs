@@ -24,18 +24,73 @@ const EXPONENTIAL_HISTOGRAM: u32 = 10;
 const POINTS: u32 = 1;
 const TEMPORALITY: u32 = 2;
 
+/// Bytes by which a request may grow: a point can become fifteen times as long. A larger request may double, so that
+/// what cannot be halved any more, for most of it is around its points, is taken.
+const GROWTH: usize = 4 << 20;
+
+/// The request would become too large: to be halved.
+#[derive(Debug, PartialEq)]
+pub(super) struct TooLarge;
+
 /// The request as ARMS takes it and the data points that are not in it; empty if none is left.
 /// Requests that need no change, and what is not OTLP, stay as they are.
-pub(super) fn convert(body: &Bytes) -> (Bytes, u64) {
+pub(super) fn convert(body: &Bytes) -> Result<(Bytes, u64), TooLarge> {
     let is_whole = batch::count_items(Signal::Metrics, body).is_some();
     if !is_whole || leaves(body, Place::default()).all(|metric| is_taken(metric.bytes)) {
-        return (body.clone(), 0);
+        return Ok((body.clone(), 0));
     }
-    let mut lost = 0;
+    let mut conversion = Conversion { lost: 0, grown: 0, grown_max: GROWTH.max(body.len()) };
     let converted = with_children(body, 1, &mut |resource| {
-        with_children(resource, 2, &mut |scope| with_children(scope, 2, &mut |metric| explicit(metric, &mut lost)))
+        with_children(resource, 2, &mut |scope| with_children(scope, 2, &mut |metric| conversion.metric(metric)))
     });
-    (converted.unwrap_or_default().into(), lost)
+    if conversion.is_too_large() {
+        return Err(TooLarge);
+    }
+    Ok((converted.unwrap_or_default().into(), conversion.lost))
+}
+
+/// What has come of a request so far.
+struct Conversion {
+    /// Data points that ARMS does not take.
+    lost: u64,
+    /// Bytes that points have become longer by.
+    grown: usize,
+    grown_max: usize,
+}
+
+impl Conversion {
+    fn is_too_large(&self) -> bool {
+        self.grown > self.grown_max
+    }
+
+    /// The metric in a form that is taken; none if there is none, and then its points count as lost.
+    fn metric(&mut self, metric: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(metric.len());
+        for field in fields_of(metric) {
+            match (field.number, field.payload()) {
+                (HISTOGRAM | EXPONENTIAL_HISTOGRAM, Some(data)) if is_delta(data) => {
+                    self.lost += all(data, POINTS).count() as u64;
+                    return None;
+                }
+                (EXPONENTIAL_HISTOGRAM, Some(data)) => {
+                    let data = with_children(data, POINTS, &mut |point| self.point(point));
+                    put_bytes(&mut out, HISTOGRAM, &data.unwrap_or_default());
+                }
+                _ => out.extend_from_slice(field.raw),
+            }
+        }
+        Some(out)
+    }
+
+    /// None once it is too much: the rest would be thrown away as well.
+    fn point(&mut self, point: &[u8]) -> Option<Vec<u8>> {
+        if self.is_too_large() {
+            return None;
+        }
+        let explicit = explicit_point(point);
+        self.grown += explicit.len().saturating_sub(point.len());
+        Some(explicit)
+    }
 }
 
 /// The message with other payloads in its fields `number`, without those that get none. None if none is left.
@@ -68,25 +123,6 @@ fn is_taken(metric: &[u8]) -> bool {
     })
 }
 
-/// The metric in a form that is taken; none if there is none, and then its points count as lost.
-fn explicit(metric: &[u8], lost: &mut u64) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(metric.len());
-    for field in fields_of(metric) {
-        match (field.number, field.payload()) {
-            (HISTOGRAM | EXPONENTIAL_HISTOGRAM, Some(data)) if is_delta(data) => {
-                *lost += all(data, POINTS).count() as u64;
-                return None;
-            }
-            (EXPONENTIAL_HISTOGRAM, Some(data)) => {
-                let data = with_children(data, POINTS, &mut |point| Some(explicit_point(point)));
-                put_bytes(&mut out, HISTOGRAM, &data.unwrap_or_default());
-            }
-            _ => out.extend_from_slice(field.raw),
-        }
-    }
-    Some(out)
-}
-
 /// A `HistogramDataPoint` of an `ExponentialHistogramDataPoint`.
 fn explicit_point(point: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(point.len());
@@ -117,6 +153,7 @@ fn put_fixed(out: &mut Vec<u8>, number: u32, bits: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::{batch::Piece, sink::Batch};
     use opentelemetry_proto::tonic::{
         collector::metrics::v1::ExportMetricsServiceRequest,
         common::v1::KeyValue,
@@ -167,16 +204,16 @@ mod tests {
     #[test]
     fn what_arms_takes_is_not_touched() {
         let given = body(vec![gauge(), histogram(CUMULATIVE)]);
-        let (same, lost) = convert(&given);
+        let (same, lost) = convert(&given).unwrap();
         assert_eq!((same.as_ptr(), lost), (given.as_ptr(), 0));
         let broken = Bytes::from_static(b"\xff");
-        assert_eq!(convert(&broken), (broken, 0));
+        assert_eq!(convert(&broken), Ok((broken.clone(), 0)));
     }
 
     #[test]
     fn exponential_histograms_become_explicit_and_deltas_are_counted() {
         let (converted, lost) =
-            convert(&body(vec![exponential(CUMULATIVE), histogram(DELTAS), gauge(), exponential(DELTAS)]));
+            convert(&body(vec![exponential(CUMULATIVE), histogram(DELTAS), gauge(), exponential(DELTAS)])).unwrap();
         assert_eq!(lost, 5);
         let request = ExportMetricsServiceRequest::decode(converted).unwrap();
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
@@ -193,6 +230,28 @@ mod tests {
 
     #[test]
     fn nothing_left_is_empty() {
-        assert_eq!(convert(&body(vec![histogram(DELTAS)])), (Bytes::new(), 3));
+        assert_eq!(convert(&body(vec![histogram(DELTAS)])), Ok((Bytes::new(), 3)));
+    }
+
+    /// A bucket is a byte, and then sixteen.
+    #[test]
+    fn what_grows_too_much_is_halved_and_no_point_is_lost() {
+        let buckets = || Some(Buckets { offset: 0, bucket_counts: vec![1; 256] });
+        let point =
+            ExponentialHistogramDataPoint { scale: 1, positive: buckets(), negative: buckets(), ..Default::default() };
+        let many = ExponentialHistogram { data_points: vec![point; 4000], aggregation_temporality: CUMULATIVE };
+        let given = body(vec![Data::ExponentialHistogram(many)]);
+        let whole = Piece::new(Batch { signal: Signal::Metrics, body: given, items: 4000 });
+        let (mut waiting, mut points) = (vec![whole], 0);
+        while let Some(piece) = waiting.pop() {
+            let batch = piece.batch();
+            let Ok((converted, 0)) = convert(&batch.body) else {
+                waiting.extend(piece.halves().expect("a single point grows little"));
+                continue;
+            };
+            assert!(converted.len() < batch.body.len() + GROWTH + (64 << 10), "{} bytes", converted.len());
+            points += batch::count_items(Signal::Metrics, &converted).unwrap();
+        }
+        assert_eq!(points, 4000);
     }
 }
