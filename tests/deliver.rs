@@ -71,7 +71,9 @@ impl Script {
                 None => (None, usize::MAX),
                 Some(Step::Limit(limit)) => (None, *limit),
                 Some(Step::Deny(None)) => return Err(denied()),
-                Some(Step::Deny(Some(name))) if names.iter().any(|found| found == name) => return Err(denied()),
+                Some(Step::Deny(Some(name))) if names.iter().any(|found| found.starts_with(name)) => {
+                    return Err(denied());
+                }
                 Some(Step::Deny(Some(_))) => (None, usize::MAX),
                 Some(_) => (steps.pop_front(), usize::MAX),
             }
@@ -334,6 +336,34 @@ async fn one_item_that_a_sink_trips_over_costs_itself_and_some_minutes() {
     let mut expected: Vec<String> = all.into_iter().filter(|name| name != "n70").chain(["after".to_owned()]).collect();
     expected.sort();
     assert_eq!(seen, expected);
+}
+
+/// The batch of the bad item, and those behind it, have no ten minutes.
+#[tokio::test(start_paused = true)]
+async fn at_the_end_a_bad_item_costs_itself_and_not_what_waits_behind_it() {
+    let sink = Script::new(&[Step::Deny(Some("n70"))]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    let all: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+    push(&delivery, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    pass(&delivery, 40 * SECOND).await;
+    let behind: Vec<String> = (0..200).map(|n| format!("behind {n}")).collect();
+    push(&delivery, &behind.iter().map(String::as_str).collect::<Vec<_>>());
+    delivery.drain(Instant::now() + 14 * SECOND).await;
+    let tally = row(&delivery, "here").tally;
+    assert_eq!((tally.delivered, tally.discarded(Discard::Refused)), (399, 1), "{tally:?}");
+}
+
+/// As those of a firewall do: they come in flocks.
+#[tokio::test(start_paused = true)]
+async fn two_bad_items_in_one_batch_are_found() {
+    let sink = Script::new(&[Step::Deny(Some("bad"))]);
+    let delivery = start(settings(), vec![sink.named("here")]);
+    let name = |n: usize| if n == 10 || n == 190 { format!("bad {n}") } else { format!("n{n}") };
+    let all: Vec<String> = (0..200).map(name).collect();
+    push(&delivery, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    pass(&delivery, 3000 * SECOND).await;
+    let tally = row(&delivery, "here").tally;
+    assert_eq!((tally.delivered, tally.discarded(Discard::Refused), tally.queued), (198, 2, 0));
 }
 
 #[tokio::test(start_paused = true)]

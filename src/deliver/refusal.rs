@@ -66,6 +66,8 @@ pub(super) struct Refusals {
     was_refused: bool,
     /// In a row, of the piece at the front.
     tries: u32,
+    /// Pieces that had their turn since one was taken or halved.
+    turns: usize,
     /// A part of the batch was taken since it was refused.
     others_taken: bool,
     /// The last single item, of this or another batch.
@@ -82,7 +84,16 @@ struct GivenUp {
 impl Refusals {
     pub(super) fn new(longest: Duration) -> Refusals {
         let (batch, since_taken) = Default::default();
-        Refusals { longest, batch, since_taken, was_refused: false, tries: 0, others_taken: false, given_up: None }
+        Refusals {
+            longest,
+            batch,
+            since_taken,
+            was_refused: false,
+            tries: 0,
+            turns: 0,
+            others_taken: false,
+            given_up: None,
+        }
     }
 
     /// The piece at the front was refused; `pieces` are left of its batch, with this one.
@@ -106,9 +117,16 @@ impl Refusals {
         self.next_piece();
         match (self.others_taken, pieces) {
             (true, _) if !is_single => Next::Halve { or_give_up: true },
-            (false, 1) => Next::Halve { or_give_up: false },
-            (true, 1) => Next::Again,
-            (_, _) => Next::Others,
+            // Each may have a bad item of its own.
+            (false, _) if !is_single && self.turns + 1 >= pieces => {
+                self.turns = 0;
+                Next::Halve { or_give_up: false }
+            }
+            (_, 1) => Next::Again,
+            (_, _) => {
+                self.turns += 1;
+                Next::Others
+            }
         }
     }
 
@@ -137,6 +155,7 @@ impl Refusals {
         self.batch.interrupted();
         self.since_taken = RefusedFor::default();
         self.next_piece();
+        self.turns = 0;
         self.others_taken = self.was_refused;
     }
 
@@ -175,8 +194,9 @@ mod tests {
         let first: Vec<Next> = (0..3).map(|minute| at(&mut refusals, 1, minute)).collect();
         assert_eq!(first, [Next::Again, Next::Again, Next::Halve { or_give_up: false }]);
         let rest: Vec<Next> = (3..16).map(|minute| at(&mut refusals, 2, minute)).collect();
-        let turn = [Next::Again, Next::Again, Next::Others];
-        assert_eq!(rest, [&turn.repeat(4)[..], &[Next::GiveUp]].concat());
+        let turn = |last| [Next::Again, Next::Again, last];
+        let (others, halve) = (turn(Next::Others), turn(Next::Halve { or_give_up: false }));
+        assert_eq!(rest, [&others[..], &halve, &others, &halve, &[Next::GiveUp]].concat(), "each may have a bad item");
         assert_eq!(at(&mut refusals, 1, 16), Next::GiveUp, "the other half has waited as long");
         refusals.over();
         assert_eq!(at(&mut refusals, 1, 17), Next::Again, "the next batch has its own time");

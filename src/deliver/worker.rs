@@ -123,7 +123,7 @@ impl SinkWorker {
     async fn work(&mut self) {
         let mut hurried = false;
         loop {
-            if !hurried && *self.shared.phase.borrow() != DeliveryPhase::Running {
+            if !hurried && self.is_ending() {
                 // One more attempt for everything, now.
                 hurried = true;
                 self.signals.iter_mut().for_each(|state| state.not_before = None);
@@ -265,6 +265,9 @@ impl SinkWorker {
     }
 
     fn denied(&mut self, signal: Signal, after: Option<Duration>, reason: &str) {
+        if self.is_ending() && self.shared.spool.is_none() {
+            return self.denied_at_the_end(signal, reason);
+        }
         self.note_failure(signal, after, reason);
         let now = Instant::now();
         let state = &mut self.signals[signal as usize];
@@ -277,6 +280,21 @@ impl SinkWorker {
             }
             refusal::Next::Halve { .. } | refusal::Next::Again => (),
         }
+    }
+
+    /// What is refused now has no time to be taken later, and must not take with it what waits behind.
+    fn denied_at_the_end(&mut self, signal: Signal, reason: &str) {
+        self.signals[signal as usize].backoff.reset();
+        self.note_failure(signal, None, reason);
+        if !self.halve(signal) {
+            let items = self.pop(signal);
+            self.signals[signal as usize].refusals.next_piece();
+            self.discard_unread(signal, items, Discard::Refused, &format!("{reason}; the process ends"));
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.shared.phase.borrow() != DeliveryPhase::Running
     }
 
     /// The first piece was refused for too long. Whether the sink takes others is not known.
