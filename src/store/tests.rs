@@ -484,6 +484,34 @@ fn a_trace_whose_text_becomes_more_than_the_file_is_split() {
     assert!(listed(&fixture.path()).contains(&1));
 }
 
+/// In halves where it is too large, as its worker does it.
+fn send_divided(fixture: &mut Fixture, spans: &[Span]) {
+    match fixture.send(&batch(vec![resource_spans("web", spans.to_vec())])) {
+        Ok(_) => {}
+        Err(StoreFailure::TooLarge) if spans.len() > 1 => {
+            let (first, rest) = spans.split_at(spans.len() / 2);
+            send_divided(fixture, first);
+            send_divided(fixture, rest);
+        }
+        Err(other) => panic!("{} spans: {other:?}", spans.len()),
+    }
+}
+
+#[test]
+fn rows_that_share_no_page_are_stored_or_divided() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    let spans: Vec<Span> = (1..=1300)
+        .map(|id| {
+            let mut span = span(1, id, 0, 0, 1);
+            span.attributes.push(attribute("text", &"\u{1}".repeat(580)));
+            span
+        })
+        .collect();
+    send_divided(&mut fixture, &spans);
+    fixture.send(&batch(vec![resource_spans("web", vec![span(2, 1, 0, 0, 1)])])).expect("it goes on");
+    assert!(listed(&fixture.path()).contains(&2));
+}
+
 #[test]
 fn a_damaged_file_is_moved_aside() {
     let one = batch(vec![resource_spans("web", vec![span(1, 1, 0, 0, 1)])]);

@@ -165,7 +165,13 @@ impl StoreWriter {
             match self.write_parts(&parts, range.clone(), need) {
                 Err(StoreFailure::Full(_)) if at_worst(need) > self.max_pages * PAGE => Err(StoreFailure::TooLarge),
                 // The estimate was too low (or the disk is full, and this fails again).
-                Err(StoreFailure::Full(_)) => self.write_parts(&parts, range, need.saturating_mul(4)),
+                Err(StoreFailure::Full(_)) => {
+                    let with_slack = 2 * at_worst(need);
+                    match self.write_parts(&parts, range, with_slack) {
+                        Err(StoreFailure::Full(_)) if with_slack > self.max_pages * PAGE => Err(StoreFailure::TooLarge),
+                        outcome => outcome,
+                    }
+                }
                 outcome => outcome,
             }?;
         }
@@ -212,9 +218,10 @@ fn portions(parts: &Parts<'_>, most: u64) -> Vec<(Range<usize>, u64)> {
     portions
 }
 
-/// The bytes of a portion that needs so many, if the estimate was as wrong as can be.
+/// The bytes of a portion that needs so many, if the estimate was as wrong as can be; twice that if each row is just
+/// too long for two of them to share a page.
 fn at_worst(need: u64) -> u64 {
-    (need - SPARE_PAGES * PAGE) * GROWTH_MAX / GROWTH
+    (need - SPARE_PAGES * PAGE) * GROWTH_MAX / GROWTH + SPARE_PAGES * PAGE
 }
 
 fn row_bytes(raw: &[u8]) -> u64 {
