@@ -141,10 +141,11 @@ impl Shared {
         self.queue.lock().expect("no code panics under this lock")
     }
 
-    /// Sinks that have something of the signal to take.
-    fn behind(&self, signal: Signal) -> Vec<String> {
+    /// Sinks that have lost something of the signal for want of room.
+    fn losing(&self, signal: Signal) -> Vec<String> {
+        let lost = |tally: &Tally| tally.discarded(Discard::QueueFull) + tally.discarded(Discard::Shutdown) > 0;
         let rows = self.queue().rows(&self.names);
-        rows.into_iter().filter(|row| row.signal == signal && row.tally.queued > 0).map(|row| row.sink).collect()
+        rows.into_iter().filter(|row| row.signal == signal && lost(&row.tally)).map(|row| row.sink).collect()
     }
 
     /// Bytes that wait for a sink, and how many more the queue can hold.

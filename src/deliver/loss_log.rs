@@ -66,7 +66,7 @@ impl Shared {
     }
 
     fn say_loss(&self, signal: Signal, items: u64, total: u64) {
-        let sinks = self.behind(signal).join(", ");
+        let sinks = self.losing(signal).join(", ");
         let signal = signal.word();
         if *self.phase.borrow() != DeliveryPhase::Running {
             let text = "the process ends before these had room in the queue: they are discarded";
