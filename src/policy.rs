@@ -26,7 +26,7 @@ pub use limit::{Charge, LimitCounts, Limits};
 pub use parse::sections;
 pub use renamed::names_of;
 
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Span};
 use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Test};
 use crate::trace::{Case, Decision, FactMasks, LimitId, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
@@ -168,6 +168,7 @@ impl Policy {
         for condition in &self.conditions {
             table.bit_of(condition);
         }
+        table.is_shared = true;
         Policy::compile_with(table, self.entry_attributes.clone(), file, text, self.number, names)
     }
 
@@ -182,7 +183,7 @@ impl Policy {
         let mut reader = parse::reader(file);
         let Some(document) = parse::parse(&mut reader, text) else { return (None, reader.finish()) };
         review::review(&mut reader, &document);
-        let error_facts = document.errors.compile(&mut table);
+        let error_facts = document.errors.compile(&mut reader, &document.errors_at, &mut table);
         let matchers = matchers_of(&mut reader, &document.rules, &mut table);
         let (keys, entry_attributes) = keys_of(&mut reader, &document.rules, attributes);
         let (Some(wait), Some(otherwise), false) = (document.wait, document.otherwise, reader.has_errors()) else {
@@ -348,18 +349,10 @@ impl Evaluation<'_> {
 }
 
 fn matchers_of(reader: &mut Reader, rules: &[WrittenRule], table: &mut FactTable) -> Vec<Matcher> {
-    let mut matchers = Vec::with_capacity(rules.len());
-    for rule in rules {
-        let was_full = table.is_full();
-        matchers.push(Matcher::compile(&rule.when, table));
-        if table.is_full() && !was_full {
-            let title = format!("the policy asks more than {FACTS_MAX} different questions of spans");
-            reader
-                .error("P14", rule.span, title, "this rule goes beyond")
-                .help("join alternatives into lists: a list is one question");
-        }
-    }
-    matchers
+    let compile = |rule: &WrittenRule| {
+        table.fill(reader, rule.span, "this rule goes beyond", |table| Matcher::compile(&rule.when, table))
+    };
+    rules.iter().map(compile).collect()
 }
 
 /// What the limit of each rule counts by, and the attributes among it.
@@ -388,9 +381,30 @@ fn keys_of(
 struct FactTable {
     conditions: Vec<Condition>,
     tests: Vec<Test>,
+    /// The conditions of another policy are among them.
+    is_shared: bool,
 }
 
 impl FactTable {
+    /// What `compile` makes of the table, and an error at `place` if that is what the table is too small for.
+    fn fill<T>(
+        &mut self,
+        reader: &mut Reader,
+        place: Span,
+        label: &str,
+        compile: impl FnOnce(&mut FactTable) -> T,
+    ) -> T {
+        let was_full = self.is_full();
+        let compiled = compile(self);
+        if self.is_full() && !was_full {
+            let together = if self.is_shared { ", together with the policy in force" } else { "" };
+            let title = format!("the policy asks more than {FACTS_MAX} different questions of spans{together}");
+            let help = "join alternatives into lists: a list is one question";
+            reader.error("P14", place, title, label).help(help);
+        }
+        compiled
+    }
+
     /// The condition's bit. Beyond the maximum the bit means nothing: the policy is refused.
     fn bit_of(&mut self, condition: &Condition) -> usize {
         if let Some(known) = self.conditions.iter().position(|c| c == condition) {

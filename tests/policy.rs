@@ -8,6 +8,8 @@ mod decider;
 mod expected;
 #[path = "policy/files.rs"]
 mod files;
+#[path = "policy/large.rs"]
+mod large;
 #[path = "policy/random.rs"]
 mod random;
 #[path = "policy/recordings.rs"]

@@ -1,7 +1,9 @@
 //! `errors`: which spans count as errors beside those with the status ERROR, and which of those do not.
 
 use super::FactTable;
+use crate::diagnostic::Span;
 use crate::trace::question::{Condition, ErrorFacts, Facts};
+use crate::yaml::Reader;
 
 /// Conditions on one span; the items of a list are alternatives.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -18,11 +20,21 @@ impl Errors {
         self.except.is_empty() && self.also.is_empty()
     }
 
-    pub(super) fn compile(&self, table: &mut FactTable) -> ErrorFacts {
-        ErrorFacts { except: bits_of(&self.except, table), also: bits_of(&self.also, table) }
+    /// `places` are those of its items, for what the table is too small for.
+    pub(super) fn compile(&self, reader: &mut Reader, places: &ErrorsAt, table: &mut FactTable) -> ErrorFacts {
+        let mut bits_of = |conditions: &[Condition], places: &[Span]| {
+            conditions.iter().zip(places).fold(Facts::EMPTY, |facts, (condition, place)| {
+                let bit = table.fill(reader, *place, "this item goes beyond", |table| table.bit_of(condition));
+                facts | Facts::one(bit)
+            })
+        };
+        ErrorFacts { except: bits_of(&self.except, &places.except), also: bits_of(&self.also, &places.also) }
     }
 }
 
-fn bits_of(conditions: &[Condition], table: &mut FactTable) -> Facts {
-    conditions.iter().fold(Facts::EMPTY, |facts, condition| facts | Facts::one(table.bit_of(condition)))
+/// Where each of its conditions stands.
+#[derive(Debug, Default)]
+pub(super) struct ErrorsAt {
+    pub except: Vec<Span>,
+    pub also: Vec<Span>,
 }

@@ -4,7 +4,7 @@
 //! expression, P08 rate, P09 keys that need each other, P10 nesting, P15 `wait`, P16 attribute value,
 //! P17 a text that looks like a list or an expression;
 //! P21 shared limits: their names, and rules that name one that is not there;
-//! `review` adds P11, P12, P18 to P20 and P22, compiling P14. P13 warns of a text where a number is usual.
+//! `review` adds P11, P12, P18 to P20, P22 and P23, compiling P14. P13 warns of a text where a number is usual.
 
 mod limit;
 mod phrases;
@@ -12,11 +12,12 @@ mod value;
 mod when;
 
 use super::condition::When;
-use super::errors::Errors;
+use super::errors::{Errors, ErrorsAt};
 use super::limit::Limit;
 use super::{Keep, Limited, Then, Wait};
 use crate::diagnostic::Span;
 use crate::trace::Threshold;
+use crate::trace::question::Condition;
 use crate::yaml::{Map, Node, Reader, Value};
 use limit::SharedLimits;
 use std::time::Duration;
@@ -28,8 +29,7 @@ pub(super) struct Document {
     pub wait: Option<Wait>,
     /// What of it has no error.
     pub errors: Errors,
-    /// Where `errors` stands.
-    pub errors_at: Option<Span>,
+    pub errors_at: ErrorsAt,
     /// Those that have no error, as the rules.
     pub limits: Vec<NamedLimit>,
     pub rules: Vec<WrittenRule>,
@@ -106,11 +106,10 @@ pub(super) fn parse(reader: &mut Reader, text: &str) -> Option<Document> {
     let map = reader.file_map(&root, "a policy", FILE_KEYS)?;
     version(reader, &map);
     let wait = map.get("wait").map_or(Some(Wait::default()), |node| wait(reader, node));
-    let errors = map.get("errors").map(|node| errors(reader, node)).unwrap_or_default();
+    let (errors, errors_at) = map.get("errors").map(|node| errors(reader, node)).unwrap_or_default();
     let shared = map.get("limits").map(|node| limit::shared(reader, node)).unwrap_or_default();
     let rules = map.get("rules").map_or_else(Vec::new, |node| rules(reader, node, &shared));
     let otherwise = reader.require(&map, "otherwise", "a policy").and_then(|node| otherwise(reader, node));
-    let errors_at = map.entry("errors").map(|entry| entry.key_span);
     Some(Document { wait, errors, errors_at, limits: shared.limits, rules, otherwise })
 }
 
@@ -162,19 +161,21 @@ fn wait(reader: &mut Reader, node: &Node) -> Option<Wait> {
     Some(wait)
 }
 
-fn errors(reader: &mut Reader, node: &Node) -> Errors {
-    let Some(map) = reader.map(node, "`errors`", ERRORS_KEYS) else { return Errors::default() };
+fn errors(reader: &mut Reader, node: &Node) -> (Errors, ErrorsAt) {
+    let Some(map) = reader.map(node, "`errors`", ERRORS_KEYS) else { return Default::default() };
     if map.entries.is_empty() {
         let help =
             "write which spans do not count, `except:`, or which count beside those with the status ERROR, `also:`";
         reader.error("P10", node.span, "`errors` has no condition", "nothing here").help(help);
     }
-    let mut conditions = |key: &str| {
-        let node = map.get(key)?;
-        let items = reader.one_or_more(node, &format!("`{key}`"))?;
-        Some(items.iter().filter_map(|item| when::one_span(reader, item, &format!("an item of `{key}`"))).collect())
+    let mut conditions = |key: &str| -> Option<(Vec<Condition>, Vec<Span>)> {
+        let items = reader.one_or_more(map.get(key)?, &format!("`{key}`"))?;
+        let mut item = |node: &Node| Some((when::one_span(reader, node, &format!("an item of `{key}`"))?, node.span));
+        Some(items.iter().filter_map(&mut item).unzip())
     };
-    Errors { except: conditions("except").unwrap_or_default(), also: conditions("also").unwrap_or_default() }
+    let (except, except_at) = conditions("except").unwrap_or_default();
+    let (also, also_at) = conditions("also").unwrap_or_default();
+    (Errors { except, also }, ErrorsAt { except: except_at, also: also_at })
 }
 
 fn otherwise(reader: &mut Reader, node: &Node) -> Option<Keep> {

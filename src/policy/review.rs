@@ -16,7 +16,7 @@ use crate::yaml::Reader;
 
 pub(super) fn review(reader: &mut Reader, document: &Document) {
     let Document { errors, errors_at, limits, rules, otherwise, .. } = document;
-    errors_at.iter().for_each(|at| errors::warn_of_idle(reader, errors, *at));
+    errors::warn_of_idle(reader, errors, errors_at);
     limits.iter().for_each(|limit| limits::warn_of_idle_shared(reader, limit, rules));
     for (at, rule) in rules.iter().enumerate() {
         if contradiction::warn_if_impossible(reader, rule, errors) {

@@ -41,12 +41,15 @@ impl Facts {
         facts
     }
 
+    /// A bit beyond [`FACTS_MAX`] stands for nothing: no set has it.
     pub fn set(&mut self, bit: usize) {
-        self.0[bit / 64] |= 1 << (bit % 64);
+        if let Some(word) = self.0.get_mut(bit / 64) {
+            *word |= 1 << (bit % 64);
+        }
     }
 
     pub fn has(&self, bit: usize) -> bool {
-        self.0[bit / 64] & 1 << (bit % 64) != 0
+        self.0.get(bit / 64).is_some_and(|word| word & 1 << (bit % 64) != 0)
     }
 
     /// Every bit of `other` is set here.

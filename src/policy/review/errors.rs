@@ -4,6 +4,7 @@
 use super::contradiction::exclude;
 use super::{Errors, Reader, tests_imply};
 use crate::diagnostic::Span;
+use crate::policy::errors::ErrorsAt;
 use crate::trace::Status;
 use crate::trace::question::Test;
 
@@ -24,28 +25,27 @@ fn fails(tests: &[Test]) -> bool {
     tests.contains(&Test::Status(vec![Status::Error]))
 }
 
-/// `at` is where `errors` stands.
-pub(super) fn warn_of_idle(reader: &mut Reader, errors: &Errors, at: Span) {
+pub(super) fn warn_of_idle(reader: &mut Reader, errors: &Errors, places: &ErrorsAt) {
     let never_fails = |tests: &[Test]| {
         tests.iter().any(|test| matches!(test, Test::Status(words) if !words.contains(&Status::Error)))
     };
-    let mut warn = |key: &str, number: usize, label: &str, help: &str| {
+    let mut warn = |key: &str, number: usize, place: Span, label: &str, help: &str| {
         let title = format!("item {} of `{key}` changes nothing", number + 1);
-        reader.warn("P23", at, title, label).help(help);
+        reader.warn("P23", place, title, label).help(help);
     };
-    for (number, except) in errors.except.iter().enumerate() {
+    for (number, (except, place)) in errors.except.iter().zip(&places.except).enumerate() {
         if errors.also.is_empty() && never_fails(&except.tests) {
             let help = "`except` is of spans with the status ERROR: leave out `status`, or remove the item";
-            warn("except", number, "such a span is no error anyway", help);
+            warn("except", number, *place, "such a span is no error anyway", help);
         }
     }
-    for (number, also) in errors.also.iter().enumerate() {
+    for (number, (also, place)) in errors.also.iter().zip(&places.also).enumerate() {
         if errors.surely_leave_out(&also.tests) {
             let help = "`except` goes before `also`: remove one of the two";
-            warn("also", number, "`except` leaves all of its spans out", help);
+            warn("also", number, *place, "`except` leaves all of its spans out", help);
         } else if fails(&also.tests) {
             let help = "spans with the status ERROR count without it: remove the item, or write other conditions";
-            warn("also", number, "such a span is an error anyway", help);
+            warn("also", number, *place, "such a span is an error anyway", help);
         }
     }
 }
