@@ -107,7 +107,7 @@ impl Selection {
     /// The weight of a trace that was asked these questions; none if it is not counted.
     pub fn weight(&self, observed: &Observed) -> Option<KeptWeight> {
         let summary: Summary = observed.summary_by(0);
-        let held: Vec<usize> = self.conditions.matching(&summary).collect();
+        let held: Vec<usize> = self.conditions.matching(&[summary]).collect();
         let last = self.conditions.conditions().count() - 1;
         (last == 0 || held.contains(&0)).then(|| KeptWeight::new(observed.threshold, held.contains(&last)))
     }

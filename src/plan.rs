@@ -20,7 +20,7 @@ use crate::policy::{Charge, LimitCounts, Limits, Policy, Wait};
 use crate::scan::Questions;
 use crate::scan::answer::TooMany;
 use crate::trace::observed::QUESTION_SETS;
-use crate::trace::{Arrivals, Case, Observed, RuleId, RuleNames, TraceId, Trigger, Verdict};
+use crate::trace::{Arrivals, Case, Observed, RuleId, RuleNames, Summary, TraceId, Trigger, Verdict};
 use report::{GateRow, KeptSides, LeftOut, Moved, PlanRow, PlanWindow, Sides, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -119,10 +119,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Takes a trace in, in any order.
-    pub fn take(&mut self, mut observed: Observed) {
-        // What gates say of errors is what the new policy counts as one.
-        let [_, then, gates] = &mut observed.answers;
-        gates.failures = then.failures;
+    pub fn take(&mut self, observed: Observed) {
         self.tally.see(&observed);
         let mut limits = [AskedLimit(false), AskedLimit(false)];
         let [now, then] = &mut limits;
@@ -185,6 +182,14 @@ fn judge_in_order(policy: &Policy, held: &[Observed], set: usize) -> (Vec<Verdic
     let mut verdicts: Vec<(usize, Verdict)> = judged.collect();
     verdicts.sort_unstable_by_key(|(at, _)| *at);
     (verdicts.into_iter().map(|(_, verdict)| verdict).collect(), limits.counts())
+}
+
+/// What gates read: an error is what one of the two policies counts as one, or a new `errors` could hide what it drops.
+fn gate_summaries(observed: &Observed) -> [Summary; 2] {
+    [0, 1].map(|set| {
+        let by_policy = observed.summary_by(set);
+        Summary { facts: observed.answers[2].facts, ..by_policy }
+    })
 }
 
 /// When a trace is judged: the first of what a shard waits for.
@@ -275,7 +280,7 @@ impl PlanTally {
             examples.add(observed.id);
         }
         if !then {
-            for gate in compared.gates.matching(&observed.summary_by(2)) {
+            for gate in compared.gates.matching(&gate_summaries(observed)) {
                 self.gates[gate].traces += 1;
                 self.gates[gate].examples.add(observed.id);
             }

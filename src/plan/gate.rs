@@ -48,9 +48,10 @@ impl Gates {
         self.conditions.iter().map(String::as_str)
     }
 
-    /// Numbers of the conditions that hold.
-    pub fn matching(&self, summary: &Summary) -> impl Iterator<Item = usize> {
-        self.policy.rules.iter().enumerate().filter(|(_, rule)| rule.matches(summary)).map(|(number, _)| number)
+    /// Numbers of the conditions that hold of one of these summaries.
+    pub fn matching(&self, summaries: &[Summary]) -> impl Iterator<Item = usize> {
+        let rules = self.policy.rules.iter().enumerate();
+        rules.filter(|(_, rule)| summaries.iter().any(|summary| rule.matches(summary))).map(|(number, _)| number)
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(Gates::parse(&gates.map(str::to_owned)).unwrap().conditions().collect::<Vec<_>>(), gates);
         let summary = Summary { errors: 1, ..Summary::default() };
         let errors = Gates::parse(&["error".to_owned(), "error: false".to_owned()]).unwrap();
-        assert_eq!(errors.matching(&summary).collect::<Vec<_>>(), [0]);
+        assert_eq!(errors.matching(&[summary]).collect::<Vec<_>>(), [0]);
         assert_eq!(Gates::parse(&[]).unwrap().conditions().count(), 0);
         for wrong in ["", "eror: true", "error: true }, keep: none }\n- { name: x", "error: true } - { name: x"] {
             assert!(Gates::parse(&[wrong.to_owned()]).is_err(), "{wrong}");

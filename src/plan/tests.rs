@@ -301,16 +301,25 @@ fn what_waits_is_left_out_and_a_long_trace_is_looked_at_in_pieces() {
     assert_eq!((report.window.traces, survey.waiting), (1, 1));
 }
 
-/// A gate goes by what the new policy counts as an error.
+/// A gate goes by what either policy counts as an error: a new `errors` does not hide what it drops.
 #[test]
-fn what_a_new_policy_counts_as_no_error_may_be_dropped() {
+fn what_either_policy_counts_as_an_error_may_not_be_dropped() {
     let one = Sketch { error: true, gold: true, probe: false, ..busy_minute()[1].clone() };
     let spans = [one.clone(), Sketch { trace: 2, gold: false, ..one }];
-    for (then, dropped) in
-        [(NOTHING.to_owned(), 2), (NOTHING.replace("otherwise", &ERRORS.replace("rules:", "otherwise")), 1)]
-    {
-        let report = plan(&compared(RULES, &then, &["error"]), &spans);
-        assert_eq!(report.gates[0].dropped, dropped, "{then}");
+    let with = |policy: &str, errors: &str| policy.replacen("version: 1\n", &format!("version: 1\n{errors}\n"), 1);
+    let no_gold = "errors: { except: { attributes: { tier: gold } } }";
+    let none = "errors: { except: { name: '*' } }";
+    for (now, then, dropped) in [
+        (RULES.to_owned(), NOTHING.to_owned(), 2),
+        (RULES.to_owned(), with(NOTHING, no_gold), 2),
+        // One of them is in the share of the last line.
+        (RULES.to_owned(), with(RULES, none), 1),
+        (with(RULES, no_gold), with(NOTHING, no_gold), 1),
+        (with(RULES, none), NOTHING.to_owned(), 2),
+        (with(RULES, none), with(NOTHING, none), 0),
+    ] {
+        let report = plan(&compared(&now, &then, &["error"]), &spans);
+        assert_eq!(report.gates[0].dropped, dropped, "{now} {then}");
     }
 }
 

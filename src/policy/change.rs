@@ -6,8 +6,9 @@
 
 use super::limit::{Limit, Rate};
 use super::parse::WrittenRule;
+use super::review::holds_of_every_span;
 use super::{Keep, Limited, Policy, SharedLimit, Then};
-use crate::trace::question::{Facts, Test};
+use crate::trace::question::{Facts, Test, ValueTest};
 use crate::trace::summary::EntrySpan;
 use crate::trace::{SpanKind, Standing, Status, Summary, Threshold};
 use std::fmt;
@@ -94,7 +95,7 @@ impl Change {
         let Some(successor) = successor(rule, new) else { return self.gone.push(rule.name.clone()) };
         if let (Some(before), Some(after)) = (&rule.limited, &successor.limited)
             && !is_one_limit(before, after)
-            && self.weigh(per_second(&before.limit), per_second(&after.limit))
+            && self.weigh_limit(&before.limit, &after.limit)
         {
             self.effects.push(format!("the limit of `{name}`: {}, was {}", limit(successor), limit(rule)));
         }
@@ -115,10 +116,16 @@ impl Change {
                 rates(&before.limit)
             ));
         }
-        if self.weigh(per_second(&before.limit), per_second(&after.limit)) {
+        if self.weigh_limit(&before.limit, &after.limit) {
             let (name, after, before) = (&before.name, rates(&after.limit), rates(&before.limit));
             self.effects.push(format!("the limit `{name}`: {after}, was {before}"));
         }
+    }
+
+    /// As [`Change::weigh`]; what is counted in other units is neither.
+    fn weigh_limit(&mut self, before: &Limit, after: &Limit) -> bool {
+        let (before, after) = (rate_of_all(before), rate_of_all(after));
+        before.unit == after.unit && self.weigh(per_second(before), per_second(after))
     }
 
     /// True if `after` is much more or much less.
@@ -185,9 +192,12 @@ fn is_one_limit(before: &Limited, after: &Limited) -> bool {
 }
 
 /// How much all together may take.
-fn per_second(limit: &Limit) -> f64 {
-    let Rate { amount, period_ms, .. } = limit.each.as_ref().map_or(limit.rate, |each| each.total);
-    amount as f64 * 1e3 / period_ms as f64
+fn rate_of_all(limit: &Limit) -> Rate {
+    limit.each.as_ref().map_or(limit.rate, |each| each.total)
+}
+
+fn per_second(rate: Rate) -> f64 {
+    rate.amount as f64 * 1e3 / rate.period_ms as f64
 }
 
 /// Traces of one span, as every service has them.
@@ -243,13 +253,15 @@ impl Class {
         }
     }
 
-    /// Holds of the one span; it has no name and no attribute that a policy knows.
+    /// Holds of the one span; it has a name, a service and no attribute that a policy knows.
     fn holds(self, test: &Test) -> bool {
         match test {
             Test::Status(words) => words.contains(&self.status()),
             Test::Duration(range) => range.contains(self.duration()),
             Test::SpanKind(kinds) => kinds.contains(&SpanKind::Server),
-            _ => false,
+            Test::Attribute { values: ValueTest::Exists(false), .. } => true,
+            Test::Resource { values: ValueTest::Exists(false), keys } => !keys.iter().any(|key| key == "service.name"),
+            test => holds_of_every_span(test),
         }
     }
 
@@ -329,6 +341,7 @@ mod tests {
         let limited = |limit: &str| list(&[&ERRORS.replace("all", &format!("all, limit: {limit}")), SLOW]);
         let (more, less) = (Some("much more"), Some("much less"));
         let both = Some("much more of some traces and much less of others");
+        let nothing_kept = ["failed traces: none, was all", "slow traces: none, was all", "other traces: none, was 1%"];
         let cases: &[Case<'_>] = &[
             (usual(), "1%", usual(), "2%", None, &[]),
             (usual(), "1%", list(&[]), "all", more, &["other traces: all, was 1%"]),
@@ -347,6 +360,70 @@ mod tests {
             (usual(), "1%", list(&["{ name: everything, keep: all }"]), "1%", more, &["other traces: all, was 1%"]),
             (usual(), "1%", usual().replace("1s", "0s"), "1%", more, &["other traces: all, was 1%"]),
             (usual(), "1%", usual().replace("1s", "1h"), "1%", less, &["slow traces: 1%, was all"]),
+            // What is written with a pattern for everything is no less of every service.
+            (
+                usual(),
+                "1%",
+                list(&["{ name: x, when: { services: '*' }, keep: none }", ERRORS, SLOW]),
+                "1%",
+                less,
+                &nothing_kept,
+            ),
+            (
+                usual(),
+                "1%",
+                list(&["{ name: x, when: { root: { service: '*' } }, keep: none }", ERRORS, SLOW]),
+                "1%",
+                less,
+                &nothing_kept,
+            ),
+            (
+                usual(),
+                "1%",
+                list(&["{ name: x, when: { any_span: { name: '*' } }, keep: all }", ERRORS, SLOW]),
+                "1%",
+                more,
+                &["other traces: all, was 1%"],
+            ),
+            (
+                usual(),
+                "1%",
+                list(&["{ name: x, when: { entry: { name: { matches: '.' } } }, keep: all }", ERRORS, SLOW]),
+                "1%",
+                more,
+                &["other traces: all, was 1%"],
+            ),
+            (
+                usual(),
+                "1%",
+                list(&["{ name: x, when: { any_span: { name: 'a*', service: '*' } }, keep: all }", ERRORS, SLOW]),
+                "1%",
+                None,
+                &[],
+            ),
+            (
+                usual(),
+                "1%",
+                list(&[
+                    "{ name: x, when: { entry: { attributes: { tenant: { exists: false } } } }, keep: all }",
+                    ERRORS,
+                    SLOW,
+                ]),
+                "1%",
+                more,
+                &["other traces: all, was 1%"],
+            ),
+            // Only what is counted in the same unit is more or less.
+            (limited("200/s"), "1%", limited("10MiB/s"), "1%", None, &[]),
+            (limited("10MiB/s"), "1%", limited("200/s"), "1%", None, &[]),
+            (
+                limited("200 spans/s"),
+                "1%",
+                limited("10 spans/s"),
+                "1%",
+                less,
+                &["the limit of `errors`: 10 spans/s, was 200 spans/s"],
+            ),
             // A rule of its own is wanted; one that goes may be missed.
             (usual(), "1%", list(&[ERRORS, SLOW, CHECKOUT]), "1%", None, &[]),
             (list(&[ERRORS, CHECKOUT]), "1%", list(&[ERRORS]), "1%", less, &["what `checkout` matched: 1%, was all"]),
@@ -430,6 +507,9 @@ mod tests {
         for (errors, effects) in [
             (of_one_route, &[][..]),
             ("errors: { except: { kind: server } }\n", &["failed traces: 1%, was all"]),
+            ("errors: { except: { name: '*' } }\n", &["failed traces: 1%, was all"]),
+            ("errors: { except: { service: '*' } }\n", &["failed traces: 1%, was all"]),
+            ("errors: { except: { resource: { service.name: { exists: true } } } }\n", &["failed traces: 1%, was all"]),
             ("errors: { also: { duration: { at_least: 5s } } }\n", &["slow traces: all, was 1%"]),
         ] {
             let change = Change::between(&counting(""), &counting(errors));

@@ -31,7 +31,17 @@ pub(super) fn covers(wide: &[Pattern], narrow: &[Pattern]) -> bool {
 pub(super) fn covers_one(wide: &Pattern, narrow: &Pattern) -> bool {
     match narrow {
         Pattern::Exact(text) => holds(wide, text.as_bytes()),
-        _ => wide == narrow || matches!(wide, Pattern::Glob(glob) if glob.bytes().all(|c| c == b'*')),
+        _ => wide == narrow || matches!(wide, Pattern::Glob(_)) && is_any(wide),
+    }
+}
+
+/// True if it matches every text, as far as this is easily seen.
+pub(super) fn is_any(pattern: &Pattern) -> bool {
+    match pattern {
+        Pattern::Exact(_) => false,
+        Pattern::Glob(glob) => glob.bytes().all(|c| c == b'*'),
+        // Texts that have nothing in common.
+        Pattern::Regex(regex) => ["a", "GET /é", "7-_"].iter().all(|text| regex.is_match(text.as_bytes())),
     }
 }
 
@@ -55,6 +65,18 @@ mod tests {
         }
         for (glob, text) in [("a*", "ba"), ("a*a", "a"), ("*b*b*", "abc"), ("ab*bc", "abc"), ("a*b", "A/b")] {
             assert!(!holds(glob, text), "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn what_matches_anything_is_seen() {
+        let regex = |text: &str| Pattern::Regex(regex::bytes::Regex::new(text).expect("an expression"));
+        for pattern in [Pattern::Glob("*".into()), Pattern::Glob("**".into()), regex(".*"), regex("^.+$"), regex("")] {
+            assert!(is_any(&pattern), "{pattern:?}");
+        }
+        for pattern in [Pattern::Exact("*".into()), Pattern::Glob("a*".into()), regex("^$"), regex("[a-z]"), regex("7")]
+        {
+            assert!(!is_any(&pattern), "{pattern:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is allowed, but probably not what the author wants: P11, a rule that comes too late to match, P12, a
 //! `next` that leads to an unlimited `keep: all`, P18, conditions that exclude each other, P19, P20 and P22, limits that
-//! change nothing, P23, items of `errors` that do not either.
+//! change nothing, P23, items of `errors` that do not either, or leave no error.
 //!
 //! All compare without knowing any trace, so they speak only when it is plain.
 
@@ -12,6 +12,7 @@ use super::condition::{Atom, TraceCheck, When};
 use super::parse::{Document, NamedLimit, WrittenRule};
 use super::{Errors, Keep, Then, pattern};
 use crate::trace::question::{Condition, Range, SpanScope, Test, ValuePattern, ValueTest};
+use crate::trace::{SpanKind, Status};
 use crate::yaml::Reader;
 
 pub(super) fn review(reader: &mut Reader, document: &Document) {
@@ -29,9 +30,10 @@ pub(super) fn review(reader: &mut Reader, document: &Document) {
 }
 
 fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[WrittenRule], errors: &Errors) {
-    let unlimited: Vec<&WrittenRule> = earlier.iter().filter(|earlier| earlier.limited.is_none()).collect();
+    let lets_none_pass = |earlier: &&WrittenRule| earlier.limited.as_ref().is_none_or(|it| it.then != Then::Next);
+    let takers: Vec<&WrittenRule> = earlier.iter().filter(lets_none_pass).collect();
     let taker_of = |alternative: &Alternative<'_>| {
-        unlimited
+        takers
             .iter()
             .find(|taker| alternatives(&taker.when).iter().any(|taken| alternative.is_within(taken, errors)))
             .copied()
@@ -40,10 +42,17 @@ fn warn_if_never_reached(reader: &mut Reader, rule: &WrittenRule, earlier: &[Wri
     let Some(taker) = takers.and_then(|takers| takers.first().copied()) else { return };
     let title = format!("rule `{}` can never match", rule.name);
     let takes = if taker.when.is_empty() { "takes every trace" } else { "takes all that this rule matches" };
+    let (limit, help) = match taker.limited {
+        None => ("has no limit", format!("move it above `{}`", taker.name)),
+        Some(_) => {
+            let help = format!("move it above `{0}`, or write `then: next` in `{0}`", taker.name);
+            ("decides beyond its limit too", help)
+        }
+    };
     reader
         .warn("P11", rule.span, title, "comes too late")
-        .other(taker.span, format!("{takes}, and has no limit"))
-        .help(format!("move it above `{}`", taker.name));
+        .other(taker.span, format!("{takes}, and {limit}"))
+        .help(help);
 }
 
 fn warn_if_next_is_unlimited(reader: &mut Reader, rule: &WrittenRule, later: &[WrittenRule]) {
@@ -90,7 +99,8 @@ pub(super) fn alternatives(when: &When) -> Vec<Alternative<'_>> {
 impl Alternative<'_> {
     /// Whatever this alternative matches, `wide` matches.
     fn is_within(&self, wide: &Alternative<'_>, errors: &Errors) -> bool {
-        wide.atoms.iter().all(|wide| self.atoms.iter().any(|narrow| implies(narrow, wide, errors)))
+        let is_met = |wide: &Atom| self.atoms.iter().any(|narrow| implies(narrow, wide, errors));
+        wide.atoms.iter().all(|wide| holds_of_every_trace(wide) || is_met(wide))
             && wide.nots.iter().all(|not| self.nots.contains(not))
     }
 
@@ -162,7 +172,29 @@ fn span_implies(narrow: &Condition, wide: &Condition) -> bool {
 }
 
 fn tests_imply(narrow: &[Test], wide: &[Test]) -> bool {
-    wide.iter().all(|wide| narrow.iter().any(|narrow| test_implies(narrow, wide)))
+    wide.iter().all(|wide| holds_of_every_span(wide) || narrow.iter().any(|narrow| test_implies(narrow, wide)))
+}
+
+/// As far as it is plain. (A trace has a span, and may have no entry.)
+fn holds_of_every_trace(atom: &Atom) -> bool {
+    matches!(atom, Atom::Span(Condition { scope: SpanScope::Any, tests }) if tests.iter().all(holds_of_every_span))
+}
+
+/// As far as it is plain. (SDKs set `service.name` always.)
+pub(super) fn holds_of_every_span(test: &Test) -> bool {
+    match test {
+        Test::Service(patterns) | Test::Name(patterns) => patterns.iter().any(pattern::is_any),
+        Test::SpanKind(kinds) => SpanKind::ALL.iter().all(|kind| kinds.contains(kind)),
+        Test::Status(words) => Status::ALL.iter().all(|status| words.contains(status)),
+        Test::Duration(range) => range.at_least.is_none_or(|low| low == 0) && range.below.is_none(),
+        Test::Resource { keys, values } if keys.iter().any(|key| key == "service.name") => match values {
+            ValueTest::Exists(there) => *there,
+            ValueTest::OneOf(values) => {
+                values.iter().any(|value| matches!(value, ValuePattern::Text(text) if pattern::is_any(text)))
+            }
+        },
+        _ => false,
+    }
 }
 
 fn test_implies(narrow: &Test, wide: &Test) -> bool {

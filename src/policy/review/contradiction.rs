@@ -45,7 +45,7 @@ const ONE_SPAN: &str = "both speak of one and the same span, which cannot be lik
 
 impl Alternative<'_> {
     fn contradiction(&self, errors: &Errors) -> Option<Contradiction> {
-        let empty = self.atoms.iter().find_map(|atom| alone(atom));
+        let empty = self.atoms.iter().find_map(|atom| alone(atom, errors));
         let pairs =
             self.atoms.iter().enumerate().flat_map(|(at, one)| self.atoms[..at].iter().map(move |two| (*two, *one)));
         let between = |(one, other): (&Atom, &Atom)| pair(one, other, errors).or_else(|| pair(other, one, errors));
@@ -86,8 +86,14 @@ fn key(atom: &Atom) -> &'static str {
     }
 }
 
-fn alone(atom: &Atom) -> Option<Contradiction> {
+fn alone(atom: &Atom, errors: &Errors) -> Option<Contradiction> {
     match atom {
+        Atom::Trace(TraceCheck::Error(true) | TraceCheck::Failed(true))
+            if errors.except.iter().any(|except| errors.leaves_none(except)) =>
+        {
+            let help = "`except` of `errors` leaves no error at all: write there which errors do not count";
+            Some(Contradiction { one: key(atom), other: None, help })
+        }
         Atom::Trace(TraceCheck::SpanCount(range)) if range.below == Some(1) => {
             let help = "every trace has a span: write at least `below: 2`";
             Some(Contradiction { one: "span_count", other: None, help })
