@@ -292,7 +292,10 @@ impl PlanTally {
         let row = |name: String, tally: &RuleTally| tally.row(name, seconds);
         let rule_name = |id: RuleId| compared.names.name(id).to_owned();
         let rows = rules_in_order(compared).into_iter();
-        let rules = rows.map(|id| row(rule_name(id), self.rules.get(&id).unwrap_or(&RuleTally::default())));
+        let rules = rows.map(|id| PlanRow {
+            shared_limit: shared_limit(compared, id),
+            ..row(rule_name(id), self.rules.get(&id).unwrap_or(&RuleTally::default()))
+        });
         let name = |number: &u32| services.get(*number as usize).map_or("other", |name| name).to_owned();
         let mut by_service: Vec<PlanRow> =
             self.services.iter().map(|(number, tally)| row(name(number), tally)).collect();
@@ -328,8 +331,15 @@ impl PlanTally {
 impl RuleTally {
     fn row(&self, name: String, seconds: f64) -> PlanRow {
         let side = |side: usize| report::KeptTraces::new(self.kept[side], self.decided[side], self.cut[side], seconds);
-        PlanRow { name, now: side(0), then: side(1) }
+        PlanRow { name, now: side(0), then: side(1), shared_limit: None }
     }
+}
+
+/// That of the rule in the new policy, or in the old one if it is gone.
+fn shared_limit(compared: &Compared, rule: RuleId) -> Option<String> {
+    let mut rules = compared.then.rules.iter().chain(&compared.now.rules);
+    let rule = rules.find(|known| known.id == rule)?;
+    rule.written.limited.as_ref()?.shared.clone()
 }
 
 /// As the new policy has them, then those that are gone, then what no rule decides.

@@ -19,6 +19,7 @@ use validator::Schema;
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
     ("p07-expressions", "what a regular expression may be"),
     ("p14-too-many-questions", "a count over all rules"),
+    ("p14-too-many-errors", "a count of what is different"),
     ("p14-too-many-entry-attributes", "a count over all rules"),
     ("p09-keys-of-a-shared-limit", "whether a text is the name of a limit that is there"),
     ("p21-no-limits", "the same"),

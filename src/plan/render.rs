@@ -51,7 +51,7 @@ pub fn table(report: &PlanReport, gates: &[GateOutcome]) -> String {
         seconds(window.seconds)
     );
     rows(&mut out, "rule", &report.rules);
-    let total = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then };
+    let total = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then, shared_limit: None };
     row(&mut out, &total);
     let shown = &report.services[..report.services.len().min(SERVICES_SHOWN)];
     out.push('\n');
@@ -142,7 +142,10 @@ fn notes(report: &PlanReport) -> Vec<String> {
     }
     for row in report.rules.iter().filter(|row| row.now.beyond_limit + row.then.beyond_limit > 0) {
         let (now, then) = (row.now.beyond_limit, row.then.beyond_limit);
-        notes.push(format!("the limit of {} cuts {now} traces now, {then} then", row.name));
+        notes.push(match &row.shared_limit {
+            Some(limit) => format!("the limit {limit} cuts {now} traces of {} now, {then} then", row.name),
+            None => format!("the limit of {} cuts {now} traces now, {then} then", row.name),
+        });
     }
     notes.extend_from_slice(&report.warnings);
     notes
@@ -211,7 +214,7 @@ mod tests {
             bytes_per_day: 999_499_999_999_999,
             ..KeptTraces::default()
         };
-        let row = |name: &str| PlanRow { name: name.to_owned(), now: loud, then: KeptTraces::default() };
+        let row = |name: &str| PlanRow { name: name.to_owned(), now: loud, ..PlanRow::default() };
         let report = PlanReport {
             rules: vec![row("a\u{1b}[31m"), row(&"x".repeat(200)), row(&"结账".repeat(20))],
             services: (0..30).map(|n| row(&n.to_string())).collect(),

@@ -73,6 +73,9 @@ pub type KeptSides = Sides<KeptTraces>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanRow {
     pub name: String,
+    /// Of a rule: the shared limit that it is charged to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_limit: Option<String>,
     pub now: KeptTraces,
     pub then: KeptTraces,
 }

@@ -356,6 +356,17 @@ fn limits_cut_what_they_cut_in_a_shard() {
 }
 
 #[test]
+fn a_shared_limit_is_told_by_its_name() {
+    let shared = LIMITED.replacen("limit: 2/s", "limit: loud", 1);
+    assert_ne!(shared, LIMITED);
+    let shared = shared.replacen("version: 1\n", "version: 1\nlimits: { loud: 2/s }\n", 1);
+    let report = plan(&compared(NOTHING, &shared, &[]), &busy_minute());
+    let told = render::table(&report, &[]);
+    assert!(told.contains("the limit loud cuts 0 traces of errors now, "), "{told}");
+    assert!(!told.contains("the limit of errors"), "{told}");
+}
+
+#[test]
 fn beyond_the_bound_limits_are_taken_to_be_open_and_that_is_said() {
     let compared = compared(NOTHING, LIMITED, &[]);
     let questions = compared.questions().unwrap();

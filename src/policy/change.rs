@@ -341,7 +341,6 @@ mod tests {
         let limited = |limit: &str| list(&[&ERRORS.replace("all", &format!("all, limit: {limit}")), SLOW]);
         let (more, less) = (Some("much more"), Some("much less"));
         let both = Some("much more of some traces and much less of others");
-        let nothing_kept = ["failed traces: none, was all", "slow traces: none, was all", "other traces: none, was 1%"];
         let cases: &[Case<'_>] = &[
             (usual(), "1%", usual(), "2%", None, &[]),
             (usual(), "1%", list(&[]), "all", more, &["other traces: all, was 1%"]),
@@ -360,70 +359,6 @@ mod tests {
             (usual(), "1%", list(&["{ name: everything, keep: all }"]), "1%", more, &["other traces: all, was 1%"]),
             (usual(), "1%", usual().replace("1s", "0s"), "1%", more, &["other traces: all, was 1%"]),
             (usual(), "1%", usual().replace("1s", "1h"), "1%", less, &["slow traces: 1%, was all"]),
-            // What is written with a pattern for everything is no less of every service.
-            (
-                usual(),
-                "1%",
-                list(&["{ name: x, when: { services: '*' }, keep: none }", ERRORS, SLOW]),
-                "1%",
-                less,
-                &nothing_kept,
-            ),
-            (
-                usual(),
-                "1%",
-                list(&["{ name: x, when: { root: { service: '*' } }, keep: none }", ERRORS, SLOW]),
-                "1%",
-                less,
-                &nothing_kept,
-            ),
-            (
-                usual(),
-                "1%",
-                list(&["{ name: x, when: { any_span: { name: '*' } }, keep: all }", ERRORS, SLOW]),
-                "1%",
-                more,
-                &["other traces: all, was 1%"],
-            ),
-            (
-                usual(),
-                "1%",
-                list(&["{ name: x, when: { entry: { name: { matches: '.' } } }, keep: all }", ERRORS, SLOW]),
-                "1%",
-                more,
-                &["other traces: all, was 1%"],
-            ),
-            (
-                usual(),
-                "1%",
-                list(&["{ name: x, when: { any_span: { name: 'a*', service: '*' } }, keep: all }", ERRORS, SLOW]),
-                "1%",
-                None,
-                &[],
-            ),
-            (
-                usual(),
-                "1%",
-                list(&[
-                    "{ name: x, when: { entry: { attributes: { tenant: { exists: false } } } }, keep: all }",
-                    ERRORS,
-                    SLOW,
-                ]),
-                "1%",
-                more,
-                &["other traces: all, was 1%"],
-            ),
-            // Only what is counted in the same unit is more or less.
-            (limited("200/s"), "1%", limited("10MiB/s"), "1%", None, &[]),
-            (limited("10MiB/s"), "1%", limited("200/s"), "1%", None, &[]),
-            (
-                limited("200 spans/s"),
-                "1%",
-                limited("10 spans/s"),
-                "1%",
-                less,
-                &["the limit of `errors`: 10 spans/s, was 200 spans/s"],
-            ),
             // A rule of its own is wanted; one that goes may be missed.
             (usual(), "1%", list(&[ERRORS, SLOW, CHECKOUT]), "1%", None, &[]),
             (list(&[ERRORS, CHECKOUT]), "1%", list(&[ERRORS]), "1%", less, &["what `checkout` matched: 1%, was all"]),
@@ -453,6 +388,46 @@ mod tests {
             let shown = format!("from {old} {old_otherwise} to {new} {new_otherwise}");
             assert_eq!(change.magnitude(), *magnitude, "{shown}");
             assert_eq!(change.effects, *effects, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_rule_for_everything_is_weighed_however_it_is_written() {
+        let all = "other traces: all, was 1%";
+        let nothing: &[&str] =
+            &["failed traces: none, was all", "slow traces: none, was all", "other traces: none, was 1%"];
+        let old = policy(&format!("[{ERRORS}, {SLOW}]"), "1%");
+        for (when, keep, effects) in [
+            ("services: '*'", "none", nothing),
+            ("services: '*'", "all", &[all][..]),
+            ("root: { service: '*' }", "none", nothing),
+            ("any_span: { name: '*' }", "all", &[all]),
+            ("entry: { name: { matches: '.' } }", "all", &[all]),
+            ("entry: { resource: { service.name: { exists: true } } }", "all", &[all]),
+            ("entry: { attributes: { tenant: { exists: false } } }", "all", &[all]),
+            ("any_span: { name: 'a*', service: '*' }", "all", &[]),
+            ("any_span: { attributes: { tenant: '*' } }", "all", &[]),
+        ] {
+            let rule = format!("{{ name: x, when: {{ {when} }}, keep: {keep} }}");
+            let change = Change::between(&old, &policy(&format!("[{rule}, {ERRORS}, {SLOW}]"), "1%"));
+            assert_eq!(change.effects, effects, "{when}");
+        }
+    }
+
+    #[test]
+    fn limits_are_compared_in_the_unit_that_both_have() {
+        let limited =
+            |limit: &str| policy(&format!("[{}]", ERRORS.replace("all", &format!("all, limit: {limit}"))), "1%");
+        let less = ["the limit of `errors`: 10 spans/s, was 200 spans/s"];
+        for (old, new, effects) in [
+            ("200/s", "10MiB/s", &[][..]),
+            ("10MiB/s", "200/s", &[]),
+            ("200 spans/s", "200B/s", &[]),
+            ("200 spans/s", "10 spans/s", &less),
+        ] {
+            let change = Change::between(&limited(old), &limited(new));
+            assert_eq!(change.effects, effects, "{old} {new}");
+            assert_eq!(change.changed, [format!("errors: limit {new}, was {old}")]);
         }
     }
 

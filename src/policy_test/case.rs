@@ -8,7 +8,7 @@ use super::phrases::PHRASES;
 use super::{File, Recordings, case_run, spans};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::policy::explain::{by_trace, read as read_recording};
-use crate::policy::{Keep, Policy, Rule, parse};
+use crate::policy::{Keep, Policy, parse};
 use crate::trace::{Incomplete, LimitId, RuleId, TraceId};
 use crate::yaml::{Map, Node, Reader, closest};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -169,16 +169,27 @@ impl CaseReader<'_, '_> {
     /// A limit by its own name, or by that of a rule that has it.
     fn limit(&mut self, node: &Node) -> Option<LimitId> {
         let name = self.reader.text(node, "`limits_reached`")?;
-        if let Some(shared) = self.policy.shared_limits.iter().find(|shared| shared.name == name) {
-            return Some(shared.id);
+        let policy = self.policy;
+        let shared = policy.shared_limits.iter().map(|shared| (shared.name.as_str(), shared.id));
+        let limited = policy.rules.iter().filter(|rule| rule.limit().is_some());
+        let limits: Vec<_> = shared.chain(limited.map(|rule| (rule.written.name.as_str(), rule.limit_id()))).collect();
+        if let Some((_, id)) = limits.iter().find(|(known, _)| *known == name) {
+            return Some(*id);
         }
-        let id = self.rule(node, "`limits_reached`")?;
-        let rule = self.policy.rules.iter().find(|rule| rule.id == id && rule.limit().is_some());
-        if rule.is_none() {
-            let title = format!("`{name}` has no limit");
-            self.reader.error("T03", node.span, title, "never reached").help("remove it");
+        let names: Vec<&str> = limits.iter().map(|(name, _)| *name).collect();
+        let help = match names.as_slice() {
+            [] => "remove it: no rule has a limit".to_owned(),
+            names => format!("write the name of a limit or of a rule that has one: {}", names.join(", ")),
+        };
+        if policy.has_rule(name) {
+            self.reader.error("T03", node.span, format!("`{name}` has no limit"), "never reached").help(help);
+        } else {
+            let near = closest(name, &names);
+            let label = near.map_or("no limit of this name".to_owned(), |near| format!("did you mean `{near}`?"));
+            let title = format!("{} has no limit `{name}`", policy.file);
+            self.reader.error("T03", node.span, title, label).help(help);
         }
-        rule.map(Rule::limit_id)
+        None
     }
 
     fn expect(&mut self, node: &Node) -> Option<Expectation> {

@@ -37,7 +37,7 @@ impl Size {
 
     fn is_within(self) -> bool {
         let conditions = self.except + self.also + self.rules;
-        conditions <= FACTS_MAX && (conditions == 0 || conditions * self.tests + 1 <= FACTS_MAX)
+        conditions <= FACTS_MAX && (conditions == 0 || conditions * self.tests < FACTS_MAX)
     }
 
     fn all() -> impl Iterator<Item = Size> {

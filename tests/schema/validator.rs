@@ -88,6 +88,7 @@ impl Schema {
         let has = |key: &Value| entries.contains_key(key.as_str().expect("a key"));
         match keyword {
             "required" => list(wanted).iter().all(has),
+            "propertyNames" => entries.keys().all(|key| self.holds(wanted, &Value::String(key.clone()))),
             "minProperties" => entries.len() as u64 >= wanted.as_u64().expect("a count"),
             "dependencies" => {
                 let needed = wanted.as_object().expect("a mapping").iter();
@@ -117,7 +118,7 @@ fn list(value: &Value) -> &[Value] {
 }
 
 fn is_of_mappings(keyword: &str) -> bool {
-    let known = ["required", "minProperties", "dependencies", "properties", "additionalProperties"];
+    let known = ["required", "propertyNames", "minProperties", "dependencies", "properties", "additionalProperties"];
     assert!(known.contains(&keyword), "the keyword {keyword} is not known here");
     true
 }

@@ -32,7 +32,7 @@ pub fn html(report: &PlanReport, gates: &[GateOutcome]) -> String {
             None => writeln!(out, "<p class=\"passed\">passed: {}</p>", escape(name)),
         };
     }
-    let all = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then };
+    let all = PlanRow { name: "all".to_owned(), now: report.total.now, then: report.total.then, shared_limit: None };
     let rules: Vec<PlanRow> = report.rules.iter().cloned().chain([all]).collect();
     table(&mut out, "Rules", &rules);
     table(&mut out, "Services, by that of the entry span", &report.services);
@@ -58,7 +58,7 @@ fn table(out: &mut String, title: &str, rows: &[PlanRow]) {
     );
     let most = rows.iter().map(|row| row.now.bytes.max(row.then.bytes)).max().unwrap_or(0).max(1) as f64;
     for row in rows {
-        let PlanRow { name, now, then } = row;
+        let PlanRow { name, now, then, .. } = row;
         let bar = |bytes: u64, y: u32, class: &str| {
             let width = bytes as f64 / most * BAR;
             format!("<rect class=\"{class}\" y=\"{y}\" width=\"{width:.1}\" height=\"7\"/>")

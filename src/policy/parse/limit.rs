@@ -27,9 +27,10 @@ pub(super) fn shared<'n>(reader: &mut Reader, node: &'n Node) -> SharedLimits<'n
 /// `NAME: 200/s`, or a mapping with the keys that a rule has for its own limit.
 fn named(reader: &mut Reader, entry: &MappingEntry) -> Option<NamedLimit> {
     let (name, span) = (entry.key.as_str(), entry.key_span);
-    if !is_name(name) || name.len() > NAME_MAX || name.chars().any(char::is_control) {
-        let help =
-            format!("begin with a letter, without `/` and with at most {NAME_MAX} bytes: rates begin with a digit");
+    if !is_name(name) {
+        let help = format!(
+            "write letters, digits, `-`, `_` and `.`, beginning with a letter, at most {NAME_MAX} bytes and not `null`"
+        );
         reader.error("P21", span, "this cannot be the name of a limit", "no name").help(help);
     }
     let (limit, then) = match &entry.value.value {
@@ -46,18 +47,21 @@ fn named(reader: &mut Reader, entry: &MappingEntry) -> Option<NamedLimit> {
     Some(NamedLimit { name: name.to_owned(), span, limit, then })
 }
 
-/// A rate begins with a digit and says its period behind a `/`.
+/// Nobody takes it for a rate, or for nothing.
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('/')
+    text.starts_with(char::is_alphabetic)
+        && text.len() <= NAME_MAX
+        && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && !text.eq_ignore_ascii_case("null")
 }
 
-/// What stands in the place of a rate and cannot be meant as one.
-fn name_in(node: &Node) -> Option<&str> {
+/// What stands in the place of a rate and cannot be meant as one. A name that cannot be one was reported in its place.
+fn name_in<'n>(node: &'n Node, shared: &SharedLimits<'_>) -> Option<&'n str> {
     match &node.value {
         Value::Scalar(scalar) if scalar.meaning() != Meaning::Null => Some(scalar.text.as_str()),
         _ => None,
     }
-    .filter(|text| is_name(text))
+    .filter(|text| is_name(text) || shared.names.contains(text))
 }
 
 /// `limit` with `then`, `for_each` and `limit_total`. `None` if something is wrong, `Some(None)` without a limit.
@@ -70,8 +74,14 @@ pub(super) fn limited(reader: &mut Reader, map: &Map<'_>, shared: &SharedLimits<
         }
         return orphans.is_empty().then_some(None);
     };
-    if let Some(name) = name_in(node) {
+    if let Some(name) = name_in(node, shared) {
         return by_name(reader, map, name, node, shared).map(Some);
+    }
+    if let Value::Map(_) = &node.value {
+        let help = "write `limit: 200/s` with `then`, `for_each` and `limit_total` beside it, in the rule; or give the \
+                    limit a name under `limits:`, and write the name here";
+        reader.error("Y05", node.span, "`limit` of a rule is a rate or a name", "this is a mapping").help(help);
+        return None;
     }
     own(reader, map, node).map(|(limit, then)| Some(Limited { shared: None, limit, then }))
 }

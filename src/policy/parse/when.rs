@@ -161,9 +161,11 @@ fn trace_state(reader: &mut Reader, node: &Node) -> Option<Vec<Atom>> {
 fn span(reader: &mut Reader, node: &Node, what: &str, scope: SpanScope) -> Option<Condition> {
     let map = reader.map_or(node, what, SPAN_KEYS, |reader, entry| unknown_span_key(reader, entry, what))?;
     if map.entries.is_empty() {
-        reader
-            .error("P10", node.span, format!("{what} has no condition"), "nothing here")
-            .help("write what the span must be; for traces without an entry write `incomplete: [no_entry]`");
+        let help = match scope {
+            SpanScope::Any => "write what the span must be, like `service: shop`",
+            _ => "write what the span must be; for traces without an entry write `incomplete: [no_entry]`",
+        };
+        reader.error("P10", node.span, format!("{what} has no condition"), "nothing here").help(help);
         return None;
     }
     let mut tests = Vec::new();

@@ -94,6 +94,10 @@ fn alone(atom: &Atom, errors: &Errors) -> Option<Contradiction> {
             let help = "`except` of `errors` leaves no error at all: write there which errors do not count";
             Some(Contradiction { one: key(atom), other: None, help })
         }
+        Atom::Trace(TraceCheck::Error(false)) if errors.surely_count(&[]) => {
+            let help = "`also` of `errors` makes an error of every span: write there which spans are errors";
+            Some(Contradiction { one: key(atom), other: None, help })
+        }
         Atom::Trace(TraceCheck::SpanCount(range)) if range.below == Some(1) => {
             let help = "every trace has a span: write at least `below: 2`";
             Some(Contradiction { one: "span_count", other: None, help })

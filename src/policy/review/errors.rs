@@ -6,7 +6,7 @@ use super::{Errors, Reader, holds_of_every_span, tests_imply};
 use crate::diagnostic::Span;
 use crate::policy::errors::ErrorsAt;
 use crate::trace::Status;
-use crate::trace::question::{Condition, Test};
+use crate::trace::question::{Condition, FACTS_MAX, Test};
 
 impl Errors {
     /// Every span for which these tests hold counts as an error.
@@ -46,6 +46,8 @@ pub(super) fn warn_of_idle(reader: &mut Reader, errors: &Errors, places: &Errors
             let title = format!("item {} of `except` leaves no error at all", number + 1);
             let help = "write which errors do not count: with this item `error: true` and `failed: true` never hold";
             reader.warn("P23", *place, title, "every span that could be an error is like this").help(help);
+        } else {
+            warn_if_covered(reader, "except", number, &errors.except, &places.except);
         }
     }
     for (number, (also, place)) in errors.also.iter().zip(&places.also).enumerate() {
@@ -55,7 +57,30 @@ pub(super) fn warn_of_idle(reader: &mut Reader, errors: &Errors, places: &Errors
         } else if fails(&also.tests) {
             let help = "spans with the status ERROR count without it: remove the item, or write other conditions";
             warn(reader, "also", number, *place, "such a span is an error anyway", help);
+        } else if also.tests.iter().all(holds_of_every_span) {
+            let title = format!("item {} of `also` makes an error of every span", number + 1);
+            let help =
+                "write which spans are errors: with this item every trace has one, unless `except` leaves it out";
+            reader.warn("P23", *place, title, "every span is like this").help(help);
+        } else {
+            warn_if_covered(reader, "also", number, &errors.also, &places.also);
         }
+    }
+}
+
+/// Another item is of all its spans; of two that are of the same spans, the later one is too much.
+fn warn_if_covered(reader: &mut Reader, key: &str, number: usize, items: &[Condition], places: &[Span]) {
+    // A longer list is refused.
+    if items.len() > FACTS_MAX {
+        return;
+    }
+    let is_within = |narrow: usize, wide: usize| tests_imply(&items[narrow].tests, &items[wide].tests);
+    let covers = |other: &usize| {
+        *other != number && is_within(number, *other) && (*other < number || !is_within(*other, number))
+    };
+    if let Some(other) = (0..items.len()).find(covers) {
+        let label = format!("item {} is of all its spans already", other + 1);
+        warn(reader, key, number, places[number], &label, "remove one of the two");
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Alternative, NamedLimit, Reader, WrittenRule, alternatives};
 use crate::diagnostic::Span;
 use crate::policy::condition::{Atom, IncompleteSet, TraceCheck};
-use crate::policy::limit::{Each, KeyPart, Limit, Rate};
+use crate::policy::limit::{KeyPart, Limit, Rate};
 use crate::policy::{Keep, Limited, Then};
 use crate::trace::Incomplete;
 use crate::trace::question::{Condition, Pattern, SpanScope, Test, ValuePattern, ValueTest};
@@ -16,7 +16,7 @@ pub(super) fn warn_of_idle(reader: &mut Reader, rule: &WrittenRule, otherwise: O
     // Of a shared one it is said once, and its rules together may have several keys.
     if limited.shared.is_none() {
         warn_if_total_is_reached_first(reader, &rule.name, rule.span, &limited.limit);
-        limited.limit.each.iter().for_each(|each| warn_if_one_key(reader, rule, each));
+        warn_if_one_key(reader, (&rule.name, rule.span), &limited.limit, &alternatives(&rule.when));
     }
 }
 
@@ -24,8 +24,14 @@ pub(super) fn warn_of_idle_shared(reader: &mut Reader, named: &NamedLimit, rules
     let NamedLimit { name, span, limit, .. } = named;
     warn_if_total_is_reached_first(reader, name, *span, limit);
     let uses = |rule: &WrittenRule| rule.limited.as_ref().is_some_and(|limited| limited.shared.as_ref() == Some(name));
+    let users: Vec<&WrittenRule> = rules.iter().filter(|rule| uses(rule)).collect();
+    let alternatives: Vec<Alternative<'_>> = users.iter().flat_map(|rule| alternatives(&rule.when)).collect();
     // A rule that has an error is not among them.
-    if !reader.has_errors() && !rules.iter().any(uses) {
+    if reader.has_errors() {
+        return;
+    }
+    warn_if_one_key(reader, (name, *span), limit, &alternatives);
+    if users.is_empty() {
         let help = format!("write `limit: {name}` in the rules that share it, or remove it");
         reader.warn("P22", *span, format!("no rule uses the limit `{name}`"), "bounds nothing").help(help);
     }
@@ -66,21 +72,22 @@ fn is_reached_first(total: Rate, one: Rate) -> bool {
     total.unit == one.unit && total.amount <= one.amount && is_slower
 }
 
-fn warn_if_one_key(reader: &mut Reader, rule: &WrittenRule, each: &Each) {
-    let alternatives = alternatives(&rule.when);
+/// `alternatives` are those of all rules that `limit`, which is named so, bounds.
+fn warn_if_one_key(reader: &mut Reader, (name, span): (&str, Span), limit: &Limit, alternatives: &[Alternative<'_>]) {
+    let Some(each) = limit.each.as_ref().filter(|_| !alternatives.is_empty()) else { return };
     let without_entry = alternatives.iter().all(Alternative::is_without_entry);
     for part in &each.parts {
-        let label = match only_value(&alternatives, part) {
+        let label = match only_value(alternatives, part) {
             Some(value) => format!("`{part}` is always `{value}` here"),
             None if without_entry => "these traces have no entry span".to_owned(),
             None => continue,
         };
-        let title = format!("`for_each: {part}` of `{}` tells no traces apart", rule.name);
+        let title = format!("`for_each: {part}` of `{name}` tells no traces apart");
         let help = match each.parts.len() {
             1 => "leave out `for_each` and `limit_total`: one limit for all is the same".to_owned(),
             _ => format!("leave `{part}` out of `for_each`"),
         };
-        reader.warn("P20", rule.span, title, label).help(help);
+        reader.warn("P20", span, title, label).help(help);
     }
 }
 
