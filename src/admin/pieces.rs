@@ -3,7 +3,7 @@
 
 use super::content::{AdminBody, BodyPiece};
 use super::route::{AdminReply, text, typed};
-use crate::{otlp::json, trace::Signal};
+use crate::otlp::json::SpanList;
 use http::StatusCode;
 use http_body_util::Full;
 use std::{
@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Traces that are written at a time; each holds the bytes of one trace at most.
+/// Traces that are written at a time; each holds some pieces of one trace at most.
 pub(super) const AT_ONCE: usize = 2;
 /// Whoever asks for one more waits for so long, then hears 503.
 const TURN_TIME: Duration = Duration::from_secs(10);
@@ -61,13 +61,10 @@ pub(super) fn trace(
 
 /// One `ExportTraceServiceRequest`, and nothing for a trace that is unknown.
 fn write(read: impl FnOnce(&mut Give<'_>) -> io::Result<bool>, out: &mut Pieces) -> io::Result<()> {
-    let mut opening = "{\"resourceSpans\":[";
-    let is_known = read(&mut |spans| {
-        out.write_all(std::mem::replace(&mut opening, ",").as_bytes())?;
-        json::write_elements(out, Signal::Traces, spans).map(drop)
-    })?;
+    let mut list = SpanList::default();
+    let is_known = read(&mut |spans| list.write(out, spans))?;
     if is_known {
-        out.write_all(b"]}")?;
+        list.end(out)?;
         let rest = std::mem::take(&mut out.gathered);
         out.send(Ok(BodyPiece::Last(rest.into())))?;
     }
@@ -152,8 +149,9 @@ mod tests {
             text.extend(frame.unwrap().into_data().unwrap());
         }
         let request: ExportTraceServiceRequest = serde_json::from_slice(&text).unwrap();
-        let name = |resource: &ResourceSpans| resource.scope_spans[0].spans[0].name.clone();
-        let names: Vec<String> = request.resource_spans.iter().map(name).collect();
+        assert_eq!(request.resource_spans.len(), 1, "all of one resource, which is there once");
+        let scopes = &request.resource_spans[0].scope_spans;
+        let names: Vec<String> = scopes.iter().map(|scope| scope.spans[0].name.clone()).collect();
         assert_eq!(names, (0..PAGES).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 

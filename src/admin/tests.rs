@@ -67,7 +67,8 @@ impl AdminApi for Api {
     }
 
     fn trace(&self, _: TraceId, give: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
-        (0..20).try_for_each(|_| give(&[&[0x0a, 0][..]; 20_000].concat())).map(|()| true)
+        // Resources that differ, so that each is written: by `schema_url`.
+        (0..20).try_for_each(|_| give(&[&[0x0a, 0, 0x0a, 3, 0x1a, 1, b'u'][..]; 10_000].concat())).map(|()| true)
     }
 
     fn keep(&self, _: TraceId) -> bool {

@@ -154,12 +154,10 @@ impl AdminApi for AdminService {
         if is_late_part && self.give_stored(id, give)? {
             return Ok(true);
         }
-        // All spans that the ring holds: no more than a trace may have there. Whoever asks for one that leaves is
-        // better served by the store.
-        match found.and_then(|found| found.spans(&self.pipeline)) {
-            Some(spans) => give(&spans).map(|()| true),
-            None => Ok(!is_late_part && self.give_stored(id, give)?),
+        if found.map_or(Ok(false), |found| found.give_spans(&self.pipeline, give))? {
+            return Ok(true);
         }
+        Ok(!is_late_part && self.give_stored(id, give)?)
     }
 
     fn keep(&self, id: TraceId) -> bool {

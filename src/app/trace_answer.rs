@@ -11,6 +11,7 @@ use crate::shard::verdict_cache::Remembered;
 use crate::shard::walk::SpanPage;
 use crate::trace::{Decision, RuleId, Signal, TraceId, Verdict};
 use std::collections::BTreeSet;
+use std::io;
 
 /// Everything about it is of the moment when it was made: the spans are found from the newest one of then to the
 /// oldest, and what comes later comes before that.
@@ -57,7 +58,11 @@ impl TraceAnswer {
                 seen.entry = spans::find(page, span_id).map(|(service, name)| describe_span(service, &name));
             }
         };
-        read_pages(pipeline, id, first, |page| look_at(&page))?;
+        let is_whole = read_pages(pipeline, id, first, &mut |page| {
+            look_at(page);
+            Ok(())
+        });
+        is_whole.ok().filter(|is_whole| *is_whole)?;
         seen.services = services.into_iter().collect();
         // As many may be others: some left out, and some counted beside.
         let may_differ = failed + seen.errors > 0 && !pipeline.active_policy.load().policy.errors.is_empty();
@@ -65,26 +70,36 @@ impl TraceAnswer {
         Some(answer)
     }
 
-    /// Fields of an `ExportTraceServiceRequest`, processed as all that leaves. None if it is not in the ring, or has left it meanwhile.
-    pub fn spans(self, pipeline: &Pipeline) -> Option<Vec<u8>> {
-        let (_, first) = self.held?;
-        let mut body = Vec::new();
-        read_pages(pipeline, self.id, first, |mut page| body.append(&mut page))?;
-        Some(body)
+    /// Gives its spans page by page. False if the ring holds none.
+    ///
+    /// # Errors
+    /// Those of `give`, and when it leaves the ring before all are given: what came is a part then.
+    pub fn give_spans(self, pipeline: &Pipeline, give: &mut GivePage<'_>) -> io::Result<bool> {
+        let Some((_, first)) = self.held else { return Ok(false) };
+        if read_pages(pipeline, self.id, first, give)? {
+            return Ok(true);
+        }
+        Err(io::Error::other("the trace left the ring while it was read"))
     }
 }
 
-/// Shows the page and those behind it, each copied under the shard's lock for itself, and processed as all that leaves.
-/// None if the trace has left meanwhile.
-fn read_pages(pipeline: &Pipeline, id: TraceId, first: SpanPage, mut show: impl FnMut(Vec<u8>)) -> Option<()> {
+/// Takes fields of an `ExportTraceServiceRequest`.
+type GivePage<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// Shows the page and those behind it, each copied under the shard's lock for itself when the one before it has been
+/// taken, and processed as all that leaves. False if the trace has left meanwhile.
+fn read_pages(pipeline: &Pipeline, id: TraceId, first: SpanPage, show: &mut GivePage<'_>) -> io::Result<bool> {
     let mut page = first;
     loop {
         let body = std::mem::take(&mut page.body);
-        show(pipeline.processing.apply(Signal::Traces, body.into()).into_owned());
+        show(&pipeline.processing.apply(Signal::Traces, body.into()))?;
         if page.is_last() {
-            return Some(());
+            return Ok(true);
         }
-        page = pipeline.look(id, |shard| shard.page_of(id, Some(&page)))?;
+        match pipeline.look(id, |shard| shard.page_of(id, Some(&page))) {
+            Some(next) => page = next,
+            None => return Ok(false),
+        }
     }
 }
 
@@ -264,14 +279,54 @@ mod tests {
         assert_eq!(seen.entry.as_deref(), Some("service 0 \"span 0\""));
     }
 
+    /// Others, so many and so large that what was in the ring has left.
+    fn push_out(pipeline: &Pipeline) {
+        (8..=255).for_each(|other| send(pipeline, TraceId([other; 16]), 0..1, 20_000));
+    }
+
     #[tokio::test]
-    async fn a_trace_that_leaves_while_it_is_read_gives_no_half_answer() {
+    async fn a_trace_that_leaves_before_it_is_read_gives_no_half_answer() {
         let pipeline = pipeline();
         send(&pipeline, ID, 0..400, 0);
-        let [first, second] = [(); 2].map(|()| TraceAnswer::of(&pipeline, ID).unwrap());
-        (8..=255).for_each(|other| send(&pipeline, TraceId([other; 16]), 0..1, 20_000));
-        assert!(first.answer(&pipeline).is_none() && second.spans(&pipeline).is_none());
-        let remembered = TraceAnswer::of(&pipeline, ID).unwrap().answer(&pipeline).unwrap();
+        let found = TraceAnswer::of(&pipeline, ID).unwrap();
+        push_out(&pipeline);
+        assert!(found.answer(&pipeline).is_none());
+        let remembered = TraceAnswer::of(&pipeline, ID).unwrap();
+        assert!(!TraceAnswer::of(&pipeline, ID).unwrap().give_spans(&pipeline, &mut |_| Ok(())).unwrap());
+        let remembered = remembered.answer(&pipeline).unwrap();
         assert_eq!((remembered.verdict.as_str(), remembered.seen), ("dropped", None));
+    }
+
+    #[tokio::test]
+    async fn no_page_of_spans_is_copied_before_the_one_before_it_was_taken() {
+        let pipeline = pipeline();
+        send(&pipeline, ID, 0..400, 0);
+        let mut pages = 0;
+        let taken = TraceAnswer::of(&pipeline, ID).unwrap().give_spans(&pipeline, &mut |_| {
+            pages += 1;
+            push_out(&pipeline);
+            Ok(())
+        });
+        assert!(taken.is_err(), "a part must not pass for the whole");
+        assert_eq!(pages, 1);
+    }
+
+    #[tokio::test]
+    async fn all_spans_are_given_and_whoever_has_gone_gets_no_more() {
+        let pipeline = pipeline();
+        send(&pipeline, ID, 0..400, 0);
+        let (mut pages, mut failed, mut services) = (0, 0, BTreeSet::new());
+        let given = TraceAnswer::of(&pipeline, ID).unwrap().give_spans(&pipeline, &mut |page| {
+            pages += 1;
+            spans::add_services(page, &mut services);
+            Ok(())
+        });
+        assert!(given.unwrap());
+        assert_eq!((pages, services.len()), (2, 400));
+        let gone = TraceAnswer::of(&pipeline, ID).unwrap().give_spans(&pipeline, &mut |_| {
+            failed += 1;
+            Err(io::ErrorKind::BrokenPipe.into())
+        });
+        assert_eq!((gone.unwrap_err().kind(), failed), (io::ErrorKind::BrokenPipe, 1));
     }
 }

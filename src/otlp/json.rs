@@ -7,7 +7,7 @@ mod read;
 mod write;
 
 pub use read::{Output, Unread, read, read_all};
-pub use write::{len, write, write_elements};
+pub use write::{SpanList, len, write};
 
 #[cfg(test)]
 mod tests;

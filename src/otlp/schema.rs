@@ -148,7 +148,7 @@ static SCOPE: Message = Message {
     ],
 };
 
-static RESOURCE_SPANS: Message = Message {
+pub static RESOURCE_SPANS: Message = Message {
     fields: &[
         field(1, "resource", Nested(&RESOURCE), One),
         field(2, "scopeSpans", Nested(&SCOPE_SPANS), LIST),

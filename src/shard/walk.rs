@@ -235,6 +235,7 @@ impl Shard {
 
     /// The stored spans of a trace, newest first, as many as one call may copy, from where
     /// `previous` ended. None if the trace is not in the ring, or no longer the one of `previous`.
+    /// The resource that a page begins with comes on top: else a large one made a page of every span.
     pub fn page_of(&self, id: TraceId, previous: Option<&SpanPage>) -> Option<SpanPage> {
         let slot = self.index.find(self.keyed.hash(&id.0), id)?;
         let entry = self.index.entry(slot);
@@ -246,7 +247,9 @@ impl Shard {
         let (mut groups, mut budget) = (Vec::new(), Budget::new());
         while loc != Loc::NONE && budget.pay() {
             let record = self.ring.read(loc);
+            let is_first = groups.is_empty();
             let (group, context_bytes) = group_of(&mut groups, &self.ring, record.scope);
+            let context_bytes = if is_first { 0 } else { context_bytes };
             let span = repair::texts(MessageType::Span, self.ring.bytes(loc));
             put_bytes(&mut group.spans, 2, &span);
             budget.spend(span.len() + context_bytes);

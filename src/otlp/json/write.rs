@@ -5,7 +5,7 @@
 
 use crate::otlp::{
     DEPTH_MAX,
-    schema::{Count, FieldSchema, Kind, Message},
+    schema::{Count, FieldSchema, Kind, Message, RESOURCE_SPANS, TRACES},
     wire::{self, Fields, Value},
 };
 use crate::trace::Signal;
@@ -25,14 +25,52 @@ pub fn write(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<()
     message(out, Message::request(signal), Content::Whole(body), DEPTH_MAX + 1)
 }
 
-/// Writes only the objects in the request's list, with a comma between two: for a request that comes in pieces.
-/// Returns whether there were any.
-///
-/// # Errors
-/// As [`write()`].
-pub fn write_elements(out: &mut impl Write, signal: Signal, body: &[u8]) -> io::Result<bool> {
-    let list = &Message::request(signal).fields[0];
-    elements(out, list, Content::Whole(body), DEPTH_MAX)
+/// The spans of a request that comes in pieces. What comes of the resource that came last goes on in its object: each
+/// piece has its resources anew, and a large one would be written as often as there are pieces.
+#[derive(Default)]
+pub struct SpanList {
+    /// The fields around the scopes of the object that is open.
+    open: Option<Vec<u8>>,
+    has_scopes: bool,
+}
+
+impl SpanList {
+    /// Writes the next piece: fields of an `ExportTraceServiceRequest`.
+    ///
+    /// # Errors
+    /// As [`write()`].
+    pub fn write(&mut self, out: &mut impl Write, piece: &[u8]) -> io::Result<()> {
+        let of = TRACES.fields[0].number;
+        Content::Whole(piece).each(&mut |found| found.message(of).map_or(Ok(()), |spans| self.resource(out, spans)))
+    }
+
+    /// Writes the end. Without a piece it is an empty request.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn end(self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(if self.open.is_some() { b"]}]}" } else { b"{\"resourceSpans\":[]}" })
+    }
+
+    fn resource(&mut self, out: &mut impl Write, resource_spans: &[u8]) -> io::Result<()> {
+        let scopes = RESOURCE_SPANS.fields.iter().find(|field| field.name == "scopeSpans").expect("it is in the table");
+        let mut around = Vec::new();
+        Content::Whole(resource_spans).each(&mut |field| {
+            if field.number != scopes.number {
+                around.extend_from_slice(field.raw);
+            }
+            Ok(())
+        })?;
+        if self.open.as_ref() != Some(&around) {
+            out.write_all(if self.open.is_some() { b"]},{" } else { b"{\"resourceSpans\":[{" })?;
+            if members(out, &RESOURCE_SPANS, Some(scopes.number), Content::Whole(&around), DEPTH_MAX)? {
+                out.write_all(b",")?;
+            }
+            write!(out, "\"{}\":[", scopes.name)?;
+            *self = SpanList { open: Some(around), has_scopes: false };
+        }
+        elements(out, scopes, Content::Whole(resource_spans), DEPTH_MAX - 1, &mut self.has_scopes)
+    }
 }
 
 /// How many bytes [`write()`] would write.
@@ -94,6 +132,19 @@ struct Slot<'a> {
 }
 
 fn message(out: &mut impl Write, kind: &Message, content: Content<'_>, depth: usize) -> io::Result<()> {
+    out.write_all(b"{")?;
+    members(out, kind, None, content, depth)?;
+    out.write_all(b"}")
+}
+
+/// The fields of a message, but for one that is left out. Returns whether there were any.
+fn members(
+    out: &mut impl Write,
+    kind: &Message,
+    left_out: Option<u32>,
+    content: Content<'_>,
+    depth: usize,
+) -> io::Result<bool> {
     let mut slots = [Slot::default(); FIELDS_MAX];
     let mut choice = None;
     content.each(&mut |found| {
@@ -104,8 +155,7 @@ fn message(out: &mut impl Write, kind: &Message, content: Content<'_>, depth: us
         }
         Ok(())
     })?;
-    out.write_all(b"{")?;
-    let mut separator = "";
+    let mut any = false;
     for (at, (field, slot)) in kind.fields.iter().zip(slots).enumerate() {
         let is_written = match field.count {
             Count::One | Count::Optional => slot.times > 0,
@@ -113,13 +163,13 @@ fn message(out: &mut impl Write, kind: &Message, content: Content<'_>, depth: us
             Count::Choice => choice == Some(at),
             Count::Many(always) => always || slot.times > 0,
         };
-        if depth > 0 && is_written {
-            write!(out, "{separator}\"{}\":", field.name)?;
-            separator = ",";
+        if depth > 0 && is_written && left_out != Some(field.number) {
+            separate(out, &mut any)?;
+            write!(out, "\"{}\":", field.name)?;
             member(out, field, slot, content, depth - 1)?;
         }
     }
-    out.write_all(b"}")
+    Ok(any)
 }
 
 fn member(
@@ -132,7 +182,7 @@ fn member(
     match (field.count, field.kind, slot.last) {
         (Count::Many(_), ..) => {
             out.write_all(b"[")?;
-            elements(out, field, content, depth)?;
+            elements(out, field, content, depth, &mut false)?;
             out.write_all(b"]")
         }
         (Count::One | Count::Optional, Kind::Nested(inner), Some(Value::Bytes(_))) if slot.times > 1 => {
@@ -143,23 +193,27 @@ fn member(
     }
 }
 
-/// All occurrences of a list's field. Numbers may be packed.
-fn elements(out: &mut impl Write, field: &FieldSchema, content: Content<'_>, depth: usize) -> io::Result<bool> {
-    let mut any = false;
+/// All occurrences of a list's field, after `any` before them. Numbers may be packed.
+fn elements(
+    out: &mut impl Write,
+    field: &FieldSchema,
+    content: Content<'_>,
+    depth: usize,
+    any: &mut bool,
+) -> io::Result<()> {
     content.each(&mut |found| match (found.value, field.kind) {
         _ if found.number != field.number => Ok(()),
         (Value::Bytes(packed), Kind::Double | Kind::Fixed64 | Kind::Uint64) => {
             wire::packed(packed, matches!(field.kind, Kind::Uint64)).try_for_each(|number| {
-                separate(out, &mut any)?;
+                separate(out, any)?;
                 value(out, field.kind, number.ok_or_else(malformed)?, depth)
             })
         }
         (one, kind) => {
-            separate(out, &mut any)?;
+            separate(out, any)?;
             value(out, kind, one, depth)
         }
-    })?;
-    Ok(any)
+    })
 }
 
 fn separate(out: &mut impl Write, any: &mut bool) -> io::Result<()> {

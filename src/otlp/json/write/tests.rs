@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::{
     trace::v1 as trace,
 };
 use proptest::{prelude::*, test_runner::TestRng};
+use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -136,6 +137,54 @@ proptest! {
             }
         }
     }
+}
+
+/// Each scope with what is around it.
+fn scopes(requests: impl IntoIterator<Item = ExportTraceServiceRequest>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let resources = requests.into_iter().flat_map(|request| request.resource_spans);
+    let scopes = resources.flat_map(|mut spans| {
+        let scopes = std::mem::take(&mut spans.scope_spans);
+        scopes.into_iter().map(move |scope| (spans.encode_to_vec(), scope.encode_to_vec()))
+    });
+    scopes.collect()
+}
+
+fn list_of(pieces: &[Vec<u8>]) -> ExportTraceServiceRequest {
+    let (mut list, mut out) = (SpanList::default(), Vec::new());
+    pieces.iter().try_for_each(|piece| list.write(&mut out, piece)).unwrap();
+    list.end(&mut out).unwrap();
+    serde_json::from_slice(&out).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out)))
+}
+
+proptest! {
+    #[test]
+    fn pieces_say_together_what_each_of_them_says(seed: u64, order in prop::collection::vec(0..3usize, 0..6)) {
+        let seed: Vec<u8> = seed.to_be_bytes().repeat(4);
+        let mut rng = TestRng::from_seed(proptest::test_runner::RngAlgorithm::ChaCha, &seed);
+        let messages: [Vec<u8>; 3] = std::array::from_fn(|_| {
+            let mut body = Vec::new();
+            random(&TRACES, &mut rng, 6, &mut body);
+            body
+        });
+        let pieces: Vec<Vec<u8>> = order.into_iter().map(|at| messages[at].clone()).collect();
+        let decoded = pieces.iter().map(|piece| ExportTraceServiceRequest::decode(piece.as_slice()).unwrap());
+        prop_assert_eq!(scopes([list_of(&pieces)]), scopes(decoded));
+    }
+}
+
+#[test]
+fn pieces_of_one_resource_write_it_once() {
+    let piece = |url: &str| {
+        let resource_spans = trace::ResourceSpans {
+            resource: Some(Resource::default()),
+            scope_spans: vec![trace::ScopeSpans::default(); 2],
+            schema_url: url.into(),
+        };
+        ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
+    };
+    let list = list_of(&["a", "a", "b", "a", "a", "a"].map(piece));
+    let found: Vec<_> = list.resource_spans.iter().map(|r| (r.schema_url.as_str(), r.scope_spans.len())).collect();
+    assert_eq!(found, [("a", 4), ("b", 2), ("a", 6)]);
 }
 
 /// The names in the table of the message that `path` leads to.
