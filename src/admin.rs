@@ -14,7 +14,7 @@ mod route;
 
 pub use answer::{Answer, SpansSeen};
 pub use connections::serve;
-pub use plan::{PlanPolicy, PlanRefusal, PlanRequest};
+pub use plan::{PlanPolicy, PlanRequest, PlanTurn};
 
 use crate::prometheus::PageReader;
 use crate::secret::Credential;
@@ -23,7 +23,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Whoever can answer. Called on a thread where blocking does no harm, but for `is_ready` and `count_closed`.
+/// Whoever can answer. Called on a thread where blocking does no harm, but for `is_ready`,
+/// `take_plan_turn` and `count_closed`.
 pub trait AdminApi: Send + Sync + 'static {
     /// False before the policy is loaded and while draining. Overload does not make it false.
     fn is_ready(&self) -> bool;
@@ -35,16 +36,15 @@ pub trait AdminApi: Send + Sync + 'static {
     fn former_policy(&self) -> Option<String>;
     /// Puts that one in force again, and says what is in force now.
     fn restore_policy(&self) -> Option<String>;
+    /// The turn to make a plan or a profile; none while another has it.
+    fn take_plan_turn(&self) -> Option<PlanTurn>;
     /// What another policy would do with the traffic in the ring, as JSON.
     ///
     /// # Errors
-    /// When another plan is being made, or there is an error in the policy.
-    fn plan(&self, request: &PlanRequest) -> Result<String, PlanRefusal>;
+    /// What is wrong with the policy or a condition.
+    fn plan(&self, turn: PlanTurn, request: &PlanRequest) -> Result<String, String>;
     /// What flows, by operation, as JSON.
-    ///
-    /// # Errors
-    /// When a plan is being made.
-    fn traffic(&self) -> Result<String, PlanRefusal>;
+    fn traffic(&self, turn: PlanTurn) -> String;
     fn why(&self, id: TraceId) -> Answer;
     /// Gives the spans of a trace, from the ring or the store, in pieces: fields of an `ExportTraceServiceRequest`.
     /// False if the trace is unknown. An error is `give`'s, or says why the rest cannot be read.

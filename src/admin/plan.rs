@@ -4,10 +4,18 @@ use super::route::{AdminReply, text};
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Body;
 use serde::{Deserialize, Serialize};
+use std::error::Error;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 /// Bytes of a request: two policies and some conditions.
 pub(super) const REQUEST_MAX: usize = 4 << 20;
+/// It must be here by then: others have no turn meanwhile.
+pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
 /// A candidate that came without a name.
 const UNNAMED: &str = "the candidate";
 
@@ -31,14 +39,9 @@ pub struct PlanRequest {
     pub fail_if_dropped: Vec<String>,
 }
 
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PlanRefusal {
-    /// Another one is being made.
-    Busy,
-    /// What is wrong with the policy or a condition.
-    Wrong(String),
-}
+/// Held while a plan is made, from before its request is read: there is one, so that many requests hold no more than
+/// one does.
+pub type PlanTurn = OwnedSemaphorePermit;
 
 impl PlanRequest {
     /// JSON, or the text of a policy alone.
@@ -51,18 +54,33 @@ impl PlanRequest {
         Ok(PlanRequest { new, old: None, fail_if_dropped: Vec::new() })
     }
 
+    /// Whoever calls has the turn, so that one body is held.
     pub(super) async fn of<B>(request: Request<B>) -> Result<PlanRequest, AdminReply>
     where
-        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
         let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let is_json = content_type.is_some_and(|value| value.starts_with(b"application/json"));
-        let body = Limited::new(request.into_body(), REQUEST_MAX).collect().await;
-        let body = body.map_err(|_| {
-            text(StatusCode::PAYLOAD_TOO_LARGE, "the request has more than 4 MiB, or ended before its end\n")
-        })?;
+        let body = timeout(BODY_TIME, Limited::new(request.into_body(), REQUEST_MAX).collect()).await;
+        let body = body
+            .map_err(|_| text(StatusCode::REQUEST_TIMEOUT, "the request did not end within 10 seconds\n"))?
+            .map_err(|_| {
+                text(StatusCode::PAYLOAD_TOO_LARGE, "the request has more than 4 MiB, or ended before its end\n")
+            })?;
         PlanRequest::read(is_json, body.to_bytes()).map_err(|why| text(StatusCode::BAD_REQUEST, why))
     }
+}
+
+/// The answer to whoever has no turn. What he sends is read and let go: he may not listen before its end.
+pub(super) async fn busy<B>(request: Request<B>) -> AdminReply
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let mut body = pin!(Limited::new(request.into_body(), REQUEST_MAX));
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whoever has sent too much, or too slowly, hears it now.
+    let _ = timeout(BODY_TIME, reading).await;
+    text(StatusCode::CONFLICT, "another plan is being made: ask again in a few seconds\n")
 }
 
 #[cfg(test)]

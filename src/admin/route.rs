@@ -3,7 +3,7 @@
 use super::caller;
 use super::content::AdminBody;
 use super::page::Pages;
-use super::{AdminApi, Audience, PlanRefusal, PlanRequest, pieces};
+use super::{AdminApi, Audience, PlanRequest, pieces, plan};
 use crate::prometheus::PageReader;
 use crate::secret::Credential;
 use crate::trace::TraceId;
@@ -15,8 +15,8 @@ use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Questions of one listener that are being answered at a time; further ones wait.
-const QUESTIONS: usize = 8;
+/// Requests of one listener that are being answered at a time; further ones wait.
+const REQUESTS: usize = 8;
 const JSON: &str = "application/json";
 
 pub(super) type AdminReply = Response<AdminBody>;
@@ -26,7 +26,7 @@ pub(super) struct Router {
     audience: Audience,
     api: Arc<dyn AdminApi>,
     pages: Pages,
-    questions: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     traces: Arc<Semaphore>,
 }
 
@@ -36,7 +36,7 @@ impl Router {
             audience,
             pages: Pages::new(api.clone()),
             api,
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
             traces: Arc::new(Semaphore::new(pieces::AT_ONCE)),
         }
     }
@@ -78,58 +78,80 @@ impl Router {
         if let Some(refusal) = caller::refusal(&request, token) {
             return refusal;
         }
-        let mut question = match Question::of(request.uri().path()) {
-            Ok(question) => question,
+        let asked = match AdminRequest::of(request.uri().path()) {
+            Ok(asked) => asked,
             Err((status, help)) => return text(status, help),
         };
-        if let Some(refusal) = wrong_method(&request, question.wanted()) {
+        if let Some(refusal) = wrong_method(&request, asked.wanted()) {
             return refusal;
         }
-        if let Question::Plan(wanted) = &mut question {
-            match PlanRequest::of(request).await {
-                Ok(request) => *wanted = Some(request),
-                Err(refusal) => return refusal,
-            }
-        }
         let (api, traces) = (self.api.clone(), self.traces.clone());
-        let turn = self.questions.clone().acquire_owned().await.expect("never closed");
+        match asked {
+            AdminRequest::Policy => self.work(move || typed(JSON, api.policy().into())).await,
+            AdminRequest::FormerPolicy => self.work(move || policy_before(api.former_policy())).await,
+            AdminRequest::RestorePolicy => self.work(move || policy_before(api.restore_policy())).await,
+            AdminRequest::Plan => self.plan(request).await,
+            AdminRequest::Traffic => match api.take_plan_turn() {
+                Some(turn) => self.work(move || typed(JSON, api.traffic(turn).into())).await,
+                None => plan::busy(request).await,
+            },
+            AdminRequest::Why(id) => self.work(move || typed(JSON, api.why(id).to_json().into())).await,
+            AdminRequest::Trace(id) => self.work(move || pieces::trace(traces, move |give| api.trace(id, give))).await,
+            AdminRequest::Keep(id) => self.work(move || keep(&*api, id)).await,
+        }
+    }
+
+    /// The turn comes before the body, so that of all who ask one body is held.
+    async fn plan<B>(&self, request: Request<B>) -> AdminReply
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let api = self.api.clone();
+        let Some(turn) = api.take_plan_turn() else { return plan::busy(request).await };
+        match PlanRequest::of(request).await {
+            Ok(wanted) => self.work(move || planned(api.plan(turn, &wanted))).await,
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn work(&self, answer: impl FnOnce() -> AdminReply + Send + 'static) -> AdminReply {
+        let turn = self.requests.clone().acquire_owned().await.expect("never closed");
         // The turn goes with the work, which goes on when whoever asked has gone away.
         let work = move || {
             let _turn = turn;
-            question.answer(api, traces)
+            answer()
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| failed())
     }
 }
 
 /// What the admin listener is asked.
-enum Question {
+enum AdminRequest {
     Policy,
     FormerPolicy,
     RestorePolicy,
-    /// Once its body is read.
-    Plan(Option<PlanRequest>),
+    Plan,
     Traffic,
     Why(TraceId),
     Trace(TraceId),
     Keep(TraceId),
 }
 
-impl Question {
+impl AdminRequest {
     /// An error is an answer's status and text.
-    fn of(path: &str) -> Result<Question, (StatusCode, &'static str)> {
+    fn of(path: &str) -> Result<AdminRequest, (StatusCode, &'static str)> {
         // `CONNECT` and what is no path at all begin without a slash.
         let path = path.strip_prefix('/').unwrap_or_default();
         let (place, rest) = path.split_once('/').unwrap_or((path, ""));
         match (place, rest, TraceId::parse(rest)) {
-            ("policy", "", _) => Ok(Question::Policy),
-            ("policy", "previous", _) => Ok(Question::FormerPolicy),
-            ("policy", "restore", _) => Ok(Question::RestorePolicy),
-            ("policy", "plan", _) => Ok(Question::Plan(None)),
-            ("policy", "traffic", _) => Ok(Question::Traffic),
-            ("why", _, Some(id)) => Ok(Question::Why(id)),
-            ("traces", _, Some(id)) => Ok(Question::Trace(id)),
-            ("keep", _, Some(id)) => Ok(Question::Keep(id)),
+            ("policy", "", _) => Ok(AdminRequest::Policy),
+            ("policy", "previous", _) => Ok(AdminRequest::FormerPolicy),
+            ("policy", "restore", _) => Ok(AdminRequest::RestorePolicy),
+            ("policy", "plan", _) => Ok(AdminRequest::Plan),
+            ("policy", "traffic", _) => Ok(AdminRequest::Traffic),
+            ("why", _, Some(id)) => Ok(AdminRequest::Why(id)),
+            ("traces", _, Some(id)) => Ok(AdminRequest::Trace(id)),
+            ("keep", _, Some(id)) => Ok(AdminRequest::Keep(id)),
             ("why" | "traces" | "keep", _, None) => Err((
                 StatusCode::BAD_REQUEST,
                 "a trace id is 32 hexadecimal digits, like 4bf92f3577b34da6a3ce929d0e0e4736\n",
@@ -144,23 +166,8 @@ impl Question {
 
     fn wanted(&self) -> Wanted {
         match self {
-            Question::Keep(_) | Question::RestorePolicy | Question::Plan(_) => Wanted::Post,
+            AdminRequest::Keep(_) | AdminRequest::RestorePolicy | AdminRequest::Plan => Wanted::Post,
             _ => Wanted::Read,
-        }
-    }
-
-    fn answer(self, api: Arc<dyn AdminApi>, traces: Arc<Semaphore>) -> AdminReply {
-        match self {
-            Question::Policy => typed(JSON, api.policy().into()),
-            Question::FormerPolicy => policy_before(api.former_policy()),
-            Question::RestorePolicy => policy_before(api.restore_policy()),
-            Question::Plan(None) => failed(),
-            Question::Plan(Some(request)) => plan(api.plan(&request)),
-            Question::Traffic => plan(api.traffic()),
-            Question::Why(id) => typed(JSON, api.why(id).to_json().into()),
-            Question::Trace(id) => pieces::trace(traces, move |give| api.trace(id, give)),
-            Question::Keep(id) if api.keep(id) => text(StatusCode::OK, "kept\n"),
-            Question::Keep(_) => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
         }
     }
 }
@@ -197,13 +204,17 @@ pub(super) fn typed(content_type: &'static str, content: AdminBody) -> AdminRepl
     reply
 }
 
-fn plan(planned: Result<String, PlanRefusal>) -> AdminReply {
-    match planned {
+fn planned(report: Result<String, String>) -> AdminReply {
+    match report {
         Ok(report) => typed(JSON, report.into()),
-        Err(PlanRefusal::Wrong(why)) => text(StatusCode::BAD_REQUEST, why),
-        Err(PlanRefusal::Busy) => {
-            text(StatusCode::CONFLICT, "another plan is being made: ask again in a few seconds\n")
-        }
+        Err(why) => text(StatusCode::BAD_REQUEST, why),
+    }
+}
+
+fn keep(api: &dyn AdminApi, id: TraceId) -> AdminReply {
+    match api.keep(id) {
+        true => text(StatusCode::OK, "kept\n"),
+        false => text(StatusCode::NOT_FOUND, "the ring does not have this trace (any more)\n"),
     }
 }
 

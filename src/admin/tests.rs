@@ -2,18 +2,23 @@
 
 use super::connections::{ANSWER_TIME, CONNECTIONS, Connections};
 use super::page::{PAGES, Pages};
+use super::plan::BODY_TIME;
 use super::route::Router;
 use super::*;
 use crate::prometheus::PageReader;
 use crate::secret::{Secret, SecretSource};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Body;
+use hyper::body::{Body, Frame};
+use std::convert::Infallible;
 use std::future::ready;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const LINE: &str = "tailkeep_spans_received_total 1\n";
@@ -26,6 +31,7 @@ struct Api {
     closed: [AtomicU64; Closed::ALL.len()],
     /// The maker of the first page waits here twice.
     making: Option<Barrier>,
+    plan_turns: OnceLock<Arc<Semaphore>>,
 }
 
 impl AdminApi for Api {
@@ -54,12 +60,16 @@ impl AdminApi for Api {
         Some("{}".into())
     }
 
-    fn plan(&self, _: &PlanRequest) -> Result<String, PlanRefusal> {
-        Err(PlanRefusal::Busy)
+    fn take_plan_turn(&self) -> Option<PlanTurn> {
+        self.plan_turns.get_or_init(|| Arc::new(Semaphore::new(1))).clone().try_acquire_owned().ok()
     }
 
-    fn traffic(&self) -> Result<String, PlanRefusal> {
-        Err(PlanRefusal::Busy)
+    fn plan(&self, _: PlanTurn, request: &PlanRequest) -> Result<String, String> {
+        Ok(request.new.text.clone())
+    }
+
+    fn traffic(&self, _: PlanTurn) -> String {
+        "{}".into()
     }
 
     fn why(&self, _: TraceId) -> Answer {
@@ -180,6 +190,43 @@ async fn a_trace_may_be_read_for_longer_than_a_page() {
     }
     assert!(read > 1 << 20 && began.elapsed() > ANSWER_TIME, "{read} bytes in {:?}", began.elapsed());
     assert_eq!(house.closed(Closed::TooSlow), 0);
+}
+
+/// A body of which nothing comes.
+struct Stalled;
+
+impl Body for Stalled {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_who_ask_for_a_plan_one_body_is_held_and_not_for_long() {
+    let api = Arc::new(Api::default());
+    let listener = listener(&api, Audience::Admin { token: None });
+    fn post<B>(body: B) -> Request<B> {
+        Request::post("/policy/plan").header("host", "localhost").body(body).unwrap()
+    }
+    let text = || http_body_util::Full::new(bytes::Bytes::from_static(b"a policy"));
+    let began = Instant::now();
+    let stalled = tokio::spawn({
+        let listener = listener.clone();
+        async move { listener.answer(post(Stalled)).await.status() }
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        assert_eq!(listener.answer(post(text())).await.status(), StatusCode::CONFLICT);
+    }
+    assert_eq!(ask(&listener, Method::GET, "/policy/traffic", &[("host", "localhost")]).await.0, StatusCode::CONFLICT);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(stalled.await.unwrap(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(began.elapsed().as_secs(), BODY_TIME.as_secs());
+    let planned = listener.answer(post(text())).await.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(planned, "a policy");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::exposition::{Snapshot, write_page};
 use super::plan_service::PlanService;
 use super::reload::Reloader;
 use super::trace_answer::TraceAnswer;
-use crate::admin::{AdminApi, Answer, Closed, PlanRefusal, PlanRequest, SpansSeen};
+use crate::admin::{AdminApi, Answer, Closed, PlanRequest, PlanTurn, SpansSeen};
 use crate::pipeline::Pipeline;
 use crate::pipeline::shadow_policy::{Difference, KeptVolume, ShadowPolicy};
 use crate::prometheus::PageReader;
@@ -124,14 +124,17 @@ impl AdminApi for AdminService {
         self.reloader.as_ref().filter(|reloader| reloader.restore()).map(|_| self.policy())
     }
 
-    fn plan(&self, request: &PlanRequest) -> Result<String, PlanRefusal> {
-        let report = self.plans.plan(&self.pipeline, request)?;
+    fn take_plan_turn(&self) -> Option<PlanTurn> {
+        self.plans.take_turn()
+    }
+
+    fn plan(&self, turn: PlanTurn, request: &PlanRequest) -> Result<String, String> {
+        let report = self.plans.plan(turn, &self.pipeline, request)?;
         Ok(serde_json::to_string(&report).expect("plain values"))
     }
 
-    fn traffic(&self) -> Result<String, PlanRefusal> {
-        let profile = self.plans.traffic(&self.pipeline)?;
-        Ok(serde_json::to_string(&profile).expect("plain values"))
+    fn traffic(&self, turn: PlanTurn) -> String {
+        serde_json::to_string(&self.plans.traffic(turn, &self.pipeline)).expect("plain values")
     }
 
     fn why(&self, id: TraceId) -> Answer {

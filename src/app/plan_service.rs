@@ -1,6 +1,6 @@
 //! Makes plans of what is in the ring, and profiles of it, one at a time.
 
-use crate::admin::{PlanRefusal, PlanRequest};
+use crate::admin::{PlanRequest, PlanTurn};
 use crate::pipeline::Pipeline;
 use crate::plan::recording::NAMES_MAX;
 use crate::plan::report::LeftOut;
@@ -9,8 +9,9 @@ use crate::shard::survey::SurveyQuestions;
 use crate::suggest::{Profiler, TrafficProfile};
 use crate::trace::label::NumberedNames;
 use crate::trace::{Observed, RuleNames};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, TryLockError};
+use tokio::sync::Semaphore;
 
 /// Of the ring's memory, a plan takes so much at most for traces that wait for their turn at a limit. Limits are open to
 /// those beyond it, and the plan says how many they are.
@@ -33,11 +34,16 @@ impl PlanOutcome {
 }
 
 /// Where plans are asked for.
-#[derive(Default)]
 pub struct PlanService {
-    /// Held while a plan is made: its memory is bounded, and that of many would not be.
-    at_work: Mutex<()>,
+    /// One permit: the memory of a plan is bounded, and that of many would not be.
+    turns: Arc<Semaphore>,
     counts: [AtomicU64; 3],
+}
+
+impl Default for PlanService {
+    fn default() -> PlanService {
+        PlanService { turns: Arc::new(Semaphore::new(1)), counts: Default::default() }
+    }
 }
 
 impl PlanService {
@@ -46,33 +52,34 @@ impl PlanService {
         self.counts.each_ref().map(|count| count.load(Relaxed))
     }
 
+    /// The turn, if nobody has it.
+    pub fn take_turn(&self) -> Option<PlanTurn> {
+        let turn = self.turns.clone().try_acquire_owned().ok();
+        if turn.is_none() {
+            self.count(PlanOutcome::Busy);
+        }
+        turn
+    }
+
     /// What the policy that is asked about would do with the traffic in the ring.
-    pub fn plan(&self, pipeline: &Pipeline, request: &PlanRequest) -> Result<PlanReport, PlanRefusal> {
-        self.take_turn(|| plan(pipeline, request))
+    ///
+    /// # Errors
+    /// What is wrong with the policy or a condition.
+    pub fn plan(&self, _turn: PlanTurn, pipeline: &Pipeline, request: &PlanRequest) -> Result<PlanReport, String> {
+        let planned = plan(pipeline, request);
+        self.count(if planned.is_ok() { PlanOutcome::Made } else { PlanOutcome::Refused });
+        planned
     }
 
     /// What flows, by operation.
-    pub fn traffic(&self, pipeline: &Pipeline) -> Result<TrafficProfile, PlanRefusal> {
-        self.take_turn(|| Ok(traffic(pipeline)))
+    pub fn traffic(&self, _turn: PlanTurn, pipeline: &Pipeline) -> TrafficProfile {
+        let profile = traffic(pipeline);
+        self.count(PlanOutcome::Made);
+        profile
     }
 
-    fn take_turn<T>(&self, make: impl FnOnce() -> Result<T, String>) -> Result<T, PlanRefusal> {
-        let planned = match self.at_work.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(PlanRefusal::Busy),
-            Ok(_turn) => make().map_err(PlanRefusal::Wrong),
-            // Nothing is kept from plan to plan that a defect could have spoilt.
-            Err(TryLockError::Poisoned(turn)) => {
-                let _turn = turn.into_inner();
-                make().map_err(PlanRefusal::Wrong)
-            }
-        };
-        let outcome = match &planned {
-            Ok(_) => PlanOutcome::Made,
-            Err(PlanRefusal::Wrong(_)) => PlanOutcome::Refused,
-            Err(PlanRefusal::Busy) => PlanOutcome::Busy,
-        };
+    fn count(&self, outcome: PlanOutcome) {
         self.counts[outcome as usize].fetch_add(1, Relaxed);
-        planned
     }
 }
 
@@ -113,26 +120,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_plan_is_made_at_a_time_and_all_are_counted() {
-        let desk = PlanService::default();
-        let made = desk.take_turn(|| {
-            assert_eq!(desk.take_turn::<PlanReport>(|| panic!("two at a time")), Err(PlanRefusal::Busy));
-            Ok(PlanReport::default())
-        });
-        assert_eq!(made, Ok(PlanReport::default()));
-        assert_eq!(
-            desk.take_turn::<PlanReport>(|| Err("it has an error".into())),
-            Err(PlanRefusal::Wrong("it has an error".into()))
-        );
-        assert_eq!(desk.counts(), [1, 1, 1]);
-    }
-
-    #[test]
-    fn a_plan_that_broke_stands_in_nobodys_way() {
-        let desk = PlanService::default();
+    fn there_is_one_turn_at_a_time_and_who_hears_that_is_counted() {
+        let service = PlanService::default();
+        let turn = service.take_turn();
+        assert!(turn.is_some() && service.take_turn().is_none());
+        drop(turn);
         let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            desk.take_turn::<PlanReport>(|| panic!("a defect"))
+            let _turn = service.take_turn().expect("it was given back");
+            panic!("a defect");
         }));
-        assert!(broken.is_err() && desk.take_turn(|| Ok(PlanReport::default())).is_ok());
+        assert!(broken.is_err() && service.take_turn().is_some(), "a plan that broke stands in nobody's way");
+        assert_eq!(service.counts(), [0, 0, 1]);
     }
 }
