@@ -149,8 +149,8 @@ pub struct ReceiverSettings {
     /// `in_flight`. Beyond: buffers are freed. Default 8 MiB.
     pub pooled: usize,
     /// Most connections of each listener; connections × `window` is the most that peers can make the
-    /// HTTP/2 layer hold. Beyond: one that has idled for 10 s gives its place, else the new one is closed
-    /// at once; both are counted. Default 1024.
+    /// HTTP/2 layer hold. Beyond: one that has idled for 10 s, or whose requests brought no byte for
+    /// 5 s, gives its place, else the new one is closed at once; both are counted. Default 1024.
     pub connections: usize,
     /// Most concurrent HTTP/2 streams of a connection. Beyond: the client waits. Default 64.
     pub streams: u32,

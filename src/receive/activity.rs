@@ -8,13 +8,16 @@ use tokio::time::Instant;
 
 /// A connection that had no request for so long may be closed for another: SDKs send every 5 s.
 const IDLE: Duration = Duration::from_secs(10);
+/// So may one whose requests brought no byte of their bodies for so long. Senders have the whole body before they begin.
+const STALLED: Duration = Duration::from_secs(5);
 
 /// What one connection does.
 pub(super) struct Activity {
     opened: Instant,
     in_flight: AtomicUsize,
-    /// When the last request ended, in milliseconds since `opened`; 0 before there was one.
-    last: AtomicU64,
+    /// When it last did something, in milliseconds since `opened`: a piece of a body came, a request ended, or one
+    /// began while there was none. A head alone is no progress, else a connection would stay for heads without bodies.
+    moved: AtomicU64,
     give_way: Notify,
 }
 
@@ -23,27 +26,40 @@ impl Activity {
         Activity {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
-            last: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             give_way: Notify::new(),
         }
     }
 
     pub fn begin_request(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        if self.in_flight.fetch_add(1, Relaxed) == 0 {
+            self.note();
+        }
     }
 
     pub fn end_request(&self) {
-        self.last.store(self.opened.elapsed().as_millis() as u64, Relaxed);
+        self.note();
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Some bytes of a body came.
+    pub fn note(&self) {
+        self.moved.store(self.opened.elapsed().as_millis() as u64, Relaxed);
     }
 
     pub fn has_requests(&self) -> bool {
         self.in_flight.load(Relaxed) > 0
     }
 
-    /// Since when there is no request; none while there is one.
-    fn idle_since(&self) -> Option<Instant> {
-        (!self.has_requests()).then(|| self.opened + Duration::from_millis(self.last.load(Relaxed)))
+    /// Whether its requests have had their time.
+    pub fn is_stalled(&self) -> bool {
+        self.has_requests() && self.stays_until() <= Instant::now()
+    }
+
+    /// It keeps its place until then at least.
+    fn stays_until(&self) -> Instant {
+        let patience = if self.has_requests() { STALLED } else { IDLE };
+        self.opened + Duration::from_millis(self.moved.load(Relaxed)) + patience
     }
 
     /// Waits until another connection wants the place; a request may have begun since it was said.
@@ -66,15 +82,13 @@ impl Activities {
         activity
     }
 
-    /// Tells the connection to go that has idled longest, if it has for [`IDLE`]. It is forgotten here, so each is
-    /// told once.
+    /// Tells the connection to go whose time ended first, if that of any has: of [`IDLE`] or [`STALLED`]. It is
+    /// forgotten here, so each is told once.
     pub fn make_room(&mut self) -> bool {
-        let idle = self.0.iter().enumerate().filter_map(|(at, activity)| {
-            let activity = activity.upgrade()?;
-            Some((activity.idle_since()?, at))
-        });
-        match idle.min() {
-            Some((since, at)) if since.elapsed() >= IDLE => {
+        let open = self.0.iter().enumerate();
+        let times = open.filter_map(|(at, activity)| Some((activity.upgrade()?.stays_until(), at)));
+        match times.min() {
+            Some((until, at)) if until <= Instant::now() => {
                 if let Some(activity) = self.0.swap_remove(at).upgrade() {
                     activity.give_way.notify_one();
                 }
@@ -90,23 +104,47 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_goes_first_and_who_works_never() {
+    async fn the_longest_idle_goes_first_and_who_sends_never() {
         let mut all = Activities::default();
         let [works, silent, idles] = [all.open(), all.open(), all.open()];
         works.begin_request();
-        tokio::time::advance(IDLE / 2).await;
+        tokio::time::advance(IDLE / 2 - Duration::from_millis(1)).await;
         idles.begin_request();
         idles.end_request();
+        works.note();
         assert!(!all.make_room(), "nobody idles for long");
         tokio::time::advance(IDLE / 2).await;
+        works.note();
+        assert!(!all.make_room(), "nobody idles for long");
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert!(all.make_room());
         silent.is_in_the_way().await;
         assert!(!all.make_room(), "each is told once, and the other has idled for half of the time");
         tokio::time::advance(IDLE / 2).await;
         assert!(all.make_room());
         idles.is_in_the_way().await;
-        tokio::time::advance(IDLE * 100).await;
-        assert!(!all.make_room(), "a request is in flight");
+        for _ in 0..100 {
+            works.note();
+            tokio::time::advance(STALLED - Duration::from_millis(1)).await;
+            assert!(!all.make_room(), "its body comes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_brings_nothing_has_its_time_and_its_neighbours_heads_give_it_no_more() {
+        let mut all = Activities::default();
+        let [stalled, idle] = [all.open(), all.open()];
+        tokio::time::advance(IDLE / 2 + Duration::from_millis(1)).await;
+        stalled.begin_request();
+        tokio::time::advance(STALLED - Duration::from_millis(1)).await;
+        assert!(!stalled.is_stalled());
+        assert!(all.make_room());
+        idle.is_in_the_way().await;
+        assert!(!all.make_room(), "its time has not ended");
+        stalled.begin_request();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(stalled.is_stalled() && all.make_room());
+        stalled.is_in_the_way().await;
     }
 
     #[tokio::test(start_paused = true)]

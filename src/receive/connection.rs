@@ -73,7 +73,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Counts a connection that failed, and names who opened it. That one is silent or idle is no setting that
+    /// Counts a connection that failed, and names who opened it. That one is silent, idle or stalled is no setting that
     /// anybody could change.
     fn note(&self, fault: ConnectionFault, why: impl std::fmt::Display) {
         self.context.counters.connection_failed(fault);
@@ -163,9 +163,10 @@ impl Conversation {
         let conversation = self.clone();
         let in_flight = InFlight::new(conversation.clone());
         self.progress.request();
-        let Opened { protocol, peer, ref context, .. } = self.opened;
+        let Opened { protocol, peer, ref context, ref activity, .. } = self.opened;
         let version = request.version();
-        let request = request.map(|body| Productive { body, progress: self.progress.clone() });
+        let request =
+            request.map(|body| Productive { body, progress: self.progress.clone(), activity: activity.clone() });
         let call =
             match protocol {
                 ListenerProtocol::Grpc => grpc::enter(context, peer, request)
@@ -262,7 +263,7 @@ where
             () = &mut idle => return,
             () = opened.activity.is_in_the_way() => {
                 opened.note(ConnectionFault::GaveWay, "");
-                if !opened.activity.has_requests() {
+                if !opened.activity.has_requests() || opened.activity.is_stalled() {
                     return;
                 }
                 // A request has just begun: it is answered before the place is given away.

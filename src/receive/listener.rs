@@ -59,7 +59,7 @@ impl Listener {
     }
 }
 
-/// Whether one more connection may be served: there are not too many, or an idle one is told to go.
+/// Whether one more connection may be served: there are not too many, or one that idles or stalls is told to go.
 fn has_room(
     protocol: ListenerProtocol,
     context: &RequestContext,

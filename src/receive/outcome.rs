@@ -79,7 +79,7 @@ pub enum ConnectionFault {
     HeaderTooLarge,
     /// Far more bytes than belong to requests: floods of HTTP/2 frames that carry nothing.
     Unproductive,
-    /// It idled, and a new connection wanted its place.
+    /// It idled, or its requests brought nothing, and a new connection wanted its place.
     GaveWay,
     /// It said nothing, or not enough for a request, in `receive.header_timeout`.
     Silent,
@@ -127,7 +127,7 @@ impl ConnectionFault {
             ConnectionFault::NotHttp => "neither HTTP/1 nor HTTP/2",
             ConnectionFault::HeaderTooLarge => "the header is larger than `receive.header_bytes`",
             ConnectionFault::Unproductive => "a flood of bytes that belong to no request",
-            ConnectionFault::GaveWay => "it idled, and a new connection wanted its place",
+            ConnectionFault::GaveWay => "it idled or stalled, and a new connection wanted its place",
             ConnectionFault::Silent => "no request came within `receive.header_timeout`",
         }
     }

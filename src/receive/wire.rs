@@ -1,5 +1,6 @@
 //! The bytes of a connection, watched: what its peer speaks, and whether its bytes belong to requests.
 
+use super::activity::Activity;
 use crate::tls::ClientProtocol;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -126,6 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 pub(super) struct Productive<B> {
     pub body: B,
     pub progress: ReadProgress,
+    pub activity: Arc<Activity>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Productive<B> {
@@ -138,6 +140,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Productive<B> {
             && let Some(data) = frame.data_ref()
         {
             self.progress.body(data.len());
+            if !data.is_empty() {
+                self.activity.note();
+            }
         }
         Poll::Ready(frame)
     }

@@ -2,12 +2,14 @@
 
 use crate::harness::*;
 use bytes::Bytes;
+use http::{Request, Response};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tailkeep::receive::{Accepted, ConnectionFault, Receiver, ReceiverSettings, RequestOutcome, Stats};
 use tailkeep::trace::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Reads to the end of a connection; gives what came and after how long.
@@ -105,15 +107,16 @@ async fn one_connection_too_many_is_closed_at_once() {
 async fn an_idle_connection_gives_its_place_to_a_new_one() {
     let server = Server::start(ReceiverSettings { connections: 2, ..small() }).await;
     let mut idle = TcpStream::connect(server.http).await.unwrap();
+    server.until("one idles", |stats| stats.connections_open == 1).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
     let mut works = TcpStream::connect(server.http).await.unwrap();
     let request =
         b"POST /v1/traces HTTP/1.0\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
     let (head, last) = request.split_at(request.len() - 1);
     works.write_all(head).await.unwrap();
     server.until("one works", |stats| stats.requests_in_flight == 1 && stats.connections_open == 2).await;
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(10)).await;
-    tokio::time::resume();
 
     assert_eq!(post(server.http, http_request("/v1/logs", "application/json", b"{}")).await.status, 200);
     assert_eq!(end_of(&mut idle).await.0, "");
@@ -121,6 +124,65 @@ async fn an_idle_connection_gives_its_place_to_a_new_one() {
     works.write_all(last).await.unwrap();
     assert!(end_of(&mut works).await.0.starts_with("HTTP/1.0 200"), "who works stays");
     assert_eq!(server.stats().connections_refused, 0);
+}
+
+/// A request, over HTTP/2 or HTTP/1.1, on a connection of its own.
+async fn begin(
+    server: &Server,
+    address: SocketAddr,
+    is_h2: bool,
+    body: Pieces,
+) -> JoinHandle<hyper::Result<Response<hyper::body::Incoming>>> {
+    let request = if address == server.grpc {
+        grpc_request(TRACES, body)
+    } else {
+        Request::post("http://tailkeep/v1/traces").header("content-type", "application/json").body(body).unwrap()
+    };
+    if is_h2 {
+        let mut connection = connect_h2(address).await;
+        tokio::spawn(async move { connection.send_request(request).await })
+    } else {
+        let mut connection = connect_h1(address).await;
+        tokio::spawn(async move { connection.send_request(request).await })
+    }
+}
+
+/// Of two requests, the one whose body brings nothing is cut off, and the one that brings a byte now and then is not.
+#[tokio::test]
+async fn a_request_that_brings_nothing_gives_its_place_to_a_new_connection() {
+    let server = Server::start(ReceiverSettings { connections: 2, ..small() }).await;
+    let (grpc, json) = ([&[0, 0, 0, 0, 2, 7][..], &[7]], [&b"{"[..], b"}"]);
+    let pass = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        tokio::time::resume();
+    };
+    for (round, (address, is_h2, [first, last])) in
+        [(server.http, false, json), (server.http, true, json), (server.grpc, true, grpc)].into_iter().enumerate()
+    {
+        let ((_silent, stalled_body), (pieces, slow_body)) = (Pieces::new(), Pieces::new());
+        let stalled = begin(&server, address, is_h2, stalled_body).await;
+        let slow = begin(&server, address, is_h2, slow_body).await;
+        server.until("both have begun", |stats| stats.requests_in_flight == 2).await;
+        pass().await;
+        assert_eq!(end_of(&mut TcpStream::connect(address).await.unwrap()).await.0, "");
+        assert_eq!(server.stats().connections_refused, round as u64 + 1, "each has 5 s");
+        pieces.send(Bytes::from_static(first)).unwrap();
+        server.until("a piece came", |stats| stats.in_flight_bytes > 0).await;
+        pass().await;
+        let new = begin(&server, address, is_h2, Pieces::of([first, last])).await;
+        assert_eq!(new.await.unwrap().expect("it is let in").status(), 200);
+        assert!(stalled.await.unwrap().is_err(), "it was cut off");
+        assert_eq!(server.stats().connections_failed(ConnectionFault::GaveWay), round as u64 + 1);
+        server.until("the slow one stays", |stats| stats.requests_in_flight == 1).await;
+        pieces.send(Bytes::from_static(last)).unwrap();
+        drop(pieces);
+        assert_eq!(slow.await.unwrap().expect("it is answered").status(), 200);
+        server.until("all have gone", |stats| stats.connections_open == 0).await;
+    }
+    let stats = server.stats();
+    let ended = [RequestOutcome::Aborted, RequestOutcome::Accepted].map(|how| stats.requests(Signal::Traces, how));
+    assert_eq!((ended, stats.in_flight_bytes), ([3, 6], 0));
 }
 
 /// The one that idles is chosen, and speaks before it has heard of that.
