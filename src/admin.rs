@@ -52,7 +52,7 @@ pub trait AdminApi: Send + Sync + 'static {
     /// Keeps a trace that is in the ring.
     fn keep(&self, id: TraceId) -> bool;
     /// A connection was closed that its peer would have kept.
-    fn count_closed(&self, why: Closed);
+    fn count_closed(&self, why: CloseReason);
 }
 
 /// What a listener answers.
@@ -77,7 +77,7 @@ impl Audience {
 
 /// Why a connection was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Closed {
+pub enum CloseReason {
     /// The bound was reached, and nothing had moved on this one for the longest time.
     ForAnother,
     /// Its peer did not take the answer in time.
@@ -90,17 +90,22 @@ pub enum Closed {
     TlsUnexpected,
 }
 
-impl Closed {
-    pub const ALL: [Closed; 5] =
-        [Closed::ForAnother, Closed::TooSlow, Closed::TlsFailed, Closed::TlsMissing, Closed::TlsUnexpected];
+impl CloseReason {
+    pub const ALL: [CloseReason; 5] = [
+        CloseReason::ForAnother,
+        CloseReason::TooSlow,
+        CloseReason::TlsFailed,
+        CloseReason::TlsMissing,
+        CloseReason::TlsUnexpected,
+    ];
 
     pub fn word(self) -> &'static str {
         match self {
-            Closed::ForAnother => "for_another",
-            Closed::TooSlow => "too_slow",
-            Closed::TlsFailed => "tls_failed",
-            Closed::TlsMissing => "tls_missing",
-            Closed::TlsUnexpected => "tls_unexpected",
+            CloseReason::ForAnother => "for_another",
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::TlsFailed => "tls_failed",
+            CloseReason::TlsMissing => "tls_missing",
+            CloseReason::TlsUnexpected => "tls_unexpected",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Takes OTLP over gRPC and HTTP, whole requests at a time, as raw protobuf bytes.
 //!
-//! A request is admitted or refused once, at the context, by bytes; what is admitted is handed to an
+//! A request is admitted or refused once, at the receiver, by bytes; what is admitted is handed to an
 //! [`Intake`] when its last byte is here. It does not look into requests: a span, a data point and a log
 //! record are all just bytes, except that OTLP/JSON becomes protobuf.
 
@@ -27,9 +27,10 @@ pub use authentication::SenderCredential;
 pub use outcome::{ConnectionFault, RequestOutcome};
 pub use stats::{Stats, StatsReader};
 
+use crate::otlp::HOP_HEADER;
 use crate::tls::{ServerTls, TlsError, TlsFiles};
 use crate::trace::Signal;
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::{HeaderMap, HeaderValue};
 use admission::Admission;
 use authentication::Authentication;
 use connection::ListenerProtocol;
@@ -44,7 +45,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The stage behind the context.
+/// The stage behind the receiver.
 pub trait Intake: Send + Sync + 'static {
     /// Takes one complete `Export{Trace,Metrics,Logs}ServiceRequest` (protobuf).
     ///
@@ -75,11 +76,6 @@ impl Accepted {
 /// A request that cannot be read, and why. The client gives up on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedRequest(pub String);
-
-/// The header by which a collector says where a request has been: a comma-separated list of ids that
-/// only those know who send to each other. Sinks send it; the receiver refuses a request that has been
-/// here.
-pub const HOP_HEADER: HeaderName = HeaderName::from_static("tailkeep-hop");
 
 /// Ids of a request that are read: one of its sender, and those that a sender passes on.
 const HOPS_MAX: usize = 16;

@@ -562,8 +562,9 @@ mod servers {
     use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
     use std::{io::Read, path::Path};
-    use tailkeep::deliver::sink::otlp::{Compression, HOP_HEADER, OtlpSettings, OtlpSink, Protocol};
+    use tailkeep::deliver::sink::otlp::{Compression, OtlpSettings, OtlpSink, Protocol};
     use tailkeep::http_client::{ClientCertificate, ClientSettings, TlsSettings};
+    use tailkeep::otlp::HOP_HEADER;
     use tokio::net::TcpListener;
     use tokio_rustls::{
         TlsAcceptor,

@@ -1,7 +1,7 @@
 //! How a connection begins: with or without TLS, and whether its peer does as the listener does.
 
 use super::connections::HEADER_TIME;
-use super::{AdminApi, Closed};
+use super::{AdminApi, CloseReason};
 use crate::tls::{ClientProtocol, HandshakeFault, ServerTls, first_words};
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(super) struct Acceptor {
     listener: &'static str,
     api: Arc<dyn AdminApi>,
     /// When each fault was last spoken of.
-    said: Mutex<[Option<Instant>; Closed::ALL.len()]>,
+    said: Mutex<[Option<Instant>; CloseReason::ALL.len()]>,
 }
 
 impl Acceptor {
@@ -31,7 +31,7 @@ impl Acceptor {
     pub async fn plain(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
         match first_words(&stream, HEADER_TIME).await? {
             ClientProtocol::Tls => {
-                self.refuse(Closed::TlsUnexpected, peer, "TLS on a port without: write http:// in the URL");
+                self.refuse(CloseReason::TlsUnexpected, peer, "TLS on a port without: write http:// in the URL");
                 None
             }
             ClientProtocol::Nothing => None,
@@ -50,14 +50,14 @@ impl Acceptor {
             Ok(stream) => return Some(stream),
             Err(HandshakeFault::Silent | HandshakeFault::Left) => {}
             Err(HandshakeFault::Missing) => {
-                self.refuse(Closed::TlsMissing, peer, "no TLS on a port with it: write https:// in the URL");
+                self.refuse(CloseReason::TlsMissing, peer, "no TLS on a port with it: write https:// in the URL");
             }
-            Err(HandshakeFault::Failed(error)) => self.refuse(Closed::TlsFailed, peer, error),
+            Err(HandshakeFault::Failed(error)) => self.refuse(CloseReason::TlsFailed, peer, error),
         }
         None
     }
 
-    fn refuse(&self, fault: Closed, peer: SocketAddr, why: impl Display) {
+    fn refuse(&self, fault: CloseReason, peer: SocketAddr, why: impl Display) {
         self.api.count_closed(fault);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let last = &mut said[fault as usize];

@@ -4,7 +4,7 @@
 use super::acceptor::Acceptor;
 use super::content::WatchedBody;
 use super::route::Router;
-use super::{AdminApi, Audience, Closed};
+use super::{AdminApi, Audience, CloseReason};
 use crate::tls::ServerTls;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -99,7 +99,7 @@ impl Connections {
             && let Some((task, _)) = self.open.iter().min_by_key(|(_, activity)| activity.moved.load(Relaxed))
         {
             task.abort();
-            self.api.count_closed(Closed::ForAnother);
+            self.api.count_closed(CloseReason::ForAnother);
         }
         // Meanwhile those that came before are heard, so that a flood does not close them unheard.
         while self.tasks.len() >= CONNECTIONS {
@@ -179,6 +179,6 @@ where
     tokio::select! {
         // A peer that goes away in the middle is its own affair.
         _ = http.serve_connection(TokioIo::new(stream), service) => {}
-        () = activity.is_over() => api.count_closed(Closed::TooSlow),
+        () = activity.is_over() => api.count_closed(CloseReason::TooSlow),
     }
 }

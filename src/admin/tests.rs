@@ -28,7 +28,7 @@ const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 #[derive(Default)]
 struct Api {
     pages: AtomicU64,
-    closed: [AtomicU64; Closed::ALL.len()],
+    closed: [AtomicU64; CloseReason::ALL.len()],
     /// The maker of the first page waits here twice.
     making: Option<Barrier>,
     plan_turns: OnceLock<Arc<Semaphore>>,
@@ -85,7 +85,7 @@ impl AdminApi for Api {
         true
     }
 
-    fn count_closed(&self, why: Closed) {
+    fn count_closed(&self, why: CloseReason) {
         self.closed[why as usize].fetch_add(1, Relaxed);
     }
 }
@@ -95,16 +95,16 @@ fn listener(api: &Arc<Api>, audience: Audience) -> Arc<Router> {
 }
 
 /// A listener, and connections to it through so many bytes.
-struct House {
+struct TestListener {
     api: Arc<Api>,
     connections: Connections,
     listener: Arc<Router>,
 }
 
-impl House {
-    fn new(audience: Audience) -> House {
+impl TestListener {
+    fn new(audience: Audience) -> TestListener {
         let api = Arc::new(Api::default());
-        House { connections: Connections::new(api.clone()), listener: listener(&api, audience), api }
+        TestListener { connections: Connections::new(api.clone()), listener: listener(&api, audience), api }
     }
 
     async fn connect(&mut self, said: &str) -> DuplexStream {
@@ -114,7 +114,7 @@ impl House {
         near
     }
 
-    fn closed(&self, why: Closed) -> u64 {
+    fn closed(&self, why: CloseReason) -> u64 {
         self.api.closed[why as usize].load(Relaxed)
     }
 
@@ -132,15 +132,15 @@ impl House {
 #[tokio::test(start_paused = true)]
 async fn silent_connections_keep_no_probe_out() {
     for said in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nhost: x\r\nx-more: "] {
-        let mut house = House::new(Audience::Health);
+        let mut server = TestListener::new(Audience::Health);
         let mut silent = Vec::new();
         for _ in 0..2 * CONNECTIONS {
-            silent.push(house.connect(said).await);
+            silent.push(server.connect(said).await);
             // So that it is known which of them is silent longest.
             sleep(Duration::from_millis(1)).await;
         }
-        house.assert_probe_is_answered().await;
-        assert_eq!(house.closed(Closed::ForAnother), CONNECTIONS as u64 + 1, "no more than had to");
+        server.assert_probe_is_answered().await;
+        assert_eq!(server.closed(CloseReason::ForAnother), CONNECTIONS as u64 + 1, "no more than had to");
         let mut byte = [0];
         let end = timeout(Duration::from_millis(1), silent[0].read(&mut byte)).await;
         assert_eq!(end.expect("it is closed already").unwrap_or(0), 0, "the first went first");
@@ -149,33 +149,33 @@ async fn silent_connections_keep_no_probe_out() {
 
 #[tokio::test(start_paused = true)]
 async fn readers_that_do_not_read_share_a_page_keep_no_probe_out_and_are_cut_off() {
-    let mut house = House::new(Audience::Health);
+    let mut server = TestListener::new(Audience::Health);
     let mut readers = Vec::new();
     for _ in 0..CONNECTIONS {
-        let mut reader = house.connect("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut reader = server.connect("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
         let mut status = [0; 12];
         reader.read_exact(&mut status).await.unwrap();
         readers.push(reader);
     }
-    assert_eq!(house.api.pages.load(Relaxed), PAGES as u64, "pages in memory");
-    house.assert_probe_is_answered().await;
+    assert_eq!(server.api.pages.load(Relaxed), PAGES as u64, "pages in memory");
+    server.assert_probe_is_answered().await;
     // Whoever takes a little all the time is no better.
     let mut pieces = 0;
-    while house.closed(Closed::TooSlow) < CONNECTIONS as u64 - 1 {
+    while server.closed(CloseReason::TooSlow) < CONNECTIONS as u64 - 1 {
         sleep(ANSWER_TIME / 10).await;
         let _ = readers[1].read(&mut [0; 512]).await;
         pieces += 1;
-        assert!(pieces < 20, "{} cut off after {pieces} tenths", house.closed(Closed::TooSlow));
+        assert!(pieces < 20, "{} cut off after {pieces} tenths", server.closed(CloseReason::TooSlow));
     }
     assert!(pieces >= 10, "after {pieces} tenths of the time");
-    house.assert_probe_is_answered().await;
+    server.assert_probe_is_answered().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_trace_may_be_read_for_longer_than_a_page() {
-    let mut house = House::new(Audience::Admin { token: None });
+    let mut server = TestListener::new(Audience::Admin { token: None });
     let request = format!("GET /traces/{ID} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    let mut reader = house.connect(&request).await;
+    let mut reader = server.connect(&request).await;
     let (began, mut read, mut part) = (Instant::now(), 0, vec![0; 16 << 10]);
     loop {
         let taken = reader.read(&mut part).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_trace_may_be_read_for_longer_than_a_page() {
         }
     }
     assert!(read > 1 << 20 && began.elapsed() > ANSWER_TIME, "{read} bytes in {:?}", began.elapsed());
-    assert_eq!(house.closed(Closed::TooSlow), 0);
+    assert_eq!(server.closed(CloseReason::TooSlow), 0);
 }
 
 /// A body of which nothing comes.
@@ -339,10 +339,10 @@ async fn head_is_answered_like_get_wherever_get_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_by_head_gets_no_body() {
-    let mut house = House::new(Audience::Health);
+    let mut server = TestListener::new(Audience::Health);
     for request in ["HEAD /readyz HTTP/1.0\r\n\r\n", "HEAD /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"] {
         let mut reply = String::new();
-        house.connect(request).await.read_to_string(&mut reply).await.unwrap();
+        server.connect(request).await.read_to_string(&mut reply).await.unwrap();
         assert!(reply.contains(" 200 OK\r\n") && reply.contains("content-length: "), "{reply:?}");
         assert!(reply.ends_with("\r\n\r\n"), "{reply:?}");
     }

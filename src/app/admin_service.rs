@@ -4,7 +4,7 @@ use super::exposition::{Snapshot, write_page};
 use super::plan_service::PlanService;
 use super::reload::Reloader;
 use super::trace_answer::TraceAnswer;
-use crate::admin::{AdminApi, Answer, Closed, PlanRequest, PlanTurn, SpansSeen};
+use crate::admin::{AdminApi, Answer, CloseReason, PlanRequest, PlanTurn, SpansSeen};
 use crate::pipeline::Pipeline;
 use crate::pipeline::shadow_policy::{Difference, KeptVolume, ShadowPolicy};
 use crate::prometheus::PageReader;
@@ -26,8 +26,8 @@ pub struct AdminService {
     pub ready: AtomicBool,
     /// Watches the policy's file; none: the policy is built in.
     pub reloader: Option<Arc<Reloader>>,
-    /// Connections of both listeners, by [`Closed`].
-    pub connections_closed: [AtomicU64; Closed::ALL.len()],
+    /// Connections of both listeners, by [`CloseReason`].
+    pub connections_closed: [AtomicU64; CloseReason::ALL.len()],
     pub plans: PlanService,
 }
 
@@ -167,7 +167,7 @@ impl AdminApi for AdminService {
         self.pipeline.keep(id)
     }
 
-    fn count_closed(&self, why: Closed) {
+    fn count_closed(&self, why: CloseReason) {
         self.connections_closed[why as usize].fetch_add(1, Relaxed);
     }
 }

@@ -1,7 +1,7 @@
 //! `/metrics`: what the process counts of itself, then the request metrics.
 
 use super::plan_service::PlanOutcome;
-use crate::admin::Closed;
+use crate::admin::CloseReason;
 use crate::deliver::{AccountRow, Discard, Holdings};
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::shadow_policy::{KeptVolume, ShadowPolicy};
@@ -30,8 +30,8 @@ pub struct Snapshot {
     pub receiver: Stats,
     pub policy_refusals: u64,
     pub policy_set_aside: bool,
-    /// Connections of health and admin, by [`Closed`].
-    pub connections_closed: [u64; Closed::ALL.len()],
+    /// Connections of health and admin, by [`CloseReason`].
+    pub connections_closed: [u64; CloseReason::ALL.len()],
     /// Requests for plans, by [`PlanOutcome`].
     pub plans: [u64; 3],
 }
@@ -232,7 +232,15 @@ fn write_sinks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
             (labels, row.tally.discarded(why) as f64)
         })
     });
-    write_metric(out, "tailkeep_sink_discarded_total", Counter, "Items given up, by reason.", discarded)
+    // What no sink takes is there before it counts, so that the first item is a step.
+    let has_none = |signal: Signal| snapshot.sinks.iter().any(|row| row.sink == "none" && row.signal == signal);
+    let unclaimed = Signal::ALL.into_iter().filter(|signal| !has_none(*signal));
+    let zeros = unclaimed.map(|signal| {
+        let reason = Discard::NoSink.word();
+        (vec![("sink", "none"), ("signal", signal.word()), ("reason", reason)], 0.0)
+    });
+    let help = "Items given up, by reason.";
+    write_metric(out, "tailkeep_sink_discarded_total", Counter, help, discarded.chain(zeros))
 }
 
 fn write_queue(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
@@ -293,7 +301,7 @@ fn write_receiver(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let help = "Connections closed at once: there were receive.connections of them.";
     one("tailkeep_connections_refused_total", Counter, help, stats.connections_refused)?;
     let closed =
-        Closed::ALL.map(|why| (vec![("reason", why.word())], snapshot.connections_closed[why as usize] as f64));
+        CloseReason::ALL.map(|why| (vec![("reason", why.word())], snapshot.connections_closed[why as usize] as f64));
     let help = "Connections of health and admin that were closed on their peers.";
     write_metric(out, "tailkeep_admin_connections_closed_total", Counter, help, closed)
 }

@@ -121,6 +121,7 @@ mod tests {
         silent.is_in_the_way().await;
         assert!(!all.make_room(), "each is told once, and the other has idled for half of the time");
         tokio::time::advance(IDLE / 2).await;
+        works.note();
         assert!(all.make_room());
         idles.is_in_the_way().await;
         for _ in 0..100 {

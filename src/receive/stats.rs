@@ -1,4 +1,4 @@
-//! Counts what happened at the context, by signal and outcome. It does not count spans.
+//! Counts what happened at the receiver, by signal and outcome. It does not count spans.
 
 use super::admission::Admission;
 use super::outcome::{ConnectionFault, RequestOutcome};

@@ -25,7 +25,7 @@ pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/E
 pub const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 pub const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-/// What the servers' own sinks would send as [`tailkeep::receive::HOP_HEADER`].
+/// What the servers' own sinks would send as [`tailkeep::otlp::HOP_HEADER`].
 pub const OWN_HOP: &str = "0e984725-c51c-4bf4-9960-e1c80e27aba0";
 
 /// What the intake saw of one request.

@@ -11,6 +11,7 @@ use super::{Batch, SendError, SendResult, Sent, Sink};
 use crate::{
     deliver::{Discard, HopMemory, log_throttle::LogThrottle},
     http_client::{Client, ClientError, ClientSettings, HttpVersion},
+    otlp::HOP_HEADER,
     terminal::quote,
     trace::Signal,
 };
@@ -31,8 +32,6 @@ use std::{
 use tokio::time::Instant;
 use tracing::warn;
 
-/// Marks a request with the sender's instance, so that a loop of collectors is noticed.
-pub const HOP_HEADER: &str = "tailkeep-hop";
 /// Compressing more than this would hold up the other tasks of a runtime thread.
 const COMPRESS_INLINE: usize = 64 << 10;
 /// Characters shown of a peer's text, and of its ids: they end in logs.
@@ -177,7 +176,7 @@ impl Exporter {
             let value = hops.value(batch.signal, std::time::Instant::now());
             // The ids that came in a header go out in one.
             let value = HeaderValue::from_str(&value).expect("ids are visible ASCII");
-            request.headers_mut().insert(HeaderName::from_static(HOP_HEADER), value);
+            request.headers_mut().insert(HOP_HEADER, value);
         }
         let (reply, request_id) = match self.client.ask(request).await {
             Ok(response) => {
