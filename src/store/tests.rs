@@ -512,6 +512,24 @@ fn rows_that_share_no_page_are_stored_or_divided() {
     assert!(listed(&fixture.path()).contains(&2));
 }
 
+/// Of a trace that is as large as the file the later part pushes out the earlier one, as of any old trace.
+#[test]
+fn a_trace_that_makes_room_for_itself_says_that_it_is_incomplete() {
+    let mut fixture = Fixture::new(SIZE_MIN);
+    let large = |id| {
+        let mut span = span(1, id, 0, 0, 1);
+        span.name = "n".repeat(900_000);
+        span
+    };
+    for id in 1..=8 {
+        fixture.send(&batch(vec![resource_spans("web", vec![large(id)])])).unwrap();
+    }
+    fixture.file.close();
+    let row = fixture.store().trace(trace_id(1)).unwrap().unwrap().row;
+    assert!(row.span_count < 8, "{} are too many for the file", row.span_count);
+    assert_eq!(row.incomplete.as_deref(), Some("evicted"));
+}
+
 #[test]
 fn a_damaged_file_is_moved_aside() {
     let one = batch(vec![resource_spans("web", vec![span(1, 1, 0, 0, 1)])]);

@@ -11,9 +11,10 @@ use super::{
     schema::{self, PAGE},
     span::{Parts, StoredSpan, TraceState, hex},
 };
-use crate::trace::{Standing, TraceId};
+use crate::trace::{Incomplete, Standing, TraceId};
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 use std::{
+    collections::HashSet,
     fs::{self, File, TryLockError},
     mem,
     ops::Range,
@@ -21,7 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// A span takes its raw bytes, about the same again as columns, and the slack of its pages.
 const GROWTH: u64 = 4;
@@ -190,11 +191,19 @@ impl StoreWriter {
 
     fn try_write_parts(&mut self, parts: &Parts<'_>, traces: Range<usize>, need: u64) -> Result<(), StoreFailure> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let traces = &parts.traces[traces];
+        let is_full = free_bytes(&transaction, self.max_pages)? < need;
+        let before = if is_full { stored_among(&transaction, traces)? } else { HashSet::new() };
         make_room(&transaction, self.max_pages, need)?;
+        let left = if before.is_empty() { HashSet::new() } else { stored_among(&transaction, traces)? };
         let mut contexts = ContextRows::prepare(&transaction)?;
         let mut statements = Statements::prepare(&transaction)?;
-        for (trace_id, spans) in &parts.traces[traces] {
-            statements.add(trace_id, spans, parts, &mut contexts, &mut self.next_trace)?;
+        for (trace_id, spans) in traces {
+            let is_cut = before.contains(trace_id) && !left.contains(trace_id);
+            if is_cut {
+                warn!(%trace_id, "the store was full: the spans that it had of a trace made room for those that follow");
+            }
+            statements.add(trace_id, spans, is_cut, parts, &mut contexts, &mut self.next_trace)?;
         }
         drop(statements);
         contexts.finish(parts)?;
@@ -292,6 +301,7 @@ impl<'a> Statements<'a> {
         &mut self,
         trace_id: &TraceId,
         spans: &[StoredSpan<'_>],
+        is_cut: bool,
         parts: &Parts<'_>,
         contexts: &mut ContextRows<'_>,
         next_trace: &mut i64,
@@ -301,6 +311,9 @@ impl<'a> Statements<'a> {
         let is_new = stored.is_none();
         let (trace, before) = stored.unwrap_or((*next_trace, TraceState::default()));
         let mut state = before.clone();
+        if is_cut {
+            state.incomplete = Some(Incomplete::Evicted.word().to_owned());
+        }
         for stored in spans {
             let scope = contexts.of_scope(parts, stored.scope, trace)?;
             if self.put_span(trace, stored, scope)? {
@@ -410,6 +423,21 @@ fn used_pages(db: &Connection) -> Result<u64, StoreFailure> {
 
 fn free_bytes(db: &Connection, max_pages: u64) -> Result<u64, StoreFailure> {
     Ok(max_pages.saturating_sub(used_pages(db)?) * PAGE)
+}
+
+/// Those of the traces of which there are spans.
+fn stored_among(
+    db: &Transaction<'_>,
+    traces: &[(TraceId, Vec<StoredSpan<'_>>)],
+) -> Result<HashSet<TraceId>, StoreFailure> {
+    let mut find = db.prepare("SELECT 1 FROM traces WHERE trace_id = ?1")?;
+    let mut found = HashSet::new();
+    for (trace_id, _) in traces {
+        if find.exists([trace_id.to_string()])? {
+            found.insert(*trace_id);
+        }
+    }
+    Ok(found)
 }
 
 /// Deletes the oldest traces until `need` bytes are free. Returns how many.
