@@ -8,16 +8,22 @@ use tokio::time::Instant;
 
 /// A connection that had no request for so long may be closed for another: SDKs send every 5 s.
 const IDLE: Duration = Duration::from_secs(10);
-/// So may one whose requests brought no byte of their bodies for so long. Senders have the whole body before they begin.
+/// So may one whose requests brought less than [`PROGRESS`] of their bodies in so long. Senders have the whole body before
+/// they begin.
 const STALLED: Duration = Duration::from_secs(5);
+/// Bytes of bodies that show that a connection is in use: fewer are what somebody sends who wants to keep the place.
+const PROGRESS: u64 = 1024;
 
 /// What one connection does.
 pub(super) struct Activity {
     opened: Instant,
     in_flight: AtomicUsize,
-    /// When it last did something, in milliseconds since `opened`: a piece of a body came, a request ended, or one
-    /// began while there was none. A head alone is no progress, else a connection would stay for heads without bodies.
+    /// When it last did something, in milliseconds since `opened`: [`PROGRESS`] of bodies had come, a request ended, or
+    /// one began while there was none. A head alone is no progress, else a connection would stay for heads without
+    /// bodies.
     moved: AtomicU64,
+    /// Bytes of bodies since then.
+    brought: AtomicU64,
     give_way: Notify,
 }
 
@@ -27,23 +33,31 @@ impl Activity {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
+            brought: AtomicU64::new(0),
             give_way: Notify::new(),
         }
     }
 
     pub fn begin_request(&self) {
         if self.in_flight.fetch_add(1, Relaxed) == 0 {
-            self.note();
+            self.moved();
         }
     }
 
     pub fn end_request(&self) {
-        self.note();
+        self.moved();
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// Some bytes of a body came.
-    pub fn note(&self) {
+    /// So many bytes of a body came.
+    pub fn brought(&self, bytes: usize) {
+        if self.brought.fetch_add(bytes as u64, Relaxed) + bytes as u64 >= PROGRESS {
+            self.moved();
+        }
+    }
+
+    fn moved(&self) {
+        self.brought.store(0, Relaxed);
         self.moved.store(self.opened.elapsed().as_millis() as u64, Relaxed);
     }
 
@@ -111,24 +125,29 @@ mod tests {
         tokio::time::advance(IDLE / 2 - Duration::from_millis(1)).await;
         idles.begin_request();
         idles.end_request();
-        works.note();
+        works.brought(PROGRESS as usize);
         assert!(!all.make_room(), "nobody idles for long");
         tokio::time::advance(IDLE / 2).await;
-        works.note();
+        works.brought(PROGRESS as usize);
         assert!(!all.make_room(), "nobody idles for long");
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(all.make_room());
         silent.is_in_the_way().await;
         assert!(!all.make_room(), "each is told once, and the other has idled for half of the time");
         tokio::time::advance(IDLE / 2).await;
-        works.note();
+        works.brought(PROGRESS as usize);
         assert!(all.make_room());
         idles.is_in_the_way().await;
         for _ in 0..100 {
-            works.note();
+            works.brought(PROGRESS as usize);
             tokio::time::advance(STALLED - Duration::from_millis(1)).await;
             assert!(!all.make_room(), "its body comes");
         }
+        for _ in 0..2 {
+            works.brought(PROGRESS as usize / 4);
+            tokio::time::advance(STALLED / 2).await;
+        }
+        assert!(all.make_room(), "a byte now and then keeps no place");
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,9 +140,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Productive<B> {
             && let Some(data) = frame.data_ref()
         {
             self.progress.body(data.len());
-            if !data.is_empty() {
-                self.activity.note();
-            }
+            self.activity.brought(data.len());
         }
         Poll::Ready(frame)
     }
