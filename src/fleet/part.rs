@@ -8,7 +8,7 @@
 //! takes some sixty bytes. A part is the whole of what its node knows, so a later revision replaces an earlier one.
 
 use super::NodeId;
-use crate::otlp::wire::put_varint;
+use crate::otlp::wire::{Cursor, Malformed, put_varint};
 use crate::trace::question::{ENTRY_ATTRIBUTES_MAX, FACTS_MAX};
 use crate::trace::{EntrySpan, Facts, Randomness, Standing, Summary, TraceId};
 
@@ -69,20 +69,18 @@ impl PartBatch {
     /// [`PartBatchError`]. What a batch says is believed, but it takes no more memory than its bytes account for.
     pub fn decode(bytes: &[u8]) -> Result<PartBatch, PartBatchError> {
         match bytes.first() {
-            Some(&VERSION) => PartBatch::read(&mut Bytes(&bytes[1..])).ok_or(PartBatchError::Malformed),
+            Some(&VERSION) => PartBatch::read(&mut Cursor::new(bytes, 1)).map_err(|_| PartBatchError::Malformed),
             Some(&version) => Err(PartBatchError::Version(version)),
             None => Err(PartBatchError::Malformed),
         }
     }
 
-    fn read(bytes: &mut Bytes<'_>) -> Option<PartBatch> {
-        let (node, questions) = (NodeId(bytes.fixed64()?), bytes.fixed64()?);
-        let (base, count) = (bytes.varint()?, usize::try_from(bytes.varint()?).ok()?);
-        if count > bytes.0.len() / PART_BYTES_MIN {
-            return None;
-        }
-        let parts = (0..count).map(|_| Part::read(base, bytes)).collect::<Option<Vec<_>>>()?;
-        bytes.0.is_empty().then_some(PartBatch { node, questions, parts })
+    fn read(bytes: &mut Cursor<'_>) -> Result<PartBatch, Malformed> {
+        let (node, questions) = (NodeId(fixed64(bytes)?), fixed64(bytes)?);
+        let base = bytes.varint()?;
+        let count = up_to(bytes.varint()?, bytes.left() / PART_BYTES_MIN)?;
+        let parts = (0..count).map(|_| Part::read(base, bytes)).collect::<Result<Vec<_>, _>>()?;
+        if bytes.left() == 0 { Ok(PartBatch { node, questions, parts }) } else { Err(Malformed) }
     }
 }
 
@@ -174,30 +172,34 @@ impl Part {
         }
     }
 
-    fn read(base: u64, bytes: &mut Bytes<'_>) -> Option<Part> {
-        let id = TraceId(bytes.take()?);
-        let flags = bytes.varint().filter(|flags| flags >> Flag::BITS == 0)?;
-        let revision = bytes.number()?;
-        let facts = bytes.facts()?;
+    fn read(base: u64, bytes: &mut Cursor<'_>) -> Result<Part, Malformed> {
+        let id = TraceId(bytes.array()?);
+        let flags = bytes.varint()?;
+        if flags >> Flag::BITS != 0 {
+            return Err(Malformed);
+        }
+        let revision = number(bytes)?;
+        let facts = facts(bytes)?;
         let start = if Flag::Started.of(flags) { base.wrapping_add(bytes.varint()?) } else { 0 };
         let end = start.wrapping_add(bytes.varint()?);
         let longest_span = bytes.varint()?;
         let longest_entry = longest_span.wrapping_sub(bytes.varint()?);
-        let (spans, errors) = (bytes.number()?, bytes.number()?);
+        let (spans, errors) = (number(bytes)?, number(bytes)?);
         let (bytes_of_spans, stored_bytes) = (bytes.varint()?, bytes.varint()?);
         let (first_age_ms, last_age_ms) = (bytes.varint()?, bytes.varint()?);
         let (mut entered_age_ms, mut root_duration, mut entry) = (0, 0, EntrySpan::default());
-        entry.standing = [Standing::Inner, Standing::Entry, Standing::Root].get(flags as usize & 3).copied()?;
+        entry.standing =
+            [Standing::Inner, Standing::Entry, Standing::Root].get(flags as usize & 3).copied().ok_or(Malformed)?;
         if entry.standing != Standing::Inner {
             entered_age_ms = bytes.varint()?;
             entry.start = start.wrapping_add(bytes.varint()?);
             root_duration = bytes.varint()?;
-            entry.span_id = bytes.fixed64()?;
-            (entry.service_hash, entry.name_hash) = (bytes.fixed32()?, bytes.fixed32()?);
+            entry.span_id = fixed64(bytes)?;
+            (entry.service_hash, entry.name_hash) = (fixed32(bytes)?, fixed32(bytes)?);
         }
         if Flag::Values.of(flags) {
             for value in &mut entry.values {
-                *value = bytes.fixed32()?;
+                *value = fixed32(bytes)?;
             }
         }
         let randomness = if Flag::Randomness.of(flags) { Some(Randomness::from_bits(bytes.varint()?)) } else { None };
@@ -221,51 +223,32 @@ impl Part {
             forgotten: Flag::Forgotten.of(flags),
         };
         let is_leaving = Flag::Leaving.of(flags);
-        Some(Part { id, revision, summary, stored_bytes, first_age_ms, last_age_ms, entered_age_ms, is_leaving })
+        Ok(Part { id, revision, summary, stored_bytes, first_age_ms, last_age_ms, entered_age_ms, is_leaving })
     }
 }
 
-/// What is left to read.
-struct Bytes<'a>(&'a [u8]);
+fn number(bytes: &mut Cursor<'_>) -> Result<u32, Malformed> {
+    bytes.varint()?.try_into().map_err(|_| Malformed)
+}
 
-impl Bytes<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*first)
-    }
+fn fixed32(bytes: &mut Cursor<'_>) -> Result<u32, Malformed> {
+    bytes.array().map(u32::from_le_bytes)
+}
 
-    fn fixed64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
+fn fixed64(bytes: &mut Cursor<'_>) -> Result<u64, Malformed> {
+    bytes.array().map(u64::from_le_bytes)
+}
 
-    fn fixed32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
+fn facts(bytes: &mut Cursor<'_>) -> Result<Facts, Malformed> {
+    let mut facts = Facts::EMPTY;
+    for _ in 0..up_to(bytes.varint()?, FACTS_MAX)? {
+        facts.set(up_to(bytes.varint()?, FACTS_MAX - 1)?);
     }
+    Ok(facts)
+}
 
-    fn varint(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.take()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.varint()?.try_into().ok()
-    }
-
-    fn facts(&mut self) -> Option<Facts> {
-        let mut facts = Facts::EMPTY;
-        for _ in 0..self.varint().filter(|count| *count <= FACTS_MAX as u64)? {
-            facts.set(self.varint().filter(|bit| *bit < FACTS_MAX as u64)? as usize);
-        }
-        Some(facts)
-    }
+fn up_to(number: u64, most: usize) -> Result<usize, Malformed> {
+    if number <= most as u64 { Ok(number as usize) } else { Err(Malformed) }
 }
 
 #[cfg(test)]

@@ -149,8 +149,13 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// Bytes that have not been read.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     #[inline(always)]
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let first = *self.bytes.get(self.at).ok_or(Malformed)?;
         if first < 0x80 {
             self.at += 1;
@@ -175,7 +180,7 @@ impl<'a> Cursor<'a> {
         Err(Malformed)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let bytes = self.bytes.get(self.at..self.at + N).ok_or(Malformed)?;
         self.at += N;
         Ok(bytes.try_into().expect("the slice has N bytes"))
