@@ -6,6 +6,7 @@
 
 pub mod admin_service;
 pub mod exposition;
+mod followed_file;
 mod limit_log;
 pub mod plan_service;
 pub mod reload;

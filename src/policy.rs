@@ -9,6 +9,7 @@ mod change;
 pub mod condition;
 mod errors;
 pub mod explain;
+mod fact_table;
 mod history;
 pub mod limit;
 pub mod parse;
@@ -26,12 +27,13 @@ pub use limit::{Charge, LimitCounts, Limits};
 pub use parse::sections;
 pub use renamed::names_of;
 
-use crate::diagnostic::{self, Diagnostic, Span};
-use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, FACTS_MAX, Test};
+use crate::diagnostic::{self, Diagnostic};
+use crate::trace::question::{Condition, ENTRY_ATTRIBUTES_MAX, EntryAttribute, ErrorFacts, Test};
 use crate::trace::{Case, Decision, FactMasks, LimitId, Randomness, Reason, RuleId, RuleNames, Status, Summary};
 use crate::trace::{Threshold, Trigger, Verdict};
 use crate::yaml::Reader;
 use condition::{Atom, Matcher, TraceCheck};
+use fact_table::FactTable;
 use limit::{Claim, Cost, KeyOfTrace, Limit};
 use parse::{NamedLimit, WrittenRule};
 use sha2::{Digest, Sha256};
@@ -374,57 +376,6 @@ fn keys_of(
         }
     }
     (keys, attributes)
-}
-
-/// Numbers the distinct conditions of a policy.
-#[derive(Default)]
-struct FactTable {
-    conditions: Vec<Condition>,
-    tests: Vec<Test>,
-    /// The conditions of another policy are among them.
-    is_shared: bool,
-}
-
-impl FactTable {
-    /// What `compile` makes of the table, and an error at `place` if that is what the table is too small for.
-    fn fill<T>(
-        &mut self,
-        reader: &mut Reader,
-        place: Span,
-        label: &str,
-        compile: impl FnOnce(&mut FactTable) -> T,
-    ) -> T {
-        let was_full = self.is_full();
-        let compiled = compile(self);
-        if self.is_full() && !was_full {
-            let together = if self.is_shared { ", together with the policy in force" } else { "" };
-            let title = format!("the policy asks more than {FACTS_MAX} different questions of spans{together}");
-            let help = "join alternatives into lists: a list is one question";
-            reader.error("P14", place, title, label).help(help);
-        }
-        compiled
-    }
-
-    /// The condition's bit. Beyond the maximum the bit means nothing: the policy is refused.
-    fn bit_of(&mut self, condition: &Condition) -> usize {
-        if let Some(known) = self.conditions.iter().position(|c| c == condition) {
-            return known;
-        }
-        if self.is_full() {
-            return 0;
-        }
-        for test in &condition.tests {
-            if !self.tests.contains(test) {
-                self.tests.push(test.clone());
-            }
-        }
-        self.conditions.push(condition.clone());
-        (self.conditions.len() - 1).min(FACTS_MAX - 1)
-    }
-
-    fn is_full(&self) -> bool {
-        self.conditions.len() > FACTS_MAX || self.tests.len() > FACTS_MAX
-    }
 }
 
 fn short_hash(text: &str) -> String {

@@ -10,6 +10,7 @@ mod file;
 mod json;
 mod place;
 mod read;
+mod room;
 mod schema;
 mod span;
 mod table;

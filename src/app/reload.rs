@@ -1,38 +1,19 @@
 //! Puts a changed policy file in force, as a whole or not at all.
 //!
-//! It looks twice a second whether the file is another one: edited, renamed over, or behind a link that
-//! a ConfigMap's volume swapped. That costs a system call, works on every file system, and is not
-//! disturbed by a busy folder. SIGHUP makes it look at once, and say what it found. Whoever finds that a new policy
-//! was a mistake can have the one before it, which the process remembers.
+//! SIGHUP makes it look at once, and say what it found. Whoever finds that a new policy was a mistake can have the one
+//! before it, which the process remembers.
 
-use crate::config::read_text;
+use super::followed_file::FollowedFile;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::shadow_policy::ShadowPolicy;
 use crate::policy::{self, Change, Policy};
 use crate::scan::answer::TooMany;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior, interval};
-
-const LOOK: Duration = Duration::from_millis(500);
-
-/// What tells one state of the file from another: device, inode, length, and when it changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp([u64; 3], [i64; 4]);
-
-impl Stamp {
-    fn of(file: &Metadata) -> Stamp {
-        let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
-        Stamp([file.dev(), file.ino(), file.len()], times)
-    }
-}
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Answers SIGHUP where the policy is built in: unheard, it would end the process.
 pub async fn nothing_to_reload() {
@@ -199,7 +180,7 @@ fn prepare(old: &ActivePolicy, text: &str) -> Prepared {
     let (policy, diagnostics) = Policy::compile(&old.policy.file, text, old.policy.number + 1, &mut rules);
     let ready = policy.map(|policy| {
         let shadow = old.shadow.as_ref().and_then(|shadow| beside(&policy, &shadow.policy));
-        ActivePolicy::with(policy, shadow, old.questions.number + 1, &old.questions.dimensions, rules)
+        old.successor(policy, shadow, rules)
     });
     (ready, diagnostics)
 }
@@ -208,44 +189,6 @@ fn prepare(old: &ActivePolicy, text: &str) -> Prepared {
 fn beside(policy: &Policy, shadow: &Policy) -> Option<ShadowPolicy> {
     let compiled = ShadowPolicy::compile(policy, &shadow.file, &shadow.text);
     compiled.inspect_err(|problem| tracing::warn!(problem, "the shadow policy cannot judge beside the new one")).ok()
-}
-
-/// A file that is read again when it is another one, once it stands still, and on SIGHUP.
-pub(super) struct FollowedFile {
-    path: PathBuf,
-    hangup: Signal,
-    looks: Interval,
-    /// What was read last. The file may have changed since the start read it: the first look reads it again.
-    read: Option<Option<Stamp>>,
-    /// What the look before this one saw.
-    before: Option<Stamp>,
-}
-
-impl FollowedFile {
-    pub(super) fn new(path: PathBuf) -> FollowedFile {
-        let hangup = signal(SignalKind::hangup()).expect("the runtime can listen for signals");
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        FollowedFile { path, hangup, looks, read: None, before: None }
-    }
-
-    /// What is in it now, and whether somebody asked for it.
-    pub(super) async fn next(&mut self) -> (io::Result<String>, bool) {
-        loop {
-            let asked = tokio::select! {
-                _ = self.looks.tick() => false,
-                _ = self.hangup.recv() => true,
-            };
-            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|file| Stamp::of(&file));
-            // A file that is being written is left alone until it stands still.
-            let settled = stamp == self.before && Some(stamp) != self.read;
-            self.before = stamp;
-            if asked || settled {
-                self.read = Some(stamp);
-                return (read(self.path.clone()).await, asked);
-            }
-        }
-    }
 }
 
 /// A policy can be valid and a disaster: then it is a warning, which says what brings the old one back.
@@ -286,10 +229,6 @@ pub(super) fn warn_of_routes(pipeline: &Pipeline, policy: &Policy) {
         let rules = policy::listed(&nowhere);
         tracing::warn!(rules, "no sink takes the traces of these rules of the policy: name them in `rules` of a sink");
     }
-}
-
-async fn read(path: PathBuf) -> io::Result<String> {
-    tokio::task::spawn_blocking(move || read_text(&path)).await.map_err(io::Error::other)?
 }
 
 fn count_errors(diagnostics: &[Diagnostic]) -> usize {

@@ -1,7 +1,7 @@
 //! Puts the candidate of `policy_shadow` beside the policy in force, and a changed one in its place. A candidate that is
 //! wrong or not there stops nothing: it is said, and looked for again.
 
-use super::reload::FollowedFile;
+use super::followed_file::FollowedFile;
 use crate::pipeline::Pipeline;
 use crate::pipeline::active_policy::ActivePolicy;
 use crate::pipeline::shadow_policy::ShadowPolicy;
@@ -41,10 +41,10 @@ impl ShadowReloader {
             if old.shadow.as_ref().is_some_and(|shadow| shadow.policy.text == text) {
                 return Ok(None);
             }
-            let fresh = prepare(&old, ShadowPolicy::compile(&old.policy, &file, &text)?)?;
-            let hash = fresh.shadow.as_ref().map(|shadow| shadow.policy.hash.clone());
-            pipeline.activate(fresh);
-            Ok(hash)
+            let shadow = ShadowPolicy::compile(&old.policy, &file, &text)?;
+            let hash = shadow.policy.hash.clone();
+            pipeline.activate(prepare(&old, shadow)?);
+            Ok(Some(hash))
         });
         match outcome {
             Ok(Some(hash)) => tracing::info!(file, hash, "the shadow policy judges beside the policy in force"),
@@ -66,8 +66,9 @@ fn prepare(old: &ActivePolicy, shadow: ShadowPolicy) -> Result<ActivePolicy, Str
     let mut rules = old.rules.clone();
     let Policy { file, text, number, .. } = &old.policy;
     let policy = Policy::compile(file, text, *number, &mut rules).0.ok_or("the policy in force is not valid")?;
-    let ready = ActivePolicy::with(policy, Some(shadow), old.questions.number + 1, &old.questions.dimensions, rules);
-    let mut fresh = ready.map_err(|_| "it and the policy in force ask more different questions than there are bits")?;
+    let mut fresh = old
+        .successor(policy, Some(shadow), rules)
+        .map_err(|_| "it and the policy in force ask more different questions than there are bits")?;
     fresh.history = old.history.clone();
     Ok(fresh)
 }

@@ -7,129 +7,27 @@
 //! `pushed + recovered = delivered + queued + discarded`.
 
 mod account;
+mod entries;
 mod persist;
 mod push;
+mod readiness;
 
 pub use account::{AccountRow, Discard, Tally};
+pub(crate) use entries::StoredBody;
 pub(crate) use push::Pushed;
 
+use entries::{QueuedBatch, SignalQueue};
+
 use super::{
-    batch::{BatchLimits, Growing},
+    batch::BatchLimits,
     routing::{Route, Routing},
     sink::Lost,
-    spool::Location,
 };
 use crate::trace::Signal;
-use bytes::Bytes;
-use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// What an entry costs besides its body, so that many tiny ones are bounded too.
 pub(super) const ENTRY_OVERHEAD: usize = 128;
-/// A sink that has taken nothing for so long, though it was given something, is not waited for: it has its oldest
-/// pushed out.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The same while the process ends; and of one whose attempts fail.
-const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
-const PATIENCE_WITH_FAILURES_AT_THE_END: Duration = Duration::from_secs(2);
-
-/// Where an entry's bytes are.
-#[derive(Clone, Debug)]
-pub(crate) enum StoredBody {
-    Memory(Bytes),
-    Disk(Location),
-}
-
-#[derive(Debug)]
-struct QueuedBatch {
-    items: u64,
-    bytes: usize,
-    /// The sinks that it is for.
-    route: Route,
-    /// May go to the spool.
-    durable: bool,
-    body: StoredBody,
-}
-
-/// The entries of one signal, by their numbers.
-#[derive(Debug)]
-struct SignalQueue {
-    memory: BTreeMap<u64, QueuedBatch>,
-    /// Those whose bytes are in the spool.
-    disk: BTreeMap<u64, QueuedBatch>,
-    /// One for each route that something came for.
-    growing: Vec<(Route, Growing)>,
-    limits: BatchLimits,
-    /// Bytes of bodies in memory; at most `quota`, but for a moment at the end.
-    held: usize,
-    quota: usize,
-    /// Bytes of bodies on disk.
-    on_disk: u64,
-    /// Entries below were dropped from the disk to stay within its size.
-    dropped: u64,
-    /// Entries below were given to the disk, if they may be there.
-    given: u64,
-}
-
-impl SignalQueue {
-    fn new(limits: BatchLimits, quota: usize) -> SignalQueue {
-        let limits = BatchLimits { bytes: limits.bytes.min(quota / 4), ..limits };
-        SignalQueue {
-            memory: BTreeMap::new(),
-            disk: BTreeMap::new(),
-            growing: Vec::new(),
-            limits,
-            held: 0,
-            quota,
-            on_disk: 0,
-            dropped: 0,
-            given: 0,
-        }
-    }
-
-    fn add(&mut self, number: u64, entry: QueuedBatch) {
-        match entry.body {
-            StoredBody::Memory(_) => {
-                self.held += entry.bytes + ENTRY_OVERHEAD;
-                self.memory.insert(number, entry);
-            }
-            StoredBody::Disk(_) => {
-                self.on_disk += entry.bytes as u64;
-                self.disk.insert(number, entry);
-            }
-        }
-    }
-
-    fn remove(&mut self, number: u64) -> Option<QueuedBatch> {
-        if let Some(entry) = self.memory.remove(&number) {
-            self.held -= entry.bytes + ENTRY_OVERHEAD;
-            return Some(entry);
-        }
-        let entry = self.disk.remove(&number)?;
-        self.on_disk -= entry.bytes as u64;
-        Some(entry)
-    }
-
-    fn get(&self, number: u64) -> Option<&QueuedBatch> {
-        self.memory.get(&number).or_else(|| self.disk.get(&number))
-    }
-
-    /// The entries from a number on, in no order.
-    fn since(&self, number: u64) -> impl Iterator<Item = &QueuedBatch> {
-        self.memory.range(number..).chain(self.disk.range(number..)).map(|(_, entry)| entry)
-    }
-
-    /// The first entry from a number on that is for a sink.
-    fn first_for(&self, routing: &Routing, sink: usize, number: u64) -> Option<(u64, &QueuedBatch)> {
-        let first = |entries: &'_ BTreeMap<u64, QueuedBatch>| {
-            let mut rest = entries.range(number..);
-            rest.find(|(_, entry)| routing.takes(entry.route, sink)).map(|(number, _)| *number)
-        };
-        let number = [first(&self.memory), first(&self.disk)].into_iter().flatten().min()?;
-        Some((number, self.get(number)?))
-    }
-}
-
 /// The entry that a sink is busy with.
 #[derive(Debug)]
 struct UnderWay {
@@ -137,13 +35,6 @@ struct UnderWay {
     bytes: usize,
     /// Neither delivered nor discarded yet.
     items: u64,
-}
-
-/// How long a sink may take nothing before nobody waits for it.
-#[derive(Clone, Copy)]
-struct Patience {
-    when_busy: Duration,
-    when_failing: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -161,12 +52,6 @@ impl Consumer {
     /// All entries below are done with.
     fn cursor(&self) -> u64 {
         self.under_way.as_ref().map_or(self.next, |entry| entry.number)
-    }
-
-    /// Whether it has taken nothing for so long that nobody waits for it.
-    fn is_stalled(&self, now: Instant, patience: Patience) -> bool {
-        let lasts = |since: Option<Instant>, most| since.is_some_and(|since| now.duration_since(since) >= most);
-        lasts(self.busy_since, patience.when_busy) || lasts(self.failing_since, patience.when_failing)
     }
 
     /// Part of the entry under way was delivered or discarded.
@@ -292,68 +177,6 @@ impl Queue {
         self.phase = QueuePhase::Draining;
         Signal::ALL.into_iter().for_each(|signal| self.seal(signal));
         self.keep_own();
-    }
-
-    /// Whether so many bytes more push out nothing but what waits for sinks that are stalled, beside one that is not.
-    pub(crate) fn is_ready_for(&self, signal: Signal, bytes: usize, now: Instant) -> bool {
-        let waiting = &self.waiting[signal as usize];
-        let needed = (bytes + ENTRY_OVERHEAD).min(waiting.quota);
-        let mut room = waiting.quota.saturating_sub(waiting.held);
-        if room >= needed || !self.takes(signal) {
-            return true;
-        }
-        let patience = self.patience();
-        let mut consumers = self.sinks.iter().filter_map(|all| all[signal as usize].as_ref());
-        let stalled = consumers.clone().filter(|consumer| consumer.is_stalled(now, patience)).count();
-        if stalled == 0 || consumers.all(|consumer| consumer.is_stalled(now, patience)) {
-            return false;
-        }
-        let mut given_up =
-            waiting.memory.iter().filter(|(number, entry)| !self.is_awaited(signal, **number, entry, now));
-        given_up.any(|(_, entry)| {
-            room += entry.bytes + ENTRY_OVERHEAD;
-            room >= needed
-        })
-    }
-
-    /// Whether some sink has taken all that there is of a signal.
-    pub(crate) fn has_idle_sink(&self, signal: Signal) -> bool {
-        let waiting = &self.waiting[signal as usize];
-        let mut consumers =
-            self.sinks.iter().enumerate().filter_map(|(sink, all)| Some((sink, all[signal as usize].as_ref()?)));
-        waiting.growing.is_empty()
-            && consumers.any(|(sink, consumer)| {
-                consumer.under_way.is_none() && waiting.first_for(&self.routing, sink, consumer.next).is_none()
-            })
-    }
-
-    fn patience(&self) -> Patience {
-        match self.phase {
-            QueuePhase::Open => Patience { when_busy: PATIENCE, when_failing: PATIENCE },
-            _ => Patience { when_busy: PATIENCE_AT_THE_END, when_failing: PATIENCE_WITH_FAILURES_AT_THE_END },
-        }
-    }
-
-    /// Whether a sink that takes what it is given, or may soon, is not done with an entry.
-    fn is_awaited(&self, signal: Signal, number: u64, entry: &QueuedBatch, now: Instant) -> bool {
-        let patience = self.patience();
-        self.waits_for(signal, number, entry).any(|consumer| !consumer.is_stalled(now, patience))
-    }
-
-    /// Those that are not done with an entry.
-    fn waits_for(&self, signal: Signal, number: u64, entry: &QueuedBatch) -> impl Iterator<Item = &Consumer> {
-        let (routing, route) = (&self.routing, entry.route);
-        let sinks = self.sinks.iter().enumerate().filter(move |(sink, _)| routing.takes(route, *sink));
-        let consumers = sinks.filter_map(move |(_, all)| all[signal as usize].as_ref());
-        consumers.filter(move |consumer| consumer.cursor() <= number)
-    }
-
-    /// A sink could not take what it is busy with.
-    pub(crate) fn failed(&mut self, sink: usize, signal: Signal, now: Instant) {
-        if let Some(consumer) = self.sinks[sink][signal as usize].as_mut().filter(|consumer| consumer.tally.queued > 0)
-        {
-            consumer.failing_since.get_or_insert(now);
-        }
     }
 
     /// The oldest entry that `sink` has not done and whose signal is `ready` (not backing off).

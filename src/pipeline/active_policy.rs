@@ -33,11 +33,21 @@ impl ActivePolicy {
         ActivePolicy::with(policy, None, number, dimensions, rules)
     }
 
-    /// As [`ActivePolicy::new`], with a candidate beside it; `number` is that of the questions, more than any before.
+    /// What follows this one: `policy`, with a candidate beside it. `rules` are those of this one and more.
     ///
     /// # Errors
     /// When policies and dimensions ask more than scan can answer.
-    pub fn with(
+    pub fn successor(
+        &self,
+        policy: Policy,
+        shadow: Option<ShadowPolicy>,
+        rules: RuleNames,
+    ) -> Result<ActivePolicy, TooMany> {
+        ActivePolicy::with(policy, shadow, self.questions.number + 1, &self.questions.dimensions, rules)
+    }
+
+    /// `number` is that of the questions, more than any before.
+    fn with(
         policy: Policy,
         shadow: Option<ShadowPolicy>,
         number: u32,

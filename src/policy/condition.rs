@@ -1,7 +1,7 @@
 //! What a rule asks of a trace: as it was written ([`When`]), and as it is judged (`Matcher`: masks
 //! over facts and a few comparisons on the summary).
 
-use super::FactTable;
+use super::fact_table::FactTable;
 use crate::trace::question::{Condition, Range};
 use crate::trace::{Facts, Incomplete, Summary};
 

@@ -1,6 +1,6 @@
 //! `errors`: which spans count as errors beside those with the status ERROR, and which of those do not.
 
-use super::FactTable;
+use super::fact_table::FactTable;
 use crate::diagnostic::Span;
 use crate::trace::question::{Condition, ErrorFacts, Facts};
 use crate::yaml::Reader;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::trace::TraceId;
+use crate::trace::question::FACTS_MAX;
 use std::sync::Mutex;
 
 const DESIGN: &str = include_str!("../../tests/policy_cases/design/policy.yaml");

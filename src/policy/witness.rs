@@ -12,8 +12,9 @@
 //! A part that shows no witness may be silent: whatever the others know, no rule keeps the trace.
 
 use super::condition::{Atom, TraceCheck};
+use super::fact_table::FactTable;
 use super::review::alternatives;
-use super::{FactTable, Keep, Limited, Then, WrittenRule};
+use super::{Keep, Limited, Then, WrittenRule};
 use crate::trace::{Randomness, Summary, Threshold, TraceId};
 
 /// What a node does about its part of a trace.

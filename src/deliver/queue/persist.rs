@@ -1,6 +1,6 @@
 //! What the spool's writer does with the queue: entries on disk stay in it, only their bytes leave.
 
-use super::{Consumer, Queue, QueuedBatch, StoredBody};
+use super::{Consumer, Queue, StoredBody, entries::QueuedBatch};
 use crate::{
     deliver::{
         routing::Route,

@@ -1,6 +1,6 @@
 //! What comes into the queue, and what it pushes out.
 
-use super::{Discard, ENTRY_OVERHEAD, Queue, QueuePhase, QueuedBatch, StoredBody};
+use super::{Discard, ENTRY_OVERHEAD, Queue, QueuePhase, StoredBody, entries::QueuedBatch};
 use crate::{
     deliver::{batch::Growing, routing::Route, sink::Batch},
     trace::Signal,

@@ -1,5 +1,7 @@
+use super::readiness::PATIENCE;
 use super::*;
-use crate::deliver::Batch;
+use crate::deliver::{Batch, spool::Location};
+use bytes::Bytes;
 use proptest::prelude::*;
 use std::time::Duration;
 
